@@ -1,0 +1,127 @@
+"""Compose the configuration, connect the ranks, open the run, run the loop.
+
+mpiexec -n 2 python -m mpi4py -m hpc_saidpo experiment=demo
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+# Compute nodes have no internet: what is not on disk must be an error, not a hang. Before transformers is imported.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# A rank that waits in MPI yields its core to one that computes (MPICH; others ignore it).
+os.environ.setdefault("MPIR_CVAR_ENABLE_HEAVY_YIELD", "1")
+
+import platform
+import re
+import time
+import traceback
+from importlib.metadata import version
+
+import hydra
+import torch
+import transformers
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from . import __version__, loop, parallel, progress, report
+from . import config as configuration
+from .records import RunError
+from .store import RunDir
+
+EXIT_USER, EXIT_DEPLETED = 2, 3
+ROOT_SPEAKS_FIRST_S = 2.0
+
+
+def main() -> None:
+    """The command line; see README. Exits 0 when the run is complete, 2 on bad input, 3 when it ran out of pairs."""
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    world = None
+    try:
+        world = parallel.connect()
+        configuration.check_overrides(sys.argv[1:])
+        # Hydra would print a shortened traceback of its own; ours names the rank.
+        os.environ["HYDRA_FULL_ERROR"] = "1"
+        hydra.main(version_base="1.3", config_path=str(configuration.conf_folder()), config_name="config")(
+            lambda composed: job(composed, world)
+        )()
+    except RunError as error:
+        fail(world, str(error))
+    except hydra.errors.HydraException as error:
+        fail(world, f"configuration: {error}")
+    except Exception:  # noqa: BLE001 - one rank's failure must end them all, with its traceback, at once
+        rank = world.rank if world else 0
+        print(f"rank {rank} failed:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
+        if world is None:
+            sys.exit(1)
+        world.abort(1)
+
+
+def job(composed: DictConfig, world: parallel.World) -> None:
+    """One run: the whole of it, or the next one of a multirun."""
+    composed.run.name = run_name(composed)
+    config, plain = configuration.build(composed)
+    n_threads = world.use_threads(1 if config.run.deterministic else config.run.threads)
+    torch.use_deterministic_algorithms(config.run.deterministic)
+    store = RunDir.open(config.run, plain, environment(world, n_threads), world)
+    progress.start_logging(store.log_path(), world.is_root)
+    progress.log.info(
+        "hpc_saidpo: run %s on %d rank%s × %d thread%s, %s",
+        store.path,
+        world.size,
+        "s" * (world.size > 1),
+        n_threads,
+        "s" * (n_threads > 1),
+        world.device,
+    )
+    outcome = loop.run(config, world, store)
+    if world.is_root:
+        report.write(store, outcome, plain)
+        progress.log.info("%s", report.table(outcome))
+    if outcome.stopped:
+        progress.log.error("%s", outcome.stopped)
+        world.barrier()
+        sys.exit(EXIT_DEPLETED)
+
+
+def run_name(composed: DictConfig) -> str:
+    """The run's name; in a multirun each job's overrides are added, so that every job has a folder of its own."""
+    hydra_config = HydraConfig.get()
+    if hydra_config.mode != RunMode.MULTIRUN or any(o.startswith("run.name=") for o in hydra_config.overrides.task):
+        return composed.run.name
+    varied = [o for o in hydra_config.overrides.task if not o.startswith(("run.", "experiment="))]
+    return re.sub(r"[^\w.,=+-]+", "_", ",".join([composed.run.name, *varied]))
+
+
+def environment(world: parallel.World, n_threads: int) -> dict:
+    """Facts about this start, for env.json. Collective."""
+    packages = ("torch", "transformers", "sentence-transformers", "numpy", "h5py", "hydra-core")
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "hosts": sorted(set(world.gather(platform.node()))),
+        "world_size": world.size,
+        "threads_per_rank": n_threads,
+        "device": str(world.device),
+        "python": platform.python_version(),
+        "packages": {"hpc_saidpo": __version__, **{name: version(name) for name in packages}},
+        "slurm": {k: v for k, v in os.environ.items() if re.fullmatch(r"SLURM_(ARRAY_)?(JOB|TASK)_ID", k)},
+    }
+
+
+def fail(world: parallel.World | None, message: str) -> None:
+    """Say it once and end the job. The same error on every rank is root's to tell; one rank's own is told by it."""
+    if world is not None and not world.is_root:
+        time.sleep(ROOT_SPEAKS_FIRST_S)
+        message = f"rank {world.rank}: {message}"
+    print(f"hpc_saidpo: {message}", file=sys.stderr, flush=True)
+    if world is None or world.size == 1:
+        sys.exit(EXIT_USER)
+    world.abort(EXIT_USER)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""The configuration tree: each module's Config, checked; YAML or overrides in, frozen values out."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from pydantic import TypeAdapter, ValidationError
+
+from . import clusters, difficulty, dpo, evaluate, loop, pairs, policy, pool, probe, rollouts, sampler, store, tags
+from .records import RunError, settings
+
+
+@settings()
+class Config:
+    """Everything a run depends on; group x of conf/ is module x's Config (`run` is the store's)."""
+
+    run: store.Config
+    loop: loop.Config
+    pool: pool.Config
+    tags: tags.Config
+    clusters: clusters.Config
+    policy: policy.Config
+    rollouts: rollouts.Config
+    probe: probe.Config
+    difficulty: difficulty.Config
+    sampler: sampler.Config
+    pairs: pairs.Config
+    dpo: dpo.Config
+    evaluate: evaluate.Config
+
+
+def conf_folder() -> Path:
+    """Where the YAML files lie: inside an installed package, or beside it in a checkout."""
+    inside = Path(__file__).parent / "conf"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "conf"
+
+
+def build(composed: DictConfig) -> tuple[Config, dict]:
+    """The checked configuration, and the same as plain values for config.yaml.
+
+    Raises:
+        RunError: missing, unknown, mistyped or out-of-range keys; all of them named, with what is valid.
+    """
+    missing = sorted(OmegaConf.missing_keys(composed))
+    if missing:
+        raise RunError(
+            f"must be given: {', '.join(missing)} (for example {missing[0]}=...; or choose experiment=demo, which "
+            "gives everything)"
+        )
+    plain = OmegaConf.to_container(composed, resolve=True)
+    try:
+        return TypeAdapter(Config).validate_python(plain), plain
+    except ValidationError as error:
+        raise RunError("configuration:\n" + "\n".join(_explain(e) for e in error.errors())) from None
+
+
+def check_overrides(arguments: Iterable[str]) -> None:
+    """Refuse command-line keys that do not exist, before Hydra composes anything.
+
+    Raises:
+        RunError: names the key, the nearest valid one, and all valid ones beside it.
+    """
+    parser = OverridesParser.create()
+    for argument in arguments:
+        if "=" not in argument or argument.startswith(("-", "+", "~")):
+            continue
+        try:
+            key = parser.parse_override(argument).key_or_group
+        except OverrideParseException as error:
+            raise RunError(f"cannot read {argument!r}: {error}") from None
+        if not key.startswith("hydra") and "/" not in key:
+            _check_key(key)
+
+
+def _check_key(key: str) -> None:
+    parts = key.split(".")
+    for depth, part in enumerate(parts):
+        valid = fields_at(parts[:depth])
+        if depth == 0:
+            valid = [*valid, "experiment"]
+        if valid is None or not valid:  # below a plain value or a free mapping: for the type check
+            return
+        if part not in valid:
+            raise RunError(_unknown(parts[: depth + 1], valid))
+
+
+def fields_at(path: Iterable[str]) -> list[str]:
+    """Names of the settings under a path such as ["rollouts", "prompt"]; empty where there are none."""
+    kinds = [Config]
+    for part in path:
+        kinds = [k for kind in kinds for k in _dataclasses(typing.get_type_hints(kind, include_extras=True).get(part))]
+    return list(dict.fromkeys(f.name for kind in kinds for f in dataclasses.fields(kind)))
+
+
+def _dataclasses(hint) -> list[type]:
+    """The dataclasses in a type hint: itself, or the members of a union."""
+    if dataclasses.is_dataclass(hint):
+        return [hint]
+    if typing.get_origin(hint) in (typing.Annotated, typing.Union, types.UnionType):
+        return [found for argument in typing.get_args(hint) for found in _dataclasses(argument)]
+    return []
+
+
+def _explain(error: Mapping) -> str:
+    kinds = {"jsonl", "arithmetic", "reasoning_gym"}
+    path = [str(part) for i, part in enumerate(error["loc"]) if not (i == 1 and part in kinds)]
+    key = ".".join(path)
+    if error["type"] == "unexpected_keyword_argument":
+        return "  " + _unknown(path, fields_at(path[:-1]))
+    if error["type"] in ("missing", "missing_argument"):
+        return f"  {key} must be given"
+    return f"  {key}: {error['msg'].removeprefix('Value error, ')} (got {error['input']!r})"
+
+
+def _unknown(path: list[str], valid: list[str]) -> str:
+    near = difflib.get_close_matches(path[-1], valid, n=1)
+    hint = f"; did you mean {'.'.join([*path[:-1], near[0]])!r}?" if near else ""
+    where = f"of {'.'.join(path[:-1])}" if path[:-1] else "at the top"
+    return f"unknown key {'.'.join(path)!r}{hint} Valid keys {where}: {', '.join(valid)}"

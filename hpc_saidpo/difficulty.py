@@ -1,0 +1,93 @@
+"""Graded rollouts -> self-aware difficulty (METHOD step 2)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field
+from scipy.special import gammaln
+
+from .records import CORRECT, UNGRADABLE, Difficulty, Rollouts, settings
+
+# Sort keys, harder first: a low pass rate, many steps, many tokens, a long time.
+KEYS = {
+    "pass_rate": lambda d: d.pass_rate_Q,
+    "steps": lambda d: -d.steps_Q,
+    "tokens": lambda d: -d.tokens_Q,
+    "seconds": lambda d: -d.seconds_Q,
+}
+
+
+@settings()
+class Config:
+    order: Annotated[tuple[Literal["pass_rate", "steps", "tokens", "seconds", "random"], ...], Field(min_length=1)] = (
+        "pass_rate",
+        "steps",
+        "tokens",
+    )
+    too_hard: Annotated[float, Field(ge=0, le=1)] = 0.0
+    too_easy: Annotated[float, Field(ge=0, le=1)] = 1.0
+
+    def __post_init__(self):
+        if self.too_hard >= self.too_easy:
+            raise ValueError(f"too_hard ({self.too_hard}) must be below too_easy ({self.too_easy})")
+
+
+def measure(rollouts: Rollouts) -> Difficulty:
+    """Difficulty of every question with at least one gradable rollout.
+
+    Ungradable rollouts (the gold answer itself cannot be read) say nothing about the policy and are left out.
+    """
+    gradable = rollouts.verdict_R != UNGRADABLE
+    question_R = rollouts.question_R[gradable]
+    question_Q, inverse_R = np.unique(question_R, return_inverse=True)
+    n_tried_Q = np.bincount(inverse_R, minlength=len(question_Q))
+
+    def total_Q(column_R):
+        return np.bincount(inverse_R, weights=column_R[gradable].astype(np.float64), minlength=len(question_Q))
+
+    return Difficulty(
+        question_Q=question_Q,
+        n_tried_Q=n_tried_Q,
+        n_correct_Q=total_Q(rollouts.verdict_R == CORRECT).astype(np.int64),
+        steps_Q=total_Q(rollouts.n_steps_R) / n_tried_Q,
+        tokens_Q=total_Q(rollouts.n_tokens_R) / n_tried_Q,
+        seconds_Q=total_Q(rollouts.seconds_R) / n_tried_Q,
+    )
+
+
+def in_band(difficulty: Difficulty, config: Config) -> np.ndarray:
+    """Which questions are neither too hard nor too easy: too_hard < p(x) < too_easy, a bool per question.
+
+    With the default bounds this is 0 < s < K.
+    """
+    return (difficulty.pass_rate_Q > config.too_hard) & (difficulty.pass_rate_Q < config.too_easy)
+
+
+def hardest_first(difficulty: Difficulty, config: Config, rng: np.random.Generator) -> np.ndarray:
+    """Positions into `difficulty`, hardest first, compared lexicographically by `config.order`.
+
+    Equal questions keep the pool's order, so that the result depends on nothing else. `rng` serves `random` only.
+    """
+    keys = [difficulty.question_Q]
+    for name in reversed(config.order):
+        keys.append(rng.random(len(difficulty)) if name == "random" else KEYS[name](difficulty))
+    return np.lexsort(keys)
+
+
+def pass_at_k(n_tried, n_correct, k: int) -> np.ndarray:
+    """Unbiased pass@k = 1 - C(n-c, k) / C(n, k) (Chen et al. 2021, eq. 1), elementwise.
+
+    Raises:
+        ValueError: k < 1, or more than a question's rollouts.
+    """
+    n, c = np.asarray(n_tried), np.asarray(n_correct)
+    if k < 1 or (n < k).any():
+        raise ValueError(f"pass@{k} needs 1 <= k <= the number of rollouts ({n.min() if n.size else 0})")
+    wrong = n - c
+    # log of a ratio of binomials; where fewer than k are wrong, every draw of k holds a correct one.
+    log_ratio = (
+        gammaln(np.maximum(wrong, k) + 1) - gammaln(np.maximum(wrong, k) - k + 1) - gammaln(n + 1) + gammaln(n - k + 1)
+    )
+    return np.where(wrong < k, 1.0, 1.0 - np.exp(log_ratio))

@@ -1,0 +1,91 @@
+"""Graded rollouts -> (chosen, rejected) preference pairs (METHOD step 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field
+
+from .records import CORRECT, WRONG, Pairs, Rollouts, seeded, settings
+
+
+@settings()
+class Config:
+    per_question: Annotated[int, Field(ge=1)] = 1
+    choice: Literal["random", "closest_length"] = "random"
+    budget: Annotated[int, Field(ge=1)] | None = None
+
+
+def candidates(rollouts: Rollouts) -> list[tuple[int, int]]:
+    """Every (chosen row, rejected row) of one question's rollouts that may be a pair.
+
+    A truncated response is never chosen, and identical texts are never a pair.
+    """
+    chosen = np.flatnonzero((rollouts.verdict_R == CORRECT) & rollouts.finished_R)
+    rejected = np.flatnonzero(rollouts.verdict_R == WRONG)
+    text = rollouts.text_R
+    return [(int(c), int(r)) for c in chosen for r in rejected if text[c].strip() != text[r].strip()]
+
+
+def pick(candidate: list[tuple[int, int]], rollouts: Rollouts, config: Config, rng: np.random.Generator):
+    """At most `per_question` of the candidates, each response in as few pairs as can be."""
+    order = [candidate[i] for i in rng.permutation(len(candidate))]
+    if config.choice == "closest_length":
+        n_tokens_R = rollouts.n_tokens_R
+        order.sort(key=lambda pair: abs(int(n_tokens_R[pair[0]]) - int(n_tokens_R[pair[1]])))
+    used = np.zeros(len(rollouts), dtype=int)
+    picked = []
+    while order and len(picked) < config.per_question:
+        pair = min(order, key=lambda p: used[p[0]] + used[p[1]])
+        order.remove(pair)
+        used[list(pair)] += 1
+        picked.append(pair)
+    return picked
+
+
+def select(
+    rollouts: Rollouts,
+    hardest_first_Q: Iterable[int],
+    cluster_N: np.ndarray,
+    prompt: Callable[[int], str],
+    config: Config,
+    seed: int,
+    iteration: int,
+) -> Pairs:
+    """The pairs of an iteration, hardest question first, cut at `config.budget`.
+
+    Args:
+        rollouts: sorted by question.
+        hardest_first_Q: the questions in the band (indices into the pool), in the order of preference.
+        prompt: question index -> the prompt that its rollouts continued.
+    """
+    tables = []
+    n_pairs = 0
+    for question in hardest_first_Q:
+        first, last = np.searchsorted(rollouts.question_R, [question, question + 1])
+        own = rollouts.take(np.arange(first, last))
+        picked = pick(candidates(own), own, config, seeded(seed, iteration, "pairs", int(question)))
+        if config.budget is not None:
+            picked = picked[: config.budget - n_pairs]
+        if picked:
+            tables.append(_pairs(own, picked, int(cluster_N[question]), prompt(int(question))))
+        n_pairs += len(picked)
+    return Pairs.concat(tables)
+
+
+def _pairs(own: Rollouts, picked: list[tuple[int, int]], cluster: int, prompt: str) -> Pairs:
+    chosen, rejected = (own.take(rows) for rows in np.array(picked).T)
+    return Pairs(
+        question_B=chosen.question_R,
+        chosen_sample_B=chosen.sample_R,
+        rejected_sample_B=rejected.sample_R,
+        chosen_finished_B=chosen.finished_R,
+        rejected_finished_B=rejected.finished_R,
+        cluster_B=np.full(len(picked), cluster),
+        pass_rate_B=np.full(len(picked), np.mean(own.verdict_R == CORRECT)),
+        prompt_B=[prompt] * len(picked),
+        chosen_B=chosen.text_R,
+        rejected_B=rejected.text_R,
+    )

@@ -1,0 +1,238 @@
+"""A causal LM and its tokenizer: load, save, log-probabilities of responses."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from .records import RunError, settings
+
+PACKAGE = "pkg://"  # pkg://some_package/inner/path: a file that an installed Python package ships
+
+
+@settings()
+class Config:
+    path: Annotated[str, Field(min_length=1)]
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+
+
+def locate(path: str) -> str:
+    """A model path with pkg:// resolved to the file or folder inside the installed package; others as they are.
+
+    Raises:
+        RunError: the package is not installed, or holds no such file.
+    """
+    if not path.startswith(PACKAGE):
+        return path
+    package, _, inner = path.removeprefix(PACKAGE).partition("/")
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise RunError(f"{path}: the Python package {package!r} is not installed (see README, extras `demo`)")
+    found = Path(spec.submodule_search_locations[0]) / inner
+    if not found.exists():
+        raise RunError(f"{path}: package {package!r} holds no {inner!r}")
+    return str(found)
+
+
+def convert_gguf(gguf: str, folder: Path) -> None:
+    """Save a GGUF file as a Hugging Face folder: float32 weights, tokenizer, chat template.
+
+    Raises:
+        RunError: transformers cannot read the file.
+    """
+    where, name = str(Path(gguf).parent), Path(gguf).name
+    try:
+        model = AutoModelForCausalLM.from_pretrained(where, gguf_file=name, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(where, gguf_file=name)
+    except (OSError, ValueError, ImportError) as error:
+        raise RunError(f"policy.path={gguf}: not readable as GGUF ({error})") from error
+    # The weights are plain float32 now; transformers still marks the model as quantized and would refuse to save it.
+    model.hf_quantizer, model.is_quantized = None, False
+    del model.config.quantization_config
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+@dataclass
+class Policy:
+    """A causal LM with its tokenizer, on one device. Weights are float32; `precision` is that of the computation."""
+
+    model: nn.Module
+    tokenizer: object
+    device: torch.device
+    precision: torch.dtype
+    path: str
+
+    @classmethod
+    def load(cls, path: str, config: Config, device: torch.device) -> Policy:
+        """Load a Hugging Face folder (or a name in the local Hub cache).
+
+        Raises:
+            RunError: no model or no tokenizer there; names the path and what is missing.
+        """
+        precision = _precision(config.precision, device)
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                path, dtype=torch.float32, attn_implementation=_attention(config.attention, device, precision)
+            )
+        except (OSError, ValueError) as error:
+            raise RunError(f"policy.path={path}: no model could be loaded from there: {error}") from error
+        policy = cls(model.to(device), _load_tokenizer(path), device, precision, path)
+        model.config.use_cache = True
+        return policy
+
+    def save(self, folder: Path) -> None:
+        """Save in Hugging Face layout: AutoModelForCausalLM.from_pretrained(folder) loads it."""
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+    @property
+    def eos_ids(self) -> set[int]:
+        """Every token that ends a response."""
+        ids = getattr(self.model.generation_config, "eos_token_id", None)
+        ids = ids if isinstance(ids, list) else [ids]
+        return {i for i in [*ids, self.tokenizer.eos_token_id] if i is not None}
+
+    def autocast(self):
+        """The precision of the computation, as a context."""
+        if self.precision == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.precision)
+
+    def chat_template(self, messages: list[dict]) -> str:
+        """Messages as one string with the assistant's turn opened.
+
+        Raises:
+            RunError: the tokenizer has no chat template.
+        """
+        if not self.tokenizer.chat_template:
+            raise RunError(
+                f"the tokenizer of {self.path} has no chat template: set rollouts/prompt=plain (or another prompt with "
+                "chat: false)"
+            )
+        return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+
+    def encode_prompt(self, prompt: str, chat: bool) -> list[int]:
+        """Token ids; a chat template already holds its special tokens, plain text gets the tokenizer's own."""
+        return self.tokenizer(prompt, add_special_tokens=not chat)["input_ids"]
+
+    def encode_response(self, text: str, finished: bool, stop: Sequence[str]) -> list[int]:
+        """Token ids of a response to train on; one that ended by itself carries what ended it."""
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        if not finished:
+            return ids
+        end = self.tokenizer(stop[0], add_special_tokens=False)["input_ids"] if stop else [self.tokenizer.eos_token_id]
+        return ids + end
+
+
+def response_logps(
+    model: nn.Module, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], pad_id: int
+) -> torch.Tensor:
+    """Sum of log-probabilities of each response given its prompt, in nats: shape [B], float32.
+
+    Rows are padded on the left, so that responses end together and only the positions that predict a response token
+    go through the LM head: logits are [B, longest response, V], never [B, T, V].
+    """
+    device = next(model.parameters()).device
+    rows = [list(p) + list(r) for p, r in zip(prompts, responses, strict=True)]
+    n_response = max(map(len, responses))
+    ids_BT, mask_BT = left_pad(rows, pad_id, device)
+    logits_BTV = model(
+        input_ids=ids_BT,
+        attention_mask=mask_BT,
+        position_ids=positions(mask_BT),
+        use_cache=False,
+        logits_to_keep=n_response + 1,
+    ).logits[:, :-1]
+    target_BT = ids_BT[:, -n_response:]
+    is_response_BT = torch.zeros_like(target_BT, dtype=torch.bool)
+    for row, response in enumerate(responses):
+        is_response_BT[row, n_response - len(response) :] = True
+    logps_BT = -nn.functional.cross_entropy(
+        logits_BTV.float().flatten(0, 1), target_BT.flatten(), reduction="none"
+    ).view_as(target_BT)
+    return (logps_BT * is_response_BT).sum(-1)
+
+
+def left_pad(rows: Sequence[Sequence[int]], pad_id: int, device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids [B, T] and attention mask [B, T], padded on the left."""
+    width = max(map(len, rows))
+    ids_BT = torch.full((len(rows), width), pad_id, dtype=torch.long)
+    mask_BT = torch.zeros((len(rows), width), dtype=torch.long)
+    for i, row in enumerate(rows):
+        ids_BT[i, width - len(row) :] = torch.tensor(row, dtype=torch.long)
+        mask_BT[i, width - len(row) :] = 1
+    return ids_BT.to(device), mask_BT.to(device)
+
+
+def positions(mask_BT: torch.Tensor) -> torch.Tensor:
+    """Position ids of left-padded rows: the first real token is at 0."""
+    return (mask_BT.cumsum(-1) - 1).clamp(min=0)
+
+
+def _load_tokenizer(path):
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"policy.path={path}: the model is there but its tokenizer is not loadable ({error}): save both into the "
+            "folder, tokenizer.save_pretrained(folder)"
+        ) from error
+    if len(tokenizer) == 0 or tokenizer.eos_token_id is None:
+        raise RunError(f"policy.path={path}: its tokenizer is empty or has no end-of-sequence token")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _precision(name, device) -> torch.dtype:
+    if name == "auto":
+        name = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+    return getattr(torch, name)
+
+
+def _attention(name, device, precision) -> str:
+    # transformers answers a missing flash-attn with a download of kernels: the predicate must be our own.
+    usable = (
+        device.type == "cuda"
+        and precision == torch.bfloat16
+        and importlib.util.find_spec("flash_attn") is not None
+        and torch.cuda.get_device_capability(device) >= (8, 0)
+    )
+    if name == "flash_attention_2" and not usable:
+        raise RunError(
+            "policy.attention=flash_attention_2 needs an NVIDIA GPU of capability 8.0 or more, policy.precision="
+            "bfloat16 and the flash-attn package: use policy.attention=auto"
+        )
+    if name == "auto":
+        return "flash_attention_2" if usable else "sdpa"
+    return name
+
+
+def is_gguf(path: str) -> bool:
+    """Whether a located path is a GGUF file, which `convert_gguf` must turn into a folder first."""
+    return path.endswith(".gguf")
+
+
+def check_length(policy: Policy, n_tokens: int) -> None:
+    """Refuse prompts and responses longer than the model was made for.
+
+    Raises:
+        RunError: n_tokens exceeds the model's max_position_embeddings.
+    """
+    limit = getattr(policy.model.config, "max_position_embeddings", None)
+    if limit is not None and n_tokens > limit:
+        raise RunError(
+            f"the longest prompt and rollouts.max_new_tokens need {n_tokens} positions, but the model at {policy.path} "
+            f"has {limit}: lower rollouts.max_new_tokens or rollouts.prompt.shots"
+        )

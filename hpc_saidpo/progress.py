@@ -1,0 +1,64 @@
+"""What a person sees while a run goes on: bars on a terminal, plain lines elsewhere; from root only."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tqdm import tqdm
+
+LINE_EVERY_S = 10.0
+log = logging.getLogger("hpc_saidpo")
+
+
+def start_logging(path: Path, is_root: bool) -> None:
+    """Every rank logs to its own file; root to the console too."""
+    handlers: list[logging.Handler] = [logging.FileHandler(path, encoding="utf-8")]
+    handlers[0].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    if is_root:
+        handlers.append(_Console())
+        handlers[1].setFormatter(logging.Formatter("%(message)s"))
+    log.handlers[:] = handlers
+    log.disabled = False  # Hydra disables the loggers that exist when it starts
+    log.setLevel(logging.INFO)
+    log.propagate = False
+
+
+class _Console(logging.Handler):
+    """Writes through tqdm, so that a line never tears a bar."""
+
+    def emit(self, record):
+        tqdm.write(self.format(record), file=sys.stdout)
+        sys.stdout.flush()
+
+
+@contextmanager
+def stage(label: str, total: int, is_root: bool) -> Iterator[Callable[..., None]]:
+    """Show one stage's progress; gives tick(...), to be called once per finished item."""
+    if not is_root:
+        yield lambda *_: None
+        return
+    started = time.monotonic()
+    if sys.stderr.isatty():
+        with tqdm(total=total, desc=f"  {label}", leave=False, file=sys.stderr) as bar:
+            yield lambda *_: bar.update()
+    else:
+        yield _Lines(label, total, started)
+    log.info("  %s: done in %.1f s", label, time.monotonic() - started)
+
+
+class _Lines:
+    """A line every few seconds, for log files."""
+
+    def __init__(self, label, total, started):
+        self.label, self.total, self.count, self.last = label, total, 0, started
+
+    def __call__(self, *_):
+        self.count += 1
+        if time.monotonic() - self.last >= LINE_EVERY_S:
+            self.last = time.monotonic()
+            log.info("  %s: %d/%d", self.label, self.count, self.total)

