@@ -73,7 +73,7 @@ def check_overrides(arguments: Iterable[str]) -> None:
         if "=" not in argument or argument.startswith(("-", "+", "~")):
             continue
         try:
-            key = parser.parse_override(argument).key_or_group
+            key = parser.parse_overrides([argument])[0].key_or_group
         except OverrideParseException as error:
             raise RunError(f"cannot read {argument!r}: {error}") from None
         if not key.startswith("hydra") and "/" not in key:

@@ -52,4 +52,5 @@ def wilson(n_correct: float, n: float) -> tuple[float, float]:
     p, z2 = n_correct / n, Z_95**2
     centre = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = Z_95 / (1 + z2 / n) * np.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+    # Rounding must not put the estimate outside its own interval.
+    return max(0.0, min(p, float(centre - half))), min(1.0, max(p, float(centre + half)))

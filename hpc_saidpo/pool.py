@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from . import arithmetic
 from .records import Question, RunError, settings
 
 Count = Annotated[int, Field(ge=0)]
+HELD_OUT_ONE_IN = 10  # of all expressions that reasoning-gym settings ask for
 
 
 @settings()
@@ -191,39 +193,63 @@ def _from_problem(problem: arithmetic.Problem, name: str) -> Question:
 
 
 def _from_reasoning_gym(config: ReasoningGym) -> Pool:
+    made = {setting.name: _candidates(setting, config.seed) for setting in config.settings}
+    examples = {name: _examples(candidates, config.examples) for name, candidates in made.items()}
+    shown = {c.expression for group in examples.values() for c in group}
     total = sum(setting.n for setting in config.settings)
-    questions, held_out, examples = [], [], {}
+    questions, held_out, seen = [], [], set()
     for setting in config.settings:
-        n_held_out = round(config.held_out * setting.n / total)
-        made = _make(setting, config.examples + n_held_out + setting.n, config.seed)
-        examples[setting.name] = made[: config.examples]
-        held_out += made[config.examples : config.examples + n_held_out]
-        questions += made[config.examples + n_held_out :]
-    return Pool(questions, held_out, examples)
+        # One expression is asked in several words, and in several settings: it is held out from all of them, or none.
+        fresh = [c for c in made[setting.name] if c.expression not in shown and c.question.text not in seen]
+        seen |= {c.question.text for c in fresh}
+        apart = [c.question for c in fresh if c.is_held_out][: round(config.held_out * setting.n / total)]
+        own = [c.question for c in fresh if not c.is_held_out][: setting.n]
+        if len(own) < setting.n:
+            raise RunError(
+                f"pool setting {setting.name!r} has only {len(own)} distinct questions, n={setting.n} wanted"
+            )
+        questions += own
+        held_out += apart
+    return Pool(questions, held_out, {name: [c.question for c in group] for name, group in examples.items()})
 
 
-def _make(setting: Setting, n: int, seed: int) -> list[Question]:
-    """n questions of a setting, distinct by text."""
+@dataclass(frozen=True)
+class _Candidate:
+    question: Question
+    expression: str  # what is asked, apart from its wording
+
+    @property
+    def is_held_out(self) -> bool:
+        return zlib.crc32(self.expression.encode()) % HELD_OUT_ONE_IN == 0
+
+
+def _candidates(setting: Setting, seed: int) -> list[_Candidate]:
+    """Questions of a setting, distinct by text, more than enough to choose from."""
     try:
         import reasoning_gym
     except ImportError as error:
         raise RunError("this pool needs reasoning-gym: pip install 'hpc_saidpo[demo]'") from error
-    size = 20 * n
-    made: dict[str, str] = {}
-    for entry in reasoning_gym.create_dataset(setting.task, size=size, seed=seed, **setting.params):
-        made.setdefault(entry["question"], str(entry["answer"]))
-        if len(made) == n:
-            break
-    else:
-        raise RunError(f"pool setting {setting.name!r}: only {len(made)} distinct questions in {size}, {n} wanted")
-    return [
-        Question(
-            id=f"{setting.name}-{i}",
+    found: dict[str, _Candidate] = {}
+    for entry in reasoning_gym.create_dataset(setting.task, size=10 * setting.n + 500, seed=seed, **setting.params):
+        text = entry["question"].strip()
+        expression = "".join(str(entry["metadata"].get("expression") or text).split())
+        question = Question(
+            id=f"{setting.name}-{len(found)}",
             text=text,
-            answer=answer,
+            answer=str(entry["answer"]).strip(),
             subject=setting.name,
             tags=setting.tags,
             source=f"reasoning_gym.{setting.task}",
         )
-        for i, (text, answer) in enumerate(made.items())
-    ]
+        found.setdefault(text, _Candidate(question, expression))
+    return list(found.values())
+
+
+def _examples(candidates: list[_Candidate], n: int) -> list[_Candidate]:
+    """The first n questions with different answers: examples that all say the same would teach just that."""
+    chosen: dict[str, _Candidate] = {}
+    for candidate in candidates:
+        if len(chosen) == n:
+            break
+        chosen.setdefault(candidate.question.answer, candidate)
+    return list(chosen.values())

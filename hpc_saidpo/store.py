@@ -166,6 +166,7 @@ class RunDir:
 
         def on_root():
             folder = self._stage(iteration, "").path
+            folder.mkdir(parents=True, exist_ok=True)
             _write_text(folder / "metrics.json", json.dumps(metrics))
             _write_text(folder / "DONE", "")
             lines = [(f / "metrics.json").read_text() for f in self.finished_iterations()]

@@ -1,0 +1,94 @@
+"""Fixtures. Bodies marked `mpi` run on every rank of whatever world pytest itself was started in."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import traceback
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("MPIR_CVAR_ENABLE_HEAVY_YIELD", "1")
+
+import torch
+import transformers
+
+from hpc_saidpo import parallel, policy
+from hpc_saidpo.records import Rollouts
+
+transformers.logging.disable_progress_bar()
+torch.set_num_threads(1)
+WORLD = parallel.connect()
+BIN = Path(sys.executable).parent
+LAUNCHER_VARIABLES = ("PMI_", "PMIX_", "OMPI_", "MPI_", "HYDI_", "HYDRA_", "SLURM_")
+
+
+def pytest_configure(config):
+    if not WORLD.is_root:
+        config.option.verbose = -3
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - root alone reports; lives as long as the process
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    yield
+    if call.excinfo is not None and WORLD.size > 1 and not call.excinfo.errisinstance(pytest.skip.Exception):
+        # The other ranks may be waiting in a collective that this one will never reach.
+        traceback.print_exception(call.excinfo.value)
+        WORLD.abort(1)
+
+
+@pytest.fixture(scope="session")
+def world() -> parallel.World:
+    return WORLD
+
+
+@pytest.fixture
+def folder(tmp_path_factory, world) -> Path:
+    """One temporary folder, the same on every rank."""
+    return world.bcast(tmp_path_factory.mktemp("shared") if world.is_root else None)
+
+
+MICRO = policy.locate("pkg://hpc_saidpo/micro_llama")
+
+
+def load_micro() -> policy.Policy:
+    """A fresh copy of the shipped micro model."""
+    return policy.Policy.load(MICRO, policy.Config(path=MICRO), torch.device("cpu"))
+
+
+@pytest.fixture(scope="session")
+def micro() -> policy.Policy:
+    """The shipped micro model; not to be trained."""
+    return load_micro()
+
+
+@contextmanager
+def silent(label, total):
+    """A progress that shows nothing."""
+    yield lambda *_: None
+
+
+def make_rollouts(rows) -> Rollouts:
+    """Rollouts from rows (question, sample, verdict, n_tokens, n_steps, finished, text)."""
+    question, sample, verdict, n_tokens, n_steps, finished, text = zip(*rows, strict=True)
+    return Rollouts(
+        np.array(question), np.array(sample), np.array(verdict), np.array(n_tokens), np.array(n_steps),
+        np.array(finished, dtype=bool), np.ones(len(rows)), list(text),
+    )  # fmt: skip
+
+
+def start(*arguments: str, ranks: int = 0, timeout_s: float = 300, **variables: str) -> subprocess.CompletedProcess:
+    """Run the program as a user does: under mpiexec with `ranks` > 0, as one plain process otherwise."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(LAUNCHER_VARIABLES)}
+    environment |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **variables}
+    launch = [str(BIN / "mpiexec"), "-n", str(ranks), sys.executable, "-m", "mpi4py"] if ranks else [sys.executable]
+    return subprocess.run(
+        [*launch, "-m", "hpc_saidpo", *arguments],
+        env=environment, capture_output=True, text=True, timeout=timeout_s, stdin=subprocess.DEVNULL,
+    )  # fmt: skip

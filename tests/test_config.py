@@ -1,0 +1,153 @@
+import dataclasses
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from hpc_saidpo import config as configuration
+from hpc_saidpo import pool
+from hpc_saidpo.records import RunError
+
+CONF = configuration.conf_folder()
+GROUPS = {f.name: f.type for f in dataclasses.fields(configuration.Config)}
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+
+
+def composed(*overrides):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", overrides=list(overrides))
+
+
+def built(*overrides):
+    given = ("pool.path=p.jsonl", "policy.path=m")
+    return configuration.build(composed(*given, *overrides))[0]
+
+
+def test_the_fixed_names():
+    config = built("run.root=r", "run.name=n", "run.seed=3", "sampler.rule=uniform", "difficulty.order=[tokens]",
+                   "evaluate.benchmarks=[held_out,b.jsonl]")  # fmt: skip
+    assert (config.run.root, config.run.name, config.run.seed, config.run.deterministic) == ("r", "n", 3, False)
+    assert config.loop.iterations and config.clusters.n and config.probe.fraction
+    assert config.rollouts.k and config.rollouts.temperature and config.rollouts.max_new_tokens
+    assert config.difficulty.order == ("tokens",) and config.sampler.rule == "uniform" and config.sampler.n_questions
+    assert config.pairs.per_question and config.policy.path == "m" and config.pool.path == "p.jsonl"
+    assert config.dpo.beta and config.dpo.lr and config.dpo.epochs and config.dpo.batch_pairs
+    assert config.evaluate.benchmarks == ("held_out", "b.jsonl")
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_composes(experiment):
+    text = composed(f"experiment={experiment}")
+    missing = OmegaConf.missing_keys(text)
+    assert missing <= {"pool.path", "policy.path", "evaluate.benchmarks"}
+    configuration.build(
+        composed(f"experiment={experiment}", *(f"{key}=given" for key in missing - {"evaluate.benchmarks"}))
+    )
+
+
+def test_the_papers_set_ups():
+    for name in ("paper_qwen7b", "paper_llama8b"):
+        config = configuration.build(composed(f"experiment={name}", "pool.path=p"))[0]
+        assert (config.rollouts.k, config.probe.fraction, config.clusters.n) == (8, 0.01, 150)
+        assert (config.dpo.lr, config.dpo.beta, config.dpo.batch_pairs) == (5e-7, 0.1, 128)
+        assert config.rollouts.temperature == 1.0
+
+
+def test_the_one_line_systems():
+    assert (built("experiment=saidpo").sampler.alpha, built("experiment=saidpo").sampler.history) == (1.0, 0.0)
+    assert built("experiment=idpo").sampler.rule == "uniform"
+    assert built("experiment=frontier").sampler.rule == "frontier"
+    assert built("experiment=no_clusters").clusters.n == 1
+    no_difficulty = built("experiment=no_difficulty")
+    assert no_difficulty.sampler.rule == "error_all" and no_difficulty.difficulty.order == ("random",)
+    ours, default = built("experiment=saidpo_history"), built()
+    assert (ours.sampler, default.sampler.rule, default.sampler.alpha, default.sampler.history) == (
+        default.sampler, "error", 2.0, 0.5,
+    )  # fmt: skip
+
+
+def test_systems_combine_with_set_ups():
+    config = configuration.build(composed("experiment=[tiny,idpo]"))[0]
+    assert config.sampler.rule == "uniform" and config.pool.kind == "arithmetic" and config.run.deterministic
+
+
+@pytest.mark.parametrize("group", sorted(GROUPS))
+def test_yaml_keys_are_the_fields(group):
+    for path in (CONF / group).glob("*.yaml"):
+        keys = set(yaml.safe_load(path.read_text())) - {"defaults"}
+        if group == "pool":
+            kind = yaml.safe_load(path.read_text())["kind"]
+            cls = {"jsonl": pool.Jsonl, "arithmetic": pool.Arithmetic, "reasoning_gym": pool.ReasoningGym}[kind]
+        else:
+            cls = getattr(sys.modules[f"hpc_saidpo.{'store' if group == 'run' else group}"], "Config")  # noqa: B009
+        fields = {f.name for f in dataclasses.fields(cls)}
+        if path.stem in ("default", "jsonl", "arithmetic", "demo"):
+            assert keys == fields - {"prompt"}, path
+        else:
+            assert keys <= fields, path
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("*/default.yaml")), ids=lambda p: p.parent.name)
+def test_every_key_is_explained(path):
+    for line in path.read_text().splitlines():
+        name = line.split(":")[0]
+        obvious = name in ("temperature", "max_grad_norm", "weight_decay")
+        if line and not line.startswith((" ", "#", "-", "defaults", "prompt")):
+            assert "#" in line or obvious, f"{path}: {line}"
+
+
+@pytest.mark.parametrize(
+    "override, says",
+    [
+        ("clusters.nn=5", ["'clusters.nn'", "did you mean 'clusters.n'", "encoder"]),
+        ("cluster.n=5", ["'cluster'", "did you mean 'clusters'", "sampler"]),
+        ("rollouts.prompt.shot=1", ["'rollouts.prompt.shot'", "did you mean 'rollouts.prompt.shots'"]),
+        ("pool.pth=x", ["'pool.pth'", "'pool.path'"]),
+        ("sampler.rule=error=3", ["cannot read"]),
+    ],
+)
+def test_a_misspelt_key_is_refused_with_the_valid_ones(override, says):
+    with pytest.raises(RunError) as error:
+        configuration.check_overrides([override])
+    for text in says:
+        assert text in str(error.value)
+
+
+def test_good_overrides_pass():
+    configuration.check_overrides(
+        ["-m", "experiment=tiny", "clusters.n=50,100", "pool=arithmetic", "pool.shares.hard=0.5", "+new=1",
+         "hydra/launcher=basic", "hydra.sweep.dir=x",
+         "rollouts/prompt=plain", "rollouts.prompt.shots=2", "--cfg", "job"]
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "override, says",
+    [
+        ("clusters.n=many", "clusters.n: Input should be a valid integer"),
+        ("rollouts.k=1", "rollouts.k: Input should be greater than or equal to 2"),
+        ("sampler.rule=best", "sampler.rule: Input should be 'error', 'error_all', 'frontier' or 'uniform'"),
+        ("difficulty.order=[tokens,luck]", "difficulty.order.1: Input should be 'pass_rate'"),
+        ("difficulty.too_hard=1", "too_hard (1.0) must be below too_easy"),
+        ("dpo.lr=-1", "dpo.lr: Input should be greater than 0"),
+        ("+dpo.gamma=1", "unknown key 'dpo.gamma'"),
+        ("+pool.n=4", "unknown key 'pool.n'"),
+        ("run.deterministic=perhaps", "run.deterministic: Input should be a valid boolean"),
+    ],
+)
+def test_a_wrong_type_or_value_is_refused_by_key(override, says):
+    with pytest.raises(RunError) as error:
+        built(override)
+    assert says in str(error.value)
+
+
+def test_what_must_be_given_is_named_all_at_once():
+    with pytest.raises(RunError, match=r"policy\.path, pool\.path"):
+        configuration.build(composed())
+
+
+def test_conf_lies_beside_or_inside_the_package():
+    assert (Path(CONF) / "config.yaml").exists()

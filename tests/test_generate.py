@@ -1,0 +1,109 @@
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from transformers import AutoModelForCausalLM, GemmaConfig, GPT2Config, LlamaConfig, MistralConfig, Qwen2Config
+
+from hpc_saidpo.generate import Sampling, choose, generate
+from hpc_saidpo.policy import Policy
+from hpc_saidpo.records import seeded
+
+PROMPTS = ["12+34\n", "double 7 add 5\n", "9-4\n", "5*13=?\n"]
+
+
+def tokens(micro, prompts=PROMPTS):
+    return [micro.encode_prompt(p, chat=False) for p in prompts]
+
+
+def streams(n_prompts, k, seed=0, first=0):
+    return [[seeded(seed, 0, "test", first + q, s) for s in range(k)] for q in range(n_prompts)]
+
+
+def greedy_by_transformers(policy, prompt, n):
+    ids = torch.tensor([prompt])
+    # pad_token_id None would be taken from the config of models that have none
+    out = policy.model.generate(
+        ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=n,
+        pad_token_id=policy.tokenizer.pad_token_id, eos_token_id=list(policy.eos_ids),
+    )  # fmt: skip
+    return out[0, len(prompt) :].tolist()
+
+
+def test_greedy_equals_transformers_generate(micro):
+    how = Sampling(0.0, 1.0, 20)
+    ours = generate(micro, tokens(micro), streams(4, 1), how)
+    for prompt, (response,) in zip(tokens(micro), ours, strict=True):
+        assert response.tokens == greedy_by_transformers(micro, prompt, 20)
+        assert response.finished == (response.tokens[-1] in micro.eos_ids)
+
+
+SMALL = {"vocab_size": 99, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "bos_token_id": None,
+         "eos_token_id": 1, "pad_token_id": 0, "max_position_embeddings": 64}  # fmt: skip
+ARCHITECTURES = {
+    "llama-gqa": LlamaConfig(**SMALL, num_key_value_heads=2, intermediate_size=64),
+    "qwen2": Qwen2Config(**SMALL, num_key_value_heads=1, intermediate_size=64, tie_word_embeddings=True),
+    "mistral-sliding": MistralConfig(**SMALL, num_key_value_heads=2, intermediate_size=64, sliding_window=6),
+    "gemma": GemmaConfig(**SMALL, num_key_value_heads=1, intermediate_size=64, head_dim=8),
+    "gpt2": GPT2Config(
+        vocab_size=99, n_embd=32, n_layer=2, n_head=4, n_positions=64, bos_token_id=None, eos_token_id=1, pad_token_id=0
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_other_architectures_decode_as_transformers_does(micro, name):
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(ARCHITECTURES[name]).eval()
+    policy = Policy(model, micro.tokenizer, torch.device("cpu"), torch.float32, name)
+    ours = generate(policy, tokens(micro), streams(4, 1), Sampling(0.0, 1.0, 12))
+    for prompt, (response,) in zip(tokens(micro), ours, strict=True):
+        assert response.tokens == greedy_by_transformers(policy, prompt, 12)
+
+
+def test_a_response_depends_on_its_own_stream_only(micro):
+    how = Sampling(1.0, 1.0, 20)
+    together = generate(micro, tokens(micro), streams(4, 5), how)
+    alone = generate(micro, tokens(micro)[2:3], streams(1, 5, first=2), how)
+    assert [r.tokens for r in together[2]] == [r.tokens for r in alone[0]]
+    assert len({tuple(r.tokens) for r in together[3]}) > 1
+
+
+def test_sampling_is_the_models_distribution(micro):
+    # First tokens of many samples against the exact softmax.
+    prompt = tokens(micro)[:1]
+    sampled = generate(micro, prompt, streams(1, 4000), Sampling(1.0, 1.0, 1))[0]
+    observed = np.bincount([r.tokens[0] for r in sampled], minlength=99)
+    with torch.inference_mode():
+        expected = 4000 * micro.model(torch.tensor(prompt)).logits[0, -1].double().softmax(-1).numpy()
+    common = expected >= 5
+    observed = [*observed[common], observed[~common].sum()]
+    expected = [*expected[common], expected[~common].sum()]
+    assert stats.chisquare(observed, expected).pvalue > 0.01
+
+
+def test_temperature_and_nucleus():
+    logits = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]])).repeat(20_000, 1)
+    uniform = torch.from_numpy(np.random.default_rng(0).random(20_000))
+    nucleus = np.bincount(choose(logits, uniform, Sampling(1.0, 0.7, 1)), minlength=4) / 20_000
+    assert nucleus == pytest.approx([0.625, 0.375, 0, 0], abs=0.012)  # the smallest set with mass >= 0.7: 0.5 + 0.3
+    cold = np.bincount(choose(logits, uniform, Sampling(0.5, 1.0, 1)), minlength=4) / 20_000
+    assert cold == pytest.approx(np.square([0.5, 0.3, 0.15, 0.05]) / 0.365, abs=0.012)
+    assert (choose(logits, uniform, Sampling(0.0, 1.0, 1)) == 0).all()
+
+
+def test_the_extremes_of_the_uniform_are_tokens():
+    logits = torch.tensor([[0.0, 0.0, -1e9]]).repeat(2, 1)
+    assert choose(logits, torch.tensor([0.0, np.nextafter(1, 0)]), Sampling(1.0, 1.0, 1)).tolist() == [0, 1]
+
+
+def test_truncation_and_stop_strings(micro):
+    cut = generate(micro, tokens(micro)[1:2], streams(1, 3), Sampling(0.0, 1.0, 3))[0]
+    assert all(not r.finished and len(r.tokens) == 3 for r in cut)
+    stopped = generate(micro, tokens(micro)[1:2], streams(1, 1), Sampling(0.0, 1.0, 30, stop=("##",)))[0][0]
+    assert stopped.finished and "##" not in stopped.text
+    assert micro.tokenizer.decode(stopped.tokens).endswith("##")
+
+
+def test_time_is_shared_out(micro):
+    responses = generate(micro, tokens(micro), streams(4, 3), Sampling(1.0, 1.0, 20))
+    assert all(r.seconds > 0 for row in responses for r in row)

@@ -1,0 +1,87 @@
+"""Imports go only downward, and the outside world is reached through one door each (DESIGN)."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "hpc_saidpo"
+FLOORS = [
+    {
+        "__init__", "records", "prompt", "verify", "probe", "difficulty", "sampler", "pairs", "evaluate", "metrics",
+        "arithmetic",
+    },
+    {"parallel", "store", "policy", "generate", "progress"},
+    {"pool", "tags", "clusters", "rollouts", "dpo"},
+    {"loop"},
+    {"__main__", "config", "report"},
+]  # fmt: skip
+FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
+ONLY_IN = {
+    "hydra": {"__main__", "config"},
+    "omegaconf": {"__main__", "config"},
+    "h5py": {"store"},
+    "mpi4py": {"parallel"},
+    "cupy": {"clusters", "sampler"},
+    "cuml": {"clusters"},
+    "torch.distributed": {"parallel"},
+}
+PURE_MAY_IMPORT = {"numpy", "scipy", "pydantic"}
+MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
+
+
+def imports(name):
+    """(own modules, outside modules) that a module imports anywhere in its code; attribute paths of torch included."""
+    tree = ast.parse((PACKAGE / f"{name}.py").read_text())
+    own, outside = set(), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            own |= {node.module.split(".")[0]} if node.module else {a.name for a in node.names if a.name in FLOOR}
+        elif isinstance(node, ast.ImportFrom):
+            outside |= {node.module, *(f"{node.module}.{a.name}" for a in node.names)}
+        elif isinstance(node, ast.Import):
+            outside |= {a.name for a in node.names}
+        elif isinstance(node, ast.Attribute) and ast.unparse(node).startswith("torch.distributed"):
+            outside.add("torch.distributed")
+    return own, outside
+
+
+def test_every_module_has_a_floor():
+    assert set(MODULES) == set(FLOOR)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_go_down(name):
+    own, _ = imports(name)
+    floor = FLOOR[name]
+    beside = {"store": {"parallel"}, "generate": {"policy"}}.get(name, set())  # resources may stand on each other
+    same_floor_allowed = floor in (0, 4)
+    for other in own - beside:
+        assert FLOOR[other] < floor or (same_floor_allowed and FLOOR[other] == floor), f"{name} imports {other}"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_one_door_each(name):
+    _, outside = imports(name)
+    for module, doors in ONLY_IN.items():
+        if name not in doors:
+            assert not [o for o in outside if o == module or o.startswith(module + ".")], f"{name} imports {module}"
+
+
+@pytest.mark.parametrize("name", sorted(FLOORS[0]))
+def test_pure_modules_are_pure(name):
+    import sys
+
+    _, outside = imports(name)
+    roots = {o.split(".")[0] for o in outside}
+    assert not roots - PURE_MAY_IMPORT - set(sys.stdlib_module_names)
+    assert not roots & {"os", "pathlib", "time", "random", "socket"}
+
+
+def test_paths_of_a_run_are_named_in_the_store_only():
+    for name in set(MODULES) - {"store", "pool", "policy", "config"}:
+        tree = ast.parse((PACKAGE / f"{name}.py").read_text())
+        opened = [
+            n for n in ast.walk(tree) if isinstance(n, ast.Call) and ast.unparse(n.func) in ("open", "os.replace")
+        ]
+        assert not opened, f"{name} opens a file"

@@ -1,0 +1,101 @@
+import itertools
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from hpc_saidpo.parallel import World
+from hpc_saidpo.records import RunError
+
+pytestmark = pytest.mark.mpi
+
+
+def test_every_item_is_claimed_once(world):
+    for n in (0, 1, 7, 100):
+        ticked = []
+        own = list(world.claim(n, ticked.append))
+        assert sorted(itertools.chain(*world.gather(own))) == list(range(n))
+        if world.is_root:
+            assert sorted(ticked) == list(range(n))
+
+
+def test_a_busy_rank_claims_less(world):
+    own = []
+    for index in world.claim(40):
+        own.append(index)
+        time.sleep(0.05 if world.rank == 0 else 0.002)
+    claimed = [len(part) for part in world.gather(own)]
+    assert sum(claimed) == 40
+    if world.size > 1:
+        assert claimed[0] < min(claimed[1:])
+
+
+def test_sum_gather_bcast(world):
+    assert world.sum(np.array([1.0, world.rank])).tolist() == [world.size, sum(range(world.size))]
+    assert world.gather(world.rank) == list(range(world.size))
+    assert world.bcast({"from": world.rank}) == {"from": 0}
+
+
+def test_roots_failure_is_everyones(world):
+    ran_on = []
+
+    def fail():
+        ran_on.append(world.rank)
+        raise RunError("no such pool")
+
+    with pytest.raises(RunError, match="no such pool"):
+        world.on_root(fail)
+    assert ran_on == ([0] if world.is_root else [])
+    assert world.on_root(lambda: world.rank) == 0
+
+
+def test_a_failure_that_cannot_be_pickled_still_arrives(world):
+    class Local(Exception):
+        pass
+
+    def fail():
+        raise Local("lost?")
+
+    with pytest.raises((Local, RuntimeError), match=r"lost\?"):
+        world.on_root(fail)
+
+
+def gradients(world, exact, n_micro=6):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 1))
+    data = torch.randn(n_micro, 4, 8)
+    with world.replicas(model, exact) as replicas:
+        own = range(n_micro)[world.rank :: world.size]
+        losses = [lambda m, i=i: m(data[i]).square().sum() for i in own] or [lambda m: 0.0 * m(data[0]).sum()]
+        replicas.gradient(losses)
+    return torch.cat([p.grad.flatten() for p in model.parameters()])
+
+
+@pytest.mark.parametrize("n_micro", [6, 1])
+def test_exact_gradients_do_not_depend_on_the_ranks(world, n_micro):
+    alone = gradients(World(), exact=True, n_micro=n_micro)
+    together = gradients(world, exact=True, n_micro=n_micro)
+    assert torch.equal(alone, together)
+
+
+def test_fast_gradients_are_the_same_sum(world):
+    alone, together = gradients(World(), exact=True), gradients(world, exact=False)
+    torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-6)
+
+
+def test_groups_come_and_go(world):
+    first = gradients(world, exact=True)
+    for _ in range(3):
+        assert torch.equal(gradients(world, exact=True), first)
+    assert not torch.distributed.is_initialized()
+
+
+def test_waiting_ranks_sleep(world):
+    # A rank that waits while another computes must leave it the core.
+    started = time.process_time()
+    if world.is_root:
+        time.sleep(1.0)
+    world.barrier()
+    assert time.process_time() - started < 0.3

@@ -1,0 +1,81 @@
+import shutil
+
+import pytest
+import torch
+from conftest import MICRO
+
+from hpc_saidpo import policy
+from hpc_saidpo.records import RunError
+
+CPU = torch.device("cpu")
+
+
+def test_response_logps_against_one_row_at_a_time(micro):
+    prompts = [micro.encode_prompt(p, chat=False) for p in ("1+2\n", "double 30 add 12\n", "44-9\n")]
+    responses = [micro.encode_response(t, True, ()) for t in ("#### 3", "60+12\n#### 72", "#")]
+    together = policy.response_logps(micro.model, prompts, responses, micro.tokenizer.pad_token_id)
+    for prompt, response, got in zip(prompts, responses, together, strict=True):
+        ids = torch.tensor([prompt + response])
+        with torch.no_grad():
+            logps = micro.model(ids).logits[0].log_softmax(-1)
+        expected = sum(logps[len(prompt) + i - 1, token] for i, token in enumerate(response))
+        assert got.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_only_response_positions_reach_the_head(micro):
+    seen = []
+    hook = micro.model.get_output_embeddings().register_forward_hook(lambda m, args, out: seen.append(out.shape))
+    policy.response_logps(micro.model, [[5] * 40, [6] * 30], [[7, 8], [9]], 0)
+    hook.remove()
+    assert [tuple(shape[:2]) for shape in seen] == [(2, 3)]  # 2 response positions and the one before, of 42
+
+
+def test_save_and_load_keep_every_weight(micro, tmp_path):
+    micro.save(tmp_path)
+    back = policy.Policy.load(str(tmp_path), policy.Config(path="x"), CPU)
+    for name, tensor in micro.model.state_dict().items():
+        assert torch.equal(tensor, back.model.state_dict()[name]), name
+    assert back.tokenizer("12+3\n")["input_ids"] == micro.tokenizer("12+3\n")["input_ids"]
+
+
+def test_a_finished_response_is_trained_with_its_end(micro):
+    eos = micro.tokenizer.eos_token_id
+    assert micro.encode_response("7", True, ())[-1] == eos
+    assert eos not in micro.encode_response("7", False, ())
+    assert micro.tokenizer.decode(micro.encode_response("7", True, ("\n",))) == "7\n"
+
+
+def test_a_folder_without_tokenizer_is_named(tmp_path):
+    for name in ("config.json", "model.safetensors", "generation_config.json"):
+        shutil.copy(f"{MICRO}/{name}", tmp_path)
+    with pytest.raises(RunError, match="tokenizer") as error:
+        policy.Policy.load(str(tmp_path), policy.Config(path="x"), CPU)
+    assert str(tmp_path) in str(error.value) and "save_pretrained" in str(error.value)
+
+
+def test_a_missing_model_is_named(tmp_path):
+    with pytest.raises(RunError, match=r"policy\.path=.*nowhere"):
+        policy.Policy.load(str(tmp_path / "nowhere"), policy.Config(path="x"), CPU)
+
+
+def test_pkg_paths():
+    assert policy.locate("/plain/path") == "/plain/path"
+    with pytest.raises(RunError, match="not installed"):
+        policy.locate("pkg://no_such_package_here/model")
+    with pytest.raises(RunError, match="holds no"):
+        policy.locate("pkg://hpc_saidpo/no_such_folder")
+
+
+def test_a_model_without_chat_template_says_so(micro):
+    with pytest.raises(RunError, match="rollouts/prompt=plain"):
+        micro.chat_template([{"role": "user", "content": "hi"}])
+
+
+def test_flash_attention_is_refused_where_it_cannot_run():
+    with pytest.raises(RunError, match="flash_attention_2 needs"):
+        policy.Policy.load(MICRO, policy.Config(path="x", attention="flash_attention_2"), CPU)
+
+
+def test_too_long_a_prompt_is_refused(micro):
+    with pytest.raises(RunError, match="max_new_tokens"):
+        policy.check_length(micro, micro.model.config.max_position_embeddings + 1)
