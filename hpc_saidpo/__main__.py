@@ -11,6 +11,7 @@ import sys
 # Compute nodes have no internet: what is not on disk must be an error, not a hang. Before transformers is imported.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what torch wants for deterministic CUDA
 # A rank that waits in MPI yields its core to one that computes (MPICH; others ignore it).
 os.environ.setdefault("MPIR_CVAR_ENABLE_HEAVY_YIELD", "1")
 
@@ -66,7 +67,10 @@ def job(composed: DictConfig, world: parallel.World) -> None:
     composed.run.name = run_name(composed)
     config, plain = configuration.build(composed)
     n_threads = world.use_threads(1 if config.run.deterministic else config.run.threads)
-    torch.use_deterministic_algorithms(config.run.deterministic)
+    if world.device.type == "cuda":
+        torch.cuda.set_device(world.device)
+    # Some CUDA kernels have no deterministic form; the promise of equal results is for the CPU.
+    torch.use_deterministic_algorithms(config.run.deterministic, warn_only=world.device.type == "cuda")
     store = RunDir.open(config.run, plain, environment(world, n_threads), world)
     progress.start_logging(store.log_path(), world.is_root)
     progress.log.info(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,8 +53,10 @@ def convert_gguf(gguf: str, folder: Path) -> None:
     """
     where, name = str(Path(gguf).parent), Path(gguf).name
     try:
-        model = AutoModelForCausalLM.from_pretrained(where, gguf_file=name, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(where, gguf_file=name)
+        # Its own progress bar heeds no switch, and would tear our log.
+        with contextlib.redirect_stderr(io.StringIO()):
+            model = AutoModelForCausalLM.from_pretrained(where, gguf_file=name, dtype=torch.float32)
+            tokenizer = AutoTokenizer.from_pretrained(where, gguf_file=name)
     except (OSError, ValueError, ImportError) as error:
         raise RunError(f"policy.path={gguf}: not readable as GGUF ({error})") from error
     # The weights are plain float32 now; transformers still marks the model as quantized and would refuse to save it.

@@ -230,6 +230,8 @@ def _candidates(setting: Setting, seed: int) -> list[_Candidate]:
     except ImportError as error:
         raise RunError("this pool needs reasoning-gym: pip install 'hpc_saidpo[demo]'") from error
     found: dict[str, _Candidate] = {}
+    # reasoning-gym seeds entry i with seed + i: settings need seeds far apart.
+    seed = seed + zlib.crc32(setting.name.encode())
     for entry in reasoning_gym.create_dataset(setting.task, size=10 * setting.n + 500, seed=seed, **setting.params):
         text = entry["question"].strip()
         expression = "".join(str(entry["metadata"].get("expression") or text).split())
