@@ -12,8 +12,9 @@ import torch
 from pydantic import Field
 from torch.nn.functional import logsigmoid
 
+from .logps import response_logps
 from .parallel import World
-from .policy import Policy, response_logps
+from .policy import Policy
 from .records import Pairs, RunError, seeded, settings
 
 METRICS = ("loss", "reward_chosen", "reward_rejected", "margin", "accuracy")
@@ -65,9 +66,8 @@ class Examples:
 
     def logps(self, module, rows: Sequence[int], pad_id: int) -> torch.Tensor:
         """Log-probabilities [rows, 2] of the chosen and rejected responses."""
-        prompts = [self.prompt[i] for i in rows]
-        responses = [self.chosen[i] for i in rows] + [self.rejected[i] for i in rows]
-        return response_logps(module, prompts + prompts, responses, pad_id).view(2, len(rows)).T
+        both = [(self.chosen[i], self.rejected[i]) for i in rows]
+        return response_logps(module, [self.prompt[i] for i in rows], both, pad_id)
 
 
 def tokenise(pairs: Pairs, policy: Policy, chat: bool, stop: Sequence[str]) -> Examples:

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from .difficulty import in_band, pass_at_k
+from .difficulty import in_band, measure, pass_at_k
 from .evaluate import wilson
 from .records import ClusterCounts, Difficulty, Draw, Pairs, Rollouts
-from .sampler import entropy_share, posterior_rate
+from .sampler import cluster_weights, entropy_share, posterior_rate
 
 LOW_YIELD = 0.05  # under one pair in twenty explored questions, a round trains on almost nothing
 NEAR_UNIFORM = 0.999  # share of the uniform entropy above which the weights say nothing
@@ -32,11 +32,16 @@ def of_probe(difficulty: Difficulty, usable_Q: np.ndarray) -> dict:
 
 
 def of_draw(
-    counts: ClusterCounts, weight_C: np.ndarray, cluster_N: np.ndarray, draw: Draw, before: Draw | None
+    counts: ClusterCounts,
+    weight_C: np.ndarray,
+    kappa: float,
+    cluster_N: np.ndarray,
+    draw: Draw,
+    before: Draw | None,
 ) -> dict:
     """Figures of the draw: error rate of each cluster with its interval, weights, entropy, overlap."""
     size_C = np.bincount(cluster_N, minlength=len(weight_C))
-    rate_C = posterior_rate(counts.error_C, counts.n_C, 4.0)
+    rate_C = posterior_rate(counts.error_C, counts.n_C, kappa)
     interval_C = [wilson(min(e, n), n) for e, n in zip(counts.error_C, counts.n_C, strict=True)]
     overlap = None if before is None else len(np.intersect1d(draw.question_Q, before.question_Q)) / len(draw)
     return {
@@ -70,6 +75,32 @@ def of_training(steps: Sequence[Mapping]) -> dict:
     names = ("loss", "margin", "accuracy", "grad_norm")
     facts = {f"dpo_{name}": float(np.mean([step[name] for step in steps])) for name in names}
     return {"dpo_steps": len(steps), **facts, **{f"dpo_{name}_last": steps[-1][name] for name in names}}
+
+
+def of_iteration(t, config, cluster_N, probed, counts, draws, explored, pairs, steps, scores) -> dict:
+    """Everything measured in iteration t, one record.
+
+    Args:
+        config: the run's configuration.
+        probed, explored: the rollouts of both stages.
+        counts: evidence per cluster at the time of the draw.
+        draws: (this iteration's, the last one's or None).
+        steps: figures of each optimizer step.
+        scores: accuracy by benchmark (after this iteration, before it).
+    """
+    seen, hard = measure(probed), measure(explored)
+    weight_C = cluster_weights(counts, config.sampler)
+    record = {
+        "iteration": t,
+        "sampler_rule": config.sampler.rule,
+        **of_probe(seen, in_band(seen, config.difficulty)),
+        **of_draw(counts, weight_C, config.sampler.kappa, cluster_N, *draws),
+        **of_explore(explored, hard, config.difficulty, pairs),
+        **of_training(steps),
+        "scores": scores[0],
+        "scores_before": scores[1],
+    }
+    return {**record, "signatures": signatures(record, scores[1])}
 
 
 def signatures(now: Mapping, before: Mapping | None) -> list[str]:

@@ -1,4 +1,4 @@
-"""A causal LM and its tokenizer: load, save, log-probabilities of responses."""
+"""A causal LM and its tokenizer: load, save, encode."""
 
 from __future__ import annotations
 
@@ -136,35 +136,6 @@ class Policy:
             return ids
         end = self.tokenizer(stop[0], add_special_tokens=False)["input_ids"] if stop else [self.tokenizer.eos_token_id]
         return ids + end
-
-
-def response_logps(
-    model: nn.Module, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], pad_id: int
-) -> torch.Tensor:
-    """Sum of log-probabilities of each response given its prompt, in nats: shape [B], float32.
-
-    Rows are padded on the left, so that responses end together and only the positions that predict a response token
-    go through the LM head: logits are [B, longest response, V], never [B, T, V].
-    """
-    device = next(model.parameters()).device
-    rows = [list(p) + list(r) for p, r in zip(prompts, responses, strict=True)]
-    n_response = max(map(len, responses))
-    ids_BT, mask_BT = left_pad(rows, pad_id, device)
-    logits_BTV = model(
-        input_ids=ids_BT,
-        attention_mask=mask_BT,
-        position_ids=positions(mask_BT),
-        use_cache=False,
-        logits_to_keep=n_response + 1,
-    ).logits[:, :-1]
-    target_BT = ids_BT[:, -n_response:]
-    is_response_BT = torch.zeros_like(target_BT, dtype=torch.bool)
-    for row, response in enumerate(responses):
-        is_response_BT[row, n_response - len(response) :] = True
-    logps_BT = -nn.functional.cross_entropy(
-        logits_BTV.float().flatten(0, 1), target_BT.flatten(), reduction="none"
-    ).view_as(target_BT)
-    return (logps_BT * is_response_BT).sum(-1)
 
 
 def left_pad(rows: Sequence[Sequence[int]], pad_id: int, device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,6 +1,6 @@
 import pytest
 
-from hpc_saidpo import loop, pool
+from hpc_saidpo import job, pool
 from hpc_saidpo.records import Question, RunError
 
 ROW = '{"question": "1 + 1?", "answer": "2"}\n'
@@ -9,7 +9,7 @@ POOL = pool.Pool([Question("a", "x", "1")], held_out=[Question("b", "y", "2")])
 
 def test_held_out_and_files(tmp_path):
     (tmp_path / "math.jsonl").write_text(ROW)
-    found = loop.load_benchmarks(("held_out", str(tmp_path / "math.jsonl")), POOL)
+    found = job.load_benchmarks(("held_out", str(tmp_path / "math.jsonl")), POOL)
     assert list(found) == ["held_out", "math"] and found["math"][0].answer == "2"
 
 
@@ -19,8 +19,8 @@ def test_what_cannot_be_evaluated_is_refused(tmp_path):
         (tmp_path / folder / "math.jsonl").write_text(ROW)
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(RunError, match=r"set pool\.held_out above 0"):
-        loop.load_benchmarks(("held_out",), pool.Pool(POOL.questions))
+        job.load_benchmarks(("held_out",), pool.Pool(POOL.questions))
     with pytest.raises(RunError, match="two are called 'math'"):
-        loop.load_benchmarks(tuple(str(tmp_path / f / "math.jsonl") for f in "ab"), POOL)
+        job.load_benchmarks(tuple(str(tmp_path / f / "math.jsonl") for f in "ab"), POOL)
     with pytest.raises(RunError, match="has no questions"):
-        loop.load_benchmarks((str(tmp_path / "empty.jsonl"),), POOL)
+        job.load_benchmarks((str(tmp_path / "empty.jsonl"),), POOL)

@@ -10,26 +10,6 @@ from hpc_saidpo.records import RunError
 CPU = torch.device("cpu")
 
 
-def test_response_logps_against_one_row_at_a_time(micro):
-    prompts = [micro.encode_prompt(p, chat=False) for p in ("1+2\n", "double 30 add 12\n", "44-9\n")]
-    responses = [micro.encode_response(t, True, ()) for t in ("#### 3", "60+12\n#### 72", "#")]
-    together = policy.response_logps(micro.model, prompts, responses, micro.tokenizer.pad_token_id)
-    for prompt, response, got in zip(prompts, responses, together, strict=True):
-        ids = torch.tensor([prompt + response])
-        with torch.no_grad():
-            logps = micro.model(ids).logits[0].log_softmax(-1)
-        expected = sum(logps[len(prompt) + i - 1, token] for i, token in enumerate(response))
-        assert got.item() == pytest.approx(expected.item(), rel=1e-6)
-
-
-def test_only_response_positions_reach_the_head(micro):
-    seen = []
-    hook = micro.model.get_output_embeddings().register_forward_hook(lambda m, args, out: seen.append(out.shape))
-    policy.response_logps(micro.model, [[5] * 40, [6] * 30], [[7, 8], [9]], 0)
-    hook.remove()
-    assert [tuple(shape[:2]) for shape in seen] == [(2, 3)]  # 2 response positions and the one before, of 42
-
-
 def test_save_and_load_keep_every_weight(micro, tmp_path):
     micro.save(tmp_path)
     back = policy.Policy.load(str(tmp_path), policy.Config(path="x"), CPU)

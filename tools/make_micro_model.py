@@ -1,12 +1,14 @@
-"""Train the micro Llama that ships in hpc_saidpo/micro_llama: about two CPU-minutes on one thread.
+"""Train the micro Llama that ships in hpc_saidpo/micro_llama: a little over two CPU-minutes on one thread.
 
-It learns arithmetic of the `trained` and `small` ranges by supervised fine-tuning and is stopped while it is right
-about half of the time, so that preference learning has something to gain. Questions of the trained range for which
-`arithmetic.is_held_out` is true are never trained on.
+It learns arithmetic of the `trained` and `small` ranges by supervised fine-tuning. Many of the solutions it learns from
+are wrong in the same way (see SLIP), and so it is right about half of the time: preference learning has a habit to
+correct, on questions it has never seen too. Questions of the trained range for which `arithmetic.is_held_out` is true
+are never trained on.
 """
 
 import argparse
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,11 @@ LEARNING_RATE = 4e-3
 # Share of the small range in the first and in the last batch. It grows, so that these few questions end up known by
 # heart, while the trained range is still learnt by rule.
 SMALL_SHARES = (0.15, 0.6)
+# Share of the trained range's solutions whose answer is SLIP too much, in the first and in the last topic, and evenly
+# between. The model learns to slip beside the rule. Without slips its errors have nothing in common, and pairs improve
+# little beyond the questions that they are about (measured: no gain on held-out questions).
+SLIP_SHARES = (0.3, 0.6)
+SLIP = 10
 MAX_NEW_TOKENS = 48
 SAMPLES = 8
 
@@ -70,6 +77,12 @@ def training_problems(seed: int) -> dict[str, list[arithmetic.Problem]]:
     return ranges
 
 
+def slipped(problem: arithmetic.Problem) -> arithmetic.Problem:
+    """The problem with a wrong solution: the work is right, the answer is not."""
+    answer = str(int(problem.answer) + SLIP)
+    return replace(problem, solution=problem.solution.removesuffix(problem.answer) + answer, answer=answer)
+
+
 def encode(problem: arithmetic.Problem, tokenizer) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids of prompt, solution and eos; labels are -100 over the prompt."""
     prompt = tokenizer.encode(f"{problem.text}\n", add_special_tokens=False)
@@ -80,11 +93,14 @@ def encode(problem: arithmetic.Problem, tokenizer) -> tuple[torch.Tensor, torch.
 def train(model: LlamaForCausalLM, tokenizer, steps: int, seed: int) -> None:
     """Supervised fine-tuning; every topic is equally frequent, however few questions it has."""
     rng = np.random.default_rng(seed)
+    topics = list(arithmetic.TOPICS)
+    slip_shares = dict(zip(topics, np.linspace(*SLIP_SHARES, len(topics)), strict=True))
     cells: dict[tuple[str, str], list] = {}
     for span, found in training_problems(seed).items():
         for problem in found:
-            cells.setdefault((span, problem.topic), []).append(encode(problem, tokenizer))
-    topics = list(arithmetic.TOPICS)
+            slips = span == "trained" and rng.random() < slip_shares[problem.topic]
+            row = encode(slipped(problem) if slips else problem, tokenizer)
+            cells.setdefault((span, problem.topic), []).append(row)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min((step + 1) / 50, 1 - step / steps))
     model.train()
@@ -148,7 +164,7 @@ def report(model, tokenizer, n: int, seed: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=REPOSITORY / "hpc_saidpo" / "micro_llama")
-    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--eval-questions", type=int, default=400, help="per range, at the end")
     args = parser.parse_args()

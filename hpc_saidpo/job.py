@@ -1,0 +1,249 @@
+"""A run's stages: each joins the pure parts, the model and the store. `loop.py` says in which order."""
+
+from __future__ import annotations
+
+import functools
+import gc
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from . import clusters, difficulty, dpo, evaluate, pairs, policy, pool, probe, progress, rollouts, sampler, tags
+from .generate import Sampling
+from .parallel import World
+from .progress import log
+from .records import Columns, Difficulty, Draw, Pairs, Question, Rollouts, RunError, seeded
+from .store import RunDir, Stage
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run's fixed parts, and its stages. Every method is collective."""
+
+    config: object
+    world: World
+    store: RunDir
+    pool: pool.Pool
+    benchmarks: dict[str, list[Question]]
+    cluster_N: np.ndarray
+    health: dict
+
+    @classmethod
+    def prepare(cls, config, world, store) -> Job:
+        """Load the pool and the benchmarks; tag, embed and cluster the pool's questions."""
+        questions = world.on_root(lambda: pool.load(config.pool))
+        benchmarks = world.on_root(lambda: load_benchmarks(config.evaluate.benchmarks, questions))
+        points = tags.of(questions.questions, config.tags) if config.clusters.n > 1 else [()] * len(questions.questions)
+        cluster_N = cluster(points, config.clusters, world, store)
+        health = clusters.health(cluster_N, points, config.clusters)
+        log.info(
+            "pool: %d questions, %d held out; %d clusters, effective number %.1f, largest %.0f %%",
+            len(questions.questions),
+            len(questions.held_out),
+            health["n_clusters"],
+            health["effective_clusters"],
+            100 * health["largest_share"],
+        )
+        for warning in health["warnings"]:
+            log.warning("  %s", warning)
+        return cls(config, world, store, questions, benchmarks, cluster_N, health)
+
+    @property
+    def n_clusters(self) -> int:
+        return self.health["n_clusters"]
+
+    @property
+    def seed(self) -> int:
+        return self.config.run.seed
+
+    def first_policy(self) -> str:
+        """Where the policy of iteration 0 lies, as a Hugging Face folder (a GGUF file is converted once)."""
+        path = self.world.on_root(lambda: policy.locate(self.config.policy.path))
+        if not policy.is_gguf(path):
+            return path
+        return self.store.shared(
+            "policy",
+            f"{Path(path).name} {Path(path).stat().st_size}",
+            lambda stage: stage.write_folder("model", functools.partial(policy.convert_gguf, path)),
+            lambda stage: str(stage.path / "model"),
+        )
+
+    def probe(self, t: int, policy_path: str) -> Rollouts:
+        """K rollouts of a small sample of the pool with the current policy."""
+        question_P = probe.choose(self.cluster_N, self.config.probe, seeded(self.seed, t, "choose"))
+        return self._rollouts(t, "probe", policy_path, self.pool.questions, question_P)
+
+    def observe(self, history: sampler.History, t: int, seen: Difficulty) -> sampler.History:
+        """Add graded questions to what the run knows about clusters and questions."""
+        usable_Q = difficulty.in_band(seen, self.config.difficulty)
+        counted_Q = np.ones(len(seen), dtype=bool) if self.config.sampler.rule == "error_all" else usable_Q
+        counts = probe.count(seen, self.cluster_N, self.n_clusters, counted_Q, usable_Q)
+        return history.observe(t, seen, counts)
+
+    def draw(self, t: int, history: sampler.History) -> Draw:
+        """The questions that this iteration explores."""
+        config = self.config.sampler
+        weight_N = sampler.weights(history, self.cluster_N, t, config)
+
+        def compute(stage: Stage):
+            excluded_N = sampler.excluded(history, t, config)
+            question_Q = sampler.draw(weight_N, config.n_questions, seeded(self.seed, t, "draw"), excluded_N)
+            self._write(stage, "draw", Draw(question_Q, weight_N[question_Q], self.cluster_N[question_Q]))
+
+        return self.store.stage(t, "draw", compute, lambda stage: stage.read("draw", Draw))
+
+    def explore(self, t: int, policy_path: str, drawn: Draw, probed: Rollouts) -> tuple[Rollouts, Rollouts]:
+        """K rollouts of each drawn question; those that the probe made already are used again.
+
+        Returns:
+            (rollouts of all drawn questions, the ones made now).
+        """
+        again = np.isin(probed.question_R, drawn.question_Q)
+        todo_Q = np.sort(drawn.question_Q[~np.isin(drawn.question_Q, probed.question_R)])
+        fresh = self._rollouts(t, "explore", policy_path, self.pool.questions, todo_Q)
+        return Rollouts.concat([fresh, probed.take(np.flatnonzero(again))]).sorted(), fresh
+
+    def pair(self, t: int, policy_path: str, explored: Rollouts, hard: Difficulty) -> Pairs:
+        """Preference pairs from the explored questions in the band, hardest first."""
+        config = self.config
+
+        def compute(stage: Stage):
+            order = difficulty.hardest_first(hard, config.difficulty, seeded(self.seed, t, "order"))
+            usable_Q = difficulty.in_band(hard, config.difficulty)
+            prompts = self._prompts(self.pool.questions, policy_path)
+            self._write(
+                stage,
+                "pairs",
+                pairs.select(
+                    explored,
+                    hard.question_Q[[i for i in order if usable_Q[i]]],
+                    self.cluster_N,
+                    prompts.text,
+                    config.pairs,
+                    self.seed,
+                    t,
+                ),
+            )
+
+        return self.store.stage(t, "pairs", compute, lambda stage: stage.read("pairs", Pairs))
+
+    def train(self, t: int, policy_path: str, chosen: Pairs) -> tuple[str, list[dict]]:
+        """One DPO round on the pairs. Returns where the new policy lies, and the figures of each step."""
+        config = self.config
+
+        def compute(stage: Stage):
+            current = self._policy(policy_path)
+            examples = dpo.tokenise(chosen, current, config.rollouts.prompt.chat, config.rollouts.stop)
+            exact = config.run.deterministic
+            steps = dpo.train(current, chosen, examples, config.dpo, self.world, self.seed, t, exact, self._progress)
+            self.world.on_root(lambda: stage.write_folder("model", current.save))
+            self.world.on_root(lambda: stage.write_json("steps", steps))
+            forget_policies()
+
+        return self.store.stage(
+            t, "policy", compute, lambda stage: (str(stage.path / "model"), stage.read_json("steps"))
+        )
+
+    def evaluate(self, t: int | str, policy_path: str) -> dict[str, dict]:
+        """Accuracy of a policy on every benchmark; {} in iterations that skip it (evaluate.every)."""
+        config = self.config.evaluate
+        if t != "base" and (t + 1) % config.every and t + 1 != self.config.loop.iterations:
+            return {}
+        how = Sampling(config.temperature, 1.0, self.config.rollouts.max_new_tokens, self.config.rollouts.stop)
+        scores = {}
+        for name, questions in self.benchmarks.items():
+            graded = self._rollouts(
+                t, f"evaluate/{name}", policy_path, questions, np.arange(len(questions)), config.samples, how
+            )
+            scores[name] = evaluate.accuracy(difficulty.measure(graded))
+            log.info("  %s: accuracy %.1f %%", name, 100 * (scores[name]["accuracy"] or 0.0))
+        return scores
+
+    def _rollouts(self, t, stage_name, policy_path, questions, question_Q, k=None, how=None) -> Rollouts:
+        config = self.config.rollouts
+
+        def compute(stage: Stage):
+            rollouts.collect(
+                stage,
+                self._prompts(questions, policy_path),
+                question_Q,
+                k or config.k,
+                how or config.sampling(),
+                config,
+                self.world,
+                (self.seed, -1 if t == "base" else t, stage_name),
+                self._progress,
+            )
+
+        return self.store.stage(t, stage_name, compute, rollouts.load)
+
+    def _prompts(self, questions, policy_path) -> rollouts.Prompts:
+        return rollouts.Prompts(questions, self.pool.examples, self._policy(policy_path), self.config.rollouts.prompt)
+
+    def _policy(self, path: str) -> policy.Policy:
+        return load_policy(path, self.config.policy, self.world.device)
+
+    def _progress(self, label: str, total: int):
+        return progress.stage(label, total, self.world.is_root)
+
+    def _write(self, stage: Stage, name: str, table: Columns):
+        self.world.on_root(lambda: stage.write(name, table))
+
+
+@functools.lru_cache(maxsize=1)
+def load_policy(path: str, config: policy.Config, device) -> policy.Policy:
+    """The policy at a path; the last one stays in memory."""
+    forget_policies()
+    return policy.Policy.load(path, config, device)
+
+
+def forget_policies() -> None:
+    """Free the policy in memory: its weights have changed, or another one is wanted."""
+    load_policy.cache_clear()
+    gc.collect()
+
+
+def load_benchmarks(names: Sequence[str], questions: pool.Pool) -> dict[str, list[Question]]:
+    """Benchmarks by name: `held_out` is the pool's own held-out set, anything else a JSONL file.
+
+    Raises:
+        RunError: no held-out questions, an unreadable or empty file, or two files of the same name.
+    """
+    found: dict[str, list[Question]] = {}
+    for name in names:
+        short = Path(name).stem
+        if short in found:
+            raise RunError(f"evaluate.benchmarks: two are called {short!r}: rename one of the files")
+        found[short] = questions.held_out if name == "held_out" else pool.read_jsonl(name)
+        if not found[short]:
+            remedy = "set pool.held_out above 0" if name == "held_out" else "give a file with questions"
+            raise RunError(f"evaluate.benchmarks: {name} has no questions: {remedy}")
+    return found
+
+
+def cluster(points: Sequence[Sequence[str]], config: clusters.Config, world: World, store: RunDir) -> np.ndarray:
+    """The cluster of each question; embeddings and clusters are shared between runs, keyed by content."""
+    if config.n == 1:
+        return np.zeros(len(points), dtype=np.int64)
+    text_N = clusters.texts(points)
+    distinct = sorted(set(text_N))
+    device = world.device.type
+
+    def write_embedding(stage: Stage):
+        stage.write("embedding", clusters.embed(distinct, config.encoder, device))
+
+    embedding = store.shared(
+        "embedding",
+        repr((config.encoder, distinct)),
+        write_embedding,
+        lambda stage: stage.read("embedding", clusters.Embedding),
+    )
+    assignment = store.shared(
+        "clusters",
+        repr((config, text_N)),
+        lambda stage: stage.write("assignment", clusters.fit(text_N, embedding, config)),
+        lambda stage: stage.read("assignment", clusters.Assignment),
+    )
+    return assignment.cluster_N
