@@ -20,6 +20,7 @@ import re
 import time
 import traceback
 from importlib.metadata import version
+from pathlib import Path
 
 import hydra
 import torch
@@ -111,9 +112,20 @@ def environment(world: parallel.World, n_threads: int) -> dict:
         "threads_per_rank": n_threads,
         "device": str(world.device),
         "python": platform.python_version(),
+        "commit": commit(),
         "packages": {"hpc_saidpo": __version__, **{name: version(name) for name in packages}},
         "slurm": {k: v for k, v in os.environ.items() if re.fullmatch(r"SLURM_(ARRAY_)?(JOB|TASK)_ID", k)},
     }
+
+
+def commit() -> str | None:
+    """The git commit of the checkout this runs from, read without starting a process (MPI does not love forks)."""
+    git = Path(__file__).parent.parent / ".git"
+    try:
+        head = (git / "HEAD").read_text().strip()
+        return (git / head.removeprefix("ref: ")).read_text().strip() if head.startswith("ref: ") else head
+    except OSError:
+        return None
 
 
 def fail(world: parallel.World | None, message: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +14,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 LINE_EVERY_S = 10.0
+LAUNCHERS = ("mpiexec", "mpirun", "hydra", "prte", "orte")
 log = logging.getLogger("hpc_saidpo")
 
 
@@ -43,12 +46,29 @@ def stage(label: str, total: int, is_root: bool) -> Iterator[Callable[..., None]
         yield lambda *_: None
         return
     started = time.monotonic()
-    if sys.stderr.isatty():
-        with tqdm(total=total, desc=f"  {label}", leave=False, file=sys.stderr) as bar:
+    if on_terminal():
+        with tqdm(total=total, desc=f"  {label}", leave=False, file=sys.stderr, ncols=100) as bar:
             yield lambda *_: bar.update()
     else:
         yield _Lines(label, total, started)
     log.info("  %s: done in %.1f s", label, time.monotonic() - started)
+
+
+@functools.cache
+def on_terminal() -> bool:
+    """Whether a person watches: stderr is a terminal, or it is a pipe to an MPI launcher whose own stderr is one."""
+    if sys.stderr.isatty():
+        return True
+    pid = os.getppid()
+    try:
+        while (name := Path(f"/proc/{pid}/comm").read_text().strip()).startswith(LAUNCHERS):
+            if os.readlink(f"/proc/{pid}/fd/2").startswith(("/dev/pts/", "/dev/tty")):
+                return True
+            # "pid (name) state ppid ...": the name may hold spaces and brackets, what follows it does not
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(f"({name})")[2].split()[1])
+    except OSError:  # no /proc, or another user's launcher
+        pass
+    return False
 
 
 class _Lines:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import traceback
+from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -83,12 +84,26 @@ def make_rollouts(rows) -> Rollouts:
     )  # fmt: skip
 
 
-def start(*arguments: str, ranks: int = 0, timeout_s: float = 300, **variables: str) -> subprocess.CompletedProcess:
-    """Run the program as a user does: under mpiexec with `ranks` > 0, as one plain process otherwise."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(LAUNCHER_VARIABLES)}
-    environment |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **variables}
-    launch = [str(BIN / "mpiexec"), "-n", str(ranks), sys.executable, "-m", "mpi4py"] if ranks else [sys.executable]
+def user_environment(**variables: str) -> dict[str, str]:
+    """The environment of a user's shell: without what a launcher of this test process has set."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(LAUNCHER_VARIABLES)}
+    return {**kept, "OMP_NUM_THREADS": "1", **variables}
+
+
+def command(*arguments: str, ranks: int = 0, program: Sequence[str] = ("-m", "hpc_saidpo")) -> list[str]:
+    """The program as a user starts it: under mpiexec with `ranks` > 0, as one plain process otherwise."""
+    launch = [str(BIN / "mpiexec"), "-n", str(ranks)] if ranks else []
+    runner = ["-m", "mpi4py"] if ranks else []
+    return [*launch, sys.executable, *runner, *program, *arguments]
+
+
+def start(*arguments: str, ranks: int = 0, program: Sequence[str] = ("-m", "hpc_saidpo"), timeout_s: float = 300):
+    """Run `command` to its end."""
     return subprocess.run(
-        [*launch, "-m", "hpc_saidpo", *arguments],
-        env=environment, capture_output=True, text=True, timeout=timeout_s, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+        command(*arguments, ranks=ranks, program=program),
+        env=user_environment(),
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        stdin=subprocess.DEVNULL,
+    )

@@ -5,14 +5,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import BIN, LAUNCHER_VARIABLES, MICRO, start
+from conftest import MICRO, command, start, user_environment
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hpc_saidpo.records import Draw, Pairs, Rollouts
@@ -21,7 +20,7 @@ from hpc_saidpo.store import Stage
 pytestmark = pytest.mark.e2e
 # A loop of a few seconds beyond start-up.
 SMALL = (
-    "experiment=tiny", "pool.n=240", "pool.held_out=24", "clusters.n=6", "probe.fraction=0.15",
+    "experiment=tiny", "loop.iterations=2", "pool.n=240", "pool.held_out=24", "clusters.n=6", "probe.fraction=0.15",
     "sampler.n_questions=60", "rollouts.k=4", "dpo.batch_pairs=8", "rollouts.chunk_questions=8",
 )  # fmt: skip
 
@@ -32,8 +31,8 @@ def root(tmp_path_factory):
     return tmp_path_factory.mktemp("runs")
 
 
-def succeed(root, name, *overrides, ranks, **variables):
-    done = start(*overrides, f"run.root={root}", f"run.name={name}", ranks=ranks, **variables)
+def succeed(root, name, *overrides, ranks):
+    done = start(*overrides, f"run.root={root}", f"run.name={name}", ranks=ranks)
     assert done.returncode == 0, done.stdout + done.stderr
     return done
 
@@ -98,7 +97,8 @@ def test_the_probes_rollouts_are_used_again_not_made_twice(tiny):
 
 
 def test_the_final_policy_loads_and_generates(tiny):
-    folder = tiny[0] / "iter-001" / "policy" / "model"
+    folder = tiny[0] / "iter-002" / "policy" / "model"
+    assert str(folder) in tiny[1].stdout
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     out = model.generate(**tokenizer("12+13=?\n", return_tensors="pt"), max_new_tokens=20, do_sample=False)
     assert "####" in tokenizer.decode(out[0])
@@ -109,17 +109,13 @@ def test_the_final_policy_loads_and_generates(tiny):
 @pytest.mark.parametrize("ranks", [1, 3])
 def test_any_number_of_ranks_gives_the_same_run(tiny, root, ranks):
     succeed(root, f"tiny{ranks}", "experiment=tiny", ranks=ranks)
-    assert_same(tiny[0], root / f"tiny{ranks}")
+    assert_same(tiny[0], root / f"tiny{ranks}", iterations=3)
 
 
 def test_without_mpi_one_process_gives_the_same_run(root):
     succeed(root, "small2", *SMALL, ranks=2)
     program = "import sys, runpy; sys.modules['mpi4py'] = None; runpy.run_module('hpc_saidpo', run_name='__main__')"
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(LAUNCHER_VARIABLES)}
-    done = subprocess.run(
-        [sys.executable, "-c", program, *SMALL, f"run.root={root}", "run.name=small0"],
-        capture_output=True, text=True, timeout=300, env=environment,
-    )  # fmt: skip
+    done = start(*SMALL, f"run.root={root}", "run.name=small0", program=("-c", program))
     assert done.returncode == 0, done.stderr
     assert_same(root / "small2", root / "small0")
 
@@ -143,11 +139,14 @@ def test_a_finished_run_is_shown_again_and_goes_on_when_asked(root):
 
 
 def test_a_killed_run_continues(root):
-    command = [str(BIN / "mpiexec"), "-n", "2", sys.executable, "-m", "mpi4py", "-m", "hpc_saidpo",
-               *SMALL, f"run.root={root}", "run.name=killed", "rollouts.chunk_questions=2"]  # fmt: skip
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(LAUNCHER_VARIABLES)}
-    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                               env=environment)  # fmt: skip
+    arguments = (*SMALL, f"run.root={root}", "run.name=killed", "rollouts.chunk_questions=2")
+    process = subprocess.Popen(
+        command(*arguments, ranks=2),
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=user_environment(),
+    )
     explored = root / "killed" / "iter-000" / "explore"
     deadline = time.monotonic() + 200
     while len(list(explored.glob("chunk-*.h5"))) < 3 and time.monotonic() < deadline:
@@ -160,6 +159,28 @@ def test_a_killed_run_continues(root):
     assert all(p.stat().st_mtime_ns == made for p, made in first_chunks.items())  # not generated again
     succeed(root, "unkilled", *SMALL, "rollouts.chunk_questions=2", ranks=1)
     assert_same(root / "killed", root / "unkilled")
+
+
+def test_a_person_sees_bars_and_a_log_file_plain_lines(root):
+    screen, terminal = os.openpty()
+    process = subprocess.Popen(
+        command(*SMALL, "loop.iterations=1", f"run.root={root}", "run.name=watched", ranks=2),
+        stdin=subprocess.DEVNULL,
+        stdout=terminal,
+        stderr=terminal,
+        env=user_environment(TERM="xterm"),
+    )
+    os.close(terminal)
+    shown = b""
+    try:
+        while block := os.read(screen, 65536):
+            shown += block
+    except OSError:  # Linux ends a terminal without writers this way
+        pass
+    assert process.wait(timeout=60) == 0
+    assert b"%|" in shown and b"probe: 36 questions" in shown
+    log = (root / "watched" / "log" / "rank-0000.log").read_text()
+    assert "probe: 36 questions" in log and "%|" not in log and "\r" not in log
 
 
 def test_multirun_under_mpiexec(root):
@@ -179,11 +200,7 @@ def test_one_ranks_failure_ends_the_job_with_its_traceback(root, tmp_path):
         "if connect().rank == 1: rollouts.verify = verify\n"
         "__main__.main()\n"
     )
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(LAUNCHER_VARIABLES)}
-    done = subprocess.run(
-        [str(BIN / "mpiexec"), "-n", "2", sys.executable, str(program), *SMALL, f"run.root={root}", "run.name=crash"],
-        capture_output=True, text=True, timeout=120, env=environment,
-    )  # fmt: skip
+    done = start(*SMALL, f"run.root={root}", "run.name=crash", ranks=2, program=(str(program),), timeout_s=120)
     assert done.returncode not in (0, None)
     assert "rank 1 failed" in done.stderr and "ZeroDivisionError: a bug on one rank" in done.stderr
 
@@ -195,7 +212,7 @@ def test_depletion_is_named_and_the_run_can_go_on_with_another_setting(root):
     assert "depletion in iteration 0" in done.stdout and "run.accept_changes=true" in done.stdout
     assert "Traceback" not in done.stderr
     refused = start(*SMALL, f"run.root={root}", "run.name=depleted", ranks=2)
-    assert refused.returncode == 2 and "rollouts.max_new_tokens: 1 in the run, 48 now" in refused.stderr
+    assert refused.returncode == 2 and "rollouts.max_new_tokens: 1 in the run, 24 now" in refused.stderr
     succeed(root, "depleted", *SMALL, "run.accept_changes=true", ranks=2)
     assert (root / "depleted" / "iter-000-1.old").is_dir()
 
