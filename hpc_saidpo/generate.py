@@ -1,7 +1,7 @@
 """The rollout engine: prompts -> K responses each.
 
-Our own decode loop over the Hugging Face model's forward: a prompt is prefilled once for its K rows, finished rows are
-dropped at once, and every row draws from a random stream of its own.
+Our own decode loop over the Hugging Face model's forward: what prompts have in common is prefilled once, a prompt once
+for its K rows; finished rows are dropped at once, and every row draws from a random stream of its own.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from transformers import DynamicCache
 
-from .policy import Policy, left_pad, positions
+from .policy import Policy, attends_to_all, left_pad, positions
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,8 @@ def generate(
     uniform_RT = torch.from_numpy(uniform_RT).to(policy.device)
     repeats = torch.tensor(n_rows, device=policy.device)
 
-    ids, mask = left_pad(prompts, policy.tokenizer.pad_token_id, policy.device)
-    cache = DynamicCache(config=policy.model.config)
     with policy.autocast():
-        logits = _forward(policy, ids, mask, positions(mask), cache)
+        cache, logits, mask = prefill(policy, prompts)
         rows = torch.repeat_interleave(torch.arange(len(prompts), device=policy.device), repeats)
         cache.batch_select_indices(rows)
         logits, mask = logits[rows], mask[rows]
@@ -88,6 +86,31 @@ def generate(
         for response in row:
             _finish_text(policy, response, how)
     return responses
+
+
+def prefill(policy: Policy, prompts: Sequence[Sequence[int]]) -> tuple[DynamicCache, torch.Tensor, torch.Tensor]:
+    """Keys and values of every prompt, the logits [Q, V] that follow it, and its attention mask [Q, T].
+
+    What the prompts have in common at their start (few-shot examples, a system text) is computed once for all.
+    """
+    cache = DynamicCache(config=policy.model.config)
+    n_shared = common_prefix(prompts) if attends_to_all(policy.model.config) else 0
+    ids, mask = left_pad([prompt[n_shared:] for prompt in prompts], policy.tokenizer.pad_token_id, policy.device)
+    if n_shared:
+        shared = torch.tensor([prompts[0][:n_shared]], device=policy.device)
+        ones = torch.ones_like(shared)
+        _forward(policy, shared, ones, positions(ones), cache)
+        cache.batch_repeat_interleave(len(prompts))
+        mask = torch.cat([ones.expand(len(prompts), -1), mask], dim=1)
+    logits = _forward(policy, ids, mask, positions(mask)[:, n_shared:], cache)
+    return cache, logits, mask
+
+
+def common_prefix(prompts: Sequence[Sequence[int]]) -> int:
+    """Number of tokens that all prompts start with; every prompt keeps at least one of its own."""
+    first, last = min(prompts), max(prompts)  # what the lexicographic extremes share, all share
+    limit = min(map(len, prompts)) - 1
+    return next((i for i in range(limit) if first[i] != last[i]), limit)
 
 
 def choose(logits_RV: torch.Tensor, uniform_R: torch.Tensor, how: Sampling) -> torch.Tensor:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from .policy import attends_to_all
+
 Tokens = Sequence[int]
 
 
@@ -48,9 +50,7 @@ def response_logps(
 def shares_prompts(model: nn.Module) -> bool:
     """Whether responses may stand behind one prompt: attention takes any mask, and every layer sees the whole row."""
     config = getattr(model, "module", model).config
-    layers = getattr(config, "layer_types", None) or ["full_attention"]
-    sliding = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
-    return config._attn_implementation in ("eager", "sdpa") and set(layers) == {"full_attention"} and not sliding
+    return config._attn_implementation in ("eager", "sdpa") and attends_to_all(config)
 
 
 def _layout(rows, pad_id) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

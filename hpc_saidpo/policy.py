@@ -138,6 +138,13 @@ class Policy:
         return ids + end
 
 
+def attends_to_all(config) -> bool:
+    """Whether every layer of the model attends to the whole row, rather than to a sliding window of it."""
+    layers = getattr(config, "layer_types", None) or ["full_attention"]
+    sliding = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
+    return set(layers) == {"full_attention"} and not sliding
+
+
 def left_pad(rows: Sequence[Sequence[int]], pad_id: int, device) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids [B, T] and attention mask [B, T], padded on the left."""
     width = max(map(len, rows))

@@ -74,8 +74,8 @@ def collect(
     token_Q = {int(q): prompts.tokens(int(q)) for q in question_Q}
     if token_Q:
         check_length(prompts.policy, max(map(len, token_Q.values())) + how.max_new_tokens)
-    # Alike lengths share a chunk: less padding. Longest first: the last chunks to finish are short ones.
-    order = sorted(token_Q, key=lambda q: (-len(token_Q[q]), q))
+    # Prompts that start alike share a chunk: the engine computes their common start once.
+    order = sorted(token_Q, key=lambda q: (token_Q[q], q))
     chunks = [order[i : i + config.chunk_questions] for i in range(0, len(order), config.chunk_questions)]
     finished = world.on_root(stage.finished_chunks)
     todo = [i for i in range(len(chunks)) if i not in finished]

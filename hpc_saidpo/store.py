@@ -78,12 +78,12 @@ class RunDir:
         stored = self.path / "config.yaml"
         if stored.exists():
             changes = _differences(yaml.safe_load(stored.read_text()), resolved)
-            if changes and not any(self.path.glob("*/*/DONE")):  # nothing was made with it: no reason to hold to it
+            if changes and not any(self.path.rglob("*.h5")):  # nothing was made with it: no reason to hold to it
                 stored.unlink()
             elif changes:
                 self._refuse(changes, config.accept_changes)
                 self._set_aside_unfinished()
-                os.replace(stored, _free_name(self.path / "config.old.yaml"))
+                os.replace(stored, _old_name(stored))
         if not stored.exists():
             _write_text(stored, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
         starts = self.path / "env.json"
@@ -107,10 +107,12 @@ class RunDir:
             )
 
     def _set_aside_unfinished(self):
-        """Keep, under another name, iterations that did not finish: their stages belong to the old configuration."""
-        for folder in sorted(self.path.glob("iter-[0-9][0-9][0-9]")):
-            if not (folder / "DONE").exists():
-                os.replace(folder, _free_name(folder.with_name(folder.name + ".old")))
+        """Keep, under another name, what belongs to the old configuration: iterations that did not finish, and the
+        evaluation before the first one unless an iteration has built on it."""
+        base = [] if self.finished_iterations() else [self.path / "base"]
+        for folder in [*base, *sorted(self.path.glob("iter-[0-9][0-9][0-9]"))]:
+            if folder.exists() and not (folder / "DONE").exists():
+                os.replace(folder, _old_name(folder))
 
     def log_path(self) -> Path:
         """This rank's log file of this start. Not collective after the first call on root."""
@@ -293,8 +295,9 @@ def _write_text(path: Path, text: str):
     _write_bytes(path, text.encode())
 
 
-def _free_name(path: Path) -> Path:
-    candidates = (path.with_name(f"{path.stem}-{i}{path.suffix}") for i in range(1, 1000))
+def _old_name(path: Path) -> Path:
+    """A free name to keep something under: config.yaml.old-1."""
+    candidates = (path.with_name(f"{path.name}.old-{i}") for i in itertools.count(1))
     return next(c for c in candidates if not c.exists())
 
 

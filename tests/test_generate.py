@@ -5,7 +5,7 @@ from architectures import ARCHITECTURES
 from scipy import stats
 from transformers import AutoModelForCausalLM
 
-from hpc_saidpo.generate import Sampling, choose, generate
+from hpc_saidpo.generate import Sampling, choose, common_prefix, generate
 from hpc_saidpo.policy import Policy
 from hpc_saidpo.records import seeded
 
@@ -46,6 +46,29 @@ def test_other_architectures_decode_as_transformers_does(micro, name):
     ours = generate(policy, tokens(micro), streams(4, 1), Sampling(0.0, 1.0, 12))
     for prompt, (response,) in zip(tokens(micro), ours, strict=True):
         assert response.tokens == greedy_by_transformers(policy, prompt, 12)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_shared_start_changes_nothing(micro, name):
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(ARCHITECTURES[name]).eval()
+    policy = Policy(model, micro.tokenizer, torch.device("cpu"), torch.float32, name)
+    start = list(range(10, 22))
+    prompts = [[*start, 30], [*start, 31, 32, 33, 34], start, [*start, 31, 40]]
+    widths = []
+    hook = model.get_input_embeddings().register_forward_hook(lambda m, args, out: widths.append(tuple(out.shape[:2])))
+    ours = generate(policy, prompts, streams(4, 1), Sampling(0.0, 1.0, 8))
+    hook.remove()
+    assert widths[0] == ((4, 16) if "sliding" in name else (1, 11))  # one row for the start, where it may be shared
+    for prompt, (response,) in zip(prompts, ours, strict=True):
+        assert response.tokens == greedy_by_transformers(policy, prompt, 8)
+
+
+def test_common_prefix():
+    assert common_prefix([[1, 2, 3, 4], [1, 2, 5], [1, 2, 3]]) == 2
+    assert common_prefix([[1, 2], [1, 2]]) == 1  # a prompt keeps a token of its own: its logits are wanted
+    assert common_prefix([[7, 8, 9]]) == 2
+    assert common_prefix([[1], [1, 2]]) == 0
 
 
 def test_a_response_depends_on_its_own_stream_only(micro):

@@ -214,7 +214,7 @@ def test_depletion_is_named_and_the_run_can_go_on_with_another_setting(root):
     refused = start(*SMALL, f"run.root={root}", "run.name=depleted", ranks=2)
     assert refused.returncode == 2 and "rollouts.max_new_tokens: 1 in the run, 24 now" in refused.stderr
     succeed(root, "depleted", *SMALL, "run.accept_changes=true", ranks=2)
-    assert (root / "depleted" / "iter-000-1.old").is_dir()
+    assert (root / "depleted" / "iter-000.old-1").is_dir()
 
 
 @pytest.mark.parametrize(

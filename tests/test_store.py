@@ -16,6 +16,10 @@ ROLLOUTS = make_rollouts(
 )
 
 
+def write_one(stage, world):
+    world.on_root(lambda: stage.write_chunk(0, ROLLOUTS))
+
+
 def open_run(folder, world, resolved=RESOLVED, **config):
     return RunDir.open(Config(root=str(folder), name="run", **config), resolved, {"started": "now"}, world)
 
@@ -77,7 +81,7 @@ def test_a_stage_that_failed_is_not_done_but_keeps_its_chunks(folder, world):
 
 
 def test_another_configuration_is_refused_by_key_with_the_way_out(folder, world):
-    open_run(folder, world).stage(0, "probe", lambda s: None, lambda s: None)
+    open_run(folder, world).stage(0, "probe", lambda s: write_one(s, world), lambda s: None)
     with pytest.raises(RunError, match=r"dpo\.lr: 1e-06 in the run, 0\.1 now") as refusal:
         open_run(folder, world, changed("dpo", "lr", 0.1))
     assert "run.name=" in str(refusal.value) and "run.accept_changes=true" in str(refusal.value)
@@ -88,21 +92,33 @@ def test_another_configuration_is_refused_by_key_with_the_way_out(folder, world)
 
 def test_a_folder_in_which_nothing_was_made_takes_any_configuration(folder, world):
     open_run(folder, world, changed("pool", "path", "misspelt"))
-    open_run(folder, world).stage(0, "probe", lambda s: None, lambda s: None)
-    open_run(folder, world)
+    run = open_run(folder, world)
+    with pytest.raises(KeyError):  # one chunk is something
+        run.stage("base", "evaluate/x", lambda s: (s.write_chunk(world.rank, ROLLOUTS), {}["killed"]), lambda s: None)
+    world.barrier()
+    with pytest.raises(RunError, match=r"pool\.path"):
+        open_run(folder, world, changed("pool", "path", "b"))
 
 
 def test_accepted_changes_redo_the_unfinished_iteration_and_lose_nothing(folder, world):
     run = open_run(folder, world)
-    for t in (0, 1):
-        run.stage(t, "probe", lambda s: world.on_root(lambda: s.write_chunk(0, ROLLOUTS)), lambda s: None)
+    for t in ("base", 0, 1):
+        run.stage(t, "probe", lambda s: write_one(s, world), lambda s: None)
     run.finish_iteration(0, {"iteration": 0})
     run = open_run(folder, world, changed("dpo", "lr", 0.1), accept_changes=True)
     kept = run.stage(0, "probe", lambda s: pytest.fail("iteration 0 was finished"), lambda s: s.finished_chunks())
     redone = run.stage(1, "probe", lambda s: None, lambda s: s.finished_chunks())
     assert kept == {0} and redone == set()
-    assert (run.path / "iter-001-1.old" / "probe" / "chunk-000000.h5").exists()
-    assert (run.path / "config.old-1.yaml").exists()
+    assert (run.path / "iter-001.old-1" / "probe" / "chunk-000000.h5").exists()
+    assert (run.path / "config.yaml.old-1").exists()
+    assert (run.path / "base").exists()  # iteration 0 builds on it
+
+
+def test_before_the_first_iteration_accepted_changes_redo_the_base_too(folder, world):
+    run = open_run(folder, world)
+    run.stage("base", "evaluate/x", lambda s: write_one(s, world), lambda s: None)
+    run = open_run(folder, world, changed("dpo", "lr", 0.1), accept_changes=True)
+    assert (run.path / "base.old-1").exists() and not (run.path / "base").exists()
 
 
 def test_more_iterations_are_no_other_configuration(folder, world):
