@@ -5,6 +5,7 @@ mpiexec -n 2 python -m mpi4py -m hpc_saidpo experiment=demo
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 
@@ -34,7 +35,7 @@ from . import config as configuration
 from .records import RunError
 from .store import RunDir
 
-EXIT_USER, EXIT_DEPLETED = 2, 3
+EXIT_BUG, EXIT_USER, EXIT_DEPLETED = 1, 2, 3
 ROOT_SPEAKS_FIRST_S = 2.0
 
 
@@ -42,25 +43,37 @@ def main() -> None:
     """The command line; see README. Exits 0 when the run is complete, 2 on bad input, 3 when it ran out of pairs."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    world = None
-    try:
+    # Hydra would print a shortened traceback of its own; ours names the rank.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    with failures_end_the_job(None):
         world = parallel.connect()
+    with failures_end_the_job(world):
         configuration.check_overrides(sys.argv[1:])
-        # Hydra would print a shortened traceback of its own; ours names the rank.
-        os.environ["HYDRA_FULL_ERROR"] = "1"
         hydra.main(version_base="1.3", config_path=str(configuration.conf_folder()), config_name="config")(
-            lambda composed: job(composed, world)
+            lambda composed: guarded_job(composed, world)
         )()
+
+
+def guarded_job(composed: DictConfig, world: parallel.World) -> None:
+    """`job`, with its failures told here: Hydra would first say that there was one, on every rank."""
+    with failures_end_the_job(world):
+        job(composed, world)
+
+
+@contextlib.contextmanager
+def failures_end_the_job(world: parallel.World | None):
+    """One rank's failure ends them all, at once: with its traceback if it is a bug, else with one message."""
+    try:
+        yield
     except RunError as error:
         fail(world, str(error))
     except hydra.errors.HydraException as error:
         fail(world, f"configuration: {error}")
-    except Exception:  # noqa: BLE001 - one rank's failure must end them all, with its traceback, at once
-        rank = world.rank if world else 0
-        print(f"rank {rank} failed:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
+    except Exception:  # noqa: BLE001 - whatever it is, the other ranks must not wait for this one
+        print(f"rank {world.rank if world else 0} failed:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
         if world is None:
-            sys.exit(1)
-        world.abort(1)
+            sys.exit(EXIT_BUG)
+        world.abort(EXIT_BUG)
 
 
 def job(composed: DictConfig, world: parallel.World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated
 
@@ -47,6 +48,10 @@ class Prompts:
     def text(self, index: int) -> str:
         return prompt_module.render(self.questions[index], self.examples, self.config, self.policy.chat_template)
 
+    def family(self, index: int) -> str:
+        """What prompts that show the same few-shot examples have in common; "" when none are shown."""
+        return self.questions[index].subject if self.config.shots else ""
+
     def tokens(self, index: int) -> list[int]:
         return self.policy.encode_prompt(self.text(index), self.config.chat)
 
@@ -74,18 +79,27 @@ def collect(
     token_Q = {int(q): prompts.tokens(int(q)) for q in question_Q}
     if token_Q:
         check_length(prompts.policy, max(map(len, token_Q.values())) + how.max_new_tokens)
-    # Prompts that start alike share a chunk: the engine computes their common start once.
-    order = sorted(token_Q, key=lambda q: (token_Q[q], q))
-    chunks = [order[i : i + config.chunk_questions] for i in range(0, len(order), config.chunk_questions)]
+    chunks = cut(token_Q, prompts.family, config.chunk_questions)
     finished = world.on_root(stage.finished_chunks)
     todo = [i for i in range(len(chunks)) if i not in finished]
     prompts.policy.model.eval()
-    with progress(f"{seed[2]}: {len(order)} questions × {k}", len(todo)) as tick:
+    with progress(f"{seed[2]}: {len(question_Q)} questions × {k}", len(todo)) as tick:
         for i in world.claim(len(todo), tick):
             chunk = chunks[todo[i]]
             streams = [[seeded(*seed, q, sample) for sample in range(k)] for q in chunk]
             responses = generate(prompts.policy, [token_Q[q] for q in chunk], streams, how)
             stage.write_chunk(todo[i], grade(chunk, [prompts.questions[q] for q in chunk], responses))
+
+
+def cut(token_Q: Mapping[int, list[int]], family: Callable[[int], str], size: int) -> list[list[int]]:
+    """Questions in chunks of at most `size`, the same for any number of ranks.
+
+    A chunk holds prompts of one family, which start alike: the engine computes their common start once. Within a family
+    like lengths stand together, for less padding.
+    """
+    order = sorted(token_Q, key=lambda q: (family(q), -len(token_Q[q]), q))
+    families = (list(own) for _, own in itertools.groupby(order, key=family))
+    return [own[i : i + size] for own in families for i in range(0, len(own), size)]
 
 
 def grade(index_Q: Sequence[int], questions: Sequence[Question], responses: Sequence[Sequence[Response]]) -> Rollouts:

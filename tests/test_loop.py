@@ -234,4 +234,4 @@ def test_bad_input_is_one_clear_message(root, overrides, says):
     name = "bad-" + "".join(c if c.isalnum() else "-" for c in overrides[-1])
     done = start(*SMALL, f"run.root={root}", f"run.name={name}", *overrides, ranks=2)
     assert done.returncode == 2, done.stderr
-    assert done.stderr.count(says) == 1 and "Traceback" not in done.stderr
+    assert done.stderr.count(says) == 1 and "Traceback" not in done.stderr and "Error executing job" not in done.stderr
