@@ -37,6 +37,9 @@ class Config:
     evaluate: evaluate.Config
 
 
+KINDS = {cls.kind for cls in typing.get_args(typing.get_args(pool.Config)[0])}
+
+
 def conf_folder() -> Path:
     """Where the YAML files lie: inside an installed package, or beside it in a checkout."""
     inside = Path(__file__).parent / "conf"
@@ -92,12 +95,18 @@ def _check_key(key: str) -> None:
             raise RunError(_unknown(parts[: depth + 1], valid))
 
 
-def fields_at(path: Iterable[str]) -> list[str]:
-    """Names of the settings under a path such as ["rollouts", "prompt"]; empty where there are none."""
-    kinds = [Config]
+def fields_at(path: Iterable[str], kind: str | None = None) -> list[str]:
+    """Names of the settings under a path such as ["rollouts", "prompt"]; empty where there are none.
+
+    Args:
+        kind: where a group comes in several kinds (`pool`), the one that is meant; None means all of them.
+    """
+    found = [Config]
     for part in path:
-        kinds = [k for kind in kinds for k in _dataclasses(typing.get_type_hints(kind, include_extras=True).get(part))]
-    return list(dict.fromkeys(f.name for kind in kinds for f in dataclasses.fields(kind)))
+        hints = (typing.get_type_hints(cls, include_extras=True).get(part) for cls in found)
+        found = [cls for hint in hints for cls in _dataclasses(hint)]
+    meant = [cls for cls in found if kind is None or getattr(cls, "kind", kind) == kind]
+    return list(dict.fromkeys(f.name for cls in meant for f in dataclasses.fields(cls)))
 
 
 def _dataclasses(hint) -> list[type]:
@@ -110,11 +119,12 @@ def _dataclasses(hint) -> list[type]:
 
 
 def _explain(error: Mapping) -> str:
-    kinds = {"jsonl", "arithmetic", "reasoning_gym"}
-    path = [str(part) for i, part in enumerate(error["loc"]) if not (i == 1 and part in kinds)]
+    # In a group of several kinds, the kind stands second in the location: pool, jsonl, path.
+    kind = str(error["loc"][1]) if len(error["loc"]) > 1 and error["loc"][1] in KINDS else None
+    path = [str(part) for i, part in enumerate(error["loc"]) if not (i == 1 and kind)]
     key = ".".join(path)
     if error["type"] == "unexpected_keyword_argument":
-        return "  " + _unknown(path, fields_at(path[:-1]))
+        return "  " + _unknown(path, fields_at(path[:-1], kind))
     if error["type"] in ("missing", "missing_argument"):
         return f"  {key} must be given"
     return f"  {key}: {error['msg'].removeprefix('Value error, ')} (got {error['input']!r})"
@@ -122,6 +132,6 @@ def _explain(error: Mapping) -> str:
 
 def _unknown(path: list[str], valid: list[str]) -> str:
     near = difflib.get_close_matches(path[-1], valid, n=1)
-    hint = f"; did you mean {'.'.join([*path[:-1], near[0]])!r}?" if near else ""
+    hint = f"; did you mean {'.'.join([*path[:-1], near[0]])!r}?" if near else "."
     where = f"of {'.'.join(path[:-1])}" if path[:-1] else "at the top"
     return f"unknown key {'.'.join(path)!r}{hint} Valid keys {where}: {', '.join(valid)}"

@@ -134,7 +134,7 @@ def test_good_overrides_pass():
         ("difficulty.too_hard=1", "too_hard (1.0) must be below too_easy"),
         ("dpo.lr=-1", "dpo.lr: Input should be greater than 0"),
         ("+dpo.gamma=1", "unknown key 'dpo.gamma'"),
-        ("+pool.n=4", "unknown key 'pool.n'"),
+        ("+pool.n=4", "unknown key 'pool.n'. Valid keys of pool: kind, path, examples, held_out, seed"),
         ("run.deterministic=perhaps", "run.deterministic: Input should be a valid boolean"),
     ],
 )

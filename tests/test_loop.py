@@ -220,7 +220,7 @@ def test_depletion_is_named_and_the_run_can_go_on_with_another_setting(root):
 @pytest.mark.parametrize(
     "overrides, says",
     [
-        (("pool=jsonl", "pool.path=/no/such.jsonl"), "/no/such.jsonl"),
+        (("pool=jsonl", "pool.path=/no/such.jsonl"), "question file /no/such.jsonl"),
         (("clusters.n=241",), "clusters.n=241, but the pool has 240 questions"),
         (("rollouts.k=1",), "rollouts.k: Input should be greater than or equal to 2"),
         (("clusters.size=3",), "unknown key 'clusters.size'"),
@@ -232,6 +232,7 @@ def test_depletion_is_named_and_the_run_can_go_on_with_another_setting(root):
 )
 def test_bad_input_is_one_clear_message(root, overrides, says):
     name = "bad-" + "".join(c if c.isalnum() else "-" for c in overrides[-1])
-    done = start(*SMALL, f"run.root={root}", f"run.name={name}", *overrides, ranks=2)
+    base = ("experiment=tiny",) if "pool=jsonl" in overrides else SMALL
+    done = start(*base, f"run.root={root}", f"run.name={name}", *overrides, ranks=2)
     assert done.returncode == 2, done.stderr
     assert done.stderr.count(says) == 1 and "Traceback" not in done.stderr and "Error executing job" not in done.stderr
