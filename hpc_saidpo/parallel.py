@@ -9,7 +9,6 @@ import contextlib
 import gc
 import importlib.util
 import os
-import pickle
 import socket
 import sys
 import threading
@@ -182,17 +181,19 @@ class MPIWorld(World):
         return total
 
     def on_root(self, function):
-        value, error = None, None
+        value, error, told = None, None, None
         if self.is_root:
             try:
                 value = function()
             except Exception as caught:  # noqa: BLE001 - it is raised again, on every rank
-                error = caught
-        # bytes, so that a failure which cannot be pickled still reaches the others
-        sent = _pickled_failure(error) if self.is_root and error is not None else None
-        sent, value = self.bcast((sent, value if error is None else None))
-        if sent is not None:
-            raise error if error is not None else pickle.loads(sent)  # noqa: S301 - our own bytes, from our own root
+                # Told in words: an exception of any class may fail to travel.
+                error, told = caught, (isinstance(caught, RunError), str(caught), type(caught).__name__)
+        told, value = self.bcast((told, value))
+        if error is not None:
+            raise error
+        if told is not None:
+            mendable, message, name = told
+            raise RunError(message) if mendable else RuntimeError(f"{name} on rank 0: {message}")
         return value
 
     def abort(self, code):
@@ -318,11 +319,3 @@ def connect() -> World:
     if n_expected > 1 and MPI.COMM_WORLD.size == 1 and not any(mark in os.environ for mark in _LAUNCHER_MARKS):
         raise RunError(f"srun started {n_expected} tasks that do not see each other: use srun --mpi=pmi2 (or pmix)")
     return MPIWorld(MPI)
-
-
-def _pickled_failure(error: Exception) -> bytes:
-    try:
-        pickle.loads(pickle.dumps(error))  # noqa: S301 - a round trip of our own bytes
-        return pickle.dumps(error)
-    except Exception:  # noqa: BLE001 - whatever its class does in pickling, the message must arrive
-        return pickle.dumps(RuntimeError(f"{type(error).__name__} on rank 0: {error}"))

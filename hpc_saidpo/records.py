@@ -53,7 +53,7 @@ class Question:
 class Columns:
     """A table: every field is a numpy array or a list of str, all of one length.
 
-    Subclasses are frozen dataclasses; `TYPES` of a field is its annotation, which the store relies on.
+    Subclasses are frozen dataclasses. A field annotated `list[str]` holds texts, any other a numpy array.
     """
 
     def __len__(self) -> int:

@@ -115,7 +115,7 @@ class RunDir:
                 os.replace(folder, _old_name(folder))
 
     def log_path(self) -> Path:
-        """This rank's log file of this start. Not collective after the first call on root."""
+        """Where this rank logs. Not collective: a file of its own on every rank."""
         folder = self.path / "log"
         folder.mkdir(parents=True, exist_ok=True)
         return folder / f"rank-{self.world.rank:04d}.log"
