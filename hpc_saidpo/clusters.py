@@ -1,4 +1,4 @@
-"""Knowledge points -> embeddings -> the K-Means cluster of each question (METHOD steps 0.2 and 0.3)."""
+"""Knowledge points -> embeddings -> the K-Means cluster of each question (README, method steps 0.2 and 0.3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Graded rollouts -> self-aware difficulty (METHOD step 2)."""
+"""Graded rollouts -> self-aware difficulty (README, method step 2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The preference loss, and one DPO training round over the ranks (METHOD step 7)."""
+"""The preference loss, and one DPO training round over the ranks (README, method step 7)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Graded rollouts of a benchmark -> accuracy with its interval (METHOD step 8)."""
+"""Graded rollouts of a benchmark -> accuracy with its interval (README, method step 8)."""
 
 from __future__ import annotations
 

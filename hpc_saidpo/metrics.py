@@ -104,7 +104,7 @@ def of_iteration(t, config, cluster_N, probed, counts, draws, explored, pairs, s
 
 
 def signatures(now: Mapping, before: Mapping | None) -> list[str]:
-    """The failure signatures that an iteration shows (METHOD, 'what must be measured'), each with what to do."""
+    """The failure signatures that an iteration shows, each with what to do."""
     found = []
     if now["pair_yield"] < LOW_YIELD:
         found.append(

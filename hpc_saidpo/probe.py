@@ -1,4 +1,4 @@
-"""Which questions to probe, and what the probe says about each cluster (METHOD steps 1 and 3)."""
+"""Which questions to probe, and what the probe says about each cluster (README, method steps 1 and 3)."""
 
 from __future__ import annotations
 

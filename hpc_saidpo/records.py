@@ -37,7 +37,7 @@ class Question:
         text: the question as the policy sees it.
         answer: the gold answer.
         subject: coarse topic; also the key of its few-shot examples.
-        tags: knowledge points (METHOD: 1-5 of them), empty when the pool carries none.
+        tags: knowledge points (1-5 of them), empty when the pool carries none.
     """
 
     id: str
@@ -146,7 +146,7 @@ class Pairs(Columns):
 
 @dataclass(frozen=True)
 class Difficulty(Columns):
-    """Self-aware difficulty of the questions of one stage (METHOD step 2), sorted by question.
+    """Self-aware difficulty of the questions of one stage (README, method step 2), sorted by question.
 
     Attributes:
         question_Q: index of the question in the pool.
@@ -178,7 +178,7 @@ class Draw(Columns):
 
 @dataclass(frozen=True)
 class ClusterCounts(Columns):
-    """Evidence per cluster (METHOD step 3): questions tried, and error mass over the ones that count.
+    """Evidence per cluster (README, method step 3): questions tried, and error mass over the ones that count.
 
     Attributes:
         n_C: (running) number of questions tried in the cluster.

@@ -1,4 +1,4 @@
-"""K graded rollouts per question, spread over the ranks (METHOD steps 1, 5 and 8)."""
+"""K graded rollouts per question, spread over the ranks (README, method steps 1, 5 and 8)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cluster errors -> drawing weights -> drawn questions (METHOD steps 3 and 4). Needs neither MPI nor torch."""
+"""Cluster errors -> drawing weights -> drawn questions (README, method steps 3 and 4). Needs neither MPI nor torch."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def posterior_rate(event_C: np.ndarray, n_C: np.ndarray, kappa: float) -> np.nda
 
 
 def cluster_weights(counts: ClusterCounts, config: Config) -> np.ndarray:
-    """W(i), a float per cluster; exactly 1 for a cluster without evidence (METHOD step 3).
+    """W(i), a float per cluster; exactly 1 for a cluster without evidence (README, method step 3).
 
     `error`, `error_all`: W(i) = (ê_i / ē)^alpha. `frontier`: (û_i / ū)^alpha, with u the usable questions.
     `uniform`: 1 everywhere. Without a single event in the pool nothing distinguishes clusters: 1 everywhere.

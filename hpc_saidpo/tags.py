@@ -1,4 +1,4 @@
-"""Knowledge points of each question (METHOD step 0.1)."""
+"""Knowledge points of each question (README, method step 0.1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Imports go only downward, and the outside world is reached through one door each (DESIGN)."""
+"""Imports go only downward, and the outside world is reached through one door each."""
 
 import ast
 from pathlib import Path
