@@ -114,7 +114,7 @@ def signatures(now: Mapping, before: Mapping | None) -> list[str]:
     if now["sampler_rule"] != "uniform" and len(now["cluster_weight"]) > 1 and now["entropy_share"] > NEAR_UNIFORM:
         found.append(
             "stagnation: the cluster weights are nearly uniform; raise probe.fraction or sampler.alpha, or lower "
-            "clusters.n (tools: cluster health in the report)"
+            "clusters.n"
         )
     if now["probe_questions"] < MIN_PROBES_PER_CLUSTER * len(now["cluster_weight"]):
         found.append(
