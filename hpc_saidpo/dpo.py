@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import torch
 from pydantic import Field
 from torch.nn.functional import logsigmoid
 
+from .checkpoint import Checkpoint
 from .logps import response_logps
 from .parallel import World
 from .policy import Policy
@@ -33,6 +35,7 @@ class Config:
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     checkpointing: bool = False
+    checkpoint_minutes: Annotated[float, Field(ge=0)] | None = 10.0
 
 
 def dpo_loss(chosen_B, rejected_B, ref_chosen_B, ref_rejected_B, beta: float, label_smoothing: float = 0.0):
@@ -127,11 +130,13 @@ def train(
     iteration: int,
     exact: bool,
     progress: Callable,
+    checkpoint: Checkpoint | None = None,
 ) -> list[dict]:
     """One DPO round; changes the policy's weights in place. Collective.
 
     Args:
         exact: see `parallel.Replicas`.
+        checkpoint: where the round is taken up, and left from time to time.
 
     Returns:
         Per optimizer step: loss, reward_chosen, reward_rejected, margin, accuracy (means over the step's pairs),
@@ -141,28 +146,39 @@ def train(
         RunError: a loss or gradient is not finite; names the step and the questions.
     """
     model = policy.model
-    reference_B2 = reference_logps(examples, policy, config, world, progress)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    restored = checkpoint.restore(model, optimizer) if checkpoint else None
+    steps, reference_B2 = restored or ([], reference_logps(examples, policy, config, world, progress))
     examples = Examples(examples.prompt, examples.chosen, examples.rejected, reference_B2)
     schedule = batches(examples, config, seed, iteration)
     if config.checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-    rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, len(schedule), config.warmup))
-    log = []
-    with world.replicas(model, exact) as replicas, progress(f"DPO: {len(pairs)} pairs", len(schedule)) as tick:
-        for step, micro_batches in enumerate(schedule):
+    label = f"DPO: {len(pairs)} pairs" + f", from step {len(steps)} of {len(schedule)}" * bool(steps)
+    todo = range(len(steps), len(schedule))
+    with world.replicas(model, exact) as replicas, progress(label, len(todo)) as tick:
+        for step in todo:
+            micro_batches, lr = schedule[step], config.lr * rate(step, len(schedule), config.warmup)
             sums = np.zeros(len(METRICS))
             replicas.gradient(_losses(policy, examples, config, micro_batches, world, sums))
             grad_norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm))
             n = sum(map(len, micro_batches))
             facts = dict(zip(METRICS, (world.sum(sums) / n).tolist(), strict=True))
             _check_finite(facts["loss"], grad_norm, step, pairs, micro_batches)
-            log.append({"step": step, **facts, "grad_norm": grad_norm, "lr": optimizer.param_groups[0]["lr"]})
+            steps.append({"step": step, **facts, "grad_norm": grad_norm, "lr": lr})
+            for group in optimizer.param_groups:
+                group["lr"] = lr
             optimizer.step()
-            rates.step()
             optimizer.zero_grad(set_to_none=True)
+            if checkpoint and step + 1 < len(schedule):
+                checkpoint.save_if_due(model, optimizer, steps, reference_B2)
             tick()
-    return log
+    return steps
+
+
+def key_of(pairs: Pairs) -> str:
+    """What tells these pairs, in this order, from others: 16 hex digits."""
+    rows = zip(pairs.question_B.tolist(), pairs.prompt_B, pairs.chosen_B, pairs.rejected_B, strict=True)
+    return hashlib.sha256(repr(list(rows)).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def _losses(policy, examples, config, micro_batches, world, sums):

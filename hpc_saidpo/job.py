@@ -10,12 +10,34 @@ from pathlib import Path
 
 import numpy as np
 
-from . import clusters, difficulty, dpo, evaluate, pairs, policy, pool, probe, progress, rollouts, sampler, tags
+from . import (
+    checkpoint,
+    clusters,
+    difficulty,
+    dpo,
+    evaluate,
+    pairs,
+    policy,
+    pool,
+    probe,
+    progress,
+    rollouts,
+    sampler,
+    tags,
+)
 from .generate import Sampling
 from .parallel import World
 from .progress import log
 from .records import Columns, Difficulty, Draw, Pairs, Question, Rollouts, RunError, seeded
 from .store import RunDir, Stage
+
+
+class StageReached(Exception):
+    """The stage that loop.stop_after names is done; `value` is what it gave."""
+
+    def __init__(self, message: str, value=None):
+        super().__init__(message)
+        self.value = value
 
 
 @dataclass(frozen=True)
@@ -92,7 +114,7 @@ class Job:
             question_Q = sampler.draw(weight_N, config.n_questions, seeded(self.seed, t, "draw"), excluded_N)
             self._write(stage, "draw", Draw(question_Q, weight_N[question_Q], self.cluster_N[question_Q]))
 
-        return self.store.stage(t, "draw", compute, lambda stage: stage.read("draw", Draw))
+        return self._stage(t, "draw", compute, lambda stage: stage.read("draw", Draw))
 
     def explore(self, t: int, policy_path: str, drawn: Draw, probed: Rollouts) -> tuple[Rollouts, Rollouts]:
         """K rollouts of each drawn question; those that the probe made already are used again.
@@ -110,24 +132,18 @@ class Job:
         config = self.config
 
         def compute(stage: Stage):
-            order = difficulty.hardest_first(hard, config.difficulty, seeded(self.seed, t, "order"))
-            usable_Q = difficulty.in_band(hard, config.difficulty)
             prompts = self._prompts(self.pool.questions, policy_path)
-            self._write(
-                stage,
-                "pairs",
-                pairs.select(
-                    explored,
-                    hard.question_Q[[i for i in order if usable_Q[i]]],
-                    self.cluster_N,
-                    prompts.text,
-                    config.pairs,
-                    self.seed,
-                    t,
-                ),
-            )
 
-        return self.store.stage(t, "pairs", compute, lambda stage: stage.read("pairs", Pairs))
+            def on_root():
+                order = difficulty.hardest_first(hard, config.difficulty, seeded(self.seed, t, "order"))
+                usable_Q = difficulty.in_band(hard, config.difficulty)
+                hardest = hard.take([i for i in order if usable_Q[i]])
+                found = pairs.select(explored, hardest, self.cluster_N, prompts.text, config.pairs, self.seed, t)
+                stage.write("pairs", found)
+
+            self.world.on_root(on_root)
+
+        return self._stage(t, "pairs", compute, lambda stage: stage.read("pairs", Pairs), policy_path)
 
     def train(self, t: int, policy_path: str, chosen: Pairs) -> tuple[str, list[dict]]:
         """One DPO round on the pairs. Returns where the new policy lies, and the figures of each step."""
@@ -137,13 +153,17 @@ class Job:
             current = self._policy(policy_path)
             examples = dpo.tokenise(chosen, current, config.rollouts.prompt.chat, config.rollouts.stop)
             exact = config.run.deterministic
-            steps = dpo.train(current, chosen, examples, config.dpo, self.world, self.seed, t, exact, self._progress)
+            resume = checkpoint.Checkpoint(stage, config.dpo.checkpoint_minutes, dpo.key_of(chosen), self.world)
+            steps = dpo.train(
+                current, chosen, examples, config.dpo, self.world, self.seed, t, exact, self._progress, resume
+            )
             self.world.on_root(lambda: stage.write_folder("model", current.save))
             self.world.on_root(lambda: stage.write_json("steps", steps))
+            self.world.on_root(resume.remove)
             forget_policies()
 
-        return self.store.stage(
-            t, "policy", compute, lambda stage: (str(stage.path / "model"), stage.read_json("steps"))
+        return self._stage(
+            t, "policy", compute, lambda stage: (str(stage.path / "model"), stage.read_json("steps")), policy_path
         )
 
     def evaluate(self, t: int | str, policy_path: str) -> dict[str, dict]:
@@ -161,6 +181,15 @@ class Job:
             log.info("  %s: accuracy %.1f %%", name, 100 * (scores[name]["accuracy"] or 0.0))
         return scores
 
+    def finish(self, t: int, record: dict) -> None:
+        """Record what iteration t did; from now on it is finished."""
+        was_finished = self.store.has_finished(t)
+        self.store.finish_iteration(t, record)
+        for warning in record["signatures"]:
+            log.warning("  %s", warning)
+        if self.config.loop.stop_after == "evaluate" and not was_finished:
+            raise StageReached(f"iteration {t}")
+
     def _rollouts(self, t, stage_name, policy_path, questions, question_Q, k=None, how=None) -> Rollouts:
         config = self.config.rollouts
 
@@ -177,7 +206,17 @@ class Job:
                 self._progress,
             )
 
-        return self.store.stage(t, stage_name, compute, rollouts.load)
+        return self._stage(t, stage_name, compute, rollouts.load, policy_path)
+
+    def _stage(self, t, name, compute, load, policy_path=None):
+        """A stage of the store, its tables marked with the policy at work; the last one that this start is to run?"""
+        facts = {}
+        if policy_path:
+            facts["policy_hash"] = self.world.on_root(lambda: policy.fingerprint(policy_path))
+        value = self.store.stage(t, name, compute, load, **facts)
+        if name == self.config.loop.stop_after and not self.store.has_finished(t):
+            raise StageReached(f"{name} of iteration {t}", value)
+        return value
 
     def _prompts(self, questions, policy_path) -> rollouts.Prompts:
         return rollouts.Prompts(questions, self.pool.examples, self._policy(policy_path), self.config.rollouts.prompt)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from . import difficulty, metrics, sampler
-from .job import Job
+from .job import Job, StageReached
 from .parallel import World
 from .progress import log
 from .records import Difficulty, settings
@@ -18,16 +18,23 @@ from .store import RunDir
 @settings()
 class Config:
     iterations: Annotated[int, Field(ge=1)] = 3
+    stop_after: Literal["base", "probe", "draw", "explore", "pairs", "policy", "evaluate"] | None = None
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: the figures of its iterations, the policy to use, and why it stopped early, if it did."""
+    """How a run ended: the figures of its iterations, the policy to use, and why it stopped early, if it did.
+
+    Attributes:
+        stopped: why it cannot go on as it is (depletion).
+        paused: after which stage it was asked to stop (loop.stop_after).
+    """
 
     before: dict
     iterations: list[dict]
     policy_path: str
     stopped: str = ""
+    paused: str = ""
 
 
 def run(config, world: World, store: RunDir) -> Outcome:
@@ -38,33 +45,37 @@ def run(config, world: World, store: RunDir) -> Outcome:
     job = Job.prepare(config, world, store)
     policy_path = job.first_policy()
     before = scores = job.evaluate("base", policy_path)
+    if config.loop.stop_after == "base":
+        return Outcome(before, [], policy_path, paused="the base evaluation")
     history = sampler.History.empty(len(job.pool.questions), job.n_clusters)
     drawn, done = None, []
-    for t in range(config.loop.iterations):
-        log.info("iteration %d of %d, policy %s", t, config.loop.iterations, policy_path)
-        history = history.discounted(config.sampler.history)
-        probed = job.probe(t, policy_path)
-        history = job.observe(history, t, difficulty.measure(probed))
-        last_drawn, drawn = drawn, job.draw(t, history)
-        counts = history.counts
-        explored, fresh = job.explore(t, policy_path, drawn, probed)
-        history = job.observe(history, t, difficulty.measure(fresh)).drew(t, drawn.question_Q)
-        hard = difficulty.measure(explored)
-        chosen = job.pair(t, policy_path, explored, hard)
-        if len(chosen) == 0:
-            return Outcome(before, done, policy_path, stopped=depletion(t, hard))
-        policy_path, steps = job.train(t, policy_path, chosen)
-        after = job.evaluate(t, policy_path)
-        draws, both_scores = (drawn, last_drawn), (after, scores)
-        record = metrics.of_iteration(
-            t, config, job.cluster_N, probed, counts, draws, explored, chosen, steps, both_scores
-        )
-        record["policy"] = policy_path
-        store.finish_iteration(t, record)
-        scores = after or scores
-        done.append(record)
-        for warning in record["signatures"]:
-            log.warning("  %s", warning)
+    try:
+        for t in range(config.loop.iterations):
+            log.info("iteration %d of %d, policy %s", t, config.loop.iterations, policy_path)
+            history = history.discounted(config.sampler.history)
+            probed = job.probe(t, policy_path)
+            history = job.observe(history, t, difficulty.measure(probed))
+            last_drawn, drawn = drawn, job.draw(t, history)
+            counts = history.counts
+            explored, fresh = job.explore(t, policy_path, drawn, probed)
+            history = job.observe(history, t, difficulty.measure(fresh)).drew(t, drawn.question_Q)
+            hard = difficulty.measure(explored)
+            chosen = job.pair(t, policy_path, explored, hard)
+            if len(chosen) == 0:
+                return Outcome(before, done, policy_path, stopped=depletion(t, hard))
+            policy_path, steps = job.train(t, policy_path, chosen)
+            after = job.evaluate(t, policy_path)
+            draws, both_scores = (drawn, last_drawn), (after, scores)
+            record = metrics.of_iteration(
+                t, config, job.cluster_N, probed, counts, draws, explored, chosen, steps, both_scores
+            )
+            scores = after or scores
+            done.append({**record, "policy": policy_path})
+            job.finish(t, done[-1])
+    except StageReached as reached:
+        if config.loop.stop_after == "policy":
+            policy_path, _ = reached.value
+        return Outcome(before, done, policy_path, paused=str(reached))
     return Outcome(before, done, policy_path)
 
 

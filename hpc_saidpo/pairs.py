@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
 
-from .records import CORRECT, WRONG, Pairs, Rollouts, seeded, settings
+from .records import CORRECT, WRONG, Difficulty, Pairs, Rollouts, seeded, settings
 
 
 @settings()
@@ -25,7 +25,7 @@ def candidates(rollouts: Rollouts) -> list[tuple[int, int]]:
     """
     chosen = np.flatnonzero((rollouts.verdict_R == CORRECT) & rollouts.finished_R)
     rejected = np.flatnonzero(rollouts.verdict_R == WRONG)
-    text = rollouts.text_R
+    text = list(rollouts.text_R)
     return [(int(c), int(r)) for c in chosen for r in rejected if text[c].strip() != text[r].strip()]
 
 
@@ -47,7 +47,7 @@ def pick(candidate: list[tuple[int, int]], rollouts: Rollouts, config: Config, r
 
 def select(
     rollouts: Rollouts,
-    hardest_first_Q: Iterable[int],
+    hardest: Difficulty,
     cluster_N: np.ndarray,
     prompt: Callable[[int], str],
     config: Config,
@@ -58,34 +58,40 @@ def select(
 
     Args:
         rollouts: sorted by question.
-        hardest_first_Q: the questions in the band (indices into the pool), in the order of preference.
+        hardest: the questions in the band, in the order of preference.
         prompt: question index -> the prompt that its rollouts continued.
     """
     tables = []
     n_pairs = 0
-    for question in hardest_first_Q:
+    for i, question in enumerate(hardest.question_Q.tolist()):
         first, last = np.searchsorted(rollouts.question_R, [question, question + 1])
         own = rollouts.take(np.arange(first, last))
-        picked = pick(candidates(own), own, config, seeded(seed, iteration, "pairs", int(question)))
+        picked = pick(candidates(own), own, config, seeded(seed, iteration, "pairs", question))
         if config.budget is not None:
             picked = picked[: config.budget - n_pairs]
         if picked:
-            tables.append(_pairs(own, picked, int(cluster_N[question]), prompt(int(question))))
+            tables.append(_pairs(own, picked, hardest.take([i]), int(cluster_N[question]), prompt(question), iteration))
         n_pairs += len(picked)
     return Pairs.concat(tables)
 
 
-def _pairs(own: Rollouts, picked: list[tuple[int, int]], cluster: int, prompt: str) -> Pairs:
+def _pairs(own: Rollouts, picked, hardness: Difficulty, cluster: int, prompt: str, iteration: int) -> Pairs:
+    """Picked pairs of one question; `hardness` is its row."""
     chosen, rejected = (own.take(rows) for rows in np.array(picked).T)
+    n = len(picked)
     return Pairs(
         question_B=chosen.question_R,
+        iteration_B=np.full(n, iteration),
         chosen_sample_B=chosen.sample_R,
         rejected_sample_B=rejected.sample_R,
         chosen_finished_B=chosen.finished_R,
         rejected_finished_B=rejected.finished_R,
-        cluster_B=np.full(len(picked), cluster),
-        pass_rate_B=np.full(len(picked), np.mean(own.verdict_R == CORRECT)),
-        prompt_B=[prompt] * len(picked),
-        chosen_B=chosen.text_R,
-        rejected_B=rejected.text_R,
+        cluster_B=np.full(n, cluster),
+        pass_rate_B=np.full(n, hardness.pass_rate_Q[0]),
+        steps_B=np.full(n, hardness.steps_Q[0]),
+        tokens_B=np.full(n, hardness.tokens_Q[0]),
+        id_B=list(chosen.id_R),
+        prompt_B=[prompt] * n,
+        chosen_B=list(chosen.text_R),
+        rejected_B=list(rejected.text_R),
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 import importlib.util
 import io
 from collections.abc import Sequence
@@ -11,6 +13,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError
 from pydantic import Field
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -28,13 +32,13 @@ class Config:
 
 
 def locate(path: str) -> str:
-    """A model path with pkg:// resolved to the file or folder inside the installed package; others as they are.
+    """A model path as a file or folder: pkg:// is looked up in the installed package, a Hub name in the local cache.
 
     Raises:
         RunError: the package is not installed, or holds no such file.
     """
     if not path.startswith(PACKAGE):
-        return path
+        return path if Path(path).exists() else _in_hub_cache(path)
     package, _, inner = path.removeprefix(PACKAGE).partition("/")
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
@@ -43,6 +47,36 @@ def locate(path: str) -> str:
     if not found.exists():
         raise RunError(f"{path}: package {package!r} holds no {inner!r}")
     return str(found)
+
+
+def _in_hub_cache(name: str) -> str:
+    try:
+        return snapshot_download(name, local_files_only=True)
+    except (HFValidationError, OSError):
+        return name  # loading it will say what is wrong
+
+
+def fingerprint(folder: str) -> str:
+    """What makes a policy this policy: a hash of its configuration and weights files, 16 hex digits.
+
+    Raises:
+        RunError: there is no such folder.
+    """
+    try:
+        content = sorted(Path(folder).iterdir())
+        found = [p for p in content if p.suffix in (".safetensors", ".bin") or p.name == "config.json"]
+        return _fingerprint(tuple((p, p.stat().st_size, p.stat().st_mtime_ns) for p in found))
+    except OSError as error:
+        raise RunError(f"policy.path={folder}: no model could be loaded from there: {error}") from error
+
+
+@functools.lru_cache
+def _fingerprint(files: tuple[tuple[Path, int, int], ...]) -> str:
+    whole = hashlib.sha256()
+    for path, *_ in files:
+        with open(path, "rb") as file:
+            whole.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return whole.hexdigest()[:16]
 
 
 def convert_gguf(gguf: str, folder: Path) -> None:

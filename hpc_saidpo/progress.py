@@ -13,14 +13,23 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from .records import RunError
+
 LINE_EVERY_S = 10.0
 LAUNCHERS = ("mpiexec", "mpirun", "hydra", "prte", "orte")
 log = logging.getLogger("hpc_saidpo")
 
 
 def start_logging(path: Path, is_root: bool) -> None:
-    """Every rank logs to its own file; root to the console too."""
-    handlers: list[logging.Handler] = [logging.FileHandler(path, encoding="utf-8")]
+    """Every rank logs to its own file; root to the console too.
+
+    Raises:
+        RunError: the file cannot be opened.
+    """
+    try:
+        handlers: list[logging.Handler] = [_File(path, encoding="utf-8")]
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror}: free space, or choose another run.root") from error
     handlers[0].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     if is_root:
         handlers.append(_Console())
@@ -29,6 +38,13 @@ def start_logging(path: Path, is_root: bool) -> None:
     log.disabled = False  # Hydra disables the loggers that exist when it starts
     log.setLevel(logging.INFO)
     log.propagate = False
+
+
+class _File(logging.FileHandler):
+    """A log file that a full disk silences: what stops the run says so itself."""
+
+    def handleError(self, record):
+        pass
 
 
 class _Console(logging.Handler):

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import functools
 import zlib
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 from pydantic import ConfigDict
@@ -50,10 +51,16 @@ class Question:
     source: str = ""
 
 
-class Columns:
-    """A table: every field is a numpy array or a list of str, all of one length.
+def column(dtype: type, meaning: str, unit: str = "1"):
+    """A stored column of a table: its type on disk (`str` for texts), what it means, its unit."""
+    return field(metadata={"dtype": dtype, "meaning": meaning, "unit": unit})
 
-    Subclasses are frozen dataclasses. A field annotated `list[str]` holds texts, any other a numpy array.
+
+class Columns:
+    """A table: every field is a numpy array or a sequence of texts, all of one length.
+
+    Subclasses are frozen dataclasses; those that are stored declare their fields with `column`. Texts are a list of
+    str, or a sequence that leaves them on disk and knows `take` and `concat` (`store.StoredText`).
     """
 
     def __len__(self) -> int:
@@ -64,6 +71,13 @@ class Columns:
         if len(set(lengths.values())) > 1:
             raise ValueError(f"{type(self).__name__}: columns of different lengths: {lengths}")
 
+    @classmethod
+    def of(cls, rows: Iterable[Sequence]):
+        """The table of these rows, each in the order of the fields."""
+        types = [f.metadata["dtype"] for f in fields(cls)]
+        columns = list(zip(*rows, strict=True)) or [()] * len(types)
+        return cls(*(list(c) if t is str else np.array(c, dtype=t) for c, t in zip(columns, types, strict=True)))
+
     def take(self, rows):
         """The table of these rows (integer positions), in their order."""
         rows = np.asarray(rows, dtype=np.int64)
@@ -73,75 +87,61 @@ class Columns:
     def concat(cls, tables):
         """One table from several; an empty sequence gives the empty table."""
         tables = list(tables)
-        columns = []
-        for f in fields(cls):
-            parts = [getattr(table, f.name) for table in tables]
-            columns.append(_concat(parts, text=f.type == "list[str]"))
-        return cls(*columns)
+        return cls(*(_concat([getattr(t, f.name) for t in tables], f.metadata.get("dtype")) for f in fields(cls)))
 
 
 def _take(column, rows):
-    return [column[row] for row in rows] if isinstance(column, list) else column[rows]
+    if isinstance(column, list):
+        return [column[row] for row in rows]
+    return column[rows] if isinstance(column, np.ndarray) else column.take(rows)
 
 
-def _concat(parts, text):
-    if text:
-        return [item for part in parts for item in part]
-    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+def _concat(parts, dtype):
+    if dtype is str:
+        if not parts or any(isinstance(part, list) for part in parts):
+            return [text for part in parts for text in part]
+        return type(parts[0]).concat(parts)
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=dtype)
 
 
 @dataclass(frozen=True)
 class Rollouts(Columns):
-    """Graded rollouts, one row each, sorted by (question, sample).
+    """Graded rollouts, one row each. A row is known in its run by (iteration, question, sample)."""
 
-    Attributes:
-        question_R: index of the question in its pool or benchmark.
-        sample_R: 0 .. K-1 within the question.
-        verdict_R: CORRECT, WRONG or UNGRADABLE.
-        n_tokens_R: response length in tokens, end-of-sequence included.
-        n_steps_R: reasoning steps (`verify.count_steps`).
-        finished_R: the response ended by itself; False when it was cut at `max_new_tokens`.
-        seconds_R: this response's share of the decoding time, in seconds.
-        text_R: the response.
-    """
-
-    question_R: np.ndarray
-    sample_R: np.ndarray
-    verdict_R: np.ndarray
-    n_tokens_R: np.ndarray
-    n_steps_R: np.ndarray
-    finished_R: np.ndarray
-    seconds_R: np.ndarray
-    text_R: list[str]
+    question_R: np.ndarray = column(np.int64, "index of the question in its pool or benchmark")
+    sample_R: np.ndarray = column(np.int32, "0 .. K-1 within the question")
+    verdict_R: np.ndarray = column(np.int8, "1 correct, 0 wrong, -1 ungradable")
+    n_tokens_R: np.ndarray = column(np.int32, "response length, end-of-sequence included", "tokens")
+    n_steps_R: np.ndarray = column(np.int32, "reasoning steps", "steps")
+    finished_R: np.ndarray = column(np.bool_, "the response ended by itself; false: cut at rollouts.max_new_tokens")
+    seed_R: np.ndarray = column(np.uint64, "seed of the response's own random stream")
+    seconds_R: np.ndarray = column(np.float64, "the response's share of the decoding time", "s")
+    id_R: list[str] = column(str, "the question's id in its pool or benchmark")
+    text_R: list[str] = column(str, "the response", "UTF-8")
 
     def sorted(self) -> Rollouts:
-        """The same rows ordered by (question, sample): chunk and rank order never show."""
+        """The same rows ordered by (question, sample): chunk, shard and rank order never show."""
         return self.take(np.lexsort((self.sample_R, self.question_R)))
 
 
 @dataclass(frozen=True)
 class Pairs(Columns):
-    """Preference pairs, hardest question first.
+    """Preference pairs, hardest question first. (iteration, question, chosen or rejected sample) names a rollout."""
 
-    Attributes:
-        question_B: index of the question in the pool.
-        chosen_sample_B, rejected_sample_B: which rollouts of the question.
-        chosen_finished_B, rejected_finished_B: whether the response ended by itself.
-        cluster_B: cluster of the question.
-        pass_rate_B: p(x) = s/K of the question when the pair was made.
-        prompt_B, chosen_B, rejected_B: the texts.
-    """
-
-    question_B: np.ndarray
-    chosen_sample_B: np.ndarray
-    rejected_sample_B: np.ndarray
-    chosen_finished_B: np.ndarray
-    rejected_finished_B: np.ndarray
-    cluster_B: np.ndarray
-    pass_rate_B: np.ndarray
-    prompt_B: list[str]
-    chosen_B: list[str]
-    rejected_B: list[str]
+    question_B: np.ndarray = column(np.int64, "index of the question in the pool")
+    iteration_B: np.ndarray = column(np.int32, "iteration whose rollouts the pair is made of")
+    chosen_sample_B: np.ndarray = column(np.int32, "sample of the chosen rollout")
+    rejected_sample_B: np.ndarray = column(np.int32, "sample of the rejected rollout")
+    chosen_finished_B: np.ndarray = column(np.bool_, "the chosen response ended by itself")
+    rejected_finished_B: np.ndarray = column(np.bool_, "the rejected response ended by itself")
+    cluster_B: np.ndarray = column(np.int64, "cluster of the question")
+    pass_rate_B: np.ndarray = column(np.float64, "difficulty: p(x) = s/K of the question when the pair was made")
+    steps_B: np.ndarray = column(np.float64, "difficulty: mean reasoning steps over the responses", "steps")
+    tokens_B: np.ndarray = column(np.float64, "difficulty: mean response length", "tokens")
+    id_B: list[str] = column(str, "the question's id in the pool")
+    prompt_B: list[str] = column(str, "the prompt that both responses continue", "UTF-8")
+    chosen_B: list[str] = column(str, "the chosen response", "UTF-8")
+    rejected_B: list[str] = column(str, "the rejected response", "UTF-8")
 
 
 @dataclass(frozen=True)
@@ -169,11 +169,11 @@ class Difficulty(Columns):
 
 @dataclass(frozen=True)
 class Draw(Columns):
-    """Which questions an iteration explores, in drawing order, and with what probability weight."""
+    """Which questions an iteration explores, in drawing order."""
 
-    question_Q: np.ndarray
-    weight_Q: np.ndarray
-    cluster_Q: np.ndarray
+    question_Q: np.ndarray = column(np.int64, "index of the question in the pool")
+    weight_Q: np.ndarray = column(np.float64, "W of its cluster at the draw: relative probability")
+    cluster_Q: np.ndarray = column(np.int64, "cluster of the question")
 
 
 @dataclass(frozen=True)
@@ -206,4 +206,13 @@ def seeded(seed: int, iteration: int, stage: str, *index: int) -> np.random.Gene
 
     No rank, world size or order of work enters, so that any number of ranks makes the same decisions.
     """
-    return np.random.default_rng([seed, iteration + 1, zlib.crc32(stage.encode()), *index])
+    return np.random.default_rng(_entropy(seed, iteration, stage, index))
+
+
+def seed_of(seed: int, iteration: int, stage: str, *index: int) -> int:
+    """Like `seeded`, as one 64-bit number that can be stored beside what was drawn with it."""
+    return int(np.random.SeedSequence(_entropy(seed, iteration, stage, index)).generate_state(1, np.uint64)[0])
+
+
+def _entropy(seed, iteration, stage, index):
+    return [seed, iteration + 1, zlib.crc32(stage.encode()), *index]

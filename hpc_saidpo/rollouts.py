@@ -13,7 +13,7 @@ from . import prompt as prompt_module
 from .generate import Response, Sampling, generate
 from .parallel import World
 from .policy import Policy, check_length
-from .records import Question, Rollouts, seeded, settings
+from .records import Question, Rollouts, seed_of, settings
 from .store import Stage
 from .verify import count_steps, verify
 
@@ -81,14 +81,19 @@ def collect(
         check_length(prompts.policy, max(map(len, token_Q.values())) + how.max_new_tokens)
     chunks = cut(token_Q, prompts.family, config.chunk_questions)
     finished = world.on_root(stage.finished_chunks)
+    shards = stage.shards(len(chunks), config.chunk_questions * k)
     todo = [i for i in range(len(chunks)) if i not in finished]
     prompts.policy.model.eval()
     with progress(f"{seed[2]}: {len(question_Q)} questions × {k}", len(todo)) as tick:
         for i in world.claim(len(todo), tick):
             chunk = chunks[todo[i]]
-            streams = [[seeded(*seed, q, sample) for sample in range(k)] for q in chunk]
+            seeds = [[seed_of(*seed, q, sample) for sample in range(k)] for q in chunk]
+            streams = [[np.random.default_rng(own) for own in row] for row in seeds]
             responses = generate(prompts.policy, [token_Q[q] for q in chunk], streams, how)
-            stage.write_chunk(todo[i], grade(chunk, [prompts.questions[q] for q in chunk], responses))
+            stage.write_chunk(todo[i], grade(chunk, [prompts.questions[q] for q in chunk], seeds, responses))
+    world.barrier()
+    for i in world.claim(len(shards)):
+        stage.seal(shards[i], Rollouts)
 
 
 def cut(token_Q: Mapping[int, list[int]], family: Callable[[int], str], size: int) -> list[list[int]]:
@@ -102,18 +107,28 @@ def cut(token_Q: Mapping[int, list[int]], family: Callable[[int], str], size: in
     return [own[i : i + size] for own in families for i in range(0, len(own), size)]
 
 
-def grade(index_Q: Sequence[int], questions: Sequence[Question], responses: Sequence[Sequence[Response]]) -> Rollouts:
-    """Responses as graded rollouts; a truncated response is graded like any other."""
-    rows = [
-        (q, sample, verify(r.text, question.answer), len(r.tokens), count_steps(r.text), r.finished, r.seconds, r.text)
-        for q, question, own in zip(index_Q, questions, responses, strict=True)
+def grade(
+    index_Q: Sequence[int],
+    questions: Sequence[Question],
+    seeds: Sequence[Sequence[int]],
+    responses: Sequence[Sequence[Response]],
+) -> Rollouts:
+    """Responses as graded rollouts; a truncated response is graded like any other.
+
+    Args:
+        index_Q, questions: the questions, by index in their pool and themselves.
+        seeds, responses: K of each for every question.
+    """
+    return Rollouts.of(
+        (
+            *(q, sample, verify(r.text, question.answer), len(r.tokens), count_steps(r.text), r.finished),
+            *(own_seeds[sample], r.seconds, question.id, r.text),
+        )
+        for q, question, own_seeds, own in zip(index_Q, questions, seeds, responses, strict=True)
         for sample, r in enumerate(own)
-    ]
-    *numbers, text = zip(*rows, strict=True)
-    types = (np.int64, np.int32, np.int8, np.int32, np.int32, np.bool_, np.float64)
-    return Rollouts(*(np.array(c, dtype=t) for c, t in zip(numbers, types, strict=True)), list(text))
+    )
 
 
 def load(stage: Stage) -> Rollouts:
-    """Every rollout of a finished stage, sorted by question and sample."""
+    """Every rollout of a finished stage, sorted by question and sample; texts stay on disk until they are read."""
     return stage.read_chunks(Rollouts).sorted()

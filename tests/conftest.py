@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -20,7 +21,7 @@ import torch
 import transformers
 
 from hpc_saidpo import parallel, policy
-from hpc_saidpo.records import Rollouts
+from hpc_saidpo.records import Columns, Rollouts
 
 transformers.logging.disable_progress_bar()
 torch.set_num_threads(1)
@@ -80,8 +81,14 @@ def make_rollouts(rows) -> Rollouts:
     question, sample, verdict, n_tokens, n_steps, finished, text = zip(*rows, strict=True)
     return Rollouts(
         np.array(question), np.array(sample), np.array(verdict), np.array(n_tokens), np.array(n_steps),
-        np.array(finished, dtype=bool), np.ones(len(rows)), list(text),
+        np.array(finished, dtype=bool), np.arange(len(rows), dtype=np.uint64), np.ones(len(rows)),
+        [f"q{i}" for i in question], list(text),
     )  # fmt: skip
+
+
+def same(a: Columns, b: Columns) -> bool:
+    """Whether two tables hold the same, whether their texts are in memory or on disk."""
+    return all(np.array_equal(list(getattr(a, f.name)), list(getattr(b, f.name))) for f in dataclasses.fields(a))
 
 
 def user_environment(**variables: str) -> dict[str, str]:

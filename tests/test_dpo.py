@@ -1,5 +1,7 @@
+import functools
 import itertools
 import math
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,8 +10,10 @@ import torch
 from conftest import load_micro, silent
 
 from hpc_saidpo import arithmetic, dpo
+from hpc_saidpo.checkpoint import Checkpoint
 from hpc_saidpo.parallel import World
 from hpc_saidpo.records import Pairs, RunError
+from hpc_saidpo.store import Stage
 
 
 def make_pairs(n=20, seed=0) -> Pairs:
@@ -18,7 +22,8 @@ def make_pairs(n=20, seed=0) -> Pairs:
     zeros = np.zeros(n, dtype=np.int64)
     yes = np.ones(n, dtype=bool)
     return Pairs(
-        np.arange(n), zeros, zeros + 1, yes, yes, zeros, np.full(n, 0.5),
+        np.arange(n), zeros, zeros, zeros + 1, yes, yes, zeros, np.full(n, 0.5), zeros + 2.0, zeros + 9.0,
+        [str(i) for i in range(n)],
         [p.text + "\n" for p in problems], [p.solution for p in problems], [p.solution[:-1] + "x" for p in problems],
     )  # fmt: skip
 
@@ -83,13 +88,13 @@ def test_loss_equals_trl_on_the_same_model_and_pairs(tmp_path):
     assert loss == pytest.approx(theirs, rel=1e-5)
 
 
-def train(world, exact=True, n=20, **config):
+def train(world, exact=True, n=20, checkpoint=None, progress=silent, **config):
     policy = load_micro()
     pairs = make_pairs(n)
     config = dpo.Config(**{"lr": 1e-3, "batch_pairs": 8, "micro_pairs": 2, "epochs": 2, **config})
-    steps = dpo.train(
-        policy, pairs, dpo.tokenise(pairs, policy, False, ()), config, world, 0, 0, exact, silent
-    )  # fmt: skip
+    resume = Checkpoint(*checkpoint, dpo.key_of(pairs), world) if checkpoint else None
+    examples = dpo.tokenise(pairs, policy, False, ())
+    steps = dpo.train(policy, pairs, examples, config, world, 0, 0, exact, progress, resume)
     return torch.cat([p.detach().flatten() for p in policy.model.parameters()]), steps
 
 
@@ -109,6 +114,62 @@ def test_a_round_gives_the_same_weights_on_any_number_of_ranks(world, nll):
 def test_a_round_with_fewer_micro_batches_than_ranks(world):
     alone, _ = train(World(), n=3, batch_pairs=2)
     assert torch.equal(alone, train(world, n=3, batch_pairs=2)[0])
+
+
+class Killed(Exception):
+    pass
+
+
+def prepared(folder):
+    stage = Stage(folder)
+    stage.prepare()
+    return stage
+
+
+@contextmanager
+def killed_after(n_ticks, label, total):
+    """A progress that ends the round after some steps of training."""
+    ticks = itertools.count(1)
+
+    def tick(*_):
+        if label.startswith("DPO") and next(ticks) == n_ticks:
+            raise Killed
+
+    yield tick
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("at", [1, 4])
+def test_a_killed_round_goes_on_from_its_checkpoint_on_any_number_of_ranks(world, folder, at):
+    whole, steps_whole = train(World())
+    labels = []
+
+    def watch(label, total):
+        labels.append(label)
+        return silent(label, total)
+
+    for name, first, second in (("fewer", world, World()), ("more", World(), world)):
+        # Alone, every rank kills a round of its own; all go on from root's.
+        mine = folder / f"{name} {0 if first is world else world.rank}"
+        with pytest.raises(Killed):
+            train(first, checkpoint=(prepared(mine), 0), progress=functools.partial(killed_after, at))
+        stage = Stage(folder / f"{name} 0")
+        world.barrier()
+        labels.clear()
+        resumed, steps = train(second, checkpoint=(stage, None), progress=watch)
+        assert torch.equal(resumed, whole) and steps == steps_whole
+        assert labels == [f"DPO: 20 pairs, from step {at} of 6"]  # no reference log-probabilities either
+
+
+def test_a_short_round_writes_no_checkpoint_and_one_of_other_pairs_is_not_taken_up(folder):
+    stage = Stage(folder)
+    train(World(), checkpoint=(stage, 10.0))
+    assert list(folder.iterdir()) == []
+    with pytest.raises(Killed):
+        train(World(), n=16, checkpoint=(stage, 0.0), progress=functools.partial(killed_after, 2))
+    assert [p.name for p in folder.iterdir()] == ["checkpoint.safetensors"]
+    resumed, _ = train(World(), checkpoint=(stage, None))
+    assert torch.equal(resumed, train(World())[0])
 
 
 @pytest.mark.mpi

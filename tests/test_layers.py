@@ -11,39 +11,47 @@ FLOORS = [
         "__init__", "records", "prompt", "verify", "probe", "difficulty", "sampler", "pairs", "evaluate", "metrics",
         "arithmetic",
     },
-    {"parallel", "store", "policy", "generate", "logps", "progress"},
+    {"parallel", "store", "policy", "generate", "logps", "progress", "checkpoint"},
     {"pool", "tags", "clusters", "rollouts", "dpo"},
     {"job"},
     {"loop"},
-    {"__main__", "config", "report"},
+    {"__main__", "config", "report", "export"},
 ]  # fmt: skip
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 ONLY_IN = {
     "hydra": {"__main__", "config"},
     "omegaconf": {"__main__", "config"},
     "h5py": {"store"},
+    "hdf5plugin": {"store"},
     "mpi4py": {"parallel"},
     "cupy": {"clusters", "sampler"},
     "cuml": {"clusters"},
     "torch.distributed": {"parallel"},
 }
 PURE_MAY_IMPORT = {"numpy", "scipy", "pydantic"}
-MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
+# A module is a file, or a folder of files that know each other.
+MODULES = sorted({p.stem for p in PACKAGE.glob("*.py")} | {p.parent.name for p in PACKAGE.glob("*/__init__.py")})
+
+
+def files(name):
+    """A module's files, each with the number of dots that lead out of it into the package."""
+    folder = PACKAGE / name
+    return [(p, 2) for p in sorted(folder.glob("*.py"))] if folder.is_dir() else [(PACKAGE / f"{name}.py", 1)]
 
 
 def imports(name):
     """(own modules, outside modules) that a module imports anywhere in its code; attribute paths of torch included."""
-    tree = ast.parse((PACKAGE / f"{name}.py").read_text())
     own, outside = set(), set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            own |= {node.module.split(".")[0]} if node.module else {a.name for a in node.names if a.name in FLOOR}
-        elif isinstance(node, ast.ImportFrom):
-            outside |= {node.module, *(f"{node.module}.{a.name}" for a in node.names)}
-        elif isinstance(node, ast.Import):
-            outside |= {a.name for a in node.names}
-        elif isinstance(node, ast.Attribute) and ast.unparse(node).startswith("torch.distributed"):
-            outside.add("torch.distributed")
+    for path, dots in files(name):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level == dots:
+                own |= {node.module.split(".")[0]} if node.module else {a.name for a in node.names if a.name in FLOOR}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                outside |= {node.module, *(f"{node.module}.{a.name}" for a in node.names)}
+            elif isinstance(node, ast.Import):
+                outside |= {a.name for a in node.names}
+            elif isinstance(node, ast.Attribute) and ast.unparse(node).startswith("torch.distributed"):
+                outside.add("torch.distributed")
     return own, outside
 
 
@@ -55,9 +63,12 @@ def test_every_module_has_a_floor():
 def test_imports_go_down(name):
     own, _ = imports(name)
     floor = FLOOR[name]
-    beside = {"store": {"parallel"}, "generate": {"policy"}, "logps": {"policy"}}.get(
-        name, set()
-    )  # resources may stand on each other
+    beside = {
+        "store": {"parallel"},
+        "generate": {"policy"},
+        "logps": {"policy"},
+        "checkpoint": {"parallel", "store"},
+    }.get(name, set())  # resources may stand on each other
     same_floor_allowed = floor in (0, len(FLOORS) - 1)
     for other in own - beside:
         assert FLOOR[other] < floor or (same_floor_allowed and FLOOR[other] == floor), f"{name} imports {other}"
@@ -83,8 +94,5 @@ def test_pure_modules_are_pure(name):
 
 def test_paths_of_a_run_are_named_in_the_store_only():
     for name in set(MODULES) - {"store", "pool", "policy", "config"}:
-        tree = ast.parse((PACKAGE / f"{name}.py").read_text())
-        opened = [
-            n for n in ast.walk(tree) if isinstance(n, ast.Call) and ast.unparse(n.func) in ("open", "os.replace")
-        ]
-        assert not opened, f"{name} opens a file"
+        calls = [n for path, _ in files(name) for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
+        assert not [n for n in calls if ast.unparse(n.func) in ("open", "os.replace")], f"{name} opens a file"

@@ -1,7 +1,7 @@
 import numpy as np
 from conftest import make_rollouts
 
-from hpc_saidpo import pairs
+from hpc_saidpo import difficulty, pairs
 from hpc_saidpo.records import CORRECT, UNGRADABLE, WRONG
 
 ROLLOUTS = make_rollouts(
@@ -22,7 +22,9 @@ ROLLOUTS = make_rollouts(
 
 
 def select(order, seed=0, **config):
-    return pairs.select(ROLLOUTS, order, np.arange(10), lambda q: f"prompt {q}", pairs.Config(**config), seed, 0)
+    measured = difficulty.measure(ROLLOUTS)
+    hardest = measured.take([measured.question_Q.tolist().index(q) for q in order])
+    return pairs.select(ROLLOUTS, hardest, np.arange(10), lambda q: f"prompt {q}", pairs.Config(**config), seed, 0)
 
 
 def test_a_pair_is_a_correct_and_an_incorrect_response():
@@ -33,7 +35,10 @@ def test_a_pair_is_a_correct_and_an_incorrect_response():
         assert table.chosen_B[1] in ("yes", "yes!") and table.rejected_B[1] in ("no", "no, cut")
         assert table.chosen_finished_B.all()
         assert table.prompt_B == ["prompt 2", "prompt 5"]
-        assert table.pass_rate_B.tolist() == [0.4, 0.5]
+        assert table.pass_rate_B.tolist() == [0.5, 0.5]  # of the gradable responses
+        assert table.tokens_B.tolist() == [12.5, 16.25] and table.steps_B.tolist() == [1, 1]
+        assert table.id_B == ["q2", "q5"] and table.iteration_B.tolist() == [0, 0]
+        assert [ROLLOUTS.text_R[r] for r in np.array([0, 5]) + table.chosen_sample_B] == table.chosen_B
 
 
 def test_a_question_without_both_gives_none():

@@ -3,11 +3,12 @@ import pytest
 from conftest import silent
 
 from hpc_saidpo import prompt, rollouts
-from hpc_saidpo.generate import Sampling
+from hpc_saidpo.generate import Sampling, generate
 from hpc_saidpo.records import CORRECT, Question
 from hpc_saidpo.store import Stage
 
 QUESTIONS = [Question(str(i), f"{i}+{i}=?", str(2 * i), subject="ab"[i % 2]) for i in range(1, 10)]
+HOW = Sampling(1.5, 1.0, 20)
 BARE = prompt.Config(chat=False, question="{question}\n")
 
 
@@ -19,12 +20,14 @@ def test_chunks_hold_one_family_of_like_lengths():
     assert rollouts.cut({}, lambda q: "", 4) == []
 
 
-def collect(folder, world, micro, chunk_questions, k=3, seed=0):
+def collect(folder, world, micro, chunk_questions, k=3, seed=0, sealed=True):
     stage = Stage(folder)
+    if not sealed:  # as if killed just before
+        stage.seal = lambda *_: None
     world.on_root(stage.prepare)
     config = rollouts.Config(chunk_questions=chunk_questions, prompt=BARE)
     rollouts.collect(
-        stage, rollouts.Prompts(QUESTIONS, {}, micro, BARE), np.arange(9), k, Sampling(1.0, 1.0, 20), config, world,
+        stage, rollouts.Prompts(QUESTIONS, {}, micro, BARE), np.arange(9), k, HOW, config, world,
         (seed, 0, "probe"), silent,
     )  # fmt: skip
     world.barrier()
@@ -42,16 +45,29 @@ def test_rollouts_do_not_depend_on_chunks_or_ranks(folder, world, micro):
 
 @pytest.mark.mpi
 def test_finished_chunks_are_not_made_again(folder, world, micro):
-    first = collect(folder / "run", world, micro, 2)
+    first = collect(folder / "run", world, micro, 2, sealed=False)
+    texts = list(first.text_R)
     chunks = sorted((folder / "run").glob("chunk-*.h5"))
     assert len(chunks) == 5
     world.barrier()
-    if world.is_root:
-        chunks[3].unlink()
-    made = {p: p.stat().st_mtime_ns for p in chunks[:3]}
+    world.on_root(chunks[3].unlink)
+    made = {p: p.stat().st_mtime_ns for p in chunks if p != chunks[3]}
+    again = collect(folder / "run", world, micro, 2, sealed=False)
+    assert again.text_R == texts and all(p.stat().st_mtime_ns == t for p, t in made.items())
     world.barrier()
-    again = collect(folder / "run", world, micro, 2)
-    assert again.text_R == first.text_R and all(p.stat().st_mtime_ns == t for p, t in made.items())
+    sealed = collect(folder / "run", world, micro, 2)
+    assert sealed.text_R == texts and np.array_equal(sealed.seconds_R, again.seconds_R)
+    assert [p.name for p in (folder / "run").iterdir()] == ["shard-000000-000004.h5"]
+
+
+def test_a_response_can_be_drawn_again_from_its_seed_alone(folder, world, micro):
+    table = collect(folder, world, micro, 4)
+    row = 7
+    question = QUESTIONS[table.question_R[row]]
+    assert table.id_R[row] == question.id and len(set(table.seed_R)) == len(table)
+    stream = np.random.default_rng(table.seed_R[row])
+    ((again,),) = generate(micro, [micro.encode_prompt(question.text + "\n", False)], [[stream]], HOW)
+    assert again.text == table.text_R[row]
 
 
 def test_grades_and_counts(folder, world, micro):

@@ -1,13 +1,14 @@
-import dataclasses
+"""The run folder: stages, resume, configuration, shared artefacts."""
+
 import json
+from contextlib import contextmanager
 
 import h5py
-import numpy as np
 import pytest
-from conftest import make_rollouts
+from conftest import make_rollouts, same
 
 from hpc_saidpo.records import CORRECT, WRONG, Draw, Rollouts, RunError
-from hpc_saidpo.store import Config, RunDir
+from hpc_saidpo.store import Config, RunDir, Stage
 
 pytestmark = pytest.mark.mpi
 RESOLVED = {"run": {"root": "r", "name": "n", "seed": 0}, "dpo": {"lr": 1e-6}, "pool": {"path": "a"}}
@@ -20,20 +21,24 @@ def write_one(stage, world):
     world.on_root(lambda: stage.write_chunk(0, ROLLOUTS))
 
 
-def open_run(folder, world, resolved=RESOLVED, **config):
-    return RunDir.open(Config(root=str(folder), name="run", **config), resolved, {"started": "now"}, world)
+@contextmanager
+def open_run(folder, world, resolved=RESOLVED, name="run", **config):
+    with RunDir.open(Config(root=str(folder), name=name, **config), resolved, {"started": "now"}, world) as run:
+        yield run
+    world.barrier()  # the lock is free again for every rank
+
+
+def refused(folder, world, resolved, match, **config):
+    with pytest.raises(RunError, match=match) as refusal, open_run(folder, world, resolved, **config):
+        pass
+    return str(refusal.value)
 
 
 def changed(section, key, value):
     return {**RESOLVED, section: {**RESOLVED[section], key: value}}
 
 
-def same(a, b):
-    return all(np.array_equal(getattr(a, f.name), getattr(b, f.name)) for f in dataclasses.fields(a))
-
-
 def test_a_stage_is_computed_once_and_then_loaded(folder, world):
-    run = open_run(folder, world)
     calls = []
 
     def compute(stage):
@@ -43,71 +48,119 @@ def test_a_stage_is_computed_once_and_then_loaded(folder, world):
     def load(stage):
         return stage.read_chunks(Rollouts).sorted()
 
-    first = run.stage(0, "probe", compute, load)
-    again = open_run(folder, world).stage(0, "probe", compute, load)
+    with open_run(folder, world) as run:
+        first = run.stage(0, "probe", compute, load)
+    with open_run(folder, world) as run:
+        again = run.stage(0, "probe", compute, load)
     assert calls == [world.rank]
     assert len(first) == 3 * world.size and same(first, again)
 
 
-def test_tables_come_back_as_they_were(folder, world):
-    run = open_run(folder, world)
-    back = run.stage(
-        0, "probe", lambda s: world.on_root(lambda: s.write_chunk(0, ROLLOUTS)), lambda s: s.read_chunks(Rollouts)
-    )
+def test_tables_come_back_as_they_were_on_every_rank(folder, world):
+    with open_run(folder, world) as run:
+        back = run.stage(0, "probe", lambda s: write_one(s, world), lambda s: s.read_chunks(Rollouts))
     assert same(back, ROLLOUTS)
     assert back.sorted().text_R == ["b", "", "½ × \x00"]
 
 
+def test_files_say_where_they_come_from(folder, world):
+    with open_run(folder, world, seed=7) as run:
+        stage = run.stage(3, "probe", lambda s: write_one(s, world), lambda s: s, policy_hash="abc")
+    with h5py.File(stage.path / "chunk-000000.h5") as file:
+        told = dict(file.attrs)
+        assert told["run"] == "run" and told["iteration"] == 3 and told["stage"] == "probe" and told["seed"] == 7
+        assert told["policy_hash"] == "abc" and len(told["config_hash"]) == 16 and told["schema_version"] == 2
+        assert file["n_tokens"].attrs["unit"] == "tokens" and "response" in file["text"].attrs["meaning"]
+        assert all(file[name].fletcher32 for name in ("question", "seconds", "text/bytes", "text/offsets"))
+
+
+def test_the_configuration_hash_is_of_what_matters(folder, world):
+    def told(name, resolved):
+        with open_run(folder, world, resolved, name=name) as run:
+            stage = run.stage(0, "probe", lambda s: write_one(s, world), lambda s: s)
+        with h5py.File(stage.path / "chunk-000000.h5") as file:
+            return file.attrs["config_hash"]
+
+    assert told("a", RESOLVED) == told("b", changed("run", "name", "other")) != told("c", changed("dpo", "lr", 1.0))
+
+
 def test_an_empty_table_is_a_table(folder, world):
-    run = open_run(folder, world)
-    empty = run.stage(
-        0, "draw", lambda s: world.on_root(lambda: s.write("d", Draw.concat([]))), lambda s: s.read("d", Draw)
-    )
+    with open_run(folder, world) as run:
+        empty = run.stage(
+            0, "draw", lambda s: world.on_root(lambda: s.write("d", Draw.concat([]))), lambda s: s.read("d", Draw)
+        )
     assert len(empty) == 0
 
 
 def test_a_stage_that_failed_is_not_done_but_keeps_its_chunks(folder, world):
-    run = open_run(folder, world)
-
     def fail(stage):
         stage.write_chunk(world.rank, ROLLOUTS)
         raise KeyError("killed")
 
-    with pytest.raises(KeyError):
-        run.stage(0, "probe", fail, lambda s: None)
-    world.barrier()
-    seen = run.stage(0, "probe", lambda s: None, lambda s: s.finished_chunks())
+    with open_run(folder, world) as run:
+        with pytest.raises(KeyError):
+            run.stage(0, "probe", fail, lambda s: None)
+        world.barrier()
+        seen = run.stage(0, "probe", lambda s: None, lambda s: s.finished_chunks())
     assert seen == set(range(world.size))
 
 
+def test_a_finished_stage_that_lacks_a_file_is_named(folder, world):
+    with open_run(folder, world) as run:
+        stage = run.stage(0, "probe", lambda s: write_one(s, world), lambda s: s)
+        world.barrier()
+        world.on_root((stage.path / "chunk-000000.h5").unlink)
+        with pytest.raises(RunError, match=r"chunk-000000\.h5: is missing.*--repair"):
+            run.stage(0, "probe", lambda s: None, lambda s: s.read_chunks(Rollouts))
+
+
+def test_a_chunk_of_another_stage_is_named(folder, world):
+    with open_run(folder, world) as run:
+        stage = run.stage(0, "probe", lambda s: write_one(s, world), lambda s: s)
+
+        def copy(other):
+            def on_root():
+                (other.path / "chunk-000001.h5").write_bytes((stage.path / "chunk-000000.h5").read_bytes())
+
+            world.on_root(on_root)
+
+        with pytest.raises(RunError, match=r"chunk-000001\.h5: belongs to stage probe, not explore"):
+            run.stage(0, "explore", copy, lambda s: s.read_chunks(Rollouts))
+        with pytest.raises(RunError, match=r"chunk-000001\.h5: holds the chunks 0 to 0, not those of its name"):
+            world.on_root(lambda: (copy_here(stage), stage.read_chunks(Rollouts)))
+
+
+def copy_here(stage):
+    (stage.path / "DONE").unlink()
+    (stage.path / "chunk-000001.h5").write_bytes((stage.path / "chunk-000000.h5").read_bytes())
+
+
 def test_another_configuration_is_refused_by_key_with_the_way_out(folder, world):
-    open_run(folder, world).stage(0, "probe", lambda s: write_one(s, world), lambda s: None)
-    with pytest.raises(RunError, match=r"dpo\.lr: 1e-06 in the run, 0\.1 now") as refusal:
-        open_run(folder, world, changed("dpo", "lr", 0.1))
-    assert "run.name=" in str(refusal.value) and "run.accept_changes=true" in str(refusal.value)
-    with pytest.raises(RunError, match=r"pool\.path") as refusal:
-        open_run(folder, world, changed("pool", "path", "b"), accept_changes=True)
-    assert "run.accept_changes" not in str(refusal.value)  # never possible: indices would mean other questions
+    with open_run(folder, world) as run:
+        run.stage(0, "probe", lambda s: write_one(s, world), lambda s: None)
+    said = refused(folder, world, changed("dpo", "lr", 0.1), r"dpo\.lr: 1e-06 in the run, 0\.1 now")
+    assert "run.name=" in said and "run.accept_changes=true" in said
+    said = refused(folder, world, changed("pool", "path", "b"), r"pool\.path", accept_changes=True)
+    assert "run.accept_changes" not in said  # never possible: indices would mean other questions
 
 
 def test_a_folder_in_which_nothing_was_made_takes_any_configuration(folder, world):
-    open_run(folder, world, changed("pool", "path", "misspelt"))
-    run = open_run(folder, world)
-    with pytest.raises(KeyError):  # one chunk is something
+    with open_run(folder, world, changed("pool", "path", "misspelt")):
+        pass
+    with open_run(folder, world) as run, pytest.raises(KeyError):  # one chunk is something
         run.stage("base", "evaluate/x", lambda s: (s.write_chunk(world.rank, ROLLOUTS), {}["killed"]), lambda s: None)
     world.barrier()
-    with pytest.raises(RunError, match=r"pool\.path"):
-        open_run(folder, world, changed("pool", "path", "b"))
+    refused(folder, world, changed("pool", "path", "b"), r"pool\.path")
 
 
 def test_accepted_changes_redo_the_unfinished_iteration_and_lose_nothing(folder, world):
-    run = open_run(folder, world)
-    for t in ("base", 0, 1):
-        run.stage(t, "probe", lambda s: write_one(s, world), lambda s: None)
-    run.finish_iteration(0, {"iteration": 0})
-    run = open_run(folder, world, changed("dpo", "lr", 0.1), accept_changes=True)
-    kept = run.stage(0, "probe", lambda s: pytest.fail("iteration 0 was finished"), lambda s: s.finished_chunks())
-    redone = run.stage(1, "probe", lambda s: None, lambda s: s.finished_chunks())
+    with open_run(folder, world) as run:
+        for t in ("base", 0, 1):
+            run.stage(t, "probe", lambda s: write_one(s, world), lambda s: None)
+        run.finish_iteration(0, {"iteration": 0})
+    with open_run(folder, world, changed("dpo", "lr", 0.1), accept_changes=True) as run:
+        kept = run.stage(0, "probe", lambda s: pytest.fail("iteration 0 was finished"), lambda s: s.finished_chunks())
+        redone = run.stage(1, "probe", lambda s: None, lambda s: s.finished_chunks())
     assert kept == {0} and redone == set()
     assert (run.path / "iter-001.old-1" / "probe" / "chunk-000000.h5").exists()
     assert (run.path / "config.yaml.old-1").exists()
@@ -115,47 +168,41 @@ def test_accepted_changes_redo_the_unfinished_iteration_and_lose_nothing(folder,
 
 
 def test_before_the_first_iteration_accepted_changes_redo_the_base_too(folder, world):
-    run = open_run(folder, world)
-    run.stage("base", "evaluate/x", lambda s: write_one(s, world), lambda s: None)
-    run = open_run(folder, world, changed("dpo", "lr", 0.1), accept_changes=True)
-    assert (run.path / "base.old-1").exists() and not (run.path / "base").exists()
+    with open_run(folder, world) as run:
+        run.stage("base", "evaluate/x", lambda s: write_one(s, world), lambda s: None)
+    with open_run(folder, world, changed("dpo", "lr", 0.1), accept_changes=True) as run:
+        assert (run.path / "base.old-1").exists() and not (run.path / "base").exists()
 
 
-def test_more_iterations_are_no_other_configuration(folder, world):
-    resolved = {**RESOLVED, "loop": {"iterations": 2}}
-    open_run(folder, world, resolved).stage(0, "probe", lambda s: None, lambda s: None)
-    open_run(folder, world, {**RESOLVED, "loop": {"iterations": 5}})
+@pytest.mark.parametrize(
+    "section, key", [("loop", "iterations"), ("loop", "stop_after"), ("dpo", "checkpoint_minutes")]
+)
+def test_what_changes_no_result_is_no_other_configuration(folder, world, section, key):
+    with open_run(folder, world, {**RESOLVED, section: {key: 2}}) as run:
+        run.stage(0, "probe", lambda s: write_one(s, world), lambda s: None)
+    with open_run(folder, world, {**RESOLVED, section: {key: 5}}):
+        pass
 
 
 def test_metrics_hold_one_line_per_iteration_however_often_it_resumes(folder, world):
-    run = open_run(folder, world)
-    for t in (0, 1, 1, 0):
-        run.finish_iteration(t, {"iteration": t})
+    with open_run(folder, world) as run:
+        for t in (0, 1, 1, 0):
+            run.finish_iteration(t, {"iteration": t})
+        assert run.has_finished(1) and not run.has_finished(2)
     lines = (run.path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["iteration"] for line in lines] == [0, 1]
 
 
-@pytest.mark.parametrize("damage", ["truncated", "empty", "foreign", "missing"])
-def test_a_damaged_file_is_named(folder, world, damage):
-    run = open_run(folder, world)
-    stage = run.stage(0, "draw", lambda s: world.on_root(lambda: s.write("draw", ROLLOUTS)), lambda s: s)
-    path = stage.path / "draw.h5"
+def relabel(path):
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": 1}))
 
-    def spoil():
-        content = path.read_bytes()
-        if damage == "truncated":
-            path.write_bytes(content[: len(content) // 2])
-        elif damage == "empty":
-            path.write_bytes(b"")
-        elif damage == "missing":
-            path.unlink()
-        else:
-            with h5py.File(path, "w") as file:
-                file["x"] = 1
 
-    world.on_root(spoil)
-    with pytest.raises(RunError, match=r"draw\.h5"):
-        stage.read("draw", Rollouts)
+def test_a_run_of_the_layout_before_is_refused_by_name(folder, world):
+    with open_run(folder, world) as run:
+        stage = run.stage(0, "probe", lambda s: write_one(s, world), lambda s: s)
+        world.on_root(lambda: relabel(stage.path / "DONE"))
+        with pytest.raises(RunError, match=r"DONE: has layout 1, this version reads 2"):
+            run.stage(0, "probe", lambda s: None, lambda s: None)
 
 
 def test_shared_artefacts_are_made_once_for_all_runs(folder, world):
@@ -166,8 +213,32 @@ def test_shared_artefacts_are_made_once_for_all_runs(folder, world):
         stage.write_json("x", {"made": True})
 
     for name in ("one", "two"):
-        run = RunDir.open(Config(root=str(folder), name=name), RESOLVED, {}, world)
-        assert run.shared("embedding", "key", compute, lambda s: s.read_json("x")) == {"made": True}
+        with open_run(folder, world, name=name) as run:
+            assert run.shared("embedding", "key", compute, lambda s: s.read_json("x")) == {"made": True}
     assert len(calls) == (1 if world.is_root else 0)
-    assert run.shared("embedding", "other key", compute, lambda s: s.read_json("x"))
+    with open_run(folder, world, name="two") as run:
+        assert run.shared("embedding", "other key", compute, lambda s: s.read_json("x"))
     assert len(calls) == (2 if world.is_root else 0)
+
+
+def test_what_a_killed_job_left_half_written_is_removed_and_never_counted(folder, world):
+    with open_run(folder, world) as run:
+        stage = run.stage(0, "probe", lambda s: write_one(s, world), lambda s: s)
+    leftovers = [
+        stage.path / ".chunk-000001.h5.77.tmp",
+        run.path / ".config.yaml.77.tmp",
+        stage.path / ".model.tmp" / "w",
+    ]
+
+    def leave():
+        (stage.path / ".model.tmp").mkdir()
+        for path in leftovers:
+            path.write_text("half")
+
+    world.on_root(leave)
+    assert [p.name for p in Stage(stage.path).contents()] == ["chunk-000000.h5"]
+    world.barrier()
+    with open_run(folder, world) as run:
+        world.barrier()
+        assert not any(path.exists() for path in leftovers)
+        assert run.stage(0, "probe", lambda s: None, lambda s: s.finished_chunks()) == {0}

@@ -1,0 +1,78 @@
+"""Where a training round stands, on disk: weights, optimizer and step, so that a long round survives its job."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import numpy as np
+import torch
+from torch import nn
+
+from .parallel import World
+from .store import Stage
+
+NAME = "checkpoint"
+
+
+class Checkpoint:
+    """The checkpoint of one training round.
+
+    It is a cost, 12 bytes per parameter with AdamW in float32, so it is written by the clock and not by the step: a
+    round shorter than `minutes` writes none and would be restarted alone, a longer one loses at most `minutes`. Data
+    order and learning rates are functions of the step (`dpo.batches`, `dpo.rate`): there is nothing of them to keep.
+
+    Args:
+        stage: the folder that the round writes to.
+        minutes: time between two checkpoints; 0 for one after every step, None for none at all.
+        key: what the round is trained on; a checkpoint of anything else is not taken up.
+    """
+
+    def __init__(self, stage: Stage, minutes: float | None, key: str, world: World):
+        self.stage, self.minutes, self.key, self.world = stage, minutes, key, world
+        self._saved = time.monotonic()
+
+    def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[list[dict], np.ndarray] | None:
+        """Set model and optimizer to where the round stopped. Collective; any number of ranks may take up the work.
+
+        Returns:
+            (figures of the steps that are done, reference log-probabilities), or None when there is no checkpoint.
+
+        Raises:
+            Damaged: the checkpoint is not readable.
+        """
+        facts = self.world.on_root(self._facts)
+        if facts is None or facts["key"] != self.key:
+            return None
+        tensors, _ = self.stage.read_tensors(NAME)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.copy_(tensors[f"weights/{name}"])
+                prefix = f"optimizer/{name}/"
+                for key, value in tensors.items():
+                    if key.startswith(prefix):
+                        # AdamW keeps its step count on the CPU, its moments beside the parameter.
+                        device = parameter.device if value.dim() else value.device
+                        optimizer.state[parameter][key.removeprefix(prefix)] = value.to(device)
+        return json.loads(facts["steps"]), tensors["reference"].numpy()
+
+    def save_if_due(self, model, optimizer, steps: list[dict], reference_B2: np.ndarray) -> None:
+        """Write a checkpoint when it is time. Not collective: the replicas are equal, root writes."""
+        due = self.minutes is not None and time.monotonic() - self._saved >= 60 * self.minutes
+        if not (due and self.world.is_root):
+            return
+        tensors = {"reference": torch.as_tensor(reference_B2)}
+        for name, parameter in model.named_parameters():
+            tensors[f"weights/{name}"] = parameter
+            for key, value in optimizer.state[parameter].items():
+                tensors[f"optimizer/{name}/{key}"] = value
+        self.stage.write_tensors(NAME, tensors, {"key": self.key, "steps": json.dumps(steps)})
+        self._saved = time.monotonic()
+
+    def remove(self) -> None:
+        """Remove the checkpoint: the round is done. Not collective: root only."""
+        self.stage.remove(f"{NAME}.safetensors")
+
+    def _facts(self):
+        found = self.stage.read_tensors(NAME)
+        return None if found is None else found[1]

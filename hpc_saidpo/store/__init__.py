@@ -1,0 +1,7 @@
+"""The store: the only package that names a path in a run, or opens one for writing."""
+
+from .run import Config, RunDir
+from .stage import Stage
+from .tables import Damaged, StoredText
+
+__all__ = ["Config", "Damaged", "RunDir", "Stage", "StoredText"]

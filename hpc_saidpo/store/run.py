@@ -1,0 +1,293 @@
+"""The folder of one run: its configuration, its lock, its stages.
+
+    runs/<name>/
+      lock                 who writes the run now
+      config.yaml          the resolved configuration
+      env.json             versions, hosts, ranks: one entry per start
+      metrics.jsonl        one line per iteration
+      log/                 one file per rank and start
+      base/                the policy before training: its evaluation
+      iter-000/ probe/ draw/ explore/ pairs/ policy/ evaluate/
+      report.html
+    runs/.shared/          embeddings, clusters, converted policies: keyed by content, shared by runs
+
+Files are written under a temporary name, synced and renamed; a stage's DONE comes last, from root, after a barrier;
+readers trust nothing without it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import Field
+
+from ..parallel import World
+from ..records import RunError, settings
+from . import files
+from .lock import Lock
+from .stage import Stage
+
+# A change of these does not change what an iteration computes: a run may go on with other values.
+MAY_DIFFER = (
+    "run.root", "run.name", "run.threads", "run.accept_changes", "loop.iterations", "loop.stop_after",
+    "dpo.checkpoint_minutes",
+)  # fmt: skip
+# A change of these makes the stored question indices mean something else: a run can never go on with other values.
+MUST_AGREE = ("pool.",)
+STAGES = ("probe", "draw", "explore", "pairs", "policy")  # of an iteration, before its evaluations
+STALE_SCRATCH_S = 86_400
+
+
+@settings()
+class Config:
+    root: Annotated[str, Field(min_length=1)] = "runs"
+    name: Annotated[str, Field(min_length=1)] = "saidpo"
+    seed: Annotated[int, Field(ge=0)] = 0
+    deterministic: bool = False
+    threads: Annotated[int, Field(ge=0)] = 0
+    accept_changes: bool = False
+
+
+class RunDir:
+    """One run's folder. Methods are collective unless they say otherwise; only root touches shared files.
+
+    A context: it holds the run's lock until it is left.
+    """
+
+    def __init__(self, path: Path, world: World, facts: dict):
+        self.path, self.world, self._facts = Path(path), world, facts
+        self._lock = Lock(self.path / "lock")
+
+    @classmethod
+    def open(
+        cls, config: Config, resolved: dict, env: dict, world: World, tell: Callable[[str], None] = print
+    ) -> RunDir:
+        """Create the run's folder, or go on in it.
+
+        Args:
+            resolved: the whole configuration as plain values.
+            env: facts about this start, appended to env.json.
+            tell: told on root, in words, what opening has to wait for.
+
+        Raises:
+            RunError: another job has it open; it was made with another configuration; it cannot be written.
+        """
+        facts = {"run": config.name, "seed": config.seed, "config_hash": _hash(resolved)}
+        run = cls(Path(config.root) / config.name, world, facts)
+        world.on_root(lambda: run._open_on_root(config, resolved, env, tell))
+        return run
+
+    def __enter__(self) -> RunDir:
+        return self
+
+    def __exit__(self, *_):
+        if self.world.is_root:
+            self._lock.release()
+
+    def _open_on_root(self, config, resolved, env, tell):
+        files.make_folder(self.path)
+        self._lock.acquire(tell)
+        try:
+            files.remove_temporaries(self.path)  # nobody else writes here: a killed job left them
+            self._settle_configuration(config, resolved)
+            starts = self.path / "env.json"
+            entries = json.loads(starts.read_text()) if starts.exists() else []
+            files.write_text(starts, json.dumps([*entries, env], indent=1))
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _settle_configuration(self, config, resolved):
+        stored = self.path / "config.yaml"
+        if stored.exists():
+            changes = _differences(yaml.safe_load(stored.read_text()), resolved)
+            if changes and not any(self.path.rglob("*.h5")):  # nothing was made with it: no reason to hold to it
+                stored.unlink()
+            elif changes:
+                self._refuse(changes, config.accept_changes)
+                self._set_aside_unfinished()
+                os.replace(stored, files.old_name(stored))
+        if not stored.exists():
+            files.write_text(stored, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
+
+    def _refuse(self, changes: dict, accept: bool):
+        listed = "\n".join(f"  {key}: {old!r} in the run, {new!r} now" for key, (old, new) in changes.items())
+        fatal = [key for key in changes if key.startswith(MUST_AGREE)]
+        if fatal or not accept:
+            remedy = (
+                "start another one with run.name=...,"
+                if fatal
+                else (
+                    "start another one with run.name=..., go on with run.accept_changes=true (finished iterations "
+                    "stay, the unfinished one is set aside and redone with the new values),"
+                )
+            )
+            raise RunError(
+                f"run folder {self.path} was made with another configuration:\n{listed}\n{remedy} or change it back"
+            )
+
+    def _set_aside_unfinished(self):
+        """Keep, under another name, what belongs to the old configuration: iterations that did not finish, and the
+        evaluation before the first one unless an iteration has built on it."""
+        base = [] if self.finished_iterations() else [self.path / "base"]
+        for folder in [*base, *(folder for _, folder in iterations_of(self.path))]:
+            if folder.exists() and not (folder / "DONE").exists():
+                os.replace(folder, files.old_name(folder))
+
+    def log_path(self) -> Path:
+        """Where this rank logs. Not collective: a file of its own on every rank."""
+        folder = self.path / "log"
+        files.make_folder(folder)
+        return folder / f"rank-{self.world.rank:04d}.log"
+
+    def stage(
+        self,
+        iteration: int | str,
+        name: str,
+        compute: Callable[[Stage], None],
+        load: Callable[[Stage], object],
+        **facts: str,
+    ):
+        """The only resume idiom: if the stage is done, load it; otherwise compute it, mark it done, load it.
+
+        What is returned always comes from disk, so a resumed run sees exactly what an uninterrupted one sees.
+
+        Args:
+            iteration: its number, or "base" for what comes before the first.
+            compute: writes the stage's files; called on every rank.
+            load: called on root, its result given to every rank.
+            facts: what else the attributes of the stage's tables shall tell (policy_hash).
+        """
+        stage = self._stage(iteration, name, facts)
+        if not self.world.on_root(lambda: stage.done):
+            self.world.on_root(stage.prepare)
+            compute(stage)
+            self.world.barrier()
+            self.world.on_root(lambda: self._mark_done(stage))
+
+        def on_root():
+            stage.check_complete()
+            return load(stage)
+
+        return self.world.on_root(on_root)
+
+    def _mark_done(self, stage):
+        self._lock.check()
+        stage.mark_done()
+
+    def shared(self, name: str, key: str, compute: Callable[[Stage], None], load: Callable[[Stage], object]):
+        """Like `stage`, for an artefact of the pool or the model: beside the runs, keyed by content.
+
+        `compute` is called on root only, in a folder of its own that appears whole or not at all: several jobs that
+        make the same artefact at the same moment each make it, and the first one's is used.
+        """
+        folder = self.path.parent / ".shared"
+        final = Stage(folder / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}")
+
+        def on_root():
+            if not final.done:
+                _remove_stale_scratch(folder)
+                scratch = Stage(folder / f".{final.path.name}.{os.uname().nodename}.{os.getpid()}.tmp")
+                shutil.rmtree(scratch.path, ignore_errors=True)
+                scratch.prepare()
+                compute(scratch)
+                scratch.mark_done()
+                try:
+                    os.rename(scratch.path, final.path)
+                except OSError:
+                    if not final.done:
+                        raise
+                    shutil.rmtree(scratch.path)  # another job was first
+            final.check_complete()
+            return load(final)
+
+        return self.world.on_root(on_root)
+
+    def finish_iteration(self, iteration: int, metrics: dict) -> None:
+        """Record an iteration's metrics and mark it done: metrics.jsonl holds one line per finished iteration."""
+
+        def on_root():
+            stage = self._stage(iteration, "")
+            if not stage.done:
+                self._lock.check()
+                stage.prepare()
+                stage.write_json("metrics", metrics)
+                files.write_text(stage.path / "DONE", "")
+            records = [Stage(folder).read_json("metrics") for folder in self.finished_iterations()]
+            files.write_text(self.path / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in records))
+
+        self.world.on_root(on_root)
+
+    def has_finished(self, iteration: int | str) -> bool:
+        """Whether an iteration is done to its end."""
+        return self.world.on_root(lambda: self._stage(iteration, "").done)
+
+    def finished_iterations(self) -> list[Path]:
+        """Folders of the finished iterations, in order. Not collective."""
+        return [folder for _, folder in iterations_of(self.path) if (folder / "DONE").exists()]
+
+    def write_report(self, contents: dict[str, str | bytes]) -> None:
+        """Write the report's files into the run folder. Not collective: root only."""
+        for name, content in contents.items():
+            files.write_bytes(self.path / name, content.encode() if isinstance(content, str) else content)
+
+    def _stage(self, iteration, name, facts=None) -> Stage:
+        where = {"iteration": -1 if isinstance(iteration, str) else iteration, "stage": name}
+        return Stage(self.path / folder_of(iteration) / name, {**self._facts, **where, **(facts or {})})
+
+
+def folder_of(iteration: int | str) -> str:
+    """Name of an iteration's folder."""
+    return iteration if isinstance(iteration, str) else f"iter-{iteration:03d}"
+
+
+def iterations_of(run: Path) -> list[tuple[int, Path]]:
+    """The iterations of a run folder and their folders, in order."""
+    named = [(re.fullmatch(r"iter-(\d{3,})", path.name), path) for path in run.glob("iter-*")]
+    return sorted((int(match[1]), path) for match, path in named if match)
+
+
+def stages_of(run: Path) -> list[Stage]:
+    """The stages that a run folder holds, finished or not, in the order of their work; each knows its place."""
+    found = [("base", path) for path in sorted(run.glob("base/evaluate/*"))]
+    for t, folder in iterations_of(run):
+        found += [(t, path) for path in [*(folder / name for name in STAGES), *sorted(folder.glob("evaluate/*"))]]
+    return [
+        Stage(path, {"iteration": -1 if t == "base" else t, "stage": str(path.relative_to(run / folder_of(t)))})
+        for t, path in found
+        if path.is_dir() and not files.is_temporary(path)
+    ]
+
+
+def _flat(value, prefix="") -> dict:
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {k: v for key, item in value.items() for k, v in _flat(item, f"{prefix}.{key}" if prefix else key).items()}
+
+
+def _differences(stored: dict, now: dict) -> dict:
+    old, new = _flat(stored), _flat(now)
+    keys = [k for k in {**old, **new} if k not in MAY_DIFFER and old.get(k) != new.get(k)]
+    return {key: (old.get(key), new.get(key)) for key in keys}
+
+
+def _hash(resolved: dict) -> str:
+    """Of the configuration without what may differ: 16 hex digits."""
+    kept = {key: value for key, value in _flat(resolved).items() if key not in MAY_DIFFER}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _remove_stale_scratch(folder: Path) -> None:
+    """What killed jobs left of shared artefacts; a living job's is younger."""
+    for path in folder.glob(".*.tmp"):
+        if time.time() - path.stat().st_mtime > STALE_SCRATCH_S:
+            shutil.rmtree(path, ignore_errors=True)

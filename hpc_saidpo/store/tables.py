@@ -1,0 +1,312 @@
+"""Tables as HDF5 files: the only module that knows how a column lies on disk.
+
+One file is one table. Its attributes say what it is (format, schema_version, table, n_rows) and where it comes from
+(run, iteration, stage, policy_hash, config_hash, seed, and what else the stage knows). A numeric column is a dataset of
+n_rows; a text column is a group of `bytes`, all texts end to end in UTF-8, and `offsets` [n_rows + 1] into them. Every
+dataset has attributes `meaning` and `unit`, is compressed with Zstandard in blocks that can be read alone, and carries
+a Fletcher32 checksum of each block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+
+import h5py
+import hdf5plugin
+import numpy as np
+
+from ..records import Columns, RunError
+
+FORMAT = "hpc_saidpo table"
+SCHEMA_VERSION = 2
+BLOCK_BYTES = 32 * 1024  # of text: what a random read decompresses at least
+BLOCK_ROWS = 8192
+OPEN_FILES = 512  # a reader keeps this many open: half of what a process may open by default
+_LEVEL = 1  # of Zstandard
+_CHECKED_BYTES = 2**24  # read at once by `check`
+
+
+class Damaged(RunError):
+    """A file of a run that cannot be trusted.
+
+    Attributes:
+        path: the file.
+        what: what happened to it, in words.
+    """
+
+    def __init__(self, path: Path, what: str):
+        self.path, self.what = path, what
+        super().__init__(
+            f"{path}: {what}. Set it aside with tools/verify_run.py RUN --repair, and start the same command again: "
+            "what it held is made again, and nothing else"
+        )
+
+
+def image(table: Columns, attributes: Mapping) -> bytes:
+    """The bytes of a table's file. Built in memory: HDF5 never meets a disk that is full."""
+    with h5py.File("image", "w", driver="core", backing_store=False, libver="v110") as file:
+        file.attrs.update(
+            format=FORMAT, schema_version=SCHEMA_VERSION, table=type(table).__name__, n_rows=len(table), **attributes
+        )
+        for f in fields(table):
+            _put_column(file, f, getattr(table, f.name))
+        file.flush()
+        return file.id.get_file_image()
+
+
+def on_disk_name(field_name: str) -> str:
+    """A column's name in the file: the field's, without the shape letters."""
+    return field_name.rpartition("_")[0]
+
+
+def _put_column(file, field, column):
+    name = on_disk_name(field.name)
+    about = {"meaning": field.metadata["meaning"], "unit": field.metadata["unit"]}
+    if field.metadata["dtype"] is not str:
+        _put(file, name, np.asarray(column, dtype=field.metadata["dtype"]), BLOCK_ROWS).attrs.update(about)
+        return
+    encoded = [text.encode("utf-8", "surrogatepass") for text in column]
+    group = file.create_group(name)
+    group.attrs.update(about)
+    _put(group, "bytes", np.frombuffer(b"".join(encoded), dtype=np.uint8), BLOCK_BYTES)
+    _put(group, "offsets", np.cumsum([0, *map(len, encoded)], dtype=np.int64), BLOCK_ROWS)
+
+
+def _put(group, name, data, block):
+    if data.size == 0:
+        return group.create_dataset(name, data=data)
+    return group.create_dataset(
+        name,
+        data=data,
+        chunks=(min(block, len(data)), *data.shape[1:]),
+        shuffle=data.itemsize > 1,
+        fletcher32=True,
+        **hdf5plugin.Zstd(clevel=_LEVEL),
+    )
+
+
+@contextmanager
+def opened(path: Path, table: type[Columns] | None = None) -> Iterator[h5py.File]:
+    """A table's file, open for reading; whatever goes wrong while reading it is told as `Damaged`.
+
+    Args:
+        table: the class that the file must hold; None for any.
+
+    Raises:
+        Damaged: no such file, or truncated, empty, foreign, of another kind, or its checksums do not fit.
+        RunError: written by a version with another layout.
+    """
+    try:
+        # One writer per file, and files appear finished: no lock is needed, and Lustre or NFS may have none.
+        with h5py.File(path, "r", locking=False) as file:
+            if file.attrs.get("format") != FORMAT:
+                raise Damaged(path, "is an HDF5 file of another program")
+            if file.attrs["schema_version"] != SCHEMA_VERSION:
+                raise RunError(
+                    f"{path}: has layout {file.attrs['schema_version']}, this version reads {SCHEMA_VERSION}: go on "
+                    "with the version that made the run, or start a new one with run.name=..."
+                )
+            if table is not None and file.attrs["table"] != table.__name__:
+                raise Damaged(path, f"holds {file.attrs['table']}, not {table.__name__}")
+            yield file
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise Damaged(path, _what_happened(path, error)) from error
+
+
+def _what_happened(path: Path, error: Exception) -> str:
+    try:
+        with open(path, "rb") as file:
+            start = file.read(8)
+    except OSError as unreadable:
+        return "is missing" if isinstance(unreadable, FileNotFoundError) else f"cannot be read ({unreadable})"
+    if not start:
+        return "is empty (zero length)"
+    if start != b"\x89HDF\r\n\x1a\n":
+        return "is not an HDF5 file" if start.strip(b"\0") else "holds zeros where its content should be"
+    if "truncated" in str(error):
+        return "is truncated"
+    return f"is damaged: a checksum or its structure does not fit ({error})"
+
+
+def read(path: Path, table: type[Columns]) -> Columns:
+    """A whole table, texts included. Raises as `opened` does."""
+    with opened(path, table) as file:
+        columns = (
+            list(_Texts(file, on_disk_name(f.name))) if _is_text(f) else file[on_disk_name(f.name)][:]
+            for f in fields(table)
+        )
+        return _checked(table(*columns), file)
+
+
+def read_many(paths: Sequence[Path], table: type[Columns]) -> Columns:
+    """Tables in several files as one, in the order of the files: numbers in memory, texts left on disk.
+
+    Raises as `opened` does.
+    """
+    numbers: dict[str, list[np.ndarray]] = {f.name: [] for f in fields(table) if not _is_text(f)}
+    n_rows = []
+    for path in paths:
+        with opened(path, table) as file:
+            n_rows.append(int(file.attrs["n_rows"]))
+            for name, parts in numbers.items():
+                parts.append(file[on_disk_name(name)][:])
+                if len(parts[-1]) != n_rows[-1]:
+                    raise Damaged(path, f"has {len(parts[-1])} rows of {name} where there should be {n_rows[-1]}")
+    if not paths:
+        return table.concat([])
+    where = StoredText.locations(n_rows)
+    readers = _Readers()
+    return table(
+        *(
+            StoredText(paths, on_disk_name(f.name), *where, readers) if _is_text(f) else np.concatenate(numbers[f.name])
+            for f in fields(table)
+        )
+    )
+
+
+def check(path: Path) -> dict:
+    """Read a whole file, every checksum with it; its attributes.
+
+    Raises as `opened` does.
+    """
+    with opened(path) as file:
+        n_rows = file.attrs["n_rows"]
+        for name, item in file.items():
+            if isinstance(item, h5py.Group):
+                for start in range(0, item["bytes"].shape[0], _CHECKED_BYTES):
+                    item["bytes"][start : start + _CHECKED_BYTES]
+                _Texts(file, name)
+            elif len(item[:]) != n_rows:
+                raise ValueError(f"{len(item)} rows of {name} where there should be {n_rows}")
+        return dict(file.attrs)
+
+
+def _is_text(field) -> bool:
+    return field.metadata["dtype"] is str
+
+
+def _checked(table, file):
+    if len(table) != file.attrs["n_rows"]:
+        raise ValueError(f"{len(table)} rows where there should be {file.attrs['n_rows']}")
+    return table
+
+
+class _Texts:
+    """One text column of an open file."""
+
+    def __init__(self, file, name):
+        self.data, self.offset = file[f"{name}/bytes"], file[f"{name}/offsets"][:]
+        if len(self.offset) != file.attrs["n_rows"] + 1 or self.offset[-1] != len(self.data):
+            raise ValueError(f"the offsets of {name} do not fit")
+
+    def __iter__(self):
+        return iter(self.read(np.arange(len(self.offset) - 1)))
+
+    def read(self, row: np.ndarray) -> list[str]:
+        """Texts of ascending rows. Each block is read and decompressed once; adjacent ones together."""
+        if len(row) == 0:
+            return []
+        start, end = self.offset[row], self.offset[row + 1]
+        block = self.data.chunks[0] if self.data.chunks else 1
+        first, beyond = start // block, -(-end // block)
+        new_run = np.flatnonzero(np.r_[True, first[1:] > np.maximum.accumulate(beyond)[:-1]])
+        texts = []
+        for a, b in zip(new_run, np.r_[new_run[1:], len(row)], strict=True):
+            base = int(first[a]) * block
+            content = self.data[base : max(base, int(beyond[a:b].max()) * block)].tobytes()
+            texts += [
+                content[s:e].decode("utf-8", "surrogatepass")
+                for s, e in zip((start[a:b] - base).tolist(), (end[a:b] - base).tolist(), strict=True)
+            ]
+        return texts
+
+
+class _Readers:
+    """Open files, the last ones used; each process opens its own."""
+
+    def __init__(self):
+        self._open: dict[Path, tuple[h5py.File, dict[str, _Texts]]] = {}
+
+    def __reduce__(self):
+        return _Readers, ()
+
+    def texts(self, path: Path, column: str, row: np.ndarray) -> list[str]:
+        """Texts of ascending rows of one file. Raises as `opened` does."""
+        try:
+            file, columns = self._open.pop(path, (None, {}))
+            if file is None:
+                with opened(path):
+                    file = h5py.File(path, "r", locking=False)
+                while len(self._open) >= OPEN_FILES:
+                    self._open.pop(next(iter(self._open)))[0].close()
+            self._open[path] = file, columns
+            if column not in columns:
+                columns[column] = _Texts(file, column)
+            return columns[column].read(row)
+        except (OSError, KeyError, RuntimeError, ValueError, TypeError, IndexError) as error:
+            raise Damaged(path, _what_happened(path, error)) from error
+
+
+class StoredText(Sequence):
+    """A text column of any number of files that stays on disk: rows are read when they are asked for.
+
+    Travels between processes as file names and row numbers; each process opens the files itself.
+    """
+
+    BATCH = 4096
+
+    def __init__(self, files: Sequence[Path], column: str, file_R: np.ndarray, row_R: np.ndarray, readers=None):
+        self.files, self.column, self.file_R, self.row_R = list(files), column, file_R, row_R
+        self._readers = readers or _Readers()
+
+    @staticmethod
+    def locations(n_rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """(file, row in the file) of every row of files with so many rows."""
+        file_R = np.repeat(np.arange(len(n_rows), dtype=np.int32), n_rows)
+        return file_R, np.concatenate([np.arange(n, dtype=np.int32) for n in n_rows])
+
+    def __len__(self) -> int:
+        return len(self.row_R)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return self.take(np.arange(*index.indices(len(self))))
+        return self.read([range(len(self))[index]])[0]
+
+    def __iter__(self):
+        for start in range(0, len(self), self.BATCH):
+            yield from self.read(np.arange(start, min(start + self.BATCH, len(self))))
+
+    def __eq__(self, other):
+        return list(self) == list(other) if isinstance(other, Sequence) else NotImplemented
+
+    def take(self, rows) -> StoredText:
+        """The column of these rows; nothing is read."""
+        return StoredText(self.files, self.column, self.file_R[rows], self.row_R[rows], self._readers)
+
+    @classmethod
+    def concat(cls, parts: Sequence[StoredText]) -> StoredText:
+        """One column from several of the same name; nothing is read."""
+        files = list(dict.fromkeys(path for part in parts for path in part.files))
+        position = {path: i for i, path in enumerate(files)}
+        renumbered = [np.array([position[p] for p in part.files], dtype=np.int32)[part.file_R] for part in parts]
+        return cls(files, parts[0].column, np.concatenate(renumbered), np.concatenate([p.row_R for p in parts]))
+
+    def read(self, rows) -> list[str]:
+        """The texts of these rows, in their order.
+
+        Raises:
+            Damaged: a file is gone, or its checksums do not fit.
+        """
+        rows = np.asarray(rows, dtype=np.int64)
+        file, row = self.file_R[rows], self.row_R[rows]
+        order = np.lexsort((row, file))
+        texts: list[str] = [""] * len(order)
+        for own in np.split(order, np.flatnonzero(np.diff(file[order])) + 1) if len(order) else []:
+            found = self._readers.texts(self.files[file[own[0]]], self.column, row[own])
+            for position, text in zip(own.tolist(), found, strict=True):
+                texts[position] = text
+        return texts
