@@ -161,10 +161,9 @@ def test_only_finished_stages_are_exported(tmp_path):
     path = make_run(tmp_path / "run", sealed=False)
     (path / "iter-001" / "explore" / "DONE").unlink()
     (path / "iter-001" / "pairs" / "DONE").unlink()
-    (path / "iter-001").rename(path / "iter-002")
     (path / "iter-000").rename(path / "iter-000.old-1")  # set aside by the program
     rows = exported(path, tmp_path, "rollouts", "jsonl")
-    assert {(row["iteration"], row["stage"]) for row in rows} == {(2, "probe")} and len(rows) == 3 * len(PROBED)
+    assert {(row["iteration"], row["stage"]) for row in rows} == {(1, "probe")} and len(rows) == 3 * len(PROBED)
     with pytest.raises(RunError, match="no finished pairs stage"):
         export(path, "pairs", "jsonl", tmp_path / "pairs.jsonl")
     assert not (tmp_path / "pairs.jsonl").exists()
