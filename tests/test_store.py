@@ -22,8 +22,8 @@ def write_one(stage, world):
 
 
 @contextmanager
-def open_run(folder, world, resolved=RESOLVED, name="run", **config):
-    with RunDir.open(Config(root=str(folder), name=name, **config), resolved, {"started": "now"}, world) as run:
+def open_run(folder, world, resolved=RESOLVED, name="run", tell=print, **config):
+    with RunDir.open(Config(root=str(folder), name=name, **config), resolved, {"started": "now"}, world, tell) as run:
         yield run
     world.barrier()  # the lock is free again for every rank
 
@@ -219,6 +219,31 @@ def test_shared_artefacts_are_made_once_for_all_runs(folder, world):
     with open_run(folder, world, name="two") as run:
         assert run.shared("embedding", "other key", compute, lambda s: s.read_json("x"))
     assert len(calls) == (2 if world.is_root else 0)
+
+
+def test_a_damaged_shared_artefact_is_set_aside_and_made_again(folder, world):
+    made = []
+
+    def shared():
+        with open_run(folder, world, tell=lambda message: made.append(message)) as run:
+            return run.shared("embedding", "key", lambda s: s.write("x", ROLLOUTS), lambda s: s.read("x", Rollouts))
+
+    shared()
+    (artefact,) = (folder / ".shared").glob("embedding-*")
+    world.barrier()
+    for spoil in (lambda: (artefact / "x.h5").write_bytes(b""), (artefact / "DONE").unlink):
+        world.on_root(spoil)
+        assert same(shared(), ROLLOUTS)
+    assert world.bcast(made) == [
+        f"{artefact}/x.h5: has 0 bytes where it was finished with {size(artefact)}: made again"
+    ]
+    assert sorted(p.name for p in (folder / ".shared").iterdir()) == [
+        artefact.name, f"{artefact.name}.damaged-1", f"{artefact.name}.damaged-2",
+    ]  # fmt: skip
+
+
+def size(artefact):
+    return (artefact / "x.h5").stat().st_size
 
 
 def test_what_a_killed_job_left_half_written_is_removed_and_never_counted(folder, world):

@@ -16,7 +16,7 @@ from ..records import Rollouts, RunError
 from . import files, tables
 from .lock import Lock
 from .run import iterations_of, stages_of
-from .stage import Stage, check_name
+from .stage import Stage
 from .tables import Damaged
 
 REDONE = "set it aside (--repair) and start the run again: {} made again, and nothing else"
@@ -119,9 +119,7 @@ def _unreadable(run: Path) -> Iterator[Finding]:
 def _check_file(stage: Stage, path: Path) -> Iterator[Finding]:
     try:
         if path.suffix == ".h5":
-            attributes = tables.check(path)
-            stage.check_origin(path, attributes)
-            check_name(path, attributes)
+            stage.check_attributes(path, tables.check(path))
         elif path.suffix == ".json":
             json.loads(path.read_text())
         elif path.suffix == ".safetensors":

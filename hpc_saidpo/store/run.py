@@ -35,6 +35,7 @@ from ..records import RunError, settings
 from . import files
 from .lock import Lock
 from .stage import Stage
+from .tables import Damaged
 
 # A change of these does not change what an iteration computes: a run may go on with other values.
 MAY_DIFFER = (
@@ -63,8 +64,8 @@ class RunDir:
     A context: it holds the run's lock until it is left.
     """
 
-    def __init__(self, path: Path, world: World, facts: dict):
-        self.path, self.world, self._facts = Path(path), world, facts
+    def __init__(self, path: Path, world: World, facts: dict, tell: Callable[[str], None]):
+        self.path, self.world, self._facts, self._tell = Path(path), world, facts, tell
         self._lock = Lock(self.path / "lock")
 
     @classmethod
@@ -76,14 +77,14 @@ class RunDir:
         Args:
             resolved: the whole configuration as plain values.
             env: facts about this start, appended to env.json.
-            tell: told on root, in words, what opening has to wait for.
+            tell: told on root, in words, what has to be waited for or made again.
 
         Raises:
             RunError: another job has it open; it was made with another configuration; it cannot be written.
         """
         facts = {"run": config.name, "seed": config.seed, "config_hash": _hash(resolved)}
-        run = cls(Path(config.root) / config.name, world, facts)
-        world.on_root(lambda: run._open_on_root(config, resolved, env, tell))
+        run = cls(Path(config.root) / config.name, world, facts, tell)
+        world.on_root(lambda: run._open_on_root(config, resolved, env))
         return run
 
     def __enter__(self) -> RunDir:
@@ -93,9 +94,9 @@ class RunDir:
         if self.world.is_root:
             self._lock.release()
 
-    def _open_on_root(self, config, resolved, env, tell):
+    def _open_on_root(self, config, resolved, env):
         files.make_folder(self.path)
-        self._lock.acquire(tell)
+        self._lock.acquire(self._tell)
         try:
             files.remove_temporaries(self.path)  # nobody else writes here: a killed job left them
             self._settle_configuration(config, resolved)
@@ -188,26 +189,36 @@ class RunDir:
         """Like `stage`, for an artefact of the pool or the model: beside the runs, keyed by content.
 
         `compute` is called on root only, in a folder of its own that appears whole or not at all: several jobs that
-        make the same artefact at the same moment each make it, and the first one's is used.
+        make the same artefact at the same moment each make it, and the first one's is used. One that is damaged is set
+        aside and made again.
         """
         folder = self.path.parent / ".shared"
         final = Stage(folder / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}")
 
+        def make():
+            _remove_stale_scratch(folder)
+            scratch = Stage(folder / f".{final.path.name}.{os.uname().nodename}.{os.getpid()}.tmp")
+            shutil.rmtree(scratch.path, ignore_errors=True)
+            scratch.prepare()
+            compute(scratch)
+            scratch.mark_done()
+            try:
+                os.rename(scratch.path, final.path)
+            except OSError:
+                if not final.done:
+                    raise
+                shutil.rmtree(scratch.path)  # another job was first
+
         def on_root():
-            if not final.done:
-                _remove_stale_scratch(folder)
-                scratch = Stage(folder / f".{final.path.name}.{os.uname().nodename}.{os.getpid()}.tmp")
-                shutil.rmtree(scratch.path, ignore_errors=True)
-                scratch.prepare()
-                compute(scratch)
-                scratch.mark_done()
-                try:
-                    os.rename(scratch.path, final.path)
-                except OSError:
-                    if not final.done:
-                        raise
-                    shutil.rmtree(scratch.path)  # another job was first
-            final.check_complete()
+            try:
+                if final.done:
+                    final.check_complete()
+                    return load(final)
+            except Damaged as damage:
+                self._tell(f"{damage.path}: {damage.what}: made again")
+            if final.path.exists():
+                os.replace(final.path, files.old_name(final.path, "damaged"))
+            make()
             return load(final)
 
         return self.world.on_root(on_root)

@@ -105,22 +105,21 @@ class Stage:
         Raises:
             Damaged: the file is missing, damaged, or not such a table.
         """
-        return self._read(self.path / f"{name}.h5", table)
+        return tables.read(self.path / f"{name}.h5", table, self.check_attributes)
 
-    def _read(self, path, table):
-        with tables.opened(path, table) as file:
-            self.check_origin(path, file.attrs)
-        return tables.read(path, table)
-
-    def check_origin(self, path: Path, attributes: Mapping) -> None:
-        """Make sure that a table is of this stage, and of no other.
+    def check_attributes(self, path: Path, attributes: Mapping) -> None:
+        """Make sure that a table is of this stage, and holds the chunks of its name.
 
         Raises:
-            Damaged: it is not.
+            Damaged: it does not.
         """
         for key in ("stage", "iteration"):
             if key in self.facts and attributes.get(key) != self.facts[key]:
                 raise Damaged(path, f"belongs to {key} {attributes.get(key)}, not {self.facts[key]}")
+        named = _PIECE.fullmatch(path.stem)
+        held = (attributes.get("first_chunk"), attributes.get("last_chunk"))
+        if named and held != (int(named[1]), int(named[2] or named[1])):
+            raise Damaged(path, f"holds the chunks {held[0]} to {held[1]}, not those of its name")
 
     def write_chunk(self, index: int, table: Columns) -> None:
         """Write chunk `index` of a stage whose work is spread over ranks."""
@@ -163,12 +162,7 @@ class Stage:
         Raises:
             Damaged: a file is missing, damaged, or holds other chunks than its name says.
         """
-        pieces = self._pieces()
-        for *_, path in pieces:
-            with tables.opened(path, table) as file:
-                self.check_origin(path, file.attrs)
-                check_name(path, file.attrs)
-        return tables.read_many([path for *_, path in pieces], table)
+        return tables.read_many([path for *_, path in self._pieces()], table, self.check_attributes)
 
     def _pieces(self) -> list[tuple[int, int, Path]]:
         """(first chunk, last chunk, file) of every shard, and of every chunk that is in none."""
@@ -223,20 +217,6 @@ class Stage:
 
 def _hash(listed: dict) -> str:
     return hashlib.sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest()
-
-
-def check_name(path: Path, attributes: Mapping) -> None:
-    """Make sure that a file of chunks holds those of its name.
-
-    Raises:
-        Damaged: it does not.
-    """
-    named = _PIECE.fullmatch(path.stem)
-    if named:
-        wanted = (int(named[1]), int(named[2] or named[1]))
-        held = (attributes.get("first_chunk"), attributes.get("last_chunk"))
-        if held != wanted:
-            raise Damaged(path, f"holds the chunks {held[0]} to {held[1]}, not those of its name")
 
 
 def _wait_for(path: Path):

@@ -9,7 +9,7 @@ a Fletcher32 checksum of each block.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -25,6 +25,7 @@ SCHEMA_VERSION = 2
 BLOCK_BYTES = 32 * 1024  # of text: what a random read decompresses at least
 BLOCK_ROWS = 8192
 OPEN_FILES = 512  # a reader keeps this many open: half of what a process may open by default
+Inspect = Callable[[Path, Mapping], None]
 _LEVEL = 1  # of Zstandard
 _CHECKED_BYTES = 2**24  # read at once by `check`
 
@@ -68,11 +69,20 @@ def _put_column(file, field, column):
     if field.metadata["dtype"] is not str:
         _put(file, name, np.asarray(column, dtype=field.metadata["dtype"]), BLOCK_ROWS).attrs.update(about)
         return
-    encoded = [text.encode("utf-8", "surrogatepass") for text in column]
     group = file.create_group(name)
     group.attrs.update(about)
-    _put(group, "bytes", np.frombuffer(b"".join(encoded), dtype=np.uint8), BLOCK_BYTES)
-    _put(group, "offsets", np.cumsum([0, *map(len, encoded)], dtype=np.int64), BLOCK_ROWS)
+    data, offsets = _encode(list(column))
+    _put(group, "bytes", np.frombuffer(data, dtype=np.uint8), BLOCK_BYTES)
+    _put(group, "offsets", offsets, BLOCK_ROWS)
+
+
+def _encode(texts: list[str]) -> tuple[bytes, np.ndarray]:
+    """All texts end to end, and where each begins and the last one ends."""
+    data: bytes = "".join(texts).encode("utf-8", "surrogatepass")
+    lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+    if lengths.sum() != len(data):  # characters of several bytes
+        lengths = np.array([len(text.encode("utf-8", "surrogatepass")) for text in texts])
+    return data, np.concatenate([[0], np.cumsum(lengths)])
 
 
 def _put(group, name, data, block):
@@ -131,9 +141,10 @@ def _what_happened(path: Path, error: Exception) -> str:
     return f"is damaged: a checksum or its structure does not fit ({error})"
 
 
-def read(path: Path, table: type[Columns]) -> Columns:
-    """A whole table, texts included. Raises as `opened` does."""
+def read(path: Path, table: type[Columns], inspect: Inspect) -> Columns:
+    """A whole table, texts included. Raises as `opened` does, and as `inspect`, which is shown the attributes, does."""
     with opened(path, table) as file:
+        inspect(path, file.attrs)
         columns = (
             list(_Texts(file, on_disk_name(f.name))) if _is_text(f) else file[on_disk_name(f.name)][:]
             for f in fields(table)
@@ -141,15 +152,16 @@ def read(path: Path, table: type[Columns]) -> Columns:
         return _checked(table(*columns), file)
 
 
-def read_many(paths: Sequence[Path], table: type[Columns]) -> Columns:
+def read_many(paths: Sequence[Path], table: type[Columns], inspect: Inspect) -> Columns:
     """Tables in several files as one, in the order of the files: numbers in memory, texts left on disk.
 
-    Raises as `opened` does.
+    Raises as `read` does.
     """
     numbers: dict[str, list[np.ndarray]] = {f.name: [] for f in fields(table) if not _is_text(f)}
     n_rows = []
     for path in paths:
         with opened(path, table) as file:
+            inspect(path, file.attrs)
             n_rows.append(int(file.attrs["n_rows"]))
             for name, parts in numbers.items():
                 parts.append(file[on_disk_name(name)][:])
