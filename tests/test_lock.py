@@ -191,6 +191,15 @@ def test_of_many_that_find_a_dead_owner_exactly_one_takes_over(path, holder):
     assert sorted(said) == ["refused"] * 3 + ["taken"]
 
 
+def test_a_lock_whose_writer_died_before_it_could_write_is_taken_over(path):
+    path.touch()
+    told = []
+    lock = patient(path)
+    lock.acquire(told.append)
+    assert len(told) == 1 and json.loads(path.read_text())["pid"] == os.getpid()
+    lock.release()
+
+
 def test_something_else_under_that_name_is_not_removed(path):
     path.write_text("my notes")
     with pytest.raises(RunError, match="is no lock of this program"):

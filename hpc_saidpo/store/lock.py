@@ -1,7 +1,7 @@
 """One job at a time in a run folder: a lock file that names its owner, and outlives no dead one.
 
-The lock works on any shared file system: it is created by a hard link, which exactly one process can make, and its
-owner touches it every few seconds. On the owner's own machine death is seen at once (the process is gone); a requeued
+The lock works on any shared file system: exactly one process can create the file, and its owner touches it every few
+seconds. On the owner's own machine death is seen at once (the process is gone); a requeued
 Slurm job knows that its former self is; from elsewhere a lock that is no longer touched counts as a dead owner's.
 """
 
@@ -19,6 +19,8 @@ from .files import disk_errors
 
 BEAT_S = 10.0
 DEAD_AFTER_S = 120.0  # NFS may show another node's touch up to a minute late
+# Who holds a lock that has no content yet: it is being written, or its writer died before it could.
+_NAMELESS = {"token": "", "host": "unknown", "pid": 0, "slurm_job": "", "since": "this moment", "machine": ""}
 
 
 class Lock:
@@ -81,20 +83,20 @@ class Lock:
             self.path.unlink(missing_ok=True)
 
     def _create(self) -> bool:
-        """Create the lock with its content in one step; False when there is one."""
-        mine = self.path.with_name(f".{self.path.name}.{self.owner['token']}.tmp")
+        """Create the lock; False when there is one."""
         with disk_errors(self.path):
             try:
-                mine.write_text(json.dumps(self.owner, indent=1))
-                os.link(mine, self.path)
+                handle = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
             except FileExistsError:
                 return False
-            except FileNotFoundError:  # the owner tidied up `mine` as somebody's left-over
-                if not self.path.parent.is_dir():
-                    raise
-                return False
+            try:
+                os.write(handle, json.dumps(self.owner, indent=1).encode())
+                os.fsync(handle)
+            except OSError:
+                self.path.unlink()
+                raise
             finally:
-                mine.unlink(missing_ok=True)
+                os.close(handle)
         return True
 
     def _owner_lives(self, owner: dict) -> bool:
@@ -120,9 +122,10 @@ class Lock:
             os.rename(self.path, grabbed)
         except FileNotFoundError:
             return
-        if _read(grabbed) != dead:
-            os.link(grabbed, self.path)
-        grabbed.unlink(missing_ok=True)
+        if _read(grabbed) == dead:
+            grabbed.unlink()
+        else:
+            os.rename(grabbed, self.path)
 
     def _beat(self):
         while not self._ended.wait(self.beat_s):
@@ -189,7 +192,7 @@ def _process_start(pid: int) -> int | None:
 def _read(path: Path) -> dict | None:
     """The lock's content; None when there is no lock."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text() or json.dumps(_NAMELESS))
     except FileNotFoundError:
         return None
     except ValueError:
