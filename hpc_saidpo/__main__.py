@@ -12,6 +12,7 @@ import sys
 # Compute nodes have no internet: what is not on disk must be an error, not a hang. Before transformers is imported.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")  # the store needs no locks; Lustre or NFS may have none
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what torch wants for deterministic CUDA
 # A rank that waits in MPI yields its core to one that computes (MPICH; others ignore it).
 os.environ.setdefault("MPIR_CVAR_ENABLE_HEAVY_YIELD", "1")

@@ -1,11 +1,13 @@
 """The layout on disk: round trips, sealing, reading without loading, damage of every kind."""
 
 import copy
+import subprocess
+import sys
 
 import h5py
 import numpy as np
 import pytest
-from conftest import make_rollouts, same
+from conftest import make_rollouts, same, user_environment
 
 from hpc_saidpo.records import CORRECT, WRONG, Draw, Pairs, Rollouts, RunError
 from hpc_saidpo.store import Damaged, Stage, StoredText
@@ -193,6 +195,22 @@ def test_a_file_system_without_locks_is_read_all_the_same(folder):
         with pytest.raises(OSError, match="lock"):  # what a plain reader meets
             h5py.File(folder / "d.h5", "r", locking=True)
         assert len(stage.read("d", Draw)) == 0
+
+
+def test_locks_that_a_site_insists_on_and_cannot_give_are_told(folder):
+    """They are no damage: nothing must be set aside for them."""
+    program = (
+        "import fcntl, sys; from pathlib import Path; from hpc_saidpo.records import Draw, RunError; from "
+        "hpc_saidpo.store import Damaged, Stage\nfile = open(Path(sys.argv[1]) / 'd.h5', 'rb+'); "
+        "fcntl.flock(file, fcntl.LOCK_EX)\n"
+        "try: Stage(Path(sys.argv[1])).read('d', Draw)\nexcept RunError as error: print(type(error).__name__, error)"
+    )
+    Stage(folder).write("d", Draw.concat([]))
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(folder)], capture_output=True, text=True,
+        env=user_environment(HDF5_USE_FILE_LOCKING="TRUE"),
+    )  # fmt: skip
+    assert done.stdout.startswith("RunError ") and "set it to FALSE" in done.stdout, done.stderr
 
 
 def test_names_on_disk_carry_no_shape_letters():

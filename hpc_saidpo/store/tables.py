@@ -9,6 +9,7 @@ a Fletcher32 checksum of each block.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
@@ -123,22 +124,30 @@ def opened(path: Path, table: type[Columns] | None = None) -> Iterator[h5py.File
                 raise Damaged(path, f"holds {file.attrs['table']}, not {table.__name__}")
             yield file
     except (OSError, KeyError, RuntimeError, ValueError, TypeError, IndexError) as error:
-        raise Damaged(path, _what_happened(path, error)) from error
+        raise _told(path, error) from error
 
 
-def _what_happened(path: Path, error: Exception) -> str:
+def _told(path: Path, error: Exception) -> RunError:
+    """What happened to a file that could not be read."""
     try:
         with open(path, "rb") as file:
             start = file.read(8)
+    except FileNotFoundError:
+        return Damaged(path, "is missing")
     except OSError as unreadable:
-        return "is missing" if isinstance(unreadable, FileNotFoundError) else f"cannot be read ({unreadable})"
+        return RunError(f"{path}: cannot be read: {unreadable.strerror}. Make it readable, and start again")
+    if "unable to lock" in str(error):
+        return RunError(
+            f"{path}: HDF5_USE_FILE_LOCKING={os.environ.get('HDF5_USE_FILE_LOCKING')} asks for a lock that the file "
+            "system does not give. No lock is needed: unset it, or set it to FALSE"
+        )
     if not start:
-        return "is empty (zero length)"
+        return Damaged(path, "is empty (zero length)")
     if start != b"\x89HDF\r\n\x1a\n":
-        return "is not an HDF5 file" if start.strip(b"\0") else "holds zeros where its content should be"
+        return Damaged(path, "is not an HDF5 file" if start.strip(b"\0") else "holds zeros where its content should be")
     if "truncated" in str(error):
-        return "is truncated"
-    return f"is damaged: a checksum or its structure does not fit ({error})"
+        return Damaged(path, "is truncated")
+    return Damaged(path, f"is damaged: a checksum or its structure does not fit ({error})")
 
 
 def read(path: Path, table: type[Columns], inspect: Inspect) -> Columns:
@@ -259,7 +268,7 @@ class _Readers:
                 columns[column] = _Texts(file, column)
             return columns[column].read(row)
         except (OSError, KeyError, RuntimeError, ValueError, TypeError, IndexError) as error:
-            raise Damaged(path, _what_happened(path, error)) from error
+            raise _told(path, error) from error
 
 
 class StoredText(Sequence):
