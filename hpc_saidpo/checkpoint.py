@@ -41,10 +41,10 @@ class Checkpoint:
         Raises:
             Damaged: the checkpoint is not readable.
         """
-        facts = self.world.on_root(self._facts)
+        facts = self.world.on_root(lambda: self.stage.read_tensor_facts(NAME))
         if facts is None or facts["key"] != self.key:
             return None
-        tensors, _ = self.stage.read_tensors(NAME)
+        tensors = self.stage.read_tensors(NAME)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 parameter.copy_(tensors[f"weights/{name}"])
@@ -72,7 +72,3 @@ class Checkpoint:
     def remove(self) -> None:
         """Remove the checkpoint: the round is done. Not collective: root only."""
         self.stage.remove(f"{NAME}.safetensors")
-
-    def _facts(self):
-        found = self.stage.read_tensors(NAME)
-        return None if found is None else found[1]

@@ -197,6 +197,16 @@ def relabel(path):
     path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": 1}))
 
 
+@pytest.mark.parametrize("name", ["config.yaml", "env.json"])
+@pytest.mark.parametrize("content", ["", "{["])
+def test_unreadable_files_of_the_run_are_named(folder, world, name, content):
+    with open_run(folder, world) as run:
+        run.stage(0, "probe", lambda s: write_one(s, world), lambda s: None)
+    world.on_root(lambda: (run.path / name).write_text(content))
+    world.barrier()
+    assert "put back a copy" in refused(folder, world, RESOLVED, rf"{name} is (empty|not readable)")
+
+
 def test_a_run_of_the_layout_before_is_refused_by_name(folder, world):
     with open_run(folder, world) as run:
         stage = run.stage(0, "probe", lambda s: write_one(s, world), lambda s: s)

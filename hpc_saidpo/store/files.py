@@ -85,7 +85,10 @@ def make_folder(path: Path) -> None:
         RunError: the disk refuses.
     """
     with disk_errors(path):
+        new = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
+        for folder in reversed(new):
+            sync(folder.parent)
 
 
 def sync(path: Path) -> None:

@@ -101,23 +101,20 @@ class RunDir:
             files.remove_temporaries(self.path)  # nobody else writes here: a killed job left them
             self._settle_configuration(config, resolved)
             starts = self.path / "env.json"
-            entries = json.loads(starts.read_text()) if starts.exists() else []
-            files.write_text(starts, json.dumps([*entries, env], indent=1))
+            files.write_text(starts, json.dumps([*(_parsed(starts, json.loads) or []), env], indent=1))
         except BaseException:
             self._lock.release()
             raise
 
     def _settle_configuration(self, config, resolved):
         stored = self.path / "config.yaml"
-        if stored.exists():
-            changes = _differences(yaml.safe_load(stored.read_text()), resolved)
-            if changes and not any(self.path.rglob("*.h5")):  # nothing was made with it: no reason to hold to it
-                stored.unlink()
-            elif changes:
-                self._refuse(changes, config.accept_changes)
-                self._set_aside_unfinished()
-                os.replace(stored, files.old_name(stored))
-        if not stored.exists():
+        known = _parsed(stored, yaml.safe_load)
+        changes = {} if known is None else _differences(known, resolved)
+        if changes and any(self.path.rglob("*.h5")):  # else nothing was made with it: no reason to hold to it
+            self._refuse(changes, config.accept_changes)
+            self._set_aside_unfinished()
+            files.write_bytes(files.old_name(stored), stored.read_bytes())
+        if changes or known is None:
             files.write_text(stored, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
 
     def _refuse(self, changes: dict, accept: bool):
@@ -277,6 +274,21 @@ def stages_of(run: Path) -> list[Stage]:
         for t, path in found
         if path.is_dir() and not files.is_temporary(path)
     ]
+
+
+def _parsed(path: Path, parse: Callable[[str], object]):
+    """The content of a run's own JSON or YAML file; None when there is no such file."""
+    if not path.exists():
+        return None
+    try:
+        value = parse(path.read_text())
+    except (ValueError, yaml.YAMLError) as error:
+        raise RunError(
+            f"{path} is not readable ({error}): put back a copy, or move it away, and start again"
+        ) from error
+    if not value:
+        raise RunError(f"{path} is empty: put back a copy, or move it away, and start again")
+    return value
 
 
 def _flat(value, prefix="") -> dict:

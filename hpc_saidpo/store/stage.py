@@ -7,6 +7,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 
@@ -195,18 +196,32 @@ class Stage:
         with files.replacing(self.path / f"{name}.safetensors") as temporary:
             save_file({key: t.detach().contiguous() for key, t in tensors.items()}, temporary, metadata=dict(facts))
 
-    def read_tensors(self, name: str) -> tuple[dict, dict[str, str]] | None:
-        """What `write_tensors` wrote, on the CPU; None when there is no such file.
+    def read_tensors(self, name: str) -> dict:
+        """The tensors that `write_tensors` wrote, on the CPU.
+
+        Raises:
+            Damaged: the file is missing or not readable.
+        """
+        with self._tensors(name) as file:
+            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+
+    def read_tensor_facts(self, name: str) -> dict[str, str] | None:
+        """The facts that `write_tensors` wrote; None when there is no such file.
 
         Raises:
             Damaged: the file is not readable.
         """
-        path = self.path / f"{name}.safetensors"
-        if not path.exists():
+        if not (self.path / f"{name}.safetensors").exists():
             return None
+        with self._tensors(name) as file:
+            return file.metadata()
+
+    @contextmanager
+    def _tensors(self, name):
+        path = self.path / f"{name}.safetensors"
         try:
             with safe_open(path, "pt") as file:
-                return {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
+                yield file
         except (SafetensorError, OSError) as error:
             raise Damaged(path, f"is not readable ({error})") from error
 
