@@ -45,16 +45,18 @@ class Checkpoint:
         if facts is None or facts["key"] != self.key:
             return None
         tensors = self.stage.read_tensors(NAME)
+        reference_B2 = tensors.pop("reference").numpy()
+        parameters = dict(model.named_parameters())
         with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                parameter.copy_(tensors[f"weights/{name}"])
-                prefix = f"optimizer/{name}/"
-                for key, value in tensors.items():
-                    if key.startswith(prefix):
-                        # AdamW keeps its step count on the CPU, its moments beside the parameter.
-                        device = parameter.device if value.dim() else value.device
-                        optimizer.state[parameter][key.removeprefix(prefix)] = value.to(device)
-        return json.loads(facts["steps"]), tensors["reference"].numpy()
+            for key, value in tensors.items():
+                kind, name, *slot = key.split("/")
+                parameter = parameters[name]
+                if kind == "weights":
+                    parameter.copy_(value)
+                else:  # AdamW keeps its step count on the CPU, its moments beside the parameter.
+                    device = parameter.device if value.dim() else value.device
+                    optimizer.state[parameter][slot[0]] = value.to(device)
+        return json.loads(facts["steps"]), reference_B2
 
     def save_if_due(self, model, optimizer, steps: list[dict], reference_B2: np.ndarray) -> None:
         """Write a checkpoint when it is time. Not collective: the replicas are equal, root writes."""

@@ -209,7 +209,11 @@ class Job:
         return self._stage(t, stage_name, compute, rollouts.load, policy_path)
 
     def _stage(self, t, name, compute, load, policy_path=None):
-        """A stage of the store, its tables marked with the policy at work; the last one that this start is to run?"""
+        """A stage of the store; its tables tell the hash of the policy at work.
+
+        Raises:
+            StageReached: it is done, and is the one that loop.stop_after names.
+        """
         facts = {}
         if policy_path:
             facts["policy_hash"] = self.world.on_root(lambda: policy.fingerprint(policy_path))
