@@ -116,7 +116,7 @@ def test_numbers_are_listed_though_the_texts_are_rotten(folder):
 
 
 def test_more_files_than_are_kept_open(folder, monkeypatch):
-    monkeypatch.setattr("hpc_saidpo.store.tables.OPEN_FILES", 3)
+    monkeypatch.setattr("hpc_saidpo.store.texts.OPEN_FILES", 3)
     stage, whole = chunked(folder, n_chunks=9)
     listed = stage.read_chunks(Rollouts).sorted()
     for row in np.random.default_rng(0).permutation(len(whole)):

@@ -2,6 +2,7 @@
 
 from .run import Config, RunDir
 from .stage import Stage
-from .tables import Damaged, StoredText
+from .tables import Damaged
+from .texts import StoredText
 
 __all__ = ["Config", "Damaged", "RunDir", "Stage", "StoredText"]

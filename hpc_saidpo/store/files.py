@@ -8,9 +8,11 @@ import itertools
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from yaml import YAMLError
 
 from ..records import RunError
 
@@ -147,3 +149,18 @@ def remove_temporaries(folder: Path) -> list[Path]:
     for path in found:
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
     return found
+
+
+def parsed(path: Path, parse: Callable[[str], object]):
+    """The content of a run's own JSON or YAML file; None when there is no such file."""
+    if not path.exists():
+        return None
+    try:
+        value = parse(path.read_text())
+    except (ValueError, YAMLError) as error:
+        raise RunError(
+            f"{path} is not readable ({error}): put back a copy, or move it away, and start again"
+        ) from error
+    if not value:
+        raise RunError(f"{path} is empty: put back a copy, or move it away, and start again")
+    return value

@@ -27,23 +27,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
-import yaml
 from pydantic import Field
 
 from ..parallel import World
-from ..records import RunError, settings
-from . import files
+from ..records import settings
+from . import agreement, files
 from .lock import Lock
 from .stage import Stage
 from .tables import Damaged
 
-# A change of these does not change what an iteration computes: a run may go on with other values.
-MAY_DIFFER = (
-    "run.root", "run.name", "run.threads", "run.accept_changes", "loop.iterations", "loop.stop_after",
-    "dpo.checkpoint_minutes",
-)  # fmt: skip
-# A change of these makes the stored question indices mean something else: a run can never go on with other values.
-MUST_AGREE = ("pool.",)
 STAGES = ("probe", "draw", "explore", "pairs", "policy")  # of an iteration, before its evaluations
 STALE_SCRATCH_S = 86_400
 
@@ -82,7 +74,7 @@ class RunDir:
         Raises:
             RunError: another job has it open; it was made with another configuration; it cannot be written.
         """
-        facts = {"run": config.name, "seed": config.seed, "config_hash": _hash(resolved)}
+        facts = {"run": config.name, "seed": config.seed, "config_hash": agreement.hash_of(resolved)}
         run = cls(Path(config.root) / config.name, world, facts, tell)
         world.on_root(lambda: run._open_on_root(config, resolved, env))
         return run
@@ -99,39 +91,12 @@ class RunDir:
         self._lock.acquire(self._tell)
         try:
             files.remove_temporaries(self.path)  # nobody else writes here: a killed job left them
-            self._settle_configuration(config, resolved)
+            agreement.settle(self.path, resolved, config.accept_changes, self._set_aside_unfinished)
             starts = self.path / "env.json"
-            files.write_text(starts, json.dumps([*(_parsed(starts, json.loads) or []), env], indent=1))
+            files.write_text(starts, json.dumps([*(files.parsed(starts, json.loads) or []), env], indent=1))
         except BaseException:
             self._lock.release()
             raise
-
-    def _settle_configuration(self, config, resolved):
-        stored = self.path / "config.yaml"
-        known = _parsed(stored, yaml.safe_load)
-        changes = {} if known is None else _differences(known, resolved)
-        if changes and any(self.path.rglob("*.h5")):  # else nothing was made with it: no reason to hold to it
-            self._refuse(changes, config.accept_changes)
-            self._set_aside_unfinished()
-            files.write_bytes(files.old_name(stored), stored.read_bytes())
-        if changes or known is None:
-            files.write_text(stored, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
-
-    def _refuse(self, changes: dict, accept: bool):
-        listed = "\n".join(f"  {key}: {old!r} in the run, {new!r} now" for key, (old, new) in changes.items())
-        fatal = [key for key in changes if key.startswith(MUST_AGREE)]
-        if fatal or not accept:
-            remedy = (
-                "start another one with run.name=...,"
-                if fatal
-                else (
-                    "start another one with run.name=..., go on with run.accept_changes=true (finished iterations "
-                    "stay, the unfinished one is set aside and redone with the new values),"
-                )
-            )
-            raise RunError(
-                f"run folder {self.path} was made with another configuration:\n{listed}\n{remedy} or change it back"
-            )
 
     def _set_aside_unfinished(self):
         """Keep, under another name, what belongs to the old configuration: iterations that did not finish, and the
@@ -274,39 +239,6 @@ def stages_of(run: Path) -> list[Stage]:
         for t, path in found
         if path.is_dir() and not files.is_temporary(path)
     ]
-
-
-def _parsed(path: Path, parse: Callable[[str], object]):
-    """The content of a run's own JSON or YAML file; None when there is no such file."""
-    if not path.exists():
-        return None
-    try:
-        value = parse(path.read_text())
-    except (ValueError, yaml.YAMLError) as error:
-        raise RunError(
-            f"{path} is not readable ({error}): put back a copy, or move it away, and start again"
-        ) from error
-    if not value:
-        raise RunError(f"{path} is empty: put back a copy, or move it away, and start again")
-    return value
-
-
-def _flat(value, prefix="") -> dict:
-    if not isinstance(value, dict):
-        return {prefix: value}
-    return {k: v for key, item in value.items() for k, v in _flat(item, f"{prefix}.{key}" if prefix else key).items()}
-
-
-def _differences(stored: dict, now: dict) -> dict:
-    old, new = _flat(stored), _flat(now)
-    keys = [k for k in {**old, **new} if k not in MAY_DIFFER and old.get(k) != new.get(k)]
-    return {key: (old.get(key), new.get(key)) for key in keys}
-
-
-def _hash(resolved: dict) -> str:
-    """Of the configuration without what may differ: 16 hex digits."""
-    kept = {key: value for key, value in _flat(resolved).items() if key not in MAY_DIFFER}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def _remove_stale_scratch(folder: Path) -> None:

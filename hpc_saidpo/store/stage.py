@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ..records import Columns, RunError
-from . import files, tables
+from . import files, tables, texts
 from .tables import Damaged
 
 SHARD_ROWS = 32_768
@@ -163,7 +163,7 @@ class Stage:
         Raises:
             Damaged: a file is missing, damaged, or holds other chunks than its name says.
         """
-        return tables.read_many([path for *_, path in self._pieces()], table, self.check_attributes)
+        return texts.read_many([path for *_, path in self._pieces()], table, self.check_attributes)
 
     def _pieces(self) -> list[tuple[int, int, Path]]:
         """(first chunk, last chunk, file) of every shard, and of every chunk that is in none."""

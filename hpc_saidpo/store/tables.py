@@ -10,7 +10,7 @@ a Fletcher32 checksum of each block.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -25,7 +25,6 @@ FORMAT = "hpc_saidpo table"
 SCHEMA_VERSION = 2
 BLOCK_BYTES = 32 * 1024  # of text: what a random read decompresses at least
 BLOCK_ROWS = 8192
-OPEN_FILES = 512  # a reader keeps this many open: half of what a process may open by default
 Inspect = Callable[[Path, Mapping], None]
 _LEVEL = 1  # of Zstandard
 _CHECKED_BYTES = 2**24  # read at once by `check`
@@ -124,10 +123,10 @@ def opened(path: Path, table: type[Columns] | None = None) -> Iterator[h5py.File
                 raise Damaged(path, f"holds {file.attrs['table']}, not {table.__name__}")
             yield file
     except (OSError, KeyError, RuntimeError, ValueError, TypeError, IndexError) as error:
-        raise _told(path, error) from error
+        raise told(path, error) from error
 
 
-def _told(path: Path, error: Exception) -> RunError:
+def told(path: Path, error: Exception) -> RunError:
     """What happened to a file that could not be read."""
     try:
         with open(path, "rb") as file:
@@ -155,37 +154,10 @@ def read(path: Path, table: type[Columns], inspect: Inspect) -> Columns:
     with opened(path, table) as file:
         inspect(path, file.attrs)
         columns = (
-            list(_Texts(file, on_disk_name(f.name))) if _is_text(f) else file[on_disk_name(f.name)][:]
+            list(Texts(file, on_disk_name(f.name))) if is_text(f) else file[on_disk_name(f.name)][:]
             for f in fields(table)
         )
         return _checked(table(*columns), file)
-
-
-def read_many(paths: Sequence[Path], table: type[Columns], inspect: Inspect) -> Columns:
-    """Tables in several files as one, in the order of the files: numbers in memory, texts left on disk.
-
-    Raises as `read` does.
-    """
-    numbers: dict[str, list[np.ndarray]] = {f.name: [] for f in fields(table) if not _is_text(f)}
-    n_rows = []
-    for path in paths:
-        with opened(path, table) as file:
-            inspect(path, file.attrs)
-            n_rows.append(int(file.attrs["n_rows"]))
-            for name, parts in numbers.items():
-                parts.append(file[on_disk_name(name)][:])
-                if len(parts[-1]) != n_rows[-1]:
-                    raise Damaged(path, f"has {len(parts[-1])} rows of {name} where there should be {n_rows[-1]}")
-    if not paths:
-        return table.concat([])
-    where = StoredText.locations(n_rows)
-    readers = _Readers()
-    return table(
-        *(
-            StoredText(paths, on_disk_name(f.name), *where, readers) if _is_text(f) else np.concatenate(numbers[f.name])
-            for f in fields(table)
-        )
-    )
 
 
 def check(path: Path) -> dict:
@@ -199,13 +171,13 @@ def check(path: Path) -> dict:
             if isinstance(item, h5py.Group):
                 for start in range(0, item["bytes"].shape[0], _CHECKED_BYTES):
                     item["bytes"][start : start + _CHECKED_BYTES]
-                _Texts(file, name)
+                Texts(file, name)
             elif len(item[:]) != n_rows:
                 raise ValueError(f"{len(item)} rows of {name} where there should be {n_rows}")
         return dict(file.attrs)
 
 
-def _is_text(field) -> bool:
+def is_text(field) -> bool:
     return field.metadata["dtype"] is str
 
 
@@ -215,7 +187,7 @@ def _checked(table, file):
     return table
 
 
-class _Texts:
+class Texts:
     """One text column of an open file."""
 
     def __init__(self, file, name):
@@ -242,92 +214,4 @@ class _Texts:
                 content[s:e].decode("utf-8", "surrogatepass")
                 for s, e in zip((start[a:b] - base).tolist(), (end[a:b] - base).tolist(), strict=True)
             ]
-        return texts
-
-
-class _Readers:
-    """Open files, the last ones used; each process opens its own."""
-
-    def __init__(self):
-        self._open: dict[Path, tuple[h5py.File, dict[str, _Texts]]] = {}
-
-    def __reduce__(self):
-        return _Readers, ()
-
-    def texts(self, path: Path, column: str, row: np.ndarray) -> list[str]:
-        """Texts of ascending rows of one file. Raises as `opened` does."""
-        try:
-            file, columns = self._open.pop(path, (None, {}))
-            if file is None:
-                with opened(path):
-                    file = h5py.File(path, "r", locking=False)
-                while len(self._open) >= OPEN_FILES:
-                    self._open.pop(next(iter(self._open)))[0].close()
-            self._open[path] = file, columns
-            if column not in columns:
-                columns[column] = _Texts(file, column)
-            return columns[column].read(row)
-        except (OSError, KeyError, RuntimeError, ValueError, TypeError, IndexError) as error:
-            raise _told(path, error) from error
-
-
-class StoredText(Sequence):
-    """A text column of any number of files that stays on disk: rows are read when they are asked for.
-
-    Travels between processes as file names and row numbers; each process opens the files itself.
-    """
-
-    BATCH = 4096
-
-    def __init__(self, files: Sequence[Path], column: str, file_R: np.ndarray, row_R: np.ndarray, readers=None):
-        self.files, self.column, self.file_R, self.row_R = list(files), column, file_R, row_R
-        self._readers = readers or _Readers()
-
-    @staticmethod
-    def locations(n_rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """(file, row in the file) of every row of files with so many rows."""
-        file_R = np.repeat(np.arange(len(n_rows), dtype=np.int32), n_rows)
-        return file_R, np.concatenate([np.arange(n, dtype=np.int32) for n in n_rows])
-
-    def __len__(self) -> int:
-        return len(self.row_R)
-
-    def __getitem__(self, index):
-        if isinstance(index, slice):
-            return self.take(np.arange(*index.indices(len(self))))
-        return self.read([range(len(self))[index]])[0]
-
-    def __iter__(self):
-        for start in range(0, len(self), self.BATCH):
-            yield from self.read(np.arange(start, min(start + self.BATCH, len(self))))
-
-    def __eq__(self, other):
-        return list(self) == list(other) if isinstance(other, Sequence) else NotImplemented
-
-    def take(self, rows) -> StoredText:
-        """The column of these rows; nothing is read."""
-        return StoredText(self.files, self.column, self.file_R[rows], self.row_R[rows], self._readers)
-
-    @classmethod
-    def concat(cls, parts: Sequence[StoredText]) -> StoredText:
-        """One column from several of the same name; nothing is read."""
-        files = list(dict.fromkeys(path for part in parts for path in part.files))
-        position = {path: i for i, path in enumerate(files)}
-        renumbered = [np.array([position[p] for p in part.files], dtype=np.int32)[part.file_R] for part in parts]
-        return cls(files, parts[0].column, np.concatenate(renumbered), np.concatenate([p.row_R for p in parts]))
-
-    def read(self, rows) -> list[str]:
-        """The texts of these rows, in their order.
-
-        Raises:
-            Damaged: a file is gone, or its checksums do not fit.
-        """
-        rows = np.asarray(rows, dtype=np.int64)
-        file, row = self.file_R[rows], self.row_R[rows]
-        order = np.lexsort((row, file))
-        texts: list[str] = [""] * len(order)
-        for own in np.split(order, np.flatnonzero(np.diff(file[order])) + 1) if len(order) else []:
-            found = self._readers.texts(self.files[file[own[0]]], self.column, row[own])
-            for position, text in zip(own.tolist(), found, strict=True):
-                texts[position] = text
         return texts

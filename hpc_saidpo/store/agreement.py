@@ -1,0 +1,75 @@
+"""Does a start agree with its run? The configuration on disk, what may differ from it, and the way out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+
+from ..records import RunError
+from . import files
+
+# A change of these does not change what an iteration computes: a run may go on with other values.
+MAY_DIFFER = (
+    "run.root", "run.name", "run.threads", "run.accept_changes", "loop.iterations", "loop.stop_after",
+    "dpo.checkpoint_minutes",
+)  # fmt: skip
+# A change of these makes the stored question indices mean something else: a run can never go on with other values.
+MUST_AGREE = ("pool.",)
+
+
+def settle(run: Path, resolved: dict, accept: bool, set_aside_unfinished: Callable[[], None]) -> None:
+    """Store the configuration of a new run, or compare it with that of the one which is there.
+
+    Args:
+        resolved: the whole configuration as plain values.
+        accept: go on with another one, where that can be (run.accept_changes).
+        set_aside_unfinished: called before the stored configuration is replaced.
+
+    Raises:
+        RunError: the run was made with another configuration; names the keys and the way out.
+    """
+    stored = run / "config.yaml"
+    known = files.parsed(stored, yaml.safe_load)
+    changes = {} if known is None else _differences(known, resolved)
+    if changes and any(run.rglob("*.h5")):  # else nothing was made with it: no reason to hold to it
+        _refuse(run, changes, accept)
+        set_aside_unfinished()
+        files.write_bytes(files.old_name(stored), stored.read_bytes())
+    if changes or known is None:
+        files.write_text(stored, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
+
+
+def _refuse(run: Path, changes: dict, accept: bool) -> None:
+    listed = "\n".join(f"  {key}: {old!r} in the run, {new!r} now" for key, (old, new) in changes.items())
+    fatal = [key for key in changes if key.startswith(MUST_AGREE)]
+    if accept and not fatal:
+        return
+    remedy = "start another one with run.name=...,"
+    if not fatal:
+        remedy += (
+            " go on with run.accept_changes=true (finished iterations stay, the unfinished one is set aside and "
+            "redone with the new values),"
+        )
+    raise RunError(f"run folder {run} was made with another configuration:\n{listed}\n{remedy} or change it back")
+
+
+def _flat(value, prefix="") -> dict:
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {k: v for key, item in value.items() for k, v in _flat(item, f"{prefix}.{key}" if prefix else key).items()}
+
+
+def _differences(stored: dict, now: dict) -> dict:
+    old, new = _flat(stored), _flat(now)
+    keys = [k for k in {**old, **new} if k not in MAY_DIFFER and old.get(k) != new.get(k)]
+    return {key: (old.get(key), new.get(key)) for key in keys}
+
+
+def hash_of(resolved: dict) -> str:
+    """Hash of the configuration without what may differ: 16 hex digits."""
+    kept = {key: value for key, value in _flat(resolved).items() if key not in MAY_DIFFER}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:16]
