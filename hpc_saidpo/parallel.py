@@ -6,15 +6,20 @@ MPI carries facts, the disk carries data, NCCL (Gloo on CPU) carries gradients. 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import gc
 import importlib.util
 import os
 import socket
+import stat
+import struct
 import sys
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
+from typing import TextIO
 
 import numpy as np
 import torch
@@ -25,6 +30,7 @@ from .records import RunError
 # Set by mpiexec or srun for the processes they start.
 _LAUNCHER_MARKS = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK", "PALS_RANKID")
 _POLL_S = 0.001  # pause between two looks of a waiting rank: it must not burn the core that another computes on
+_DRAIN_S = 2.0  # how long a failing rank waits for its last words to be read
 
 
 class World:
@@ -86,9 +92,8 @@ class World:
         return function()
 
     def abort(self, code: int) -> None:
-        """End every rank of the job at once."""
-        sys.stdout.flush()
-        sys.stderr.flush()
+        """End every rank of the job at once; what was printed before is still read."""
+        drain(sys.stdout, sys.stderr)
         os._exit(code)
 
     @contextlib.contextmanager
@@ -197,8 +202,7 @@ class MPIWorld(World):
         return value
 
     def abort(self, code):
-        sys.stdout.flush()
-        sys.stderr.flush()
+        drain(sys.stdout, sys.stderr)
         self._comm.Abort(code)
 
     @contextlib.contextmanager
@@ -299,6 +303,24 @@ class Replicas:
 
     def close(self):
         self.module = self.model
+
+
+def drain(*streams: TextIO) -> None:
+    """Flush, and wait until the other end of a pipe has read it: an abort makes a launcher drop what it has not."""
+    deadline = time.monotonic() + _DRAIN_S
+    for stream in streams:
+        try:
+            stream.flush()
+            is_pipe = stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode)
+            while is_pipe and _unread(stream.fileno()) and time.monotonic() < deadline:
+                time.sleep(_POLL_S)
+        except (OSError, ValueError):  # closed, or no file at all
+            continue
+
+
+def _unread(handle: int) -> int:
+    """Bytes in a pipe."""
+    return struct.unpack("i", fcntl.ioctl(handle, termios.FIONREAD, bytes(4)))[0]
 
 
 def connect() -> World:

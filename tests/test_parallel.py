@@ -1,4 +1,6 @@
 import itertools
+import os
+import threading
 import time
 
 import numpy as np
@@ -6,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from hpc_saidpo import parallel
 from hpc_saidpo.parallel import World
 from hpc_saidpo.records import RunError
 
@@ -99,3 +102,26 @@ def test_waiting_ranks_sleep(world):
         time.sleep(1.0)
     world.barrier()
     assert time.process_time() - started < 0.3
+
+
+def test_last_words_are_read_before_an_abort_can_drop_them():
+    reader, writer = os.pipe()
+    slow = threading.Timer(0.2, lambda: os.read(reader, 65536))
+    with os.fdopen(writer, "w") as stream:
+        stream.write("what went wrong")
+        slow.start()
+        parallel.drain(stream)
+        assert parallel._unread(writer) == 0
+    slow.join()
+    os.close(reader)
+
+
+def test_a_reader_that_never_comes_does_not_hold_up_the_end(monkeypatch):
+    monkeypatch.setattr(parallel, "_DRAIN_S", 0.05)
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w") as stream, open(os.devnull, "w") as no_pipe, open(os.devnull, "w") as closed:
+        closed.close()
+        stream.write("unread")
+        parallel.drain(stream, no_pipe, closed)
+        assert parallel._unread(writer) == len("unread")
+    os.close(reader)
