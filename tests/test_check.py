@@ -1,16 +1,21 @@
 """tools/verify_run.py: everything that can happen to a file is named, and repairing redoes that and no more."""
 
+import dataclasses
 import itertools
 import json
 import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import torch
 from conftest import user_environment
 from mini_run import work
+from safetensors.torch import save_file
 
-from hpc_saidpo.records import RunError
+from hpc_saidpo.records import Rollouts, RunError
+from hpc_saidpo.store import Stage
 from hpc_saidpo.store.check import check, repair
 from hpc_saidpo.store.compare import compare
 from hpc_saidpo.store.lock import Lock
@@ -142,3 +147,37 @@ def test_unreadable_configuration_is_named(run):
     (finding,) = check(run).findings
     assert finding.path.name == "env.json" and repair(run, [finding]) == []
     assert json.loads((run / "iter-000" / "metrics.json").read_text())["iteration"] == 0
+
+
+def rewritten(run, rows=None, **columns):
+    """The run with another first shard: these rows of it, these columns changed."""
+    stage = Stage(run / "iter-000" / "probe", {"iteration": 0, "stage": "probe"})
+    name = "shard-000000-000001"
+    table = stage.read(name, Rollouts)
+    table = dataclasses.replace(table if rows is None else table.take(rows), **columns)
+    stage.write(name, table, first_chunk=0, last_chunk=1)
+    return run
+
+
+def test_comparing_sees_what_is_lost_duplicated_and_different(run, sound):
+    def found(changed):
+        seen = compare(changed, sound / "run")
+        return seen.lost, seen.duplicated, seen.different
+
+    assert found(run) == (0, 0, 0)
+    seconds = np.array([9.0, 9.0, 9.0, 9.0])
+    assert found(rewritten(run, seconds_R=seconds)) == (0, 0, 0)  # measured by the clock
+    assert found(rewritten(run, text_R=["other", *sound_texts(sound)[1:]])) == (0, 0, 1)
+    assert found(rewritten(run, [0, 1, 2, 3], text_R=sound_texts(sound))) == (0, 0, 0)
+    assert found(rewritten(run, [0, 1, 2, 3, 3])) == (0, 1, 0)
+    assert found(rewritten(run, [0, 1, 2])) == (1, 0, 0)
+    save_file({"w": torch.arange(5.0) + 1e-6}, run / "iter-000" / "policy" / "model" / "model.safetensors")
+    assert found(run) == (1, 0, 1)
+    (run / "iter-000" / "draw" / "DONE").unlink()
+    (run / "iter-000" / "metrics.json").write_text('{"iteration": 7}')
+    assert found(run) == (2, 0, 2)
+
+
+def sound_texts(sound):
+    stage = Stage(sound / "run" / "iter-000" / "probe")
+    return stage.read("shard-000000-000001", Rollouts).text_R

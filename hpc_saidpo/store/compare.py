@@ -90,9 +90,14 @@ def _compare_tables(found, name, stage, wanted):
 
 
 def _compare_weights(found, name, stage, wanted):
-    own, reference = (load_file(s.path / "model" / "model.safetensors") for s in (stage, wanted))
+    own, reference = (_weights(s.path / "model") for s in (stage, wanted))
     found.add("lost", len(reference.keys() - own.keys()), name)
     found.add("different", sum(not torch.equal(own[k], w) for k, w in reference.items() if k in own), name)
+
+
+def _weights(model: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of a model folder; large models are saved as several files."""
+    return {name: w for path in sorted(model.glob("*.safetensors")) for name, w in load_file(path).items()}
 
 
 def _metrics(folder: Path):

@@ -143,12 +143,10 @@ def is_temporary(path: Path) -> bool:
     return _TEMPORARY.fullmatch(path.name) is not None
 
 
-def remove_temporaries(folder: Path) -> list[Path]:
+def remove_temporaries(folder: Path) -> None:
     """Remove what killed processes left half-written below a folder that no process writes to now."""
-    found = [p for p in sorted(folder.rglob(".*.tmp")) if is_temporary(p)]
-    for path in found:
+    for path in [p for p in folder.rglob(".*.tmp") if is_temporary(p)]:
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-    return found
 
 
 def parsed(path: Path, parse: Callable[[str], object]):
