@@ -58,9 +58,10 @@ class Checkpoint:
                     optimizer.state[parameter][slot[0]] = value.to(device)
         return json.loads(facts["steps"]), reference_B2
 
-    def save_if_due(self, model, optimizer, steps: list[dict], reference_B2: np.ndarray) -> None:
-        """Write a checkpoint when it is time. Not collective: the replicas are equal, root writes."""
-        due = self.minutes is not None and time.monotonic() - self._saved >= 60 * self.minutes
+    def save_if_due(self, model, optimizer, steps: list[dict], reference_B2: np.ndarray, at_once: bool = False) -> None:
+        """Write a checkpoint when it is time, or at once. Not collective: the replicas are equal, root writes."""
+        wanted = self.minutes is not None
+        due = wanted and (at_once or time.monotonic() - self._saved >= 60 * self.minutes)
         if not (due and self.world.is_root):
             return
         tensors = {"reference": torch.as_tensor(reference_B2)}

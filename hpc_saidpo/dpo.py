@@ -15,7 +15,7 @@ from torch.nn.functional import logsigmoid
 
 from .checkpoint import Checkpoint
 from .logps import response_logps
-from .parallel import World
+from .parallel import Stopped, World
 from .policy import Policy
 from .records import Pairs, RunError, seeded, settings
 
@@ -144,6 +144,7 @@ def train(
 
     Raises:
         RunError: a loss or gradient is not finite; names the step and the questions.
+        Stopped: the ranks were told to stop; the round is in its checkpoint.
     """
     model = policy.model
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
@@ -169,8 +170,12 @@ def train(
                 group["lr"] = lr
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            if checkpoint and step + 1 < len(schedule):
-                checkpoint.save_if_due(model, optimizer, steps, reference_B2)
+            if step + 1 < len(schedule):
+                stopping = world.stopping()
+                if checkpoint:
+                    checkpoint.save_if_due(model, optimizer, steps, reference_B2, at_once=bool(stopping))
+                if stopping:
+                    raise Stopped(stopping)
             tick()
     return steps
 

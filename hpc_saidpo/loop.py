@@ -18,7 +18,7 @@ from .store import RunDir
 @settings()
 class Config:
     iterations: Annotated[int, Field(ge=1)] = 3
-    stop_after: Literal["base", "probe", "draw", "explore", "pairs", "policy", "evaluate"] | None = None
+    stop_after: Literal["prepare", "base", "probe", "draw", "explore", "pairs", "policy", "evaluate"] | None = None
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ def run(config, world: World, store: RunDir) -> Outcome:
     """
     job = Job.prepare(config, world, store)
     policy_path = job.first_policy()
+    if config.loop.stop_after == "prepare":
+        return Outcome({}, [], policy_path, paused="the preparation")
     before = scores = job.evaluate("base", policy_path)
     if config.loop.stop_after == "base":
         return Outcome(before, [], policy_path, paused="the base evaluation")

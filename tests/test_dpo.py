@@ -11,7 +11,7 @@ from conftest import load_micro, silent
 
 from hpc_saidpo import arithmetic, dpo
 from hpc_saidpo.checkpoint import Checkpoint
-from hpc_saidpo.parallel import World
+from hpc_saidpo.parallel import Stopped, World
 from hpc_saidpo.records import Pairs, RunError
 from hpc_saidpo.store import Stage
 
@@ -159,6 +159,29 @@ def test_a_killed_round_goes_on_from_its_checkpoint_on_any_number_of_ranks(world
         resumed, steps = train(second, checkpoint=(stage, None), progress=watch)
         assert torch.equal(resumed, whole) and steps == steps_whole
         assert labels == [f"DPO: 20 pairs, from step {at} of 6"]  # no reference log-probabilities either
+
+
+@pytest.mark.mpi
+def test_a_round_that_is_told_to_stop_writes_its_checkpoint_at_once(world, folder):
+    whole, steps_whole = train(World())
+    stage = Stage(folder)
+
+    @contextmanager
+    def told_after_two(label, total):
+        ticks = itertools.count(1)
+
+        def tick(*_):
+            if label.startswith("DPO") and next(ticks) == 2 and world.rank == world.size - 1:
+                world.told.by = "SIGTERM"
+
+        yield tick
+
+    with pytest.raises(Stopped, match="SIGTERM"):
+        train(world, checkpoint=(stage, 10.0), progress=told_after_two)
+    world.told.by = ""
+    resumed, steps = train(world, checkpoint=(stage, None))
+    assert torch.equal(resumed, whole) and steps == steps_whole
+    assert (folder / "checkpoint.safetensors").exists()
 
 
 def test_a_short_round_writes_no_checkpoint_and_one_of_other_pairs_is_not_taken_up(folder):

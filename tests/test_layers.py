@@ -15,12 +15,12 @@ FLOORS = [
     {"pool", "tags", "clusters", "rollouts", "dpo"},
     {"job"},
     {"loop"},
-    {"__main__", "config", "report", "export"},
+    {"__main__", "command", "config", "report", "export"},
 ]  # fmt: skip
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 ONLY_IN = {
-    "hydra": {"__main__", "config"},
-    "omegaconf": {"__main__", "config"},
+    "hydra": {"command", "config"},
+    "omegaconf": {"command", "config"},
     "h5py": {"store"},
     "hdf5plugin": {"store"},
     "mpi4py": {"parallel"},

@@ -198,11 +198,11 @@ def test_multirun_under_mpiexec(root):
 def test_one_ranks_failure_ends_the_job_with_its_traceback(root, tmp_path):
     program = tmp_path / "crash.py"
     program.write_text(
-        "from hpc_saidpo import __main__, rollouts\n"
+        "from hpc_saidpo import command, rollouts\n"
         "from hpc_saidpo.parallel import connect\n"
         "def verify(*_): raise ZeroDivisionError('a bug on one rank')\n"
         "if connect().rank == 1: rollouts.verify = verify\n"
-        "__main__.main()\n"
+        "command.main()\n"
     )
     done = start(*SMALL, f"run.root={root}", "run.name=crash", ranks=2, program=(str(program),), timeout_s=120)
     assert done.returncode not in (0, None)

@@ -10,6 +10,7 @@ from torch import nn
 
 from hpc_saidpo import parallel
 from hpc_saidpo.parallel import World
+from hpc_saidpo.parallel import world as world_module
 from hpc_saidpo.records import RunError
 
 pytestmark = pytest.mark.mpi
@@ -111,17 +112,17 @@ def test_last_words_are_read_before_an_abort_can_drop_them():
         stream.write("what went wrong")
         slow.start()
         parallel.drain(stream)
-        assert parallel._unread(writer) == 0
+        assert world_module._unread(writer) == 0
     slow.join()
     os.close(reader)
 
 
 def test_a_reader_that_never_comes_does_not_hold_up_the_end(monkeypatch):
-    monkeypatch.setattr(parallel, "_DRAIN_S", 0.05)
+    monkeypatch.setattr(world_module, "_DRAIN_S", 0.05)
     reader, writer = os.pipe()
     with os.fdopen(writer, "w") as stream, open(os.devnull, "w") as no_pipe, open(os.devnull, "w") as closed:
         closed.close()
         stream.write("unread")
         parallel.drain(stream, no_pipe, closed)
-        assert parallel._unread(writer) == len("unread")
+        assert world_module._unread(writer) == len("unread")
     os.close(reader)

@@ -14,8 +14,8 @@ from . import files
 
 # A change of these does not change what an iteration computes: a run may go on with other values.
 MAY_DIFFER = (
-    "run.root", "run.name", "run.threads", "run.accept_changes", "loop.iterations", "loop.stop_after",
-    "dpo.checkpoint_minutes",
+    "run.root", "run.name", "run.threads", "run.accept_changes", "run.grace_s", "loop.iterations",
+    "loop.stop_after", "dpo.checkpoint_minutes",
 )  # fmt: skip
 # A change of these makes the stored question indices mean something else: a run can never go on with other values.
 MUST_AGREE = ("pool.",)

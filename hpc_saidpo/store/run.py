@@ -48,6 +48,7 @@ class Config:
     deterministic: bool = False
     threads: Annotated[int, Field(ge=0)] = 0
     accept_changes: bool = False
+    grace_s: Annotated[float, Field(ge=0)] = 240.0
 
 
 class RunDir:
@@ -132,6 +133,7 @@ class RunDir:
         """
         stage = self._stage(iteration, name, facts)
         if not self.world.on_root(lambda: stage.done):
+            self.world.stop_if_told()
             self.world.on_root(stage.prepare)
             compute(stage)
             self.world.barrier()
@@ -156,6 +158,8 @@ class RunDir:
         """
         folder = self.path.parent / ".shared"
         final = Stage(folder / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}")
+
+        self.world.stop_if_told()
 
         def make():
             _remove_stale_scratch(folder)

@@ -1,0 +1,178 @@
+"""The command line: compose the configuration, connect the ranks, open the run, run the loop."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+
+# Compute nodes have no internet: what is not on disk must be an error, not a hang. Before transformers is imported.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")  # the store needs no locks; Lustre or NFS may have none
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what torch wants for deterministic CUDA
+# A rank that waits in MPI yields its core to one that computes (MPICH; others ignore it).
+os.environ.setdefault("MPIR_CVAR_ENABLE_HEAVY_YIELD", "1")
+
+import platform
+import re
+import time
+import traceback
+from importlib.metadata import version
+from pathlib import Path
+
+import hydra
+import torch
+import transformers
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from . import __version__, loop, parallel, progress, report
+from . import config as configuration
+from .records import RunError
+from .store import RunDir
+
+EXIT_BUG, EXIT_USER, EXIT_DEPLETED = 1, 2, 3
+ROOT_SPEAKS_FIRST_S = 2.0
+
+
+def main() -> None:
+    """See README. Exits 0: the run is complete; 2: bad input; 3: it ran out of pairs; 75: it was told to stop."""
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    # Hydra would print a shortened traceback of its own; ours names the rank.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    with failures_end_the_job(None):
+        world = parallel.connect()
+    with failures_end_the_job(world):
+        configuration.check_overrides(sys.argv[1:])
+        hydra.main(version_base="1.3", config_path=str(configuration.conf_folder()), config_name="config")(
+            guarded_job
+        )()
+
+
+def guarded_job(composed: DictConfig) -> None:
+    """`job`, with its failures told here: Hydra would first say that there was one, on every rank.
+
+    It connects the ranks itself: a Hydra launcher may call it in another process than `main`, on another node.
+    """
+    with failures_end_the_job(None):
+        world = parallel.connect()
+    with failures_end_the_job(world):
+        job(composed, world)
+
+
+@contextlib.contextmanager
+def failures_end_the_job(world: parallel.World | None):
+    """One rank's failure ends them all, at once: with its traceback if it is a bug, else with one message."""
+    try:
+        yield
+    except RunError as error:
+        fail(world, str(error))
+    except hydra.errors.HydraException as error:
+        fail(world, f"configuration: {error}")
+    except Exception:  # noqa: BLE001 - whatever it is, the other ranks must not wait for this one
+        print(f"rank {world.rank if world else 0} failed:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
+        if world is None:
+            sys.exit(EXIT_BUG)
+        world.abort(EXIT_BUG)
+
+
+def job(composed: DictConfig, world: parallel.World) -> None:
+    """One run: the whole of it, or the next one of a multirun."""
+    composed.run.name = run_name(composed)
+    config, plain = configuration.build(composed)
+    n_threads = world.use_threads(1 if config.run.deterministic else config.run.threads)
+    if world.device.type == "cuda":
+        torch.cuda.set_device(world.device)
+    # Some CUDA kernels have no deterministic form; the promise of equal results is for the CPU.
+    # (`use_deterministic_algorithms` is the same and imports the compiler first: seconds on every rank.)
+    strict = "warn" if world.device.type == "cuda" else "error"
+    torch.set_deterministic_debug_mode(strict if config.run.deterministic else "default")
+    facts = environment(world, n_threads)
+    world.listen(config.run.grace_s)
+    try:
+        with RunDir.open(config.run, plain, facts, world, tell) as store:
+            run(config, plain, world, store, n_threads)
+    except parallel.Stopped as stopped:
+        if world.is_root:
+            tell(f"stopped by {stopped}: what is finished is on disk, the same command goes on from there")
+        world.barrier()
+        sys.exit(parallel.EXIT_STOPPED)
+
+
+def tell(message: str) -> None:
+    """Say something before there is a log."""
+    print(f"hpc_saidpo: {message}", file=sys.stderr, flush=True)
+
+
+def run(config: configuration.Config, plain: dict, world: parallel.World, store: RunDir, n_threads: int) -> None:
+    """The loop, its report, and the exit code."""
+    progress.start_logging(store.log_path(), world.is_root)
+    progress.log.info(
+        "hpc_saidpo: run %s on %d rank%s × %d thread%s, %s",
+        store.path,
+        world.size,
+        "s" * (world.size > 1),
+        n_threads,
+        "s" * (n_threads > 1),
+        world.device,
+    )
+    outcome = loop.run(config, world, store)
+    if world.is_root:
+        report.write(store, outcome, plain)
+        progress.log.info("%s", report.table(outcome))
+    if outcome.paused:
+        progress.log.info("stopped after %s (loop.stop_after): start again without it to go on", outcome.paused)
+    if outcome.stopped:
+        progress.log.error("%s", outcome.stopped)
+        world.barrier()
+        sys.exit(EXIT_DEPLETED)
+
+
+def run_name(composed: DictConfig) -> str:
+    """The run's name; in a multirun each job's overrides are added, so that every job has a folder of its own."""
+    hydra_config = HydraConfig.get()
+    if hydra_config.mode != RunMode.MULTIRUN or any(o.startswith("run.name=") for o in hydra_config.overrides.task):
+        return composed.run.name
+    varied = [o for o in hydra_config.overrides.task if not o.startswith(("run.", "experiment="))]
+    return re.sub(r"[^\w.,=+-]+", "_", ",".join([composed.run.name, *varied]))
+
+
+def environment(world: parallel.World, n_threads: int) -> dict:
+    """Facts about this start, for env.json. Collective."""
+    packages = ("torch", "transformers", "sentence-transformers", "numpy", "h5py", "hydra-core")
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "hosts": sorted(set(world.gather(platform.node()))),
+        "world_size": world.size,
+        "threads_per_rank": n_threads,
+        "device": str(world.device),
+        "python": platform.python_version(),
+        "commit": commit(),
+        "packages": {"hpc_saidpo": __version__, **{name: version(name) for name in packages}},
+        "slurm": {k: v for k, v in os.environ.items() if re.fullmatch(r"SLURM_(ARRAY_)?(JOB|TASK)_ID", k)},
+    }
+
+
+def commit() -> str | None:
+    """The git commit of the checkout this runs from, read without starting a process (MPI does not love forks)."""
+    git = Path(__file__).parent.parent / ".git"
+    try:
+        head = (git / "HEAD").read_text().strip()
+        return (git / head.removeprefix("ref: ")).read_text().strip() if head.startswith("ref: ") else head
+    except OSError:
+        return None
+
+
+def fail(world: parallel.World | None, message: str) -> None:
+    """Say it once and end the job. The same error on every rank is root's to tell; one rank's own is told by it."""
+    if world is not None and not world.is_root:
+        time.sleep(ROOT_SPEAKS_FIRST_S)
+        message = f"rank {world.rank}: {message}"
+    if world is not None or os.environ.get("SLURM_PROCID", "0") == "0":
+        tell(message)
+    if world is None or world.size == 1:
+        sys.exit(EXIT_USER)
+    world.abort(EXIT_USER)

@@ -1,0 +1,12 @@
+"""The ranks: the only package that imports mpi4py or torch.distributed.
+
+MPI carries facts, the disk carries data, NCCL (Gloo on CPU) carries gradients. Every rank calls every collective.
+"""
+
+from .gradients import Replicas
+from .launch import connect
+from .ranks import MPIWorld
+from .stop import Stopped
+from .world import EXIT_STOPPED, World, drain
+
+__all__ = ["EXIT_STOPPED", "MPIWorld", "Replicas", "Stopped", "World", "connect", "drain"]

@@ -1,0 +1,42 @@
+"""The world that a process was started in."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+
+from ..records import RunError
+from .ranks import MPIWorld
+from .world import World
+
+# Set by mpiexec or srun for the processes they start.
+_MARKS = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK", "PALS_RANKID")
+# How many there are. The step's own count is last: under an mpiexec inside a step it counts mpiexec's proxies.
+_SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
+
+
+@functools.cache
+def connect() -> World:
+    """The world this process was started in: `MPIWorld` under mpiexec or srun, one process otherwise.
+
+    Raises:
+        RunError: a launcher started several processes but MPI is missing, or does not see the others.
+    """
+    n_started = int(next((os.environ[name] for name in _SIZES if name in os.environ), "1"))
+    if not any(mark in os.environ for mark in _MARKS) and n_started <= 1:
+        return World()
+    if importlib.util.find_spec("mpi4py") is None:
+        raise RunError("started by an MPI launcher, but mpi4py is not installed: pip install mpi4py mpich")
+    try:
+        from mpi4py import MPI
+    except RuntimeError as error:
+        raise RunError(f"mpi4py found no MPI library ({error}): pip install mpich, or set MPI4PY_LIBMPI") from error
+    if MPI.COMM_WORLD.size < n_started:
+        raise RunError(
+            f"{n_started} tasks were started that do not see each other: each came up as a world of "
+            f"{MPI.COMM_WORLD.size}. The launcher does not speak this MPI's protocol: use srun --mpi=pmi2 for MPICH "
+            "and Intel MPI, --mpi=pmix for Open MPI (srun --mpi=list shows what there is), or the MPI library's own "
+            f"mpiexec. The library: {MPI.Get_library_version().splitlines()[0].strip()}"
+        )
+    return MPIWorld(MPI)
