@@ -26,12 +26,12 @@ import torch
 import transformers
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from . import __version__, loop, parallel, progress, report
 from . import config as configuration
 from .records import RunError
-from .store import RunDir
+from .store import RunDir, newest_policy
 
 EXIT_BUG, EXIT_USER, EXIT_DEPLETED = 1, 2, 3
 ROOT_SPEAKS_FIRST_S = 2.0
@@ -82,6 +82,10 @@ def failures_end_the_job(world: parallel.World | None):
 def job(composed: DictConfig, world: parallel.World) -> None:
     """One run: the whole of it, or the next one of a multirun."""
     composed.run.name = run_name(composed)
+    if not OmegaConf.is_missing(composed.policy, "path"):
+        # A run stands for its newest policy, and is stored as that: when it has grown, this is another configuration.
+        newest = world.on_root(lambda: newest_policy(Path(composed.policy.path)))
+        composed.policy.path = str(newest or composed.policy.path)
     config, plain = configuration.build(composed)
     n_threads = world.use_threads(1 if config.run.deterministic else config.run.threads)
     if world.device.type == "cuda":

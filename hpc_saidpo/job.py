@@ -16,6 +16,7 @@ from . import (
     difficulty,
     dpo,
     evaluate,
+    inputs,
     pairs,
     policy,
     pool,
@@ -54,7 +55,12 @@ class Job:
 
     @classmethod
     def prepare(cls, config, world, store) -> Job:
-        """Load the pool and the benchmarks; tag, embed and cluster the pool's questions."""
+        """Load the pool and the benchmarks; tag, embed and cluster the pool's questions.
+
+        Raises:
+            RunError: something that the run will read is not there; or what is there is wrong.
+        """
+        world.on_root(lambda: inputs.check(config))
         questions = world.on_root(lambda: pool.load(config.pool))
         benchmarks = world.on_root(lambda: load_benchmarks(config.evaluate.benchmarks, questions))
         points = tags.of(questions.questions, config.tags) if config.clusters.n > 1 else [()] * len(questions.questions)

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 
 import torch
 from huggingface_hub import snapshot_download
+from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.errors import HFValidationError
 from pydantic import Field
 from torch import nn
@@ -47,6 +48,11 @@ def locate(path: str) -> str:
     if not found.exists():
         raise RunError(f"{path}: package {package!r} holds no {inner!r}")
     return str(found)
+
+
+def hub_cache() -> str:
+    """Where models named as on the Hub are looked for."""
+    return HF_HUB_CACHE
 
 
 def _in_hub_cache(name: str) -> str:

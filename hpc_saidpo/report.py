@@ -66,6 +66,8 @@ def _interval(score) -> str:
 def table(outcome: Outcome) -> str:
     """The run as text: a line per iteration, the gains, where the policy lies."""
     header, body = rows(outcome)
+    if not body:
+        return "\n".join([*gains(outcome), f"policy: {outcome.policy_path}"])
     widths = [max(len(row[i]) for row in [header, *body]) for i in range(len(header))]
     lines = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in [header, *body]]
     return "\n".join(["", *lines, "", *gains(outcome), f"policy: {outcome.policy_path}"])

@@ -114,3 +114,15 @@ def start(*arguments: str, ranks: int = 0, program: Sequence[str] = ("-m", "hpc_
         timeout=timeout_s,
         stdin=subprocess.DEVNULL,
     )
+
+
+@pytest.fixture(scope="session")
+def slurm(tmp_path_factory):
+    """A real Slurm of two nodes; CI sets REQUIRE_SLURM, so that there its absence is a failure."""
+    from slurm_cluster import Cluster, not_run
+
+    if not_run() and not os.environ.get("REQUIRE_SLURM"):
+        pytest.skip(not_run())
+    cluster = Cluster(tmp_path_factory.mktemp("slurm"))
+    yield cluster
+    cluster.stop()

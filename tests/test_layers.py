@@ -12,10 +12,10 @@ FLOORS = [
         "arithmetic",
     },
     {"parallel", "store", "policy", "generate", "logps", "progress", "checkpoint"},
-    {"pool", "tags", "clusters", "rollouts", "dpo"},
+    {"pool", "tags", "clusters", "rollouts", "dpo", "inputs"},
     {"job"},
     {"loop"},
-    {"__main__", "command", "config", "report", "export"},
+    {"__main__", "command", "config", "report", "sweep", "export"},
 ]  # fmt: skip
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 ONLY_IN = {

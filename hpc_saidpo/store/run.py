@@ -30,7 +30,7 @@ from typing import Annotated
 from pydantic import Field
 
 from ..parallel import World
-from ..records import settings
+from ..records import RunError, settings
 from . import agreement, files
 from .lock import Lock
 from .stage import Stage
@@ -220,6 +220,20 @@ class RunDir:
     def _stage(self, iteration, name, facts=None) -> Stage:
         where = {"iteration": -1 if isinstance(iteration, str) else iteration, "stage": name}
         return Stage(self.path / folder_of(iteration) / name, {**self._facts, **where, **(facts or {})})
+
+
+def newest_policy(run: Path) -> Path | None:
+    """The policy of a run folder's last finished iteration; None when the folder is no run.
+
+    Raises:
+        RunError: it is a run, but no iteration of it is finished.
+    """
+    if not (run / "config.yaml").is_file() or (run / "config.json").exists():
+        return None
+    finished = [folder for _, folder in iterations_of(run) if (folder / "DONE").exists()]
+    if not finished:
+        raise RunError(f"policy.path={run}: no iteration of that run is finished: it has no policy yet")
+    return finished[-1] / "policy" / "model"
 
 
 def folder_of(iteration: int | str) -> str:
