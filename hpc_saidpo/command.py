@@ -140,7 +140,8 @@ def run_name(composed: DictConfig) -> str:
     hydra_config = HydraConfig.get()
     if hydra_config.mode != RunMode.MULTIRUN or any(o.startswith("run.name=") for o in hydra_config.overrides.task):
         return composed.run.name
-    varied = [o for o in hydra_config.overrides.task if not o.startswith(("run.", "experiment="))]
+    elsewhere = ("run.root=", "run.threads=", "run.grace_s=", "run.accept_changes=", "experiment=")
+    varied = [o for o in hydra_config.overrides.task if not o.startswith(elsewhere)]
     return re.sub(r"[^\w.,=+-]+", "_", ",".join([composed.run.name, *varied]))
 
 
@@ -172,11 +173,14 @@ def commit() -> str | None:
 
 def fail(world: parallel.World | None, message: str) -> None:
     """Say it once and end the job. The same error on every rank is root's to tell; one rank's own is told by it."""
-    if world is not None and not world.is_root:
+    if world is None:  # perhaps one of many that do not see each other
+        rank, is_root = os.environ.get("SLURM_PROCID", "0"), os.environ.get("SLURM_PROCID", "0") == "0"
+    else:
+        rank, is_root = world.rank, world.is_root
+    if not is_root:
         time.sleep(ROOT_SPEAKS_FIRST_S)
-        message = f"rank {world.rank}: {message}"
-    if world is not None or os.environ.get("SLURM_PROCID", "0") == "0":
-        tell(message)
+        message = f"rank {rank}: {message}"
+    tell(message)
     if world is None or world.size == 1:
         sys.exit(EXIT_USER)
     world.abort(EXIT_USER)

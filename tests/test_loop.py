@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from conftest import MICRO, command, start, user_environment
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -188,11 +189,15 @@ def test_a_person_sees_bars_and_a_log_file_plain_lines(root):
 
 
 def test_multirun_under_mpiexec(root):
-    done = start("-m", *SMALL, "loop.iterations=1", "clusters.n=2,4", f"run.root={root / 'sweep'}", ranks=2)
+    vary = ("clusters.n=2,4", "run.seed=0,1")
+    done = start(
+        "-m", *SMALL, "loop.iterations=1", "loop.stop_after=draw", *vary, f"run.root={root / 'sweep'}", ranks=2
+    )
     assert done.returncode == 0, done.stdout + done.stderr
-    runs = [r for r in (root / "sweep").iterdir() if (r / "metrics.jsonl").exists()]
-    clusters = sorted(len(json.loads((r / "metrics.jsonl").read_text())["cluster_weight"]) for r in runs)
-    assert clusters == [2, 4] and all("clusters.n=" in r.name for r in runs)
+    runs = [r for r in (root / "sweep").iterdir() if (r / "iter-000" / "draw" / "DONE").exists()]
+    known = [yaml.safe_load((r / "config.yaml").read_text()) for r in runs]
+    assert sorted((c["clusters"]["n"], c["run"]["seed"]) for c in known) == [(2, 0), (2, 1), (4, 0), (4, 1)]
+    assert all(f"clusters.n={c['clusters']['n']},run.seed=" in r.name for c, r in zip(known, runs, strict=True))
 
 
 def test_one_ranks_failure_ends_the_job_with_its_traceback(root, tmp_path):

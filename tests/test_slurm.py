@@ -1,5 +1,6 @@
 """On a real Slurm of two nodes: the scripts of slurm/, and everything that happens to jobs."""
 
+import csv
 import json
 import os
 import signal
@@ -7,7 +8,7 @@ import subprocess
 
 import pytest
 from conftest import start
-from slurm_cluster import HOME, ONE_RANK, TWO_NODES
+from slurm_cluster import FINAL, HOME, ONE_RANK, TWO_NODES
 from test_loop import assert_same
 
 from hpc_saidpo.store.check import check
@@ -41,103 +42,108 @@ def test_ranks_that_do_not_see_each_other_are_refused(slurm):
         "srun", "-N2", "-n2", "--mpi=none", "--mem-per-cpu=500M", slurm.env["SAIDPO_PYTHON"], "-m", "mpi4py", "-m",
         "hpc_saidpo", *SHORT, f"run.root={slurm.folder}", "run.name=singletons", check=False,
     )  # fmt: skip
-    assert done.returncode == 2
+    assert done.returncode != 0
     assert done.stderr.count("2 tasks were started that do not see each other") == 1
     assert "use srun --mpi=pmi2" in done.stderr and not (slurm.folder / "singletons").exists()
 
 
 def test_a_job_survives_all_that_happens_to_it(slurm):
-    """Time limit, scontrol requeue, a killed rank, a dead node: the end is that of a run which was left alone."""
+    """Time limit, a killed rank, a dead node: the end is that of a run which was left alone."""
     run = slurm.folder / "troubled"
     sweep = slurm.folder / "troubled.txt"
     sweep.write_text("# one run\nrun.name=troubled\n")
-    # The time limit is 5 minutes, its warning due 4 minutes before: in the first minute of the run.
-    first = {**TWO_NODES, "time": 5, "signal": "B:USR1@240", "array": "0"}
-    job = slurm.submit("slurm/run.sbatch", sweep, *LONG, f"run.root={slurm.folder}", **first) + "_0"
+    # The time limit is 5 minutes; its warning, due 45 s after the start, is given up to half a minute to either side.
+    closing = {**TWO_NODES, "time": 5, "signal": "B:USR1@255", "array": "0"}
+    job = slurm.submit("slurm/run.sbatch", sweep, *LONG, f"run.root={slurm.folder}", **closing) + "_0"
     slurm.until(lambda: slurm.restarts(job) == 1, "the requeue before the time limit", 150)
     slurm.run("scontrol", "update", f"JobId={job}", "TimeLimit=60")
     told = slurm.log("saidpo-run-*")
-    assert "stopped by SIGUSR1: what is finished is on disk" in told or "User defined signal 1" in told, told
+    assert "stopped by SIGUSR1: what is finished is on disk" in told, told
     kept = {p: p.read_bytes() for p in run.rglob("DONE")}
+    assert kept and not (run / "lock").exists()
 
-    def more_done():  # the run has gone on
-        return slurm.state(job) == "RUNNING" and len(list(run.rglob("DONE"))) > len(kept)
-
-    slurm.until(more_done, "work after the first requeue")
-    slurm.run("scontrol", "requeue", job)
-    slurm.until(lambda: slurm.restarts(job) == 2, "the second requeue")
     slurm.until(lambda: slurm.state(job) == "RUNNING" and slurm.ranks_on("n2"), "ranks")
     os.kill(slurm.ranks_on("n2")[0], signal.SIGKILL)
     slurm.until(lambda: slurm.state(job) == "FAILED", "the end of a job with a killed rank", 30)
     slurm.until(lambda: not slurm.ranks_on("n1") + slurm.ranks_on("n2"), "no rank left", 30)
     slurm.run("scontrol", "requeue", job)
-    slurm.until(lambda: slurm.state(job) == "RUNNING" and slurm.ranks_on("n2"), "ranks")
+
+    slurm.until(lambda: slurm.state(job) == "RUNNING" and (run / "lock").exists(), "the third start")
     slurm.run(HOME / "tools" / "local_slurm.sh", "kill-node", "n2")
     slurm.until(lambda: slurm.state(job) == "PENDING", "Slurm to notice that the node is dead", 90)
     slurm.run(HOME / "tools" / "local_slurm.sh", "start-node", "n2")
     assert slurm.wait(job) == {job: "COMPLETED"}, slurm.told()
-    assert slurm.restarts(job) >= 3
+    assert slurm.restarts(job) == 3
     assert all(path.read_bytes() == content for path, content in kept.items())
     whole = start(*LONG, f"run.root={slurm.folder}", "run.name=whole", ranks=2)
     assert whole.returncode == 0, whole.stderr
     assert_same(run, slurm.folder / "whole")
 
 
-def test_one_task_of_an_array_is_cancelled_and_sent_again(slurm):
-    sweep = slurm.folder / "pair.txt"
-    sweep.write_text("run.name=left\nrun.name=cancelled\n")
-    arguments = (sweep, *LONG, "loop.iterations=1", f"run.root={slurm.folder}")
-    job = slurm.submit("slurm/run.sbatch", *arguments, array="0-1", **ONE_RANK)
-    cancelled = slurm.folder / "cancelled"
-    slurm.until(lambda: list(cancelled.glob("iter-000/*/chunk-*.h5")), "work of the second task")
-    slurm.run("scancel", f"{job}_1")
-    assert slurm.wait(job) == {f"{job}_0": "COMPLETED", f"{job}_1": "CANCELLED"}
+def test_five_tasks_two_at_a_time_of_which_one_is_cancelled_and_sent_again(slurm):
+    root, sweep = slurm.folder / "five", slurm.folder / "five.txt"
+    sweep.write_text("# task 0 is the first line below\n\n" + "".join(f"run.name=task{i}\n" for i in range(5)))
+    arguments = (sweep, *SHORT, f"run.root={root}")
+    job = slurm.submit("slurm/run.sbatch", *arguments, array="0-4%2", **ONE_RANK)
+    cancelled, most = root / "task3", 0
+
+    def at_work():
+        nonlocal most
+        most = max(most, [facts["JobState"] for facts in slurm.jobs(job).values()].count("RUNNING"))
+        return (cancelled / "lock").exists()
+
+    slurm.until(at_work, "work of task 3")
+    slurm.run("scancel", f"{job}_3")
+    expected = {f"{job}_{i}": "CANCELLED" if i == 3 else "COMPLETED" for i in range(5)}
+    assert slurm.wait(job) == expected, slurm.told()
+    assert most == 2
+    assert {path.name for path in slurm.logs.glob(f"*-{job}_*")} == {f"saidpo-run-{job}_{i}.out" for i in range(5)}
     assert not (cancelled / "iter-000" / "DONE").exists()
-    again = slurm.submit("slurm/run.sbatch", *arguments, array="1", **ONE_RANK)
-    assert slurm.wait(again) == {f"{again}_1": "COMPLETED"}, slurm.told()
-    assert_same(cancelled, slurm.folder / "left")
+    again = slurm.submit("slurm/run.sbatch", *arguments, array="3", **ONE_RANK)
+    assert slurm.wait(again) == {f"{again}_3": "COMPLETED"}, slurm.told()
+    assert_same(cancelled, root / "task0")
 
 
 def test_the_chain_of_a_sweep(slurm):
-    """Prepare, five runs of which two at a time, their evaluation, a report; by tools/submit.py."""
-    root, sweep = slurm.folder / "sweep", slurm.folder / "five.txt"
-    sweep.write_text(
-        "".join(f"run.name=n{n}-s{s} clusters.n={n} run.seed={s}\n" for n, s in ("20", "21", "40", "41", "60"))
-    )
+    """Prepare, the runs, their evaluation, a report of them all, by tools/submit.py."""
+    root, sweep = slurm.folder / "sweep", slurm.folder / "two.txt"
+    sweep.write_text("run.name=few clusters.n=2\nrun.name=many clusters.n=6\n")
     options = [f"{key.replace('-', '_')}={value}" for key, value in ONE_RANK.items()]
     submitted = slurm.run(
         slurm.env["SAIDPO_PYTHON"], "tools/submit.py", sweep, *options, "report.mem=900M", "at_once=2", "--", *SHORT,
         f"run.root={root}", "--", "evaluate.samples=2",
     )  # fmt: skip
-    prepare, run, evaluate, report = (line.split()[1] for line in submitted.stdout.splitlines())
-    most = 0
+    jobs = dict(line.split() for line in submitted.stdout.splitlines())
+    assert list(jobs) == ["prepare", "run", "evaluate", "report"]
 
     def ended():
-        nonlocal most
-        states = [facts["JobState"] for facts in slurm.jobs(run).values()]
-        most = max(most, states.count("RUNNING"))
-        if "RUNNING" in states:
-            assert slurm.state(prepare) == "COMPLETED"
-        return slurm.state(report) in ("COMPLETED", "FAILED", "CANCELLED")
+        facts = {step: slurm.jobs(job) for step, job in jobs.items()}
+        begun = [step for step, tasks in facts.items() if any(f["JobState"] != "PENDING" for f in tasks.values())]
+        assert "run" not in begun or facts["prepare"][jobs["prepare"]]["JobState"] == "COMPLETED"
+        return facts["report"][jobs["report"]]["JobState"] in FINAL
 
     slurm.until(ended, "the report", 400)
     logs = {path.name: path.read_text() for path in (root / "slurm").iterdir()}
-    for job in (prepare, run, evaluate, report):
+    for job in jobs.values():
         assert set(slurm.wait(job).values()) == {"COMPLETED"}, logs
-    assert most == 2
-    wanted = {f"saidpo-{step}-{job}_{i}.out" for step, job in (("run", run), ("evaluate", evaluate)) for i in range(5)}
-    assert set(logs) == wanted | {f"saidpo-prepare-{prepare}.out", f"saidpo-report-{report}.out"}
+    wanted = {f"saidpo-{step}-{jobs[step]}_{i}.out" for step in ("run", "evaluate") for i in range(2)}
+    assert set(logs) == wanted | {f"saidpo-{step}-{jobs[step]}.out" for step in ("prepare", "report")}
+    # Both cluster counts were prepared in one job, so the runs found them.
+    assert [logs[f"saidpo-prepare-{jobs['prepare']}.out"].count(f" {n} clusters, ") for n in (2, 6)] == [1, 1]
     shared = [path.name.split("-")[0] for path in (root / ".shared").iterdir()]
-    assert shared.count("clusters") == 3 and shared.count("embedding") == 1
-    for n, s in ("20", "21", "40", "41", "60"):
-        metrics = json.loads((root / f"n{n}-s{s}" / "metrics.jsonl").read_text())
-        assert len(metrics["cluster_weight"]) == int(n) and metrics["pairs"] > 0
-    evaluated = sorted(path.name for path in (root / "evaluate").iterdir() if not path.name.startswith("."))
-    assert evaluated == ["n2-s0-0", "n2-s1-1", "n4-s0-2", "n4-s1-3", "n6-s0-4"]
-    assert all((root / "evaluate" / name / "base" / "evaluate" / "held_out" / "DONE").exists() for name in evaluated)
-    for name in ("sweep.csv", "evaluations.csv", "sweep.html", "sweep.png"):
-        assert (root / "sweep" / name).stat().st_size > 0
-    assert len((root / "sweep" / "sweep.csv").read_text().splitlines()) == 6
+    assert shared.count("clusters") == 2 and shared.count("embedding") == 1
+    for name, n in (("few", 2), ("many", 6)):
+        metrics = json.loads((root / name / "metrics.jsonl").read_text())
+        assert len(metrics["cluster_weight"]) == n and metrics["pairs"] > 0
+    table = list(csv.DictReader((root / "sweep" / "sweep.csv").open()))
+    assert [(row["name"], row["clusters.n"], row["state"]) for row in table] == [
+        ("few", "2", "complete"), ("many", "6", "complete"),
+    ]  # fmt: skip
+    evaluations = list(csv.DictReader((root / "sweep" / "evaluations.csv").open()))
+    assert [row["name"] for row in evaluations] == ["few-0", "many-1"]
+    assert all(0 < float(row["accuracy"]) < 1 and row["samples"] == "2" for row in evaluations)
+    assert all(row["policy"].endswith("iter-000/policy/model") for row in evaluations)
+    assert (root / "sweep" / "sweep.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_hydra_sweeps_by_submitting_jobs_of_two_ranks(slurm):
@@ -151,7 +157,8 @@ def test_hydra_sweeps_by_submitting_jobs_of_two_ranks(slurm):
         timeout_s=300, PATH=shim,
     )  # fmt: skip
     runs = sorted(path for path in root.iterdir() if (path / "metrics.jsonl").exists())
-    assert [path.name.rpartition(",")[2] for path in runs] == ["loop.iterations=1"] * 3 or len(runs) == 3, done.stdout
+    found = {len(json.loads((path / "metrics.jsonl").read_text())["cluster_weight"]) for path in runs}
+    assert found == {2, 4, 6}, done.stdout + done.stderr
     for path in runs:
         env = json.loads((path / "env.json").read_text())
         assert len(env) == 1 and env[0]["world_size"] == 2 and env[0]["hosts"] == ["n1", "n2"]

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from hpc_saidpo import sweep
 from hpc_saidpo.records import CORRECT, UNGRADABLE, WRONG, Rollouts, RunError
 from hpc_saidpo.store import Stage
+from hpc_saidpo.sweep import curves, runs, tables
 
 TOOL = Path(__file__).parent.parent / "tools" / "report_sweep.py"
 BASE = {
@@ -98,7 +99,7 @@ def test_row_of_a_run(tmp_path):
     put_run(tmp_path / "b", [], {"difficulty.order": ["random"], "loop.stop_after": "base"})
     found = sweep.read(tmp_path)
     assert found.keys == ["run.seed", "sampler.rule", "difficulty.order"]
-    assert sweep.run_rows(found) == [
+    assert tables.run_rows(found) == [
         {
             "name": "a", "run.seed": "1", "sampler.rule": "uniform", "difficulty.order": "[pass_rate, steps]",
             "iterations_finished": 2, "iterations_asked": 2,
@@ -123,10 +124,10 @@ def test_state_of_a_prolonged_and_of_an_unfinished_run(tmp_path):
     stage.prepare()
     stage.mark_done()
     found = sweep.read(tmp_path)
-    rows = by_name(sweep.run_rows(found))
+    rows = by_name(tables.run_rows(found))
     assert (rows["prolonged"]["state"], rows["prolonged"]["iterations_asked"]) == ("complete", 3)
     assert (rows["short"]["state"], rows["short"]["failure_signatures"]) == ("unfinished", 1)
-    assert sweep.notes(found) == [
+    assert tables.notes(found) == [
         "short: unfinished: 1 of 2 iterations, last finished stage iter-001/probe",
         "short: iteration 0: depletion: raise rollouts.k",
     ]
@@ -148,20 +149,20 @@ def test_a_damaged_run_is_named_and_stops_nothing(tmp_path, file, content, told)
     grid(tmp_path)
     (tmp_path / "c-50-seed-1" / file).write_bytes(content.encode("latin-1"))
     found = sweep.read(tmp_path)
-    rows = by_name(sweep.run_rows(found))
+    rows = by_name(tables.run_rows(found))
     assert [name for name, row in rows.items() if row["state"] == "damaged"] == ["c-50-seed-1"]
     assert sum(row["state"] == "complete" for row in rows.values()) == 5
-    (note,) = sweep.notes(found)
+    (note,) = tables.notes(found)
     assert note.startswith("c-50-seed-1: ") and told in note
     assert told in sweep.text(found) and len(sweep.write(found, tmp_path / "sweep")) == 4
 
 
 def test_evaluations(tmp_path):
     put_run(tmp_path / "runs/a", lines_of(0.25, 0.5, 0.75))
-    under = tmp_path / "runs/evaluate"
+    under, policy = tmp_path / "runs/evaluate", str(tmp_path / "runs/a/iter-001/policy/model")
     put_evaluation(under / "base-0", "models/base", [0, 0, 0, 2])
-    put_evaluation(under / "a-0", str(tmp_path / "runs/a"), [2, 1, 0, 1, None])
-    put_evaluation(under / "a-1", str(tmp_path / "runs/a"), [2, 2])  # fewer rollouts: not the one that counts
+    put_evaluation(under / "a-0", policy, [2, 1, 0, 1, None])
+    put_evaluation(under / "a-1", policy, [2, 2])  # fewer rollouts: not the one that counts
     put_evaluation(under / "b-0", str(tmp_path / "runs/b"), [2], done=False)
     damaged = put_evaluation(under / "c-0", str(tmp_path / "runs/c"), [2])
     damaged.contents()[0].write_bytes(b"")
@@ -171,22 +172,22 @@ def test_evaluations(tmp_path):
     # rates 1, 1/2, 0, 1/2: mean 1/2, standard deviation 1/√6, half = 1.96/√6/√4
     half = 1.959963984540054 / 6**0.5 / 2
     assert rows["a-0"] == {
-        "name": "a-0", "policy": str(tmp_path / "runs/a"), "benchmark": "held_out", "n_questions": 4, "samples": 2,
+        "name": "a-0", "policy": policy, "benchmark": "held_out", "n_questions": 4, "samples": 2,
         "accuracy": 0.5, "low95": pytest.approx(0.5 - half), "high95": pytest.approx(0.5 + half), "state": "done",
     }  # fmt: skip
     assert {name: row["state"].split(":")[0] for name, row in rows.items()} == {
         "a-0": "done", "a-1": "done", "b-0": "unfinished", "base-0": "done", "c-0": "damaged", "d-0": "unfinished",
     }  # fmt: skip
-    assert rows["b-0"]["accuracy"] is None and len(sweep.notes(found)) == 3
-    assert sweep.evaluated(found, found.runs[0], "held_out") == (0.25, 0.5)
+    assert rows["b-0"]["accuracy"] is None and len(tables.notes(found)) == 3
+    assert runs.evaluated(found, found.runs[0], "held_out") == (0.25, 0.5)
     moved = (tmp_path / "runs").rename(tmp_path / "moved")
     found = sweep.read(moved)
-    assert sweep.evaluated(found, found.runs[0], "held_out") == (0.25, 0.5)
+    assert runs.evaluated(found, found.runs[0], "held_out") == (0.25, 0.5)
 
 
 def test_interval_over_runs():
-    assert sweep.mean_interval([0.5, 0.6, 0.7]) == pytest.approx((0.6, 0.6 - 0.2484138, 0.6 + 0.2484138))
-    assert sweep.mean_interval([1, 3]) == pytest.approx((2, 2 - 12.7062047, 2 + 12.7062047))
+    assert curves.mean_interval([0.5, 0.6, 0.7]) == pytest.approx((0.6, 0.6 - 0.2484138, 0.6 + 0.2484138))
+    assert curves.mean_interval([1, 3]) == pytest.approx((2, 2 - 12.7062047, 2 + 12.7062047))
 
 
 @pytest.mark.parametrize(
@@ -204,14 +205,14 @@ def test_a_number_is_an_axis_only_where_there_is_a_curve_over_it(tmp_path, syste
         put_run(tmp_path / f"{i}", lines_of(0.1, 0.2), settings)
     found = sweep.read(tmp_path)
     without_seeds = [key for key in found.keys if not key.endswith("seed")]
-    assert sweep.axes_of(found) == (expected or (None, without_seeds))
+    assert curves.axes_of(found) == (expected or (None, without_seeds))
 
 
 def test_what_is_drawn(tmp_path):
     grid(tmp_path, skip=[(100, 2)])
     put_run(tmp_path / "c-100-seed-2", lines_of(0.25, 0.9), {"clusters.n": 100, "run.seed": 2})  # unfinished
     found = sweep.read(tmp_path)
-    marks = sweep._Marks(found)
+    marks = curves.Marks(found)
     axis = Figure().subplots()
     ends = {run.name: (run.before("held_out").accuracy, run.after("held_out").accuracy) for run in found.runs}
     marks.draw_ends(axis, ends)
@@ -229,7 +230,7 @@ def test_systems_are_named_after_their_runs(tmp_path):
     for name, rule in (("idpo", "uniform"), ("saidpo", "error")):
         for seed in range(2):
             put_run(tmp_path / f"{name}-seed-{seed}", lines_of(0.1, 0.2), {"sampler.rule": rule, "run.seed": seed})
-    assert list(sweep._Marks(sweep.read(tmp_path)).label.values()) == ["idpo", "saidpo"]
+    assert list(curves.Marks(sweep.read(tmp_path)).label.values()) == ["idpo", "saidpo"]
 
 
 def run_tool(*arguments):
