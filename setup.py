@@ -11,7 +11,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     # conf/ lies beside the package in a checkout and inside it once installed.
-    packages=["hpc_saidpo", "hpc_saidpo.conf", "hpc_saidpo.parallel", "hpc_saidpo.store", "hpc_saidpo.sweep"],
+    packages=["hpc_saidpo", *(f"hpc_saidpo.{name}" for name in ("conf", "doctor", "parallel", "store", "sweep"))],
     package_dir={"hpc_saidpo.conf": "conf"},
     package_data={"hpc_saidpo": ["micro_llama/*"], "hpc_saidpo.conf": ["*.yaml", "**/*.yaml"]},
     install_requires=[

@@ -123,10 +123,10 @@ class Policy:
         Raises:
             RunError: no model or no tokenizer there; names the path and what is missing.
         """
-        precision = _precision(config.precision, device)
+        precision = precision_of(config, device)
         try:
             model = AutoModelForCausalLM.from_pretrained(
-                path, dtype=torch.float32, attn_implementation=_attention(config.attention, device, precision)
+                path, dtype=torch.float32, attn_implementation=attention_of(config, device)
             )
         except (OSError, ValueError) as error:
             raise RunError(f"policy.path={path}: no model could be loaded from there: {error}") from error
@@ -216,28 +216,35 @@ def _load_tokenizer(path):
     return tokenizer
 
 
-def _precision(name, device) -> torch.dtype:
+def precision_of(config: Config, device: torch.device) -> torch.dtype:
+    """The precision of the computation."""
+    name = config.precision
     if name == "auto":
         name = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
     return getattr(torch, name)
 
 
-def _attention(name, device, precision) -> str:
+def attention_of(config: Config, device: torch.device) -> str:
+    """The attention implementation, by transformers' name.
+
+    Raises:
+        RunError: flash attention is asked for where it cannot run.
+    """
     # transformers answers a missing flash-attn with a download of kernels: the predicate must be our own.
     usable = (
         device.type == "cuda"
-        and precision == torch.bfloat16
+        and precision_of(config, device) == torch.bfloat16
         and importlib.util.find_spec("flash_attn") is not None
         and torch.cuda.get_device_capability(device) >= (8, 0)
     )
-    if name == "flash_attention_2" and not usable:
+    if config.attention == "flash_attention_2" and not usable:
         raise RunError(
             "policy.attention=flash_attention_2 needs an NVIDIA GPU of capability 8.0 or more, policy.precision="
             "bfloat16 and the flash-attn package: use policy.attention=auto"
         )
-    if name == "auto":
+    if config.attention == "auto":
         return "flash_attention_2" if usable else "sdpa"
-    return name
+    return config.attention
 
 
 def is_gguf(path: str) -> bool:

@@ -15,7 +15,7 @@ FLOORS = [
     {"pool", "tags", "clusters", "rollouts", "dpo", "inputs"},
     {"job"},
     {"loop"},
-    {"__main__", "command", "config", "report", "sweep", "export"},
+    {"__main__", "command", "config", "report", "sweep", "export", "doctor"},
 ]  # fmt: skip
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 ONLY_IN = {

@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import signal
-import subprocess
 
 import pytest
 from conftest import start
@@ -165,7 +164,21 @@ def test_hydra_sweeps_by_submitting_jobs_of_two_ranks(slurm):
         assert not check(path).findings
 
 
+def test_the_doctor_examines_both_nodes(slurm):
+    job = slurm.submit(
+        "tests/doctor.sbatch", "experiment=tiny", f"run.root={slurm.folder}", "--json", slurm.folder / "doctor.json",
+        **TWO_NODES,
+    )  # fmt: skip
+    assert slurm.wait(job) == {job: "COMPLETED"}, slurm.told()
+    found = json.loads((slurm.folder / "doctor.json").read_text())
+    assert {f["state"] for f in found.values()} <= {"ok", "warning"}, found
+    assert "2 ranks" in found["MPI"]["told"] and found["ranks per node"]["told"] == "n1: 1, n2: 1"
+    assert "gloo" in found["all-reduce"]["told"] and "GB/s" in found["all-reduce"]["told"]
+    assert "min left; 3 iterations need about" in found["time limit"]["told"]
+    assert not list(slurm.folder.glob(".doctor-*"))
+
+
 def test_dead_ranks_do_not_outlive_their_cluster(slurm):
     """Whatever the tests above killed: nothing computes any more."""
-    assert subprocess.run(["squeue", "-h"], env=slurm.env, capture_output=True, text=True).stdout == ""
+    slurm.until(lambda: slurm.run("squeue", "-h").stdout == "", "an empty queue")
     assert not slurm.ranks_on("n1") + slurm.ranks_on("n2")

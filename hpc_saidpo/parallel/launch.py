@@ -7,11 +7,9 @@ import importlib.util
 import os
 
 from ..records import RunError
-from .ranks import MPIWorld
+from .ranks import LAUNCHER_MARKS, MPIWorld
 from .world import World
 
-# Set by mpiexec or srun for the processes they start.
-_MARKS = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK", "PALS_RANKID")
 # How many there are. The step's own count is last: under an mpiexec inside a step it counts mpiexec's proxies.
 _SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 
@@ -24,7 +22,7 @@ def connect() -> World:
         RunError: a launcher started several processes but MPI is missing, or does not see the others.
     """
     n_started = int(next((os.environ[name] for name in _SIZES if name in os.environ), "1"))
-    if not any(mark in os.environ for mark in _MARKS) and n_started <= 1:
+    if not any(mark in os.environ for mark in LAUNCHER_MARKS) and n_started <= 1:
         return World()
     if importlib.util.find_spec("mpi4py") is None:
         raise RunError("started by an MPI launcher, but mpi4py is not installed: pip install mpi4py mpich")

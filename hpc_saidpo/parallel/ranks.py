@@ -20,6 +20,8 @@ import torch
 from ..records import RunError
 from .world import POLL_S, World, drain
 
+# Set by mpiexec or srun for the processes they start.
+LAUNCHER_MARKS = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK", "PALS_RANKID")
 _DONE, _STOP = -1, -2  # in place of the index of a work item
 _POLL_MAX_S = 0.05  # the longest such pause
 _ANSWER_WITHIN_S = 0.02  # the same for a rank that wants work
@@ -103,6 +105,29 @@ class MPIWorld(World):
             mendable, message, name = told
             raise RunError(message) if mendable else RuntimeError(f"{name} on rank 0: {message}")
         return value
+
+    def describe(self):
+        levels = ("SINGLE", "FUNNELED", "SERIALIZED", "MULTIPLE")
+        by_value = {getattr(self._mpi, f"THREAD_{name}"): name for name in levels}
+        return {
+            "library": self._mpi.Get_library_version().splitlines()[0].strip(" \0"),
+            "threads": by_value[self._mpi.Query_thread()],
+            "launcher": ", ".join(name for name in LAUNCHER_MARKS if name in os.environ) or "none",
+        }
+
+    def all_reduce_rate(self, n_bytes, repeats=5):
+        with self.group():
+            data = torch.ones(n_bytes // 4, device=self.device)
+            times = []
+            for _ in range(repeats + 1):
+                self.barrier()
+                started = time.perf_counter()
+                torch.distributed.all_reduce(data)
+                if self.device.type == "cuda":
+                    torch.cuda.synchronize()
+                times.append(time.perf_counter() - started)
+            backend = torch.distributed.get_backend()
+        return backend, 2 * (self.size - 1) / self.size * n_bytes / float(np.median(times[1:]))
 
     def abort(self, code):
         drain(sys.stdout, sys.stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import gc
+import math
 import os
 import stat
 import struct
@@ -124,6 +125,18 @@ class World:
     def on_root(self, function: Callable):
         """Run on root; give its result, or raise its failure, on every rank."""
         return function()
+
+    def describe(self) -> dict[str, str]:
+        """Facts about MPI, for people: library, threads (what it permits), launcher (which protocol started us)."""
+        return {"library": "none: one process", "threads": "", "launcher": ""}
+
+    def all_reduce_rate(self, n_bytes: int, repeats: int = 5) -> tuple[str, float]:
+        """(backend, bytes per second on each rank's wire) of a gradient sum: torch.distributed over the ranks' devices.
+
+        The figure is nccl-tests' bus bandwidth, 2 (n - 1) / n · size / time: comparable for any number of ranks n. The
+        median of `repeats`, after one to warm up. Collective.
+        """
+        return "none", math.inf
 
     def abort(self, code: int) -> None:
         """End every rank of the job at once; what was printed before is still read."""

