@@ -36,7 +36,10 @@ line() {
 }
 
 # value KEY DEFAULT OVERRIDES...: what a key is set to, last.
-value() { printf '%s\n' "$1=$2" "${@:3}" | sed -n "s/^$1=//p" | tail -n 1; }
+value() {
+    printf '%s\n' "$1=$2" "${@:3}" |
+        awk -v key="$1=" 'index($0, key) == 1 { found = substr($0, length(key) + 1) } END { print found }'
+}
 
 # launch OVERRIDES...: the program on every rank. Warned that the time is nearly over (#SBATCH --signal), the ranks end
 # what is in flight and save; then the job goes back into the queue, and its next start goes on.

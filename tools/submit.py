@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import re
 import shlex
 import subprocess
 import sys
@@ -50,12 +51,12 @@ PREPARED = ("pool.", "tags.", "clusters.", "pool=", "tags=", "clusters=")  # wha
 
 
 def main(arguments: Sequence[str]) -> int:
-    dry, words = "--dry-run" in arguments, [a for a in arguments if a != "--dry-run"]
-    if not words or {"-h", "--help"} & set(words):
+    if not arguments or {"-h", "--help"} & set(arguments):
         print(__doc__)
-        return 0 if words else 2
+        return 0 if arguments else 2
     try:
-        own, common, for_evaluation = (*_split(words), [], [])[:3]
+        own, common, for_evaluation = (*_split(arguments), [], [])[:3]
+        dry, own = "--dry-run" in own, [word for word in own if word != "--dry-run"]
         sweep = Path(own[0])
         lines = read_sweep(sweep)
         text = script(sweep.resolve(), lines, settings(own[1:]), common, for_evaluation)
@@ -113,7 +114,34 @@ def settings(words: Iterable[str]) -> dict[str, str]:
     unknown = set(found.get("steps", "run").split(",")) - set(STEPS)
     if unknown:
         raise RunError(f"steps={found['steps']}: there is no {', '.join(unknown)}. Valid: {', '.join(STEPS)}")
+    for name, value in found.items():
+        if name.rpartition(".")[2] == "time" and name != "report.time" and _seconds(value) <= _margin_s(found):
+            raise RunError(
+                f"{name}={value}: jobs are warned {_margin_s(found)} s before their end and then go back into the "
+                "queue: they would do so at once. Give more time, or a later warning (signal=B:USR1@60)"
+            )
     return found
+
+
+def _seconds(time: str) -> float:
+    """sbatch's time: minutes, minutes:seconds, hours:minutes:seconds, days-hours[:minutes[:seconds]]; else no limit."""
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", time)
+    if not match:
+        return float("inf")
+    days, first, second, third = match.groups()
+    if days is not None:
+        parts = (int(days), int(first), int(second or 0), int(third or 0))
+    elif third is not None:
+        parts = (0, int(first), int(second), int(third))
+    else:
+        parts = (0, 0, int(first), int(second or 0))
+    return ((24 * parts[0] + parts[1]) * 60 + parts[2]) * 60 + parts[3]
+
+
+def _margin_s(given: dict[str, str]) -> int:
+    """How long before its end a job is warned, as the scripts say or as it is given."""
+    signal = given.get("signal") or re.search(r"--signal=(\S+)", (HOME / "slurm" / "run.sbatch").read_text())[1]
+    return int(signal.rpartition("@")[2]) if "@" in signal else 60
 
 
 def check(sweep: Path, lines: Sequence[Sequence[str]], common: Sequence[str], for_evaluation: Sequence[str]) -> None:
