@@ -25,7 +25,7 @@ from .finding import Finding, judge
 GIB = 2**30
 CHARACTERS_PER_TOKEN = 3.5  # assumed
 YIELD = 0.5  # assumed share of drawn questions that give a pair
-UTILISATION = 0.5  # of the measured matrix rate, by a whole training step
+TRAINING, DECODING = 0.3, 0.5  # shares of the measured rates that whole steps reach (the demo's, on the CPU)
 LAYER_OVERHEAD_S = 0.4e-3  # of a decoding step, on the host
 
 
@@ -103,7 +103,7 @@ def chunk_s(model: Model, config, rates: Rates, n_bytes: int) -> float:
     """Time of one chunk of rollouts: a decoding step reads the weights once and multiplies them with every row."""
     rows = config.rollouts.chunk_questions * config.rollouts.k
     step = max(n_bytes * model.n_parameters / rates.bytes_per_s, 2 * rows * model.n_parameters / rates.flops)
-    return config.rollouts.max_new_tokens * (step + LAYER_OVERHEAD_S * model.n_layers)
+    return config.rollouts.max_new_tokens * (step / DECODING + LAYER_OVERHEAD_S * model.n_layers)
 
 
 def stage_times(
@@ -118,7 +118,7 @@ def stage_times(
     return {
         "probe": config.probe.fraction * n_pool * one / size,
         "explore": config.sampler.n_questions * one / size,
-        "DPO": flop / (UTILISATION * rates.flops) / size,
+        "DPO": flop / (TRAINING * rates.flops) / size,
         "evaluate": n_evaluated * config.evaluate.samples / config.rollouts.k * one / size,
     }
 
