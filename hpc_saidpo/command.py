@@ -35,6 +35,9 @@ from .store import RunDir, newest_policy
 
 EXIT_BUG, EXIT_USER, EXIT_DEPLETED = 1, 2, 3
 ROOT_SPEAKS_FIRST_S = 2.0
+SLURM_FACTS = (
+    "SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT", "SLURM_JOB_NODELIST",
+)  # fmt: skip
 
 
 def main() -> None:
@@ -157,7 +160,7 @@ def environment(world: parallel.World, n_threads: int) -> dict:
         "python": platform.python_version(),
         "commit": commit(),
         "packages": {"hpc_saidpo": __version__, **{name: version(name) for name in packages}},
-        "slurm": {k: v for k, v in os.environ.items() if re.fullmatch(r"SLURM_(ARRAY_)?(JOB|TASK)_ID", k)},
+        "slurm": {name: os.environ[name] for name in SLURM_FACTS if name in os.environ},
     }
 
 

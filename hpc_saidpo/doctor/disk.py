@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -47,12 +48,22 @@ def _store(folder: Path) -> Finding:
     stage.check_complete()
     back = stage.read("draw", Draw)
     locks = os.environ.get("HDF5_USE_FILE_LOCKING", "")
-    told = f"{folder.parent}: HDF5 and rename work; HDF5's own locks {'off' if locks == 'FALSE' else locks or 'on'}"
+    works, own = "work" if _locks(folder / "lock") else "do not", "off" if locks == "FALSE" else locks or "on"
+    told = f"{folder.parent}: HDF5 and rename work; file locks {works}, HDF5's own are {own}"
     differs = not np.array_equal(back.question_Q, table.question_Q)
     on = "" if locks == "FALSE" else "set HDF5_USE_FILE_LOCKING=FALSE: the store needs no locks, Lustre may have none"
     return judge(
         "run folder", told, failure="what is read is not what was written: another run.root" * differs, warning=on
     )
+
+
+def _locks(path: Path) -> bool:
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+    return True
 
 
 def _visible(world: World, folder: Path) -> Finding:
