@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
-import functools
 import gc
 import os
 import socket
 import sys
-import threading
 import time
-from collections.abc import Callable
 from datetime import timedelta
 
 import numpy as np
 import torch
 
 from ..records import RunError
-from .world import POLL_S, World, drain
+from .dispatch import STOP, Progress, sleep_until
+from .world import World, drain
 
 # Set by mpiexec or srun for the processes they start.
 LAUNCHER_MARKS = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK", "PALS_RANKID")
-_DONE, _STOP = -1, -2  # in place of the index of a work item
-_POLL_MAX_S = 0.05  # the longest such pause
-_ANSWER_WITHIN_S = 0.02  # the same for a rank that wants work
 _GROUP_TIMEOUT = timedelta(minutes=10)
 
 
@@ -43,7 +37,7 @@ class MPIWorld(World):
         self._n_groups = 0
         self._progress = None
         if self.size > 1 and mpi.Query_thread() == mpi.THREAD_MULTIPLE:
-            self._progress = _Progress(mpi, self._comm.Dup())
+            self._progress = Progress(mpi, self._comm.Dup())
 
     def stopping(self):
         return next(filter(None, self.gather(self.told.by)), "")
@@ -56,7 +50,7 @@ class MPIWorld(World):
         take = self._progress.claim(self._n_claims % 1000 + 1, n, tick, self)
         while (index := take()) >= 0:
             yield index
-        if index == _STOP:
+        if index == STOP:
             self.stop_if_told()
 
     def _static_share(self, n, tick):
@@ -73,7 +67,7 @@ class MPIWorld(World):
 
     def barrier(self):
         request = self._comm.Ibarrier()
-        _sleep_until(request.Test)
+        sleep_until(request.Test)
 
     def bcast(self, value):
         self.barrier()
@@ -168,96 +162,3 @@ class MPIWorld(World):
             timeout=_GROUP_TIMEOUT,
             device_id=self.device if on_gpu else None,
         )
-
-
-class _Progress(threading.Thread):
-    """Keeps MPI moving while this rank is busy elsewhere; on root, hands out work items too.
-
-    A message that was sent may leave, or be taken in, only when its rank calls MPI again: between nodes a rank that
-    goes from a broadcast into torch would leave the others waiting for that broadcast for good. So a thread calls MPI
-    now and then; and as it is there, it answers the ranks that ask root for work. (An MPI RMA counter instead would
-    stall while its target rank computes.)
-    """
-
-    def __init__(self, mpi, comm):
-        super().__init__(daemon=True)
-        self._mpi, self._comm = mpi, comm
-        self._counter, self._tag = None, 0
-        self._ended = threading.Event()
-        atexit.register(self._end)  # before MPI ends
-        self.start()
-
-    def _end(self):
-        self._ended.set()
-        self.join()
-
-    def run(self):
-        pause_s = POLL_S
-        while not self._ended.wait(pause_s):
-            longest_s = _POLL_MAX_S if self._counter is None else _ANSWER_WITHIN_S
-            pause_s = POLL_S if self._answer() else min(longest_s, 1.5 * pause_s)
-
-    def _answer(self) -> bool:
-        """Answer every rank that waits for work; False when there was none."""
-        answered, counter, tag = False, self._counter, self._tag
-        status = self._mpi.Status()
-        while self._comm.iprobe(source=self._mpi.ANY_SOURCE, tag=tag, status=status) and counter is not None:
-            told = self._comm.recv(source=status.source, tag=tag)
-            self._comm.send(counter.next(told), dest=status.source, tag=tag)
-            answered = True
-        return answered
-
-    def claim(self, tag: int, n: int, tick: Callable[[int], None], world: World) -> Callable[[], int]:
-        """A function that gives this rank its next item, or _DONE or _STOP. Each call of `claim` has a tag of its own,
-        so that a rank that is ahead is not given an item of the one before."""
-        if not world.is_root:
-            return functools.partial(self._ask, tag, world)
-        counter = _Counter(n, world.size, tick)
-        self._tag, self._counter = tag, counter
-
-        def take() -> int:
-            index = counter.next(bool(world.told))
-            if index < 0:
-                _sleep_until(counter.everyone_knows)
-                self._tag, self._counter = 0, None
-            return index
-
-        return take
-
-    def _ask(self, tag, world) -> int:
-        self._comm.send(bool(world.told), dest=0, tag=tag)
-        _sleep_until(lambda: self._comm.iprobe(source=0, tag=tag), _ANSWER_WITHIN_S)
-        return self._comm.recv(source=0, tag=tag)
-
-
-class _Counter:
-    """The numbers 0 .. n-1, once each, to any thread; none any more once a rank was told to stop."""
-
-    def __init__(self, n: int, n_ranks: int, tick: Callable[[int], None]):
-        self._next, self._n, self._tick = 0, n, tick
-        self._working = n_ranks
-        self._told = False
-        self._lock = threading.Lock()
-
-    def next(self, told: bool) -> int:
-        with self._lock:
-            self._told |= told
-            if self._next >= self._n or self._told:
-                self._working -= 1
-                return _DONE if self._next >= self._n else _STOP
-            index = self._next
-            self._next += 1
-            self._tick(index)
-            return index
-
-    def everyone_knows(self) -> bool:
-        """Whether every rank has been told that there is nothing more."""
-        return self._working == 0
-
-
-def _sleep_until(true: Callable[[], bool], longest_s: float = _POLL_MAX_S) -> None:
-    """Wait without taking the core from a rank that computes; a rank that spins would."""
-    pause_s = POLL_S / 2
-    while not true():
-        time.sleep(pause_s)
-        pause_s = min(longest_s, 1.5 * pause_s)
