@@ -148,8 +148,7 @@ def memory_bytes(world: World) -> float:
     """What one rank may use: its GPU's memory; on the CPU its share of what the node, or the job, has."""
     if world.device.type == "cuda":
         return torch.cuda.get_device_properties(world.device).total_memory
-    with open("/proc/meminfo") as file:
-        node = 1024 * int(re.search(r"MemAvailable:\s+(\d+)", file.read())[1])
+    node = 1024 * int(re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text())[1])
     job = [
         int(os.environ["SLURM_MEM_PER_NODE"]) << 20 if "SLURM_MEM_PER_NODE" in os.environ else node,
         world.local_size

@@ -39,7 +39,8 @@ class Progress(threading.Thread):
     def run(self):
         pause_s = POLL_S
         while not self._ended.wait(pause_s):
-            longest_s = _POLL_MAX_S if self._counter is None else _ANSWER_WITHIN_S
+            counter = self._counter
+            longest_s = _POLL_MAX_S if counter is None or counter.nothing_left else _ANSWER_WITHIN_S
             pause_s = POLL_S if self._answer() else min(longest_s, 1.5 * pause_s)
 
     def _answer(self) -> bool:
@@ -63,7 +64,8 @@ class Progress(threading.Thread):
         def take() -> int:
             index = counter.next(bool(world.told))
             if index < 0:
-                sleep_until(counter.everyone_knows)
+                while not counter.everyone_knows.wait(1.0):
+                    pass
                 self._tag, self._counter = 0, None
             return index
 
@@ -76,28 +78,35 @@ class Progress(threading.Thread):
 
 
 class Counter:
-    """The numbers 0 .. n-1, once each, to any thread; none any more once a rank was told to stop."""
+    """The numbers 0 .. n-1, once each, to any thread; none any more once a rank was told to stop.
+
+    Attributes:
+        everyone_knows: set when every rank has been told that there is nothing more.
+    """
 
     def __init__(self, n: int, n_ranks: int, tick: Callable[[int], None]):
         self._next, self._n, self._tick = 0, n, tick
         self._working = n_ranks
         self._told = False
         self._lock = threading.Lock()
+        self.everyone_knows = threading.Event()
 
     def next(self, told: bool) -> int:
         with self._lock:
             self._told |= told
             if self._next >= self._n or self._told:
                 self._working -= 1
+                if self._working == 0:
+                    self.everyone_knows.set()
                 return DONE if self._next >= self._n else STOP
             index = self._next
             self._next += 1
             self._tick(index)
             return index
 
-    def everyone_knows(self) -> bool:
-        """Whether every rank has been told that there is nothing more."""
-        return self._working == 0
+    @property
+    def nothing_left(self) -> bool:
+        return self._next >= self._n or self._told
 
 
 def sleep_until(true: Callable[[], bool], longest_s: float = _POLL_MAX_S) -> None:
