@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,6 +44,14 @@ def pytest_runtest_makereport(item, call):
         # The other ranks may be waiting in a collective that this one will never reach.
         traceback.print_exception(call.excinfo.value)
         WORLD.abort(1)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """What could not be run here, by count: it must not pass for tested."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = Counter(str(report.longrepr[2]).removeprefix("Skipped: ") for report in skipped)
+    for reason, n in reasons.items():
+        terminalreporter.write_line(f"{n} test{'s' * (n > 1)} {reason}", yellow=True)
 
 
 @pytest.fixture(scope="session")
