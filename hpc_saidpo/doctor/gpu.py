@@ -119,12 +119,12 @@ def _kmeans(device) -> tuple[str, bool]:
     rng = np.random.default_rng(0)
     vector_ND = rng.normal(size=(groups, 32))[rng.integers(groups, size=n)] + 0.05 * rng.normal(size=(n, 32))
     embedding = clusters.Embedding([str(i) for i in range(n)], vector_ND.astype(np.float32))
-    inertia = {}
+    inertia = []
     for backend in ("gpu" if device.type == "cuda" else "cpu", "cpu"):
         config = clusters.Config(n=groups, backend=backend)
         label_N = clusters.fit(embedding.text_U, embedding, config).cluster_N
         centre_CD = np.stack([vector_ND[label_N == c].mean(0) for c in np.unique(label_N)])
         nearest = ((vector_ND[:, None] - centre_CD) ** 2).sum(-1).min(1)
-        inertia.setdefault(len(inertia), float(nearest.sum()))
-    ratio = inertia[0] / inertia[len(inertia) - 1]
+        inertia.append(float(nearest.sum()))
+    ratio = inertia[0] / inertia[1]
     return f"inertia {ratio:.3f} of scikit-learn's", ratio < 1.5

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import atexit
 import functools
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 
-from .world import POLL_S, World
+from .world import POLL_S, World, drain
 
 DONE, STOP = -1, -2  # in place of the index of a work item
 _POLL_MAX_S = 0.05  # the longest pause between two looks
@@ -27,7 +29,7 @@ class Progress(threading.Thread):
     def __init__(self, mpi, comm):
         super().__init__(daemon=True)
         self._mpi, self._comm = mpi, comm
-        self._counter, self._tag = None, 0
+        self._current = (0, None)  # tag and counter of the claim at hand; one value, for two threads
         self._ended = threading.Event()
         atexit.register(self._end)  # before MPI ends
         self.start()
@@ -37,15 +39,23 @@ class Progress(threading.Thread):
         self.join()
 
     def run(self):
+        try:
+            self._look()
+        except Exception:  # noqa: BLE001 - whatever it is (a tick that cannot be shown), ranks would wait for good
+            traceback.print_exc()
+            drain(sys.stdout, sys.stderr)
+            self._comm.Abort(1)
+
+    def _look(self):
         pause_s = POLL_S
         while not self._ended.wait(pause_s):
-            counter = self._counter
+            _, counter = self._current
             longest_s = _POLL_MAX_S if counter is None or counter.nothing_left else _ANSWER_WITHIN_S
             pause_s = POLL_S if self._answer() else min(longest_s, 1.5 * pause_s)
 
     def _answer(self) -> bool:
         """Answer every rank that waits for work; False when there was none."""
-        answered, counter, tag = False, self._counter, self._tag
+        answered, (tag, counter) = False, self._current
         status = self._mpi.Status()
         while self._comm.iprobe(source=self._mpi.ANY_SOURCE, tag=tag, status=status) and counter is not None:
             told = self._comm.recv(source=status.source, tag=tag)
@@ -59,14 +69,14 @@ class Progress(threading.Thread):
         if not world.is_root:
             return functools.partial(self._ask, tag, world)
         counter = Counter(n, world.size, tick)
-        self._tag, self._counter = tag, counter
+        self._current = (tag, counter)
 
         def take() -> int:
             index = counter.next(bool(world.told))
             if index < 0:
                 while not counter.everyone_knows.wait(1.0):
                     pass
-                self._tag, self._counter = 0, None
+                self._current = (0, None)
             return index
 
         return take
