@@ -6,7 +6,6 @@ import time
 import numpy as np
 import pytest
 import torch
-from conftest import start
 from torch import nn
 
 from hpc_saidpo import parallel
@@ -134,23 +133,3 @@ def test_a_reader_that_never_comes_does_not_hold_up_the_end(monkeypatch):
         parallel.drain(stream, no_pipe, closed)
         assert world_module._unread(writer) == len("unread")
     os.close(reader)
-
-
-UNSHOWABLE = """
-import time
-from hpc_saidpo.parallel import connect
-world = connect()
-def tick(index):
-    if index == 3:
-        raise OSError("the terminal is gone")
-for index in world.claim(20, tick):
-    time.sleep(0.05 if world.rank else 5)
-"""
-
-
-@pytest.mark.e2e
-def test_a_failure_while_work_is_handed_out_ends_the_job(world):
-    if world.size > 1:
-        pytest.skip("starts ranks of its own")
-    done = start(ranks=2, program=("-c", UNSHOWABLE), timeout_s=60)
-    assert done.returncode != 0 and "the terminal is gone" in done.stderr

@@ -125,3 +125,21 @@ def test_a_stopped_run_keeps_everything_and_goes_on(root):  # noqa: F811
     reference = start(*LONG, f"run.root={root}", "run.name=unstopped", ranks=2)
     assert reference.returncode == 0, reference.stderr
     assert_same(run, root / "unstopped")
+
+
+UNSHOWABLE = """
+import time
+from hpc_saidpo.parallel import connect
+world = connect()
+def tick(index):
+    if index == 3:
+        raise OSError("the terminal is gone")
+for index in world.claim(20, tick):
+    time.sleep(0.05 if world.rank else 5)
+"""
+
+
+@pytest.mark.e2e
+def test_a_failure_while_work_is_handed_out_ends_the_job():
+    done = start(ranks=2, program=("-c", UNSHOWABLE), timeout_s=60)
+    assert done.returncode != 0 and "the terminal is gone" in done.stderr
