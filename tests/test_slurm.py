@@ -67,7 +67,7 @@ def test_a_job_survives_all_that_happens_to_it(slurm):
     slurm.until(lambda: slurm.state(job) == "FAILED", "the end of a job with a killed rank", 60)
     slurm.until(lambda: not slurm.ranks_on("n1") + slurm.ranks_on("n2"), "no rank left", 30)
     slurm.run("scontrol", "requeue", job)
-
+    slurm.until(lambda: slurm.state(job) == "RUNNING", "the third start")
     assert slurm.wait(job) == {job: "COMPLETED"}, slurm.told()
     assert slurm.restarts(job) == 2
     assert all(path.read_bytes() == content for path, content in kept.items())
