@@ -127,7 +127,7 @@ def start(*arguments: str, ranks: int = 0, program: Sequence[str] = ("-m", "hpc_
 
 @pytest.fixture(scope="session")
 def slurm(tmp_path_factory):
-    """A real Slurm of two nodes; CI sets REQUIRE_SLURM, so that there its absence is a failure."""
+    """A real Slurm of three nodes; CI sets REQUIRE_SLURM, so that there its absence is a failure."""
     from slurm_cluster import Cluster, not_run
 
     if not_run() and not os.environ.get("REQUIRE_SLURM"):

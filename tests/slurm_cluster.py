@@ -21,13 +21,15 @@ ONE_RANK = {**TWO_NODES, "nodes": 1}
 
 
 class Cluster:
-    """Two nodes, n1 and n2, of 4 CPUs and 2 made-up GPUs each."""
+    """n1 and n2, and n3 to take the place of a dead one; of 4 CPUs and 2 made-up GPUs each."""
 
     def __init__(self, folder: Path):
         self.folder = folder
         self.logs = folder / "logs"
         self.logs.mkdir()
-        started = subprocess.run([TOOL, "start"], env=user_environment(GPUS="2"), capture_output=True, text=True)
+        started = subprocess.run(
+            [TOOL, "start"], env=user_environment(NODES="3", GPUS="2"), capture_output=True, text=True
+        )
         assert started.returncode == 0, started.stderr
         told = dict(word.split("=", 1) for word in started.stdout.split()[1:])
         self.env = user_environment(**told, SAIDPO_PYTHON=sys.executable, SAIDPO_HOME=str(HOME), PYTHONPATH=str(HOME))

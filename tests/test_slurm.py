@@ -1,4 +1,4 @@
-"""On a real Slurm of two nodes: the scripts of slurm/, and everything that happens to jobs."""
+"""On a real Slurm of three nodes: the scripts of slurm/, and everything that happens to jobs."""
 
 import csv
 import json
@@ -47,12 +47,12 @@ def test_ranks_that_do_not_see_each_other_are_refused(slurm):
 
 
 def test_a_job_survives_all_that_happens_to_it(slurm):
-    """Time limit, a killed rank: the end is that of a run which was left alone."""
+    """Time limit, a killed rank, a dead node: the end is that of a run which was left alone."""
     run = slurm.folder / "troubled"
     sweep = slurm.folder / "troubled.txt"
     sweep.write_text("# one run\nrun.name=troubled\n")
     job = slurm.submit("slurm/run.sbatch", sweep, *LONG, f"run.root={slurm.folder}", array="0", **TWO_NODES) + "_0"
-    slurm.until(lambda: slurm.state(job) == "RUNNING" and (run / "base").exists(), "work")
+    slurm.until(lambda: any(run.rglob("DONE")), "the first finished stage")
     # From now on less than the 5 minutes are left at which a job is warned: Slurm sees it at its next look, in 30 s.
     slurm.run("scontrol", "update", f"JobId={job}", "TimeLimit=5")
     slurm.until(lambda: slurm.restarts(job) == 1, "the requeue before the time limit")
@@ -67,9 +67,14 @@ def test_a_job_survives_all_that_happens_to_it(slurm):
     slurm.until(lambda: slurm.state(job) == "FAILED", "the end of a job with a killed rank", 60)
     slurm.until(lambda: not slurm.ranks_on("n1") + slurm.ranks_on("n2"), "no rank left", 30)
     slurm.run("scontrol", "requeue", job)
-    slurm.until(lambda: slurm.state(job) == "RUNNING", "the third start")
+    slurm.until(lambda: slurm.state(job) == "RUNNING" and (run / "lock").exists(), "the third start")
+    slurm.run(HOME / "tools" / "local_slurm.sh", "kill-node", "n2")
+    # The rank on n1 may notice before Slurm does, and end the step: the job goes on elsewhere all the same.
+    slurm.until(lambda: slurm.restarts(job) == 3, "the requeue after a node is dead")
+    slurm.until(lambda: slurm.state(job) == "RUNNING" and slurm.ranks_on("n3"), "the fourth start, on the third node")
     assert slurm.wait(job) == {job: "COMPLETED"}, slurm.told()
-    assert slurm.restarts(job) == 2
+    assert slurm.restarts(job) == 3
+    slurm.run(HOME / "tools" / "local_slurm.sh", "start-node", "n2")
     assert all(path.read_bytes() == content for path, content in kept.items())
     whole = start(*LONG, f"run.root={slurm.folder}", "run.name=whole", ranks=2)
     assert whole.returncode == 0, whole.stderr
@@ -178,4 +183,4 @@ def test_the_doctor_examines_both_nodes(slurm):
 def test_dead_ranks_do_not_outlive_their_cluster(slurm):
     """Whatever the tests above killed: nothing computes any more."""
     slurm.until(lambda: slurm.run("squeue", "-h").stdout == "", "an empty queue")
-    assert not slurm.ranks_on("n1") + slurm.ranks_on("n2")
+    assert not slurm.ranks_on("n1") + slurm.ranks_on("n2") + slurm.ranks_on("n3")
