@@ -6,11 +6,12 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import OverrideParseException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from pydantic import TypeAdapter, ValidationError
 
@@ -44,6 +45,21 @@ def conf_folder() -> Path:
     """Where the YAML files lie: inside an installed package, or beside it in a checkout."""
     inside = Path(__file__).parent / "conf"
     return inside if inside.is_dir() else Path(__file__).parent.parent / "conf"
+
+
+def from_overrides(overrides: Sequence[str]) -> Config:
+    """The configuration that a start with these overrides would have; for tools.
+
+    Raises:
+        RunError: a key, a value or a group is wrong, or missing.
+    """
+    check_overrides(overrides)
+    try:
+        with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+            composed = compose("config", overrides=list(overrides))
+    except HydraException as error:
+        raise RunError(f"configuration: {error}") from error
+    return build(composed)[0]
 
 
 def build(composed: DictConfig) -> tuple[Config, dict]:

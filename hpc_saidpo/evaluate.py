@@ -54,3 +54,13 @@ def wilson(n_correct: float, n: float) -> tuple[float, float]:
     half = Z_95 / (1 + z2 / n) * np.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
     # Rounding must not put the estimate outside its own interval.
     return max(0.0, min(p, float(centre - half))), min(1.0, max(p, float(centre + half)))
+
+
+def percent(share: float | None) -> str:
+    """A share of 1, for reading; "-" where there is none."""
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def interval(accuracy: float | None, low95: float | None, high95: float | None) -> str:
+    """Accuracy and its 95 % interval, for reading."""
+    return "-" if accuracy is None else f"{percent(accuracy)} [{100 * low95:.1f}, {100 * high95:.1f}]"

@@ -6,23 +6,20 @@ import html
 import io
 import json
 
+from .evaluate import interval, percent
 from .loop import Outcome
 from .store import RunDir
 
 COLUMNS = {
-    "probe pass rate": lambda r: _percent(r["probe_pass_rate"]),
+    "probe pass rate": lambda r: percent(r["probe_pass_rate"]),
     "cluster errors (min/mean/max)": lambda r: _spread([e for e in r["cluster_error_rate"] if e is not None]),
     "explored": lambda r: str(r["explored_questions"]),
-    "pair yield": lambda r: _percent(r["pair_yield"]),
+    "pair yield": lambda r: percent(r["pair_yield"]),
     "pairs": lambda r: str(r["pairs"]),
     "DPO loss": lambda r: f"{r['dpo_loss']:.3f}",
     "margin": lambda r: f"{r['dpo_margin']:+.3f}",
-    "accuracy": lambda r: _percent(r["dpo_accuracy"]),
+    "accuracy": lambda r: percent(r["dpo_accuracy"]),
 }
-
-
-def _percent(share) -> str:
-    return "-" if share is None else f"{100 * share:.1f} %"
 
 
 def _spread(values) -> str:
@@ -42,7 +39,7 @@ def rows(outcome: Outcome) -> tuple[list[str], list[list[str]]]:
 
 
 def _score(scores, name):
-    return _percent(scores[name]["accuracy"]) if name in scores else "-"
+    return percent(scores[name]["accuracy"]) if name in scores else "-"
 
 
 def gains(outcome: Outcome) -> list[str]:
@@ -60,7 +57,7 @@ def gains(outcome: Outcome) -> list[str]:
 
 
 def _interval(score) -> str:
-    return f"{_percent(score['accuracy'])} [{100 * score['low95']:.1f}, {100 * score['high95']:.1f}]"
+    return interval(score["accuracy"], score["low95"], score["high95"])
 
 
 def table(outcome: Outcome) -> str:

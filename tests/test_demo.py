@@ -1,14 +1,13 @@
 """The demonstration's parts: the real pool, the model shipped as GGUF, and a short run of the very command."""
 
-import functools
 import json
-import shutil
 import subprocess
 import sys
 
 import pytest
 from conftest import command, user_environment
 from hydra import compose, initialize_config_dir
+from offline import NAMESPACE, needs_namespace, permitted
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hpc_saidpo import config as configuration
@@ -59,31 +58,6 @@ def test_the_first_prompt(config, demo_pool):
     assert all(len({e.answer for e in group}) == 4 for group in demo_pool.examples.values())
 
 
-# A machine whose only network is its own: what it prints last is how often something tried to leave it. torch asks for
-# the name of its own address, 127.0.0.1 as IPv6 writes it: told here, or that would be a question to a name server.
-OFFLINE = """
-ip link set lo up && ip addr add 127.0.0.2/8 dev lo
-hosts=$(mktemp) && echo "127.0.0.1 localhost $(hostname)
-::ffff:127.0.0.1 localhost" > "$hosts" && mount --bind "$hosts" /etc/hosts
-"$@"; code=$?
-python3 - <<END
-lines = open("/proc/net/snmp").read().split("\\n")
-names, counts = [line.split() for line in lines if line.startswith("Ip:")]
-print("OutNoRoutes", dict(zip(names, counts))["OutNoRoutes"])
-END
-exit $code
-"""
-NAMESPACE = ("unshare", "--net", "--mount", "--map-root-user", "bash", "-c", OFFLINE, "bash")
-
-
-@functools.cache
-def may_go_offline() -> bool:
-    return (
-        shutil.which("unshare") is not None
-        and subprocess.run([*NAMESPACE, "true"], capture_output=True).returncode == 0
-    )
-
-
 @pytest.fixture(scope="module")
 def short_demo(tmp_path_factory):
     """A short run of the demonstration, as the README starts it; without a network where that is permitted."""
@@ -91,7 +65,7 @@ def short_demo(tmp_path_factory):
     short = ("loop.iterations=1", "pool.held_out=24", "probe.fraction=0.01", "sampler.n_questions=24", "rollouts.k=4",
              "evaluate.samples=1", "evaluate.temperature=0", f"run.root={root}")  # fmt: skip
     done = subprocess.run(
-        [*(NAMESPACE if may_go_offline() else ()), *command("experiment=demo", *short, ranks=2)],
+        [*(NAMESPACE if permitted() else ()), *command("experiment=demo", *short, ranks=2)],
         env=user_environment(), capture_output=True, text=True, timeout=500, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     return root / "demo", done
@@ -112,13 +86,13 @@ def test_a_short_demo_runs_as_the_readme_starts_it(short_demo):
 
 
 @pytest.mark.e2e
-@pytest.mark.skipif(not may_go_offline(), reason="not run: this user may not make a network namespace, or has no `ip`")
+@needs_namespace
 def test_the_demo_needs_no_network_and_does_not_look_for_one(short_demo):
     _, done = short_demo
     assert done.returncode == 0 and done.stdout.rstrip().endswith("OutNoRoutes 0"), done.stdout + done.stderr
 
 
-@pytest.mark.skipif(not may_go_offline(), reason="not run: this user may not make a network namespace, or has no `ip`")
+@needs_namespace
 def test_a_look_at_the_network_is_counted():
     look = [sys.executable, "-c", "import socket; socket.socket().connect_ex(('192.0.2.1', 80))"]
     done = subprocess.run([*NAMESPACE, *look], capture_output=True, text=True)
@@ -128,7 +102,7 @@ def test_a_look_at_the_network_is_counted():
 @pytest.mark.e2e
 def test_a_model_that_is_not_here_is_refused_without_a_look_at_the_network(tmp_path):
     wanted = ("experiment=tiny", "policy.path=Qwen/Qwen2.5-Math-7B", f"run.root={tmp_path}")
-    prefix = NAMESPACE if may_go_offline() else ()
+    prefix = NAMESPACE if permitted() else ()
     done = subprocess.run(
         [*prefix, *command(*wanted)], env=user_environment(), capture_output=True, text=True, timeout=120
     )

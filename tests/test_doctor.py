@@ -6,7 +6,6 @@ import re
 import pytest
 import torch
 from conftest import start
-from hydra import compose, initialize_config_dir
 from transformers import LlamaConfig
 
 from hpc_saidpo import config as configuration
@@ -17,8 +16,7 @@ from hpc_saidpo.records import RunError
 
 
 def built(*overrides):
-    with initialize_config_dir(str(configuration.conf_folder()), version_base="1.3"):
-        return configuration.build(compose("config", overrides=list(overrides)))[0]
+    return configuration.from_overrides(overrides)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 
 from hpc_saidpo import config as configuration
 from hpc_saidpo.records import RunError
@@ -22,8 +21,7 @@ specification.loader.exec_module(submit)
 
 
 def built(*overrides):
-    with initialize_config_dir(str(configuration.conf_folder()), version_base="1.3"):
-        return configuration.build(compose("config", overrides=["pool.path=p", "policy.path=m", *overrides]))[0]
+    return configuration.from_overrides(["pool.path=p", "policy.path=m", *overrides])
 
 
 def test_the_cluster_sweep():

@@ -248,19 +248,14 @@ def _compose(overrides: Sequence[str]):
     os.environ.update(HF_HUB_OFFLINE="0", HF_HUB_ETAG_TIMEOUT="10", HF_HUB_DISABLE_TELEMETRY="1")
     os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", "30")
     try:
-        from hydra import compose, initialize_config_dir
-        from hydra.errors import HydraException
-
         from hpc_saidpo import config as configuration
         from hpc_saidpo.records import RunError
     except ImportError as error:
         remedy = "run tools/setup.sh, or set PYTHON=... to one that has the project"
         raise BundleError(f"{sys.executable} lacks {error.name}: {remedy}") from error
     try:
-        configuration.check_overrides(overrides)
-        with initialize_config_dir(str(configuration.conf_folder()), version_base="1.3"):
-            return configuration.build(compose("config", overrides=list(overrides)))[0]
-    except (RunError, HydraException) as error:
+        return configuration.from_overrides(overrides)
+    except RunError as error:
         raise BundleError(f"the overrides behind --: {error}") from error
 
 
@@ -377,9 +372,6 @@ def _ships(config) -> list[str]:
 
 def _wheels(wheels: Path, asked: argparse.Namespace, uv: list[str], config, missing: dict) -> str:
     """Fill wheels/. Returns the version of torch in it; "" when there is none."""
-    from packaging.tags import compatible_tags, cpython_tags
-    from packaging.utils import parse_wheel_filename
-
     wheels.mkdir(exist_ok=True)
     again = "try again, or name an index that can be reached: PIP_INDEX_URL=https://..., PIP_FIND_LINKS=/folder"
     with tempfile.TemporaryDirectory() as scratch:
@@ -391,27 +383,12 @@ def _wheels(wheels: Path, asked: argparse.Namespace, uv: list[str], config, miss
         missing["wheels"] = (_words(done), again)
         return ""
     project = next(wheels.glob("hpc_saidpo-*.whl"))
-    known = next(iter(importlib.metadata.distributions(name="hpc_saidpo", path=[str(project)]))).metadata
-    demo = config.pool.kind == "reasoning_gym" or config.policy.path.endswith(".gguf")
-    gpu = config.clusters.backend == "gpu" or config.policy.attention == "flash_attention_2"
-    extras = {*asked.extra, *["demo"] * demo, *["gpu"] * gpu}
-    if unknown := extras - set(known.get_all("Provides-Extra")):
-        raise BundleError(f"--extra {', '.join(unknown)}: there are {', '.join(known.get_all('Provides-Extra'))}")
-
-    required = [f"hpc_saidpo[{','.join(sorted(extras))}] @ {project.as_uri()}"]
-    required += [] if "MPI4PY_LIBMPI" in os.environ else ["mpich"]
     machine = platform.machine()
+    platforms = _platforms(machine)
     uv = [*uv, "--python-version", asked.python, "--python-platform", f"{machine}-manylinux_2_{GLIBC}"]
     uv += ["--find-links", str(wheels), "-"]
-    # Where torch's own index cannot be reached: its wheel from a folder that pip knows, else PyPI's build.
-    pin = re.search(r"^torch==[\d.]+", (HOME / "tools/constraints-cpu.txt").read_text(), re.MULTILINE)[0]
-    ways = [(["--torch-backend", asked.cuda], []), ([], [f"{pin}+{asked.cuda}"])] if asked.cuda else []
-    for options, torch in [*ways, ([], [])]:
-        lock = ["--no-emit-package", "hpc-saidpo", "-o", str(wheels / "lock.txt"), *options]
-        done = _run([*uv, *lock], "\n".join([*required, *torch]))
-        if done.returncode == 0:
-            break
-    else:
+    done, from_index = _lock(wheels, _required(project, asked, config), asked.cuda, uv)
+    if done.returncode != 0:
         missing["wheels"] = (_words(done), again)
         return ""
     pins = (wheels / "lock.txt").read_text().split()
@@ -420,19 +397,11 @@ def _wheels(wheels: Path, asked: argparse.Namespace, uv: list[str], config, miss
         pins += (done.stdout.split() or [name]) if not any(p.startswith(f"{name}==") for p in pins) else []
     print(f"  wheels: {len(pins)} packages for Python {asked.python}", flush=True)
 
-    platforms = [f"manylinux_2_{n}_{machine}" for n in range(GLIBC, 4, -1)]
-    platforms += [f"{name}_{machine}" for name in ("manylinux2014", "manylinux2010", "manylinux1", "linux")]
-    version = tuple(int(n) for n in asked.python.split("."))
-    fitting = {*cpython_tags(version, platforms=platforms), *compatible_tags(version, platforms=platforms)}
     locked = dict(pin.split("==") for pin in pins if "==" in pin)
-    for path in wheels.glob("*.whl"):  # of an older collecting
-        name, its, _, tags = parse_wheel_filename(path.name)
-        if locked.get(name, str(its)) != str(its) or not tags & fitting:
-            path.unlink()
-        pins = [pin for pin in pins if not path.exists() or pin not in (name, f"{name}=={its}")]
+    pins = _without_those_there(wheels, pins, locked, asked.python, platforms)
     target = ["--only-binary=:all:", "--python-version", asked.python, "--implementation", "cp"]
     target += [f"--platform={p}" for p in platforms] + ["--find-links", str(wheels), "-d", str(wheels)]
-    if asked.cuda and options:
+    if from_index:
         target += ["--extra-index-url", TORCH_INDEX + asked.cuda]
     for first in range(0, len(pins), 16):  # pip keeps what it has only at its end
         _download(pins[first : first + 16], target, wheels, missing, again)
@@ -440,6 +409,54 @@ def _wheels(wheels: Path, asked: argparse.Namespace, uv: list[str], config, miss
         problem = f"could not be had from {TORCH_INDEX}{asked.cuda}; wheels/ holds PyPI's torch {locked['torch']}"
         missing[f"torch {asked.cuda}"] = (problem, "download its wheel elsewhere into wheels/, and collect again")
     return locked["torch"]
+
+
+def _platforms(machine: str) -> list[str]:
+    """Tags of wheels that run on the compute nodes, the newest first."""
+    old = (f"{name}_{machine}" for name in ("manylinux2014", "manylinux2010", "manylinux1", "linux"))
+    return [*(f"manylinux_2_{n}_{machine}" for n in range(GLIBC, 4, -1)), *old]
+
+
+def _required(project: Path, asked: argparse.Namespace, config) -> list[str]:
+    """What is resolved: the project with the extras that were asked for or that the configuration implies, an MPI."""
+    known = next(iter(importlib.metadata.distributions(name="hpc_saidpo", path=[str(project)]))).metadata
+    demo = config.pool.kind == "reasoning_gym" or config.policy.path.endswith(".gguf")
+    gpu = config.clusters.backend == "gpu" or config.policy.attention == "flash_attention_2"
+    extras = {*asked.extra, *["demo"] * demo, *["gpu"] * gpu}
+    if unknown := extras - set(known.get_all("Provides-Extra")):
+        raise BundleError(f"--extra {', '.join(unknown)}: there are {', '.join(known.get_all('Provides-Extra'))}")
+    mpi = [] if "MPI4PY_LIBMPI" in os.environ else ["mpich"]
+    return [f"hpc_saidpo[{','.join(sorted(extras))}] @ {project.as_uri()}", *mpi]
+
+
+def _lock(
+    wheels: Path, required: list[str], cuda: str | None, uv: list[str]
+) -> tuple[subprocess.CompletedProcess, bool]:
+    """Write wheels/lock.txt. Returns how that went, and whether torch comes from its own index."""
+    # Where torch's own index cannot be reached: its wheel from a folder that pip knows, else PyPI's build.
+    pin = re.search(r"^torch==[\d.]+", (HOME / "tools/constraints-cpu.txt").read_text(), re.MULTILINE)[0]
+    ways = [(["--torch-backend", cuda], []), ([], [f"{pin}+{cuda}"])] if cuda else []
+    for options, torch in [*ways, ([], [])]:
+        lock = ["--no-emit-package", "hpc-saidpo", "-o", str(wheels / "lock.txt"), *options]
+        done = _run([*uv, *lock], "\n".join([*required, *torch]))
+        if done.returncode == 0:
+            break
+    return done, bool(options)
+
+
+def _without_those_there(wheels: Path, pins: list[str], locked: dict, python: str, platforms: list[str]) -> list[str]:
+    """The pins that wheels/ lacks; what it holds of an older collecting, and is not pinned so, is removed."""
+    from packaging.tags import compatible_tags, cpython_tags
+    from packaging.utils import parse_wheel_filename
+
+    version = tuple(int(n) for n in python.split("."))
+    fitting = {*cpython_tags(version, platforms=platforms), *compatible_tags(version, platforms=platforms)}
+    for path in wheels.glob("*.whl"):
+        name, its, _, tags = parse_wheel_filename(path.name)
+        if locked.get(name, str(its)) != str(its) or not tags & fitting:
+            path.unlink()
+        pins = [pin for pin in pins if not path.exists() or pin not in (name, f"{name}=={its}")]
+    return pins
 
 
 def _download(pins: list[str], target: list[str], wheels: Path, missing: dict, again: str) -> None:

@@ -21,6 +21,7 @@ os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")
 os.environ.setdefault("MPIR_CVAR_ENABLE_HEAVY_YIELD", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from hpc_saidpo import config as configuration
 from hpc_saidpo.command import failures_end_the_job
 from hpc_saidpo.doctor import FAILURE, examine, plain, table
 from hpc_saidpo.parallel import connect
@@ -34,13 +35,7 @@ def main() -> int:
     with failures_end_the_job(None):
         world = connect()
     with failures_end_the_job(world):
-        from hydra import compose, initialize_config_dir
-
-        from hpc_saidpo import config as configuration
-
-        configuration.check_overrides(arguments.overrides)
-        with initialize_config_dir(str(configuration.conf_folder()), version_base="1.3"):
-            config, _ = configuration.build(compose("config", overrides=arguments.overrides))
+        config = configuration.from_overrides(arguments.overrides)
         world.use_threads(1 if config.run.deterministic else config.run.threads)
         findings = examine(world, config)
         if world.is_root:

@@ -28,9 +28,6 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from hpc_saidpo import config as configuration
@@ -151,22 +148,19 @@ def check(sweep: Path, lines: Sequence[Sequence[str]], common: Sequence[str], fo
         RunError: a line is wrong; names it, and what is valid.
     """
     names = {}
-    with initialize_config_dir(str(configuration.conf_folder()), version_base="1.3"):
-        for number, line in enumerate(lines):
-            overrides = [*common, *line]
-            try:
-                configuration.check_overrides([*overrides, *for_evaluation])
-                config, _ = configuration.build(compose("config", overrides=overrides))
-                configuration.build(compose("config", overrides=[*overrides, *for_evaluation]))
-            except (RunError, HydraException) as error:
-                raise RunError(f"array task {number} of {sweep} ({' '.join(line)}): {error}") from error
-            where = (config.run.root, config.run.name)
-            if where in names:
-                raise RunError(
-                    f"array tasks {names[where]} and {number} of {sweep} are both called {config.run.name}: two jobs "
-                    "may not write one run; give each line a run.name=... of its own"
-                )
-            names[where] = number
+    for number, line in enumerate(lines):
+        try:
+            config = configuration.from_overrides([*common, *line])
+            configuration.from_overrides([*common, *line, *for_evaluation])
+        except RunError as error:
+            raise RunError(f"array task {number} of {sweep} ({' '.join(line)}): {error}") from error
+        where = (config.run.root, config.run.name)
+        if where in names:
+            raise RunError(
+                f"array tasks {names[where]} and {number} of {sweep} are both called {config.run.name}: two jobs may "
+                "not write one run; give each line a run.name=... of its own"
+            )
+        names[where] = number
     for missing in (i for i in inputs.of(config) if i.problem):
         print(f"submit: warning, from here: {missing.key}={missing.value}: {missing.problem}", file=sys.stderr)
 

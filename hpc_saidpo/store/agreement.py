@@ -57,19 +57,20 @@ def _refuse(run: Path, changes: dict, accept: bool) -> None:
     raise RunError(f"run folder {run} was made with another configuration:\n{listed}\n{remedy} or change it back")
 
 
-def _flat(value, prefix="") -> dict:
+def flat(value, prefix="") -> dict:
+    """A configuration with the keys of its groups joined: {"run": {"seed": 0}} is {"run.seed": 0}."""
     if not isinstance(value, dict):
         return {prefix: value}
-    return {k: v for key, item in value.items() for k, v in _flat(item, f"{prefix}.{key}" if prefix else key).items()}
+    return {k: v for key, item in value.items() for k, v in flat(item, f"{prefix}.{key}" if prefix else key).items()}
 
 
 def _differences(stored: dict, now: dict) -> dict:
-    old, new = _flat(stored), _flat(now)
+    old, new = flat(stored), flat(now)
     keys = [k for k in {**old, **new} if k not in MAY_DIFFER and old.get(k) != new.get(k)]
     return {key: (old.get(key), new.get(key)) for key in keys}
 
 
 def hash_of(resolved: dict) -> str:
     """Hash of the configuration without what may differ: 16 hex digits."""
-    kept = {key: value for key, value in _flat(resolved).items() if key not in MAY_DIFFER}
+    kept = {key: value for key, value in flat(resolved).items() if key not in MAY_DIFFER}
     return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from .. import difficulty, evaluate
 from ..records import Rollouts, RunError
 from ..store import files
-from ..store.agreement import MAY_DIFFER
+from ..store.agreement import MAY_DIFFER, flat
 from ..store.run import folder_of, iterations_of, stages_of
 
 NOT_A_SETTING = set(MAY_DIFFER) - {"loop.iterations"}  # where a run lies and how it is started, not what it computes
@@ -146,16 +146,15 @@ def _read_run(path):
 
 
 def _settings(path):
-    settings = _flat(files.parsed(path, yaml.safe_load))
+    settings = {key: _whole(value) for key, value in flat(files.parsed(path, yaml.safe_load)).items()}
     if type(settings.get("loop.iterations")) is not int:
         raise RunError(f"{path} has no loop.iterations, a whole number: put back the configuration of the run")
     return settings
 
 
-def _flat(value, prefix=""):
-    if not isinstance(value, dict):
-        return {prefix: int(value) if isinstance(value, float) and value.is_integer() else value}  # 2.0 is 2
-    return {k: v for key, item in value.items() for k, v in _flat(item, f"{prefix}.{key}" if prefix else key).items()}
+def _whole(value):
+    """2.0 is 2: the same setting, written otherwise."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _records(text):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..evaluate import interval, percent
 from ..store import files
 from .curves import HOW_TO_READ, curves, short
 from .runs import EVALUATION, Sweep, text_of
@@ -43,30 +44,22 @@ def tables(sweep: Sweep) -> list[list[list[str]]]:
     scores = [f"{name} before → after [95 %]" for name in sweep.benchmarks]
     runs = [["run", *keys, "iterations", *scores, "pair yield", "pairs", "explored", "signatures", "state"]]
     for run, row in zip(sweep.runs, run_rows(sweep), strict=True):
-        scores = [f"{_percent(row[f'{b}_before'])} → {_interval(*_of(row, b))}" for b in sweep.benchmarks]
+        scores = [f"{percent(row[f'{b}_before'])} → {interval(*_of(row, b))}" for b in sweep.benchmarks]
         runs.append(
             [run.name, *(short(row[key]) for key in keys), f"{row['iterations_finished']} of {run.asked}", *scores]
-            + [_percent(row["mean_pair_yield"])]
+            + [percent(row["mean_pair_yield"])]
             + [str(row[key]) for key in ("pairs", "explored_questions", "failure_signatures", "state")]
         )
     evaluations = [["evaluation", "policy", "benchmark", "questions", "samples", "accuracy [95 %]", "state"]]
     for row in sweep.evaluations:
         shown = [short(text_of(row[key])) for key in ("name", "policy", "benchmark", "n_questions", "samples")]
-        interval = _interval(row["accuracy"], row["low95"], row["high95"])
-        evaluations.append([*shown, interval, row["state"].partition(":")[0]])
+        accuracy = interval(row["accuracy"], row["low95"], row["high95"])
+        evaluations.append([*shown, accuracy, row["state"].partition(":")[0]])
     return [runs, evaluations] if sweep.evaluations else [runs]
 
 
 def _of(row, benchmark):
     return (row[f"{benchmark}_{what}"] for what in ("after", "low95", "high95"))
-
-
-def _percent(share):
-    return "-" if share is None else f"{100 * share:.1f} %"
-
-
-def _interval(accuracy, low, high):
-    return "-" if accuracy is None else f"{_percent(accuracy)} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def notes(sweep: Sweep) -> list[str]:
