@@ -197,7 +197,9 @@ def test_multirun_under_mpiexec(root):
     runs = [r for r in (root / "sweep").iterdir() if (r / "iter-000" / "draw" / "DONE").exists()]
     known = [yaml.safe_load((r / "config.yaml").read_text()) for r in runs]
     assert sorted((c["clusters"]["n"], c["run"]["seed"]) for c in known) == [(2, 0), (2, 1), (4, 0), (4, 1)]
-    assert all(f"clusters.n={c['clusters']['n']},run.seed=" in r.name for c, r in zip(known, runs, strict=True))
+    for run, config in zip(runs, known, strict=True):
+        name = run.name.split(",")
+        assert f"clusters.n={config['clusters']['n']}" in name and f"run.seed={config['run']['seed']}" in name
 
 
 def test_one_ranks_failure_ends_the_job_with_its_traceback(root, tmp_path):
@@ -229,7 +231,7 @@ def test_depletion_is_named_and_the_run_can_go_on_with_another_setting(root):
 @pytest.mark.parametrize(
     "overrides, says",
     [
-        (("pool=jsonl", "pool.path=/no/such.jsonl"), "question file /no/such.jsonl"),
+        (("pool=jsonl", "pool.path=/no/such.jsonl"), "pool.path=/no/such.jsonl: no such file"),
         (("clusters.n=241",), "clusters.n=241, but the pool has 240 questions"),
         (("rollouts.k=1",), "rollouts.k: Input should be greater than or equal to 2"),
         (("clusters.size=3",), "unknown key 'clusters.size'"),
