@@ -39,6 +39,7 @@ class Question:
         answer: the gold answer.
         subject: coarse topic; also the key of its few-shot examples.
         tags: knowledge points (1-5 of them), empty when the pool carries none.
+        alt_answers: other answers that are right as well.
     """
 
     id: str
@@ -49,6 +50,7 @@ class Question:
     level: str = ""
     tags: tuple[str, ...] = ()
     source: str = ""
+    alt_answers: tuple[str, ...] = ()
 
 
 def column(dtype: type, meaning: str, unit: str = "1"):

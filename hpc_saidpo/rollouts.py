@@ -11,11 +11,12 @@ from pydantic import Field
 
 from . import prompt as prompt_module
 from .generate import Response, Sampling, generate
+from .grader import Grader, Limits
 from .parallel import World
 from .policy import Policy, check_length
 from .records import Question, Rollouts, seed_of, settings
 from .store import Stage
-from .verify import count_steps, verify
+from .verify import count_steps
 
 
 @settings()
@@ -27,6 +28,7 @@ class Config:
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     chunk_questions: Annotated[int, Field(ge=1)] = 8
     prompt: prompt_module.Config = Field(default_factory=prompt_module.Config)
+    grader: Limits = Field(default_factory=Limits)
 
     def sampling(self) -> Sampling:
         """How the method's rollouts are drawn."""
@@ -66,6 +68,7 @@ def collect(
     world: World,
     seed: tuple[int, int, str],
     progress: Callable[[str, int], Callable],
+    grader: Grader,
 ) -> None:
     """Write k graded rollouts of each question into the stage, one chunk of questions at a time. Collective.
 
@@ -90,7 +93,7 @@ def collect(
             seeds = [[seed_of(*seed, q, sample) for sample in range(k)] for q in chunk]
             streams = [[np.random.default_rng(own) for own in row] for row in seeds]
             responses = generate(prompts.policy, [token_Q[q] for q in chunk], streams, how)
-            stage.write_chunk(todo[i], grade(chunk, [prompts.questions[q] for q in chunk], seeds, responses))
+            stage.write_chunk(todo[i], grade(chunk, [prompts.questions[q] for q in chunk], seeds, responses, grader))
     world.barrier()
     for i in world.claim(len(shards)):
         stage.seal(shards[i], Rollouts)
@@ -112,6 +115,7 @@ def grade(
     questions: Sequence[Question],
     seeds: Sequence[Sequence[int]],
     responses: Sequence[Sequence[Response]],
+    grader: Grader,
 ) -> Rollouts:
     """Responses as graded rollouts; a truncated response is graded like any other.
 
@@ -119,9 +123,13 @@ def grade(
         index_Q, questions: the questions, by index in their pool and themselves.
         seeds, responses: K of each for every question.
     """
+
+    def verdict(response: str, question: Question) -> int:
+        return grader.grade(response, question.answer, question.alt_answers).verdict
+
     return Rollouts.of(
         (
-            *(q, sample, verify(r.text, question.answer), len(r.tokens), count_steps(r.text), r.finished),
+            *(q, sample, verdict(r.text, question), len(r.tokens), count_steps(r.text), r.finished),
             *(own_seeds[sample], r.seconds, question.id, r.text),
         )
         for q, question, own_seeds, own in zip(index_Q, questions, seeds, responses, strict=True)

@@ -1,0 +1,200 @@
+"""A response and its gold answer -> a verdict, whatever the response is."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import Field
+
+from .. import verify
+from ..records import CORRECT, UNGRADABLE, WRONG, settings
+from ..verify import Judgement
+
+START_S = 120.0  # that a worker may take to import its libraries, on a file system under load
+_LAUNCHERS = ("PMI", "PMIX", "OMPI_", "MPI", "HYDI_", "HYDRA_", "SLURM_")
+
+
+@settings()
+class Limits:
+    """What one pair may cost.
+
+    Attributes:
+        cpu_s: CPU time, s. It does not depend on how busy the machine is, so neither does a verdict.
+        wall_s: time on the clock, s, for a worker that does not even use CPU.
+        memory_gib: address space of the worker, GiB.
+    """
+
+    cpu_s: Annotated[float, Field(gt=0)] = 5.0
+    wall_s: Annotated[float, Field(gt=0)] = 30.0
+    memory_gib: Annotated[float, Field(gt=0)] = 4.0
+
+
+class _Lost(Exception):
+    """The worker ended, or did not answer; `by_limit` when that is the pair's own fault."""
+
+    def __init__(self, what: str, by_limit: bool):
+        super().__init__(what)
+        self.by_limit = by_limit
+
+
+class Grader:
+    """Grades responses; one per rank, usable from any thread.
+
+    The worker process is spawned, never forked, when it is first needed; it is replaced when it dies. A pair that
+    reaches its limit is ungradable, and costs that limit once; a pair whose worker was killed from outside is graded
+    again by the next one.
+    """
+
+    def __init__(self, limits: Limits | None = None, cache_size: int = 200_000):
+        self.limits = limits or Limits()
+        self.n_restarts = 0
+        self._cache: dict[tuple[str, str], Judgement] = {}
+        self._cache_size = cache_size
+        self._worker: subprocess.Popen | None = None
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Grader:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the worker."""
+        with self._lock:
+            self._stop()
+
+    def grade(self, response: str, gold: str, alternatives: Sequence[str] = ()) -> Judgement:
+        """The verdict on a response.
+
+        Args:
+            gold: the gold answer, in LaTeX or plain.
+            alternatives: other answers that are right as well.
+
+        Returns:
+            CORRECT, WRONG, or UNGRADABLE: the gold answer cannot be read, or every checker gave up.
+        """
+        candidates = verify.candidates(response)
+        if not candidates:
+            return verify.settle(gold, None) or Judgement(WRONG, "no answer stated")
+        golds = [gold, *alternatives]
+        judgements = [self.compare(g, candidates[0]) for g in golds]
+        best = _best(judgements)
+        if best.verdict == CORRECT or len(candidates) == 1:
+            return best
+        # Several boxes, each with one value of the gold answer, or each with one of its alternatives.
+        parts = verify.boxed_apart(response)
+        if alternatives and all(any(self.compare(g, part).verdict == CORRECT for g in golds) for part in parts):
+            return Judgement(CORRECT, "every box holds one of the accepted answers")
+        if "," in gold or "and" in gold or "or" in gold or "pm" in gold:
+            together = self.compare(gold, candidates[1])
+            return together if together.verdict == CORRECT else best
+        return best
+
+    def compare(self, gold: str, answer: str) -> Judgement:
+        """The verdict on an answer as it was stated."""
+        settled = verify.settle(gold, answer)
+        if settled is not None:
+            return settled
+        key = (gold, answer)
+        found = self._cache.get(key)
+        if found is None:
+            with self._lock:
+                found = self._cache.get(key) or self._ask(gold, answer)
+                if len(self._cache) >= self._cache_size:
+                    self._cache.pop(next(iter(self._cache)))
+                self._cache[key] = found
+        if found.verdict == WRONG and verify.is_prose(gold):
+            return Judgement(UNGRADABLE, "the gold answer is prose")
+        return found
+
+    def _ask(self, gold: str, answer: str) -> Judgement:
+        for _ in range(3):
+            try:
+                verdict, reason = self._request([gold, answer])
+                return Judgement(verdict, reason)
+            except _Lost as lost:
+                self._stop()
+                self.n_restarts += 1
+                if lost.by_limit:
+                    return Judgement(UNGRADABLE, f"gave up: {lost}")
+        return Judgement(UNGRADABLE, "gave up: the grading process was killed three times")
+
+    def _request(self, pair: list[str]):
+        if self._worker is None:
+            self._worker = _spawn(self.limits)
+            self._read(START_S)
+        try:
+            self._worker.stdin.write(json.dumps(pair).encode() + b"\n")
+            self._worker.stdin.flush()
+        except OSError as error:  # it died before this pair
+            raise _Lost(f"the grading process is gone: {error}", by_limit=False) from error
+        return json.loads(self._read(self.limits.wall_s))
+
+    def _read(self, timeout_s: float) -> bytes:
+        """One line from the worker.
+
+        Raises:
+            _Lost: it ended, or was silent for `timeout_s`.
+        """
+        line = b""
+        while not line.endswith(b"\n"):
+            if not select.select([self._worker.stdout], [], [], timeout_s)[0]:
+                raise _Lost(f"{timeout_s:g} s on the clock", by_limit=True)
+            block = os.read(self._worker.stdout.fileno(), 65536)
+            if not block:
+                raise self._death()
+            line += block
+        return line
+
+    def _death(self) -> _Lost:
+        code = self._worker.wait()
+        if code == -signal.SIGPROF:
+            return _Lost(f"{self.limits.cpu_s:g} s of CPU time", by_limit=True)
+        if code < 0 and -code not in (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT):
+            return _Lost(f"killed by {signal.Signals(-code).name}", by_limit=False)
+        return _Lost(f"the grading process failed (exit {code}): out of memory or of stack", by_limit=True)
+
+    def _stop(self) -> None:
+        if self._worker is not None:
+            self._worker.kill()
+            self._worker.wait()
+            self._worker.stdin.close()
+            self._worker.stdout.close()
+            self._worker = None
+
+
+def _best(judgements: list[Judgement]) -> Judgement:
+    for verdict in (CORRECT, UNGRADABLE, WRONG):
+        for judgement in judgements:
+            if judgement.verdict == verdict:
+                return judgement
+    raise ValueError("nothing to judge")
+
+
+def _spawn(limits: Limits) -> subprocess.Popen:
+    """A fresh interpreter, with nothing of MPI in its environment: it must not take itself for a rank."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(_LAUNCHERS)}
+    return subprocess.Popen(
+        [
+            sys.executable,
+            "-P",
+            "-c",
+            "from hpc_saidpo.grader.worker import main; main()",
+            str(limits.cpu_s),
+            str(int(limits.memory_gib * 2**30)),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        bufsize=0,
+        env={**environment, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+    )

@@ -1,0 +1,54 @@
+"""Expressions that our own grammar cannot settle, by math-verify: sums, integrals, limits and the like.
+
+Only for a process that may be killed: simplification of hostile input may take any time and memory. Text is read by
+latex2sympy's grammar; nothing is evaluated as Python.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import sympy
+from latex2sympy2_extended import latex2sympy
+from math_verify import verify
+from sympy.core.relational import Relational
+
+DIGITS = 30
+RELATIVE = sympy.Rational(1, 10**12)
+# What latex2sympy and sympy raise on text that they cannot read or relate.
+_UNREADABLE = (ArithmeticError, AttributeError, LookupError, NotImplementedError, RecursionError, TypeError, ValueError)
+logging.getLogger("math_verify").setLevel(logging.ERROR)
+
+
+def settle(gold: str, answer: str) -> bool | None:
+    """Whether two expressions are equal; None when the gold one cannot be read, False when only the answer cannot.
+
+    math-verify rounds to six decimals, which makes all tiny numbers equal: numbers are compared once more, relatively.
+    """
+    gold_expression = _read(gold)
+    if gold_expression is None:
+        return None
+    expression = _read(answer)
+    if expression is None or isinstance(gold_expression, Relational) or isinstance(expression, Relational):
+        return False
+    if not gold_expression.free_symbols and not expression.free_symbols:
+        return _same_number(gold_expression, expression)
+    return bool(verify(gold_expression, expression, timeout_seconds=None))
+
+
+def _read(text: str):
+    try:
+        found = latex2sympy(text)
+    except Exception as error:  # the grammar raises bare Exception
+        if type(error) is not Exception and not isinstance(error, _UNREADABLE):
+            raise
+        return None
+    return found if isinstance(found, sympy.Basic) else None
+
+
+def _same_number(gold, answer) -> bool:
+    try:
+        a, b = (sympy.N(x.doit(), DIGITS) for x in (gold, answer))
+        return bool(abs(a - b) <= RELATIVE * max(abs(a), abs(b)))
+    except _UNREADABLE:  # no number after all
+        return False

@@ -1,0 +1,14 @@
+"""Response text + gold answer -> correct, wrong or ungradable.
+
+Model output is hostile input: it is compared as text, as exact rationals and by the values of a small grammar. Nothing
+of it is evaluated. `grader` adds the library that knows more mathematics, in a process of its own.
+"""
+
+from .extract import MAX_ANSWER_CHARS, boxed_apart, boxes, candidates, extract
+from .fast import Judgement, normalise, settle, thorough
+from .gold import cleaned, defects, is_prose
+
+__all__ = [
+    "MAX_ANSWER_CHARS", "Judgement", "boxed_apart", "boxes", "candidates", "cleaned", "defects", "extract", "is_prose",
+    "normalise", "settle", "thorough",
+]  # fmt: skip

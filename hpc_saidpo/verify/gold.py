@@ -1,0 +1,57 @@
+"""Gold answers: cleaned, and what may be wrong with them."""
+
+from __future__ import annotations
+
+import re
+
+from . import latex, words
+from .extract import MAX_ANSWER_CHARS
+
+MAX_GOLD_CHARS = 120
+_HARMLESS = {
+    "and",
+    "or",
+    "for",
+    "all",
+    "if",
+    "is",
+    "in",
+    "the",
+    "of",
+    "no",
+    "solution",
+    "real",
+    "numbers",
+    "any",
+    "with",
+}
+
+
+def cleaned(gold: str) -> str:
+    """A gold answer as mathematics: no dollar signs, one space for any run of blanks, no final period."""
+    return latex.clean(" ".join(gold.split()))
+
+
+def defects(gold: str) -> list[str]:
+    """What makes a gold answer doubtful: "empty", "long", "prose", "several formulas", "newline", "several boxes"."""
+    found = []
+    if not cleaned(gold):
+        return ["empty"]
+    if len(gold) > MAX_GOLD_CHARS:
+        found.append("long")
+    outside = re.sub(r"\$[^$]*\$|\\text\{[^{}]*\}|\\[a-zA-Z]+", " ", gold)
+    prose = [w for w in re.findall(r"[A-Za-z]{2,}", outside) if w.lower() not in _HARMLESS]
+    if len(prose) >= 3 or len(" ".join(re.findall(r"\\text\{([^{}]*)\}", gold)).split()) > 8:
+        found.append("prose")
+    if len(re.findall(r"\$[^$]+\$", gold)) > 1:
+        found.append("several formulas")
+    if "\n" in gold.strip():
+        found.append("newline")
+    if len(set(re.findall(r"\\boxed\{([^{}]*)\}", gold))) > 1:
+        found.append("several boxes")
+    return found
+
+
+def is_prose(gold: str) -> bool:
+    """Whether a gold answer is a text that only the same text can answer."""
+    return len(gold) > MAX_ANSWER_CHARS or ("prose" in defects(gold) and words.words(latex.clean(gold)) is None)

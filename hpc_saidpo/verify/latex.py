@@ -1,0 +1,121 @@
+"""LaTeX, Unicode and plain-text answers -> one plain form, and its tokens."""
+
+from __future__ import annotations
+
+import re
+
+# Characters that stand for LaTeX; the rest of Unicode stays as it is.
+_UNICODE = {
+    "−": "-", "–": "-", "—": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": r"\div ", "≤": r"\le ",
+    "≥": r"\ge ", "≠": r"\neq ", "≈": r"\approx ", "∞": r"\infty ", "π": r"\pi ", "√": r"\sqrt ", "°": r"\degree ",
+    "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "±": r"\pm ", "∓": r"\mp ", "θ": r"\theta ", "α": r"\alpha ",
+    "β": r"\beta ", "∅": r"\emptyset ", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "½": r"\frac{1}{2}",
+    "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "²": "^{2}", "³": "^{3}", "⁄": "/", "’": "'", "′": "'", "，": ",",
+    "（": "(", "）": ")", "：": ":", "；": ";", "。": ".", "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u200b": "",
+    "λ": r"\lambda ", "μ": r"\mu ", "ω": r"\omega ", "φ": r"\phi ", "σ": r"\sigma ",
+}  # fmt: skip
+_FUNCTIONS = (
+    "arcsin", "arccos", "arctan", "arcsinh", "arccosh", "arctanh", "sinh", "cosh", "tanh", "coth", "sin", "cos", "tan",
+    "cot", "sec", "csc", "log", "ln", "lg", "exp", "sqrt",
+)  # fmt: skip
+FUNCTIONS = frozenset("\\" + name for name in _FUNCTIONS) - {"\\sqrt"}
+_SAME_COMMAND = {
+    "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "dbinom": "binom", "tbinom": "binom", "leq": "le", "geq": "ge",
+    "leqslant": "le", "geqslant": "ge", "lt": "<", "gt": ">", "ne": "neq", "ast": "*", "cdot": "*", "times": "*",
+    "div": "/", "mid": "|", "vert": "|", "lvert": "|", "rvert": "|", "Vert": "|", "lbrace": "{", "rbrace": "}",
+    "lbrack": "[", "rbrack": "]", "lparen": "(", "rparen": ")", "langle": "(", "rangle": ")", "infin": "infty",
+    "varnothing": "emptyset", "dots": "ldots", "cdots": "ldots", "dotsc": "ldots", "dotsb": "ldots", "colon": ":",
+    "wedge": "land", "vee": "lor", "to": "rightarrow", "epsilon": "varepsilon", "varphi": "phi", "Re": "mathbb{R}",
+    "simeq": "approx", "doteq": "approx", "bigcup": "cup", "vartheta": "theta", "imath": "i", "cdotp": "*",
+    "reals": "mathbb{R}", "R": "mathbb{R}", "bmod": "mod", "implies": "Rightarrow", "asin": "arcsin",
+    "acos": "arccos", "atan": "arctan", "ctg": "cot", "tg": "tan",
+}  # fmt: skip
+_STYLE = (
+    "left", "right", "big", "Big", "bigg", "Bigg", "bigl", "bigr", "Bigl", "Bigr", "biggl", "biggr", "displaystyle",
+    "textstyle", "limits", "nolimits", "bf", "rm", "it", "mathstrut", "strut", "middle", "scriptstyle", "hfill",
+    "boldsymbol", "phantom", "centering", "nonumber", "notag", "null",
+)  # fmt: skip
+_TEXT = ("text", "mbox", "textbf", "textit", "textrm", "textnormal", "texttt", "textsc", "textsf", "mathrm", "mathbf",
+         "mathit", "mathsf", "operatorname", "hbox", "emph", "bold", "mathnormal", "mathop", "mathtt")  # fmt: skip
+_STYLED = re.compile(r"\\(?:%s)(?![a-zA-Z])\*?\s*" % "|".join(_STYLE))
+_COMMAND = re.compile(r"\\([a-zA-Z]+)")
+_SPACE = re.compile(
+    r"(?<!\\)\\[ ,;:!]|~|\\q?quad|\\(?:enspace|thinspace|medspace|space|hspace\*?\{[^{}]*\})(?![a-zA-Z])"
+)
+_TEXT_GROUP = re.compile(r"\\(?:%s)\*?\s*\{((?:[^{}]|\{[^{}]*\})*)\}" % "|".join(_TEXT))
+_BARE_FUNCTION = re.compile(r"(?<![\\a-zA-Z])(%s|pi|infty|theta)(?![a-zA-Z])" % "|".join(_FUNCTIONS))
+_EXPONENT = re.compile(r"(?<![\da-zA-Z\\.])(\d+(?:\.\d*)?|\.\d+)[eE]([+-]?\d{1,4})(?![\d.a-zA-Z])")
+_TOKEN = re.compile(r"\\text\{[^{}]*\}|\\[a-zA-Z]+|\\.|\d+\.\d*|\.\d+|\d+|\S", re.ASCII)
+_ORDINAL = re.compile(r"(\d)\s*(?:\^\s*\{?\s*)?(?:\\text\{(?:st|nd|rd|th)\}|(?:st|nd|rd|th)(?![a-zA-Z]))(?:\s*\})?")
+_MIXED = re.compile(r"(?<![\d./^_{])(\d+)\s+(\d+)/(\d+)(?![\d./])")
+_QUANTITY = re.compile(r"([-+]?[\d.,/]+)\s+([a-zA-Z][a-zA-Z .]*)")
+THOUSANDS = re.compile(r"(?<![\d,.])\d{1,3}(?:,\d{3})+(?![\d,])")
+
+
+def clean(answer: str) -> str:
+    """The plain form of an answer: no delimiters, sizes, styles or spacing commands; one name for each command.
+
+    What is set as text stays `\\text{...}`, unless it is one letter or the name of a function.
+    """
+    text = "".join(_UNICODE.get(c, c) for c in answer.strip())
+    text = re.sub(r",\s*\\!\s*|\{,\}|\\,(?=\d{3}(?!\d))(?<=\d\\,)", "", text)  # thousands: 10,\!080 and 10{,}080
+    text = _unboxed(text).replace("**", "").replace("\\$", "").replace("$", " ").replace("€", "").replace("£", "")
+    text = re.sub(r"\\[()\[\]]|\\\\\s*\[\d+\w+\]", lambda m: "\\\\" if m.group().startswith("\\\\") else " ", text)
+    text = _STYLED.sub(" ", text)
+    text = _SPACE.sub(" ", text)
+    text = _TEXT_GROUP.sub(_text, text)
+    text = re.sub(
+        r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z]))|\\circ\s*$|\\degree(?:s)?(?![a-zA-Z])", r"\\degree ", text
+    )
+    text = _COMMAND.sub(_one_name, text)
+    text = re.sub(r"\\(?:%|pct)", "%", text)
+    text = text.replace("!=", r"\neq ").replace(">=", r"\ge ").replace("<=", r"\le ").replace("\\&", "&")
+    text = text.replace("≡", r"\equiv ").replace("np.", "").replace("math.", "")
+    text = _BARE_FUNCTION.sub(r"\\\1 ", text)
+    text = _EXPONENT.sub(r"\1*10^{\2}", text)
+    text = re.sub(r"(\d)\.(?=/|\s*$|[)\]}])", r"\1", text)  # 1./3
+    text = _ORDINAL.sub(r"\1", text)
+    text = _MIXED.sub(r"\1\\frac{\2}{\3}", text)
+    return " ".join(text.strip().rstrip(".,;: ").split())
+
+
+def _unboxed(text: str) -> str:
+    return re.sub(r"\\(?:boxed|fbox)(?=\s*\{)", "", text)
+
+
+def _text(match: re.Match) -> str:
+    inner = _TEXT_GROUP.sub(lambda m: m.group(1), match.group(1)).replace("{", "").replace("}", "")
+    inner = re.sub(r"\\(?:it|rm|bf)\b", "", inner).strip()
+    if re.fullmatch(r"\\?\(?[a-zA-Z]\)?|[-+]?[\d.,/ ]+|\s*|\([-+\d., ]+\)", inner):
+        return f" {inner} " if len(inner) != 1 else inner
+    if inner in _FUNCTIONS:
+        return f"\\{inner} "
+    if inner.startswith("\\") or re.search(r"[=^_\\<>]", inner):
+        return f" {inner} "
+    if quantity := _QUANTITY.fullmatch(inner):  # \\text{6 hours}
+        return f" {quantity.group(1)} \\text{{{quantity.group(2)}}} "
+    return f" \\text{{{inner}}} "
+
+
+def _one_name(match: re.Match) -> str:
+    name = match.group(1)
+    if name not in _SAME_COMMAND:
+        return match.group()
+    new = _SAME_COMMAND[name]
+    if new in ("{", "}"):
+        return f"\\{new}"
+    return f"\\{new}" if new[0].isalpha() and new not in ("i",) else new
+
+
+def tokens(plain: str) -> list[str]:
+    """Commands, numbers, single letters and signs of a plain form."""
+    return _TOKEN.findall(plain)
+
+
+def depth(plain: str) -> int:
+    """How deep the brackets of a plain form nest."""
+    deepest = now = 0
+    for c in plain:
+        now += (c in "([{") - (c in ")]}")
+        deepest = max(deepest, now)
+    return deepest

@@ -1,0 +1,227 @@
+"""The outer form of an answer: list, tuple, interval, union, set, relation, matrix, or one expression."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+RELATIONS = frozenset(("=", "<", ">", "\\le", "\\ge", "\\neq", "\\approx", "\\in", "\\equiv", "\\sim", "\\rightarrow"))
+_OPEN = frozenset(("(", "[", "{", "\\{", "\\begin"))
+_CLOSE = frozenset((")", "]", "}", "\\}", "\\end"))
+_MATRICES = ("pmatrix", "bmatrix", "matrix", "vmatrix", "Bmatrix", "smallmatrix", "array", "cases", "aligned")
+MAX_SIGNS = 4  # of +- in one answer: 16 readings
+
+
+@dataclass(frozen=True)
+class Expression:
+    tokens: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Several:
+    """Items side by side: 1, 2 and 3. `by` is the weakest separator: ";" "," or a word."""
+
+    items: tuple
+    by: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """Items in brackets, in their order: a tuple, an interval, or a set."""
+
+    opener: str
+    items: tuple
+    closer: str
+
+
+@dataclass(frozen=True)
+class Union:
+    parts: tuple
+
+
+@dataclass(frozen=True)
+class Relation:
+    """sides[0] ops[0] sides[1] ...: an equation, a chain of inequalities, a membership."""
+
+    sides: tuple
+    ops: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SetOf:
+    """{ element | condition }."""
+
+    element: tuple[str, ...]
+    condition: object
+
+
+@dataclass(frozen=True)
+class Matrix:
+    rows: tuple
+
+
+@dataclass(frozen=True)
+class Ratio:
+    parts: tuple
+
+
+def parse(tokens) -> object:
+    """The form of a token sequence."""
+    tokens = _trimmed(tuple(tokens))
+    for separators in ((";",), ("\\lor",), ("\\land",), (",",)):
+        parts, found = _split(tokens, separators)
+        parts = [part for part in parts if part]
+        if found and len(parts) > 1:
+            return Several(tuple(map(parse, parts)), separators[0])
+        if found and len(parts) == 1:
+            return parse(parts[0])
+    for separators in (("\\cup",), ("\\setminus", "\\backslash")):
+        parts, found = _split(tokens, separators)
+        if found and separators[0] == "\\cup" and all(parts) and not _split(tokens, RELATIONS)[1]:
+            return Union(tuple(map(parse, parts)))
+    sides, ops = _split(tokens, RELATIONS)
+    if ops:
+        return Relation(tuple(parse(side) for side in sides), tuple(ops))
+    parts, found = _split(tokens, (":",))
+    if found and all(parts):
+        return Ratio(tuple(map(parse, parts)))
+    return _bracketed(tokens) or _scaled(tokens) or Expression(tokens)
+
+
+def signs(tokens) -> list[tuple[str, ...]]:
+    """The readings of +- and -+: both signs of each, -+ opposite to the +- before it."""
+    count = sum(1 for t in tokens if t == "\\pm") or ("\\mp" in tokens)
+    if not count or count > MAX_SIGNS:
+        return [tuple(tokens)]
+    readings = []
+    tied = "\\mp" in tokens
+    for drawn in [("+",) * count, ("-",) * count] if tied else itertools.product("+-", repeat=count):
+        left = iter(drawn)
+        sign = drawn[0]
+        out = []
+        for token in tokens:
+            if token == "\\pm":
+                sign = next(left)
+                out.append(sign)
+            elif token == "\\mp":
+                out.append("-" if sign == "+" else "+")
+            else:
+                out.append(token)
+        readings.append(tuple(out))
+    return readings
+
+
+def _split(tokens, separators) -> tuple[list[tuple], list[str]]:
+    """Parts at depth 0, and the separators between them."""
+    parts, found, depth, start = [], [], 0, 0
+    for i, token in enumerate(tokens):
+        if token in _OPEN:
+            depth += 1
+        elif token in _CLOSE:
+            depth -= 1
+        elif depth == 0 and token in separators:
+            parts.append(tuple(tokens[start:i]))
+            found.append(token)
+            start = i + 1
+    return [*parts, tuple(tokens[start:])], found
+
+
+def _trimmed(tokens):
+    while tokens and tokens[-1] in (",", ";", "."):
+        tokens = tokens[:-1]
+    return tokens
+
+
+def _closes_at(tokens) -> int:
+    """Where the bracket that opens first closes; -1 if it does not."""
+    depth = 0
+    for i, token in enumerate(tokens):
+        depth += (token in _OPEN) - (token in _CLOSE)
+        if depth == 0:
+            return i
+    return -1
+
+
+def _bracketed(tokens):
+    if len(tokens) < 2 or tokens[0] not in ("(", "[", "{", "\\{") or _closes_at(tokens) != len(tokens) - 1:
+        return _matrix(tokens)
+    opener, inner, closer = tokens[0], _trimmed(tokens[1:-1]), tokens[-1]
+    if opener == "{" and closer == "}":
+        opener, closer = "\\{", "\\}"
+        if not _split(inner, (",",))[1]:
+            return parse(inner)
+    if opener == "\\{":
+        for bar in ("|", ":"):
+            parts, found = _split(inner, (bar,))
+            if len(found) == 1 and all(parts):
+                return SetOf(parts[0], parse(parts[1]))
+    parts, found = _split(inner, (";",) if _split(inner, (";",))[1] else (",",))
+    if not inner:
+        return Group(opener, (), closer)
+    if not found and opener in ("(", "[") and (opener, closer) in (("(", ")"), ("[", "]")):
+        return parse(inner)
+    return Group(opener, tuple(parse(part) for part in parts if part), closer)
+
+
+def _matrix(tokens):
+    if len(tokens) < 6 or tokens[0] != "\\begin" or _closes_at_end(tokens) != len(tokens):
+        return None
+    name_end = tokens.index("}")
+    name = "".join(tokens[2:name_end])
+    if name not in _MATRICES:
+        return None
+    start = name_end + 1
+    if name == "array" and tokens[start] == "{":
+        start = tokens.index("}", start) + 1
+    tail = len(tokens) - 1 - tokens[::-1].index("\\end")
+    inner = tokens[start:tail]
+    rows = [_split(row, ("&",))[0] for row in _split(inner, ("\\\\",))[0] if row]
+    return Matrix(tuple(tuple(parse(cell) for cell in row) for row in rows))
+
+
+def _closes_at_end(tokens) -> int:
+    """The position after the environment that opens first."""
+    depth = 0
+    for i, token in enumerate(tokens):
+        depth += (token == "\\begin") - (token == "\\end")
+        if depth == 0:
+            try:
+                return tokens.index("}", i) + 1
+            except ValueError:
+                return -1
+    return -1
+
+
+def _scaled(tokens):
+    """factor * matrix, factor (a, b), matrix / n: the factor goes into every item."""
+    for i, token in enumerate(tokens):
+        if token in ("(", "[", "\\begin") and i > 0:
+            whole = _bracketed(tokens[i:])
+            factor = tokens[:i] if tokens[i - 1] != "*" else tokens[: i - 1]
+            if isinstance(whole, Group) and len(whole.items) > 1 and _balanced(factor) and not _is_name(factor):
+                return Group(whole.opener, tuple(_times(factor, item) for item in whole.items), whole.closer)
+            if isinstance(whole, Matrix) and _balanced(factor):
+                return Matrix(tuple(tuple(_times(factor, cell) for cell in row) for row in whole.rows))
+    return None
+
+
+def _is_name(tokens) -> bool:
+    """f in f(x, y): a call, not a factor."""
+    return (len(tokens) == 1 and tokens[0].isalpha()) or tokens[-1:] == ("^",)
+
+
+def _balanced(tokens) -> bool:
+    depth = 0
+    for token in tokens:
+        depth += (token in _OPEN) - (token in _CLOSE)
+        if depth < 0:
+            return False
+    return depth == 0 and tokens != ()
+
+
+def _times(factor, item):
+    if not isinstance(item, Expression):
+        return item
+    if factor == ("-",):
+        return Expression(("-", "(", *item.tokens, ")"))
+    return Expression(("(", *factor, ")", "*", "(", *item.tokens, ")"))

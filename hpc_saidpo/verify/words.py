@@ -1,0 +1,175 @@
+"""Answers that are words, a letter, a number in some base, a time of day, or carry a unit: compared as such."""
+
+from __future__ import annotations
+
+import re
+
+_ARTICLES = {
+    "a",
+    "an",
+    "the",
+    "is",
+    "are",
+    "it",
+    "its",
+    "be",
+    "of",
+    "to",
+    "that",
+    "this",
+    "there",
+    "answer",
+    "so",
+    "has",
+    "have",
+}
+_SAME_WORD = {
+    "solutions": "solution", "roots": "solution", "root": "solution", "real": "", "such": "", "none": "no solution",
+    "any": "", "exist": "", "exists": "", "possible": "", "value": "", "values": "", "inconsistent": "no solution",
+    "converge": "converges", "convergent": "converges", "converging": "converges", "diverge": "diverges",
+    "divergent": "diverges", "diverging": "diverges", "dne": "undefined", "infinite": "infinity",
+    "infinitely": "infinity", "yes": "yes", "true": "true", "condition": "", "quadrant": "quadrant", "point": "", "points": "",
+    "function": "function", "line": "line", "triangle": "triangle", "integers": "integer", "numbers": "number",
+}  # fmt: skip
+_ORDINALS = ["zeroth", "first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth"]
+_NUMBERS = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+    "twenty",
+]
+_ROMAN = {
+    "i": "1",
+    "ii": "2",
+    "iii": "3",
+    "iv": "4",
+    "v": "5",
+    "vi": "6",
+    "vii": "7",
+    "viii": "8",
+    "ix": "9",
+    "x": "10",
+}
+_SHORT_WORDS = {
+    "no", "yes", "odd", "even", "true", "none", "not", "all", "both", "on", "dne", "two", "one", "six", "ten", "up",
+    "down", "left", "never", "north", "south", "east", "west", "red", "blue", "tie", "neither", "always",
+}  # fmt: skip
+_TEXT = re.compile(r"\\text\{([^{}]*)\}")
+_CHOICE = re.compile(r"\(?\s*([A-Za-z])\s*\)?[.:]?")
+_BASE = re.compile(
+    r"([0-9A-Za-z][0-9A-Za-z ]*)_\{?\s*(?:\\text\{)?(\d{1,2}|two|three|eight|ten|sixteen)\}*\s*", re.ASCII
+)
+_BASE_WORDS = {"two": "2", "three": "3", "eight": "8", "ten": "10", "sixteen": "16"}
+_CLOCK = re.compile(r"(\d{1,2})(?::(\d\d))?(?::(\d\d))?\s*(?:([ap])\.?\s*m\.?)?(?:o'?clock)?", re.IGNORECASE | re.ASCII)
+_DIGITS_AND_COLON = re.compile(r"\d{1,2}:\d\d", re.ASCII)
+
+
+def choice(plain: str) -> str | None:
+    """The letter of a multiple-choice answer: A, (A), A., \\text{(A)}; None for anything else."""
+    found = _CHOICE.fullmatch(_TEXT.sub(r"\1", plain).strip())
+    return found.group(1) if found else None
+
+
+def labelled_choice(plain: str) -> str | None:
+    """The letter of `(C) 14 cm` and `C: 14 cm`."""
+    found = re.match(r"\(?([A-Z])\s*[).:]\s*\S", _TEXT.sub(r"\1", plain).strip())
+    return found.group(1) if found else None
+
+
+def in_base(plain: str) -> tuple[str, str] | None:
+    """(digits, base) of 52_8 and 52_{8}; None for anything else."""
+    found = _BASE.fullmatch(plain)
+    if not found or not re.search(r"\d", found.group(1)):
+        return None
+    digits, base = found.groups()
+    if re.match(r"[A-Za-z]", digits) and not re.fullmatch(r"[0-9A-F ]+", digits):
+        return None
+    return digits.replace(" ", "").upper().lstrip("0"), _BASE_WORDS.get(base, base)
+
+
+def clock(plain: str) -> tuple[int, int, int, str] | None:
+    """(hour, minute, second, "a", "p" or "") of a time of day; None for anything else."""
+    text = " ".join(_TEXT.sub(r" \1 ", plain).split())
+    found = _CLOCK.fullmatch(text)
+    if not found or not (found.group(2) or found.group(4)):
+        return None
+    hour, minute, second, half = found.groups()
+    if int(hour) > 24 or int(minute or 0) > 59:
+        return None
+    return int(hour), int(minute or 0), int(second or 0), (half or "").lower()
+
+
+def same_time(gold: tuple, answer: tuple) -> bool:
+    """Whether two times agree; "am" or "pm" may be missing in one of them."""
+    return gold[:3] == answer[:3] and (gold[3] == answer[3] or not gold[3] or not answer[3])
+
+
+def words(plain: str) -> tuple[str, ...] | None:
+    """The words of an answer in words, in one form; None when it is not in words.
+
+    What is set as text is words; what is not, only when it reads like words.
+    """
+    if plain in ("\\emptyset", "\\{ \\}", "\\{\\}", "\\oslash"):
+        return ("no", "solution")
+    if not is_words(plain):
+        return None
+    text = _TEXT.sub(r" \1 ", plain).lower()
+    text = re.sub(r"\\(?:mathbb|operatorname)|[{}$\\]", " ", text).replace("n't", " not")
+    text = re.sub(r"[^\w+<>=/^.%-]+", " ", text)
+    found: list[str] = []
+    for word in text.split():
+        word = word.strip(".-_") or word
+        word = _SAME_WORD.get(word, word)
+        if word in _ARTICLES or not word:
+            continue
+        found += word.split()
+    found = [str(_ORDINALS.index(w)) if w in _ORDINALS else w for w in found]
+    found = [str(_NUMBERS.index(w)) if w in _NUMBERS else w for w in found]
+    if "quadrant" in found:
+        found = sorted(re.sub(r"(st|nd|rd|th)$", "", _ROMAN.get(w, w)) for w in found)
+    if "undefined" in found or found[:2] == ["not", "defined"] or found == ["does", "not"]:
+        return ("undefined",)
+    return tuple(found)
+
+
+def is_words(plain: str) -> bool:
+    """Whether an answer is made of words rather than of symbols."""
+    inside = " ".join(_TEXT.findall(plain))
+    outside = _TEXT.sub(" ", plain)
+    if re.search(r"[A-Za-z]{2,}", inside):
+        return (
+            not re.search(r"[\\^_=<>+*/]|\d", outside)
+            and len(re.findall(r"[A-Za-z]", outside)) <= 3 * len(inside.split()) + 3
+        )
+    if re.search(r"[\\^_=<>+*/|]", outside):
+        return False
+    raw = re.findall(r"[A-Za-z][A-Za-z'-]*", outside)
+    longest = max(map(len, raw), default=0)
+    return (
+        bool(raw)
+        and (longest >= 4 or any(w.lower() in _SHORT_WORDS for w in raw))
+        and not re.match(r"\s*[-+]?[\d.]", outside)
+    )
+
+
+def number_in_words(plain: str) -> str | None:
+    """The digits of `twelve`; None for anything else."""
+    text = _TEXT.sub(r"\1", plain).strip().lower()
+    return str(_NUMBERS.index(text)) if text in _NUMBERS else None
