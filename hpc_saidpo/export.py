@@ -23,13 +23,12 @@ from pathlib import Path
 
 import numpy as np
 
-from .records import CORRECT, UNGRADABLE, WRONG, Pairs, Rollouts, RunError
+from .records import VERDICTS, Pairs, Rollouts, RunError
 from .store import Stage
 from .store.files import make_folder, replacing
 from .store.run import folder_of, stages_of
 
 BATCH = 4096  # rows in memory at a time
-VERDICTS = {CORRECT: "correct", WRONG: "wrong", UNGRADABLE: "ungradable"}
 # What can be exported: its columns in order, with their types as Arrow names them.
 COLUMNS = {
     "pairs": {

@@ -23,6 +23,7 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 settings = functools.partial(pydantic_dataclass, frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 
 CORRECT, WRONG, UNGRADABLE = 1, 0, -1
+VERDICTS = {CORRECT: "correct", WRONG: "wrong", UNGRADABLE: "ungradable"}
 
 
 class RunError(Exception):

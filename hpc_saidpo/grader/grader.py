@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from .. import verify
 from ..records import CORRECT, UNGRADABLE, WRONG, settings
 from ..verify import Judgement
 
+_LIST = re.compile(r",|\band\b|\bor\b|\\pm")
 START_S = 120.0  # that a worker may take to import its libraries, on a file system under load
 _LAUNCHERS = ("PMI", "PMIX", "OMPI_", "MPI", "HYDI_", "HYDRA_", "SLURM_")
 
@@ -88,13 +90,12 @@ class Grader:
         golds = [gold, *alternatives]
         judgements = [self.compare(g, candidates[0]) for g in golds]
         best = _best(judgements)
-        if best.verdict == CORRECT or len(candidates) == 1:
+        if best.verdict == CORRECT:
             return best
-        # Several boxes, each with one value of the gold answer, or each with one of its alternatives.
-        parts = verify.boxed_apart(response)
-        if alternatives and all(any(self.compare(g, part).verdict == CORRECT for g in golds) for part in parts):
+        parts = verify.boxed_apart(response) if alternatives else []
+        if parts and all(any(self.compare(g, part).verdict == CORRECT for g in golds) for part in parts):
             return Judgement(CORRECT, "every box holds one of the accepted answers")
-        if "," in gold or "and" in gold or "or" in gold or "pm" in gold:
+        if len(candidates) > 1 and _LIST.search(gold):  # each value in a box of its own
             together = self.compare(gold, candidates[1])
             return together if together.verdict == CORRECT else best
         return best

@@ -9,11 +9,14 @@ from __future__ import annotations
 import logging
 
 import sympy
-from latex2sympy2_extended import latex2sympy
+from latex2sympy2_extended import NormalizationConfig, latex2sympy
 from math_verify import verify
 from sympy.core.relational import Relational
 
 DIGITS = 30
+_HOW = NormalizationConfig(  # \frac12 is \frac{1}{2}; everything else has been put right before
+    basic_latex=True, units=False, malformed_operators=True, nits=False, boxed="none", equations=False
+)
 RELATIVE = sympy.Rational(1, 10**12)
 # What latex2sympy and sympy raise on text that they cannot read or relate.
 _UNREADABLE = (ArithmeticError, AttributeError, LookupError, NotImplementedError, RecursionError, TypeError, ValueError)
@@ -38,7 +41,7 @@ def settle(gold: str, answer: str) -> bool | None:
 
 def _read(text: str):
     try:
-        found = latex2sympy(text)
+        found = latex2sympy(text, normalization_config=_HOW)
     except Exception as error:  # the grammar raises bare Exception
         if type(error) is not Exception and not isinstance(error, _UNREADABLE):
             raise

@@ -1,7 +1,7 @@
 """The process that grades what takes more than comparing text: requests in, judgements out, as lines of JSON.
 
-It is started for one rank, serves one request at a time, and may be killed at any moment. Each request has a limit of CPU
-time, which the kernel enforces (no Python handler: those wait until C code returns), and the process one of memory.
+It is started for one rank, serves one request at a time, and may be killed at any moment. Each request has a limit of
+CPU time, which the kernel enforces (no Python handler: those wait until C code returns), and the process one of memory.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def main() -> None:
         signal.setitimer(signal.ITIMER_PROF, limit_s)
         try:
             judgement = thorough(gold, answer, _ask_library)
-        except Exception as error:  # whatever this input broke is told, and the next request is served
+        except Exception as error:  # noqa: BLE001 - whatever this input broke is told, and the next one is served
             judgement = Judgement(UNGRADABLE, f"gave up: {type(error).__name__}: {error}"[:200])
         signal.setitimer(signal.ITIMER_PROF, 0)
         print(json.dumps([judgement.verdict, judgement.reason]), file=answers, flush=True)

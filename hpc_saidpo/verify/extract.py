@@ -11,8 +11,9 @@ MAX_LINK_CHARS = 80  # between two boxes of one answer
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(?=\{)|\\boxed\s+(?=[^\s{])")
 _BARE_BOX = re.compile(r"\\?\w+")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
-_LINK = re.compile(
-    r"(?:[\s$,;.&~]|\\[()\[\],;!: ]|\\q?quad\b|\\text\{\s*,?\s*(?:and|or)?\s*,?\s*\}|\band\b|\bor\b|\b[a-zA-Z](?:_\{?\w+\}?)?(?:\([a-z]\))?\s*=)*"
+_LINK = re.compile(  # between boxes of one answer: signs, blanks, and, or, and the name of the next value
+    r"(?:[\s$,;.&~]|\\[()\[\],;!: ]|\\q?quad\b|\\text\{\s*,?\s*(?:and|or)?\s*,?\s*\}|\band\b|\bor\b"
+    r"|\b[a-zA-Z](?:_\{?\w+\}?)?(?:\([a-z]\))?\s*=)*"
 )
 _STATED = re.compile(r"(?:final answer|answer)\**\s*(?:is|are|:|=|to be)\s*\**\s*:?", re.IGNORECASE)
 _SPECIAL = re.compile(r"<\|[a-z_0-9]{1,30}\|>.*\Z|</s>.*\Z", re.DOTALL)  # what a chat template puts after a turn
@@ -118,7 +119,7 @@ def _first_line(text: str) -> str:
 
 def _of_statement(text: str) -> str:
     """The answer that a statement gives: its formula if it has one, else its words up to the end of the sentence."""
-    text = text[: 8 * MAX_ANSWER_CHARS].strip().lstrip(":* ")
+    text = text[: 8 * MAX_ANSWER_CHARS].strip().lstrip(":* ").replace("**", "")
     if text.startswith(("$$", "\\[", "\\(", "$")) and (math := _MATH.match(text)):
         return _content(math)
     sentence = _SENTENCE_END.split(_first_line(text)[: 2 * MAX_ANSWER_CHARS], maxsplit=1)[0].strip()

@@ -24,7 +24,7 @@ class Judgement:
 
 
 def normalise(answer: str) -> str:
-    """A canonical form for counting equal answers: plain LaTeX without blanks, exact values as fractions, lower case."""
+    """A form for counting equal answers: plain LaTeX without blanks, exact values as fractions, lower case."""
     plain = latex.clean(answer[: MAX_ANSWER_CHARS + 1])
     value = number(_joined(plain))
     return str(value) if value is not None else "".join(plain.split()).lower()

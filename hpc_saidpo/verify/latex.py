@@ -37,13 +37,13 @@ _STYLE = (
 )  # fmt: skip
 _TEXT = ("text", "mbox", "textbf", "textit", "textrm", "textnormal", "texttt", "textsc", "textsf", "mathrm", "mathbf",
          "mathit", "mathsf", "operatorname", "hbox", "emph", "bold", "mathnormal", "mathop", "mathtt")  # fmt: skip
-_STYLED = re.compile(r"\\(?:%s)(?![a-zA-Z])\*?\s*" % "|".join(_STYLE))
+_STYLED = re.compile(rf"\\(?:{'|'.join(_STYLE)})(?![a-zA-Z])\*?\s*")
 _COMMAND = re.compile(r"\\([a-zA-Z]+)")
 _SPACE = re.compile(
     r"(?<!\\)\\[ ,;:!]|~|\\q?quad|\\(?:enspace|thinspace|medspace|space|hspace\*?\{[^{}]*\})(?![a-zA-Z])"
 )
-_TEXT_GROUP = re.compile(r"\\(?:%s)\*?\s*\{((?:[^{}]|\{[^{}]*\})*)\}" % "|".join(_TEXT))
-_BARE_FUNCTION = re.compile(r"(?<![\\a-zA-Z])(%s|pi|infty|theta)(?![a-zA-Z])" % "|".join(_FUNCTIONS))
+_TEXT_GROUP = re.compile(rf"\\(?:{'|'.join(_TEXT)})" + r"\*?\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
+_BARE_FUNCTION = re.compile(rf"(?<![\\a-zA-Z])({'|'.join(_FUNCTIONS)}|pi|infty|theta)(?![a-zA-Z])")
 _EXPONENT = re.compile(r"(?<![\da-zA-Z\\.])(\d+(?:\.\d*)?|\.\d+)[eE]([+-]?\d{1,4})(?![\d.a-zA-Z])")
 _TOKEN = re.compile(r"\\text\{[^{}]*\}|\\[a-zA-Z]+|\\.|\d+\.\d*|\.\d+|\d+|\S", re.ASCII)
 _ORDINAL = re.compile(r"(\d)\s*(?:\^\s*\{?\s*)?(?:\\text\{(?:st|nd|rd|th)\}|(?:st|nd|rd|th)(?![a-zA-Z]))(?:\s*\})?")

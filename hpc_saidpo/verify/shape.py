@@ -6,6 +6,8 @@ import itertools
 from dataclasses import dataclass
 
 RELATIONS = frozenset(("=", "<", ">", "\\le", "\\ge", "\\neq", "\\approx", "\\in", "\\equiv", "\\sim", "\\rightarrow"))
+_FLIP = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le"}
+ORDER = frozenset(_FLIP)
 _OPEN = frozenset(("(", "[", "{", "\\{", "\\begin"))
 _CLOSE = frozenset((")", "]", "}", "\\}", "\\end"))
 _MATRICES = ("pmatrix", "bmatrix", "matrix", "vmatrix", "Bmatrix", "smallmatrix", "array", "cases", "aligned")
@@ -225,3 +227,8 @@ def _times(factor, item):
     if factor == ("-",):
         return Expression(("-", "(", *item.tokens, ")"))
     return Expression(("(", *factor, ")", "*", "(", *item.tokens, ")"))
+
+
+def reversed_chain(chain: Relation) -> Relation:
+    """A chain of inequalities read from its other end."""
+    return Relation(chain.sides[::-1], tuple(_FLIP[op] for op in chain.ops[::-1]))

@@ -18,6 +18,13 @@ _NAMES = {
     "lb": "pound", "lbs": "pound", "oz": "ounce", "s": "second", "sec": "second", "min": "minute", "hr": "hour",
     "h": "hour", "hrs": "hour", "ml": "milliliter", "l": "liter", "mph": "mile/hour", "$": "dollar", "cents": "cent",
 }  # fmt: skip
+_KNOWN = set(
+    re.findall(
+        r"\w+",
+        "centimeter millimeter kilometer meter inch foot yard mile kilogram gram second minute hour day week year "
+        "dollar cent pound ounce liter milliliter",
+    )
+)
 _BARE = (
     "square centimeters?|square meters?|square units?|square inches|square feet|cubic centimeters?|cubic meters?|"
     "cubic units?|cubic inches|cubic feet|centimeters?|millimeters?|kilometers?|meters?|metres?|inches|inch|feet|foot|"
@@ -58,10 +65,6 @@ def _one(word: str) -> str:
     if len(word) > 3 and word.endswith("s"):
         word = word[:-1]
     return _NAMES.get(word, word)
-
-
-_KNOWN = {"centimeter", "millimeter", "kilometer", "meter", "inch", "foot", "yard", "mile", "kilogram", "gram", "second",
-          "minute", "hour", "day", "week", "year", "dollar", "cent", "pound", "ounce", "liter", "milliliter"}  # fmt: skip
 
 
 def conflict(gold: str, answer: str) -> bool:

@@ -28,8 +28,8 @@ _SAME_WORD = {
     "any": "", "exist": "", "exists": "", "possible": "", "value": "", "values": "", "inconsistent": "no solution",
     "converge": "converges", "convergent": "converges", "converging": "converges", "diverge": "diverges",
     "divergent": "diverges", "diverging": "diverges", "dne": "undefined", "infinite": "infinity",
-    "infinitely": "infinity", "yes": "yes", "true": "true", "condition": "", "quadrant": "quadrant", "point": "", "points": "",
-    "function": "function", "line": "line", "triangle": "triangle", "integers": "integer", "numbers": "number",
+    "infinitely": "infinity", "condition": "", "point": "", "points": "",
+    "integers": "integer", "numbers": "number",
 }  # fmt: skip
 _ORDINALS = ["zeroth", "first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth"]
 _NUMBERS = [

@@ -1,0 +1,218 @@
+#!/usr/bin/env python3
+"""Measure the grader on real answers: how often it is right, and what it costs, beside math-verify.
+
+    python tools/bench_grader.py --data FOLDER --quick
+    python tools/bench_grader.py --data FOLDER --json bench.json
+
+FOLDER holds JSON lines: benchmarks and pools in the format that the README describes (aime24, amc23, math500,
+gsm8k_test, minerva_math, olympiadbench, gaokao2023en, college_math; pool_math_*, pool_gsm8k_*), hard cases
+(grader_cases_dev.jsonl: prediction_text, gold, expected), and stored responses with verdicts
+(rollouts_qwen_math100x8.jsonl). What is not there is left out, and said so.
+
+What is counted: hard cases; the solution of a question against its own gold answer; every gold answer, boxed, against
+itself; the solution of a question against another one's gold answer that is not the same text; stored verdicts. A pair
+costs from extraction to verdict, on the clock, the grading process warm. math-verify 0.9 runs in this process on the
+same pairs at its best setting (the gold answer as a formula, allow_set_relation_comp), with its own limit of 5 s.
+--quick takes every tenth question of the pools and of the shuffled ones: under a minute.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from hpc_saidpo import verify
+from hpc_saidpo.grader import Grader
+from hpc_saidpo.records import CORRECT, UNGRADABLE
+
+BENCHMARKS = (
+    "aime24", "amc23", "math500", "gsm8k_test", "minerva_math", "olympiadbench", "gaokao2023en", "college_math",
+)  # fmt: skip
+SHUFFLED = ("math500", "olympiadbench", "gaokao2023en", "minerva_math", "college_math")
+INTEGERS = 200_000
+REPEATS = 5
+Grade = Callable[[str, str, Sequence[str]], int]
+
+
+class Timed:
+    """A grader whose pairs are timed.
+
+    Attributes:
+        seconds: what each pair took on the clock, s.
+    """
+
+    def __init__(self, grade: Grade):
+        self.grade, self.seconds = grade, []
+
+    def __call__(self, response: str, gold: str, alternatives: Sequence[str] = ()) -> int:
+        started = time.perf_counter()
+        verdict = self.grade(response, gold, alternatives)
+        self.seconds.append(time.perf_counter() - started)
+        return verdict
+
+
+def load(folder: Path, pattern: str) -> list[dict]:
+    """The rows of all files of a name pattern."""
+    lines = itertools.chain.from_iterable(p.read_text().split("\n") for p in sorted(folder.glob(pattern + ".jsonl")))
+    return [json.loads(line) for line in lines if line.strip()]
+
+
+def by_library() -> Grade:
+    """math-verify at its best setting."""
+    import math_verify
+
+    def grade(response: str, gold: str, alternatives: Sequence[str] = ()) -> int:
+        for one in (gold, *alternatives):
+            plain = " ".join(one.replace("$", "").split()).rstrip(".")
+            parsed = math_verify.parse(f"${plain}$"), math_verify.parse(response)
+            if math_verify.verify(*parsed, allow_set_relation_comp=True):
+                return CORRECT
+        return 0
+
+    return grade
+
+
+def hard_cases(rows: Sequence[dict], grade: Timed) -> tuple[float, float]:
+    """(accuracy, false accepts per case that is wrong) on cases with a known verdict."""
+    accepted = [grade(r["prediction_text"], r["gold"]) == CORRECT for r in rows]
+    wrong = [a for a, r in zip(accepted, rows, strict=True) if not r["expected"]]
+    return statistics.fmean(a == r["expected"] for a, r in zip(accepted, rows, strict=True)), statistics.fmean(wrong)
+
+
+def solutions(rows: Iterable[dict], grade: Timed) -> float:
+    """Share of gold solutions that are right by their gold answer."""
+    rows = [r for r in rows if r.get("solution")]
+    return statistics.fmean(grade(r["solution"], r["answer"], r.get("alt_answers") or ()) == CORRECT for r in rows)
+
+
+def boxed(gold: str) -> str:
+    inner = gold.strip().removeprefix("$").removesuffix("$") if gold.count("$") == 2 else gold
+    return f"The answer is $\\boxed{{{' '.join(inner.split())}}}$."
+
+
+def shuffled(rows: Sequence[dict], grade: Timed, seed: int = 0) -> list[bool]:
+    """Whether each question's solution is accepted for another question's different answer."""
+    rng, accepted = random.Random(seed), []
+    for row in rows:
+        other = rng.choice(rows)["answer"]
+        if verify.normalise(other) != verify.normalise(row["answer"]):
+            response = row["solution"] if "\\boxed" in row.get("solution", "") else boxed(row["answer"])
+            accepted.append(grade(response, other) == CORRECT)
+    return accepted
+
+
+def integers_per_s() -> float:
+    """Pairs of integers that are settled in a CPU-second; the median of several rounds."""
+    rng = random.Random(0)
+    pairs = [(str(rng.randrange(10**6)), str(rng.randrange(10**6))) for _ in range(INTEGERS)]
+    rates = []
+    for _ in range(REPEATS):
+        started = time.process_time()
+        for gold, answer in pairs:
+            verify.settle(gold, answer)
+        rates.append(INTEGERS / (time.process_time() - started))
+    return statistics.median(rates)
+
+
+def measure(folder: Path, every: int, grade: Timed) -> dict[str, float]:
+    """All figures of one grader, by name."""
+    found: dict[str, float] = {}
+    if cases := load(folder, "grader_cases_dev"):
+        found["dev_accuracy"], found["dev_false_accept_rate"] = hard_cases(cases, grade)
+    for name, pattern in (("math", "pool_math_*"), ("gsm8k", "pool_gsm8k_*")):
+        if rows := load(folder, pattern)[::every]:
+            found[f"{name}_solution_rate"] = solutions(rows, grade)
+    golds = {name: [r["answer"] for r in load(folder, name)] for name in BENCHMARKS}
+    rates = {n: statistics.fmean(grade(boxed(g), g) == CORRECT for g in own) for n, own in golds.items() if own}
+    found |= {f"gold_self_rate_{name}": rate for name, rate in rates.items()}
+    if rates:
+        found["gold_self_rate_min"] = min(rates.values())
+    sets = [load(folder, "pool_math_*")[::every], *(load(folder, name)[::every] for name in SHUFFLED)]
+    if accepted := [a for rows in sets if rows for a in shuffled(rows, grade)]:
+        found["shuffle_false_accept_rate"] = statistics.fmean(accepted)
+    if stored := load(folder, "rollouts_*"):
+        agreed = [
+            (grade(text, r["answer"]) == CORRECT) == bool(score)
+            for r in stored
+            for text, score in zip(r["responses"], r["score"], strict=True)
+        ]
+        found |= {"rollouts": len(agreed), "rollouts_agree": sum(agreed)}
+    ordered = sorted(grade.seconds)
+    return found | {
+        "pairs": len(ordered),
+        "pairs_per_s": len(ordered) / sum(ordered),
+        "p99_s": ordered[int(0.99 * len(ordered))],
+        "worst_s": ordered[-1],
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder of JSON lines")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--quick", action="store_true", help="every tenth question")
+    parser.add_argument(
+        "--library", action="store_true", help="math-verify on everything (long), not on the cases only"
+    )
+    arguments = parser.parse_args()
+    if not any(arguments.data.glob("*.jsonl")):
+        print(f"bench_grader: no JSON lines in {arguments.data}", file=sys.stderr)
+        return 2
+    every = 10 if arguments.quick else 1
+    with Grader() as grader:
+        grader.grade("\\boxed{\\int_0^1 x dx}", "\\frac{1}{2}")  # the process and its library
+        judged = []
+
+        def grade(response, gold, alternatives):
+            judged.append(grader.grade(response, gold, alternatives).verdict)
+            return judged[-1]
+
+        found = measure(arguments.data, every, Timed(grade))
+        found |= {"ungradable_rate": judged.count(UNGRADABLE) / len(judged), "restarts": grader.n_restarts}
+    found["fast_pairs_per_s"] = integers_per_s()
+    peer = Timed(by_library())
+    if arguments.library:
+        theirs = measure(arguments.data, every, peer)
+    else:
+        theirs = dict(
+            zip(
+                ("dev_accuracy", "dev_false_accept_rate"),
+                hard_cases(load(arguments.data, "grader_cases_dev"), peer),
+                strict=True,
+            )
+        )
+        theirs |= {
+            "pairs": len(peer.seconds),
+            "pairs_per_s": len(peer.seconds) / sum(peer.seconds),
+            "worst_s": max(peer.seconds),
+        }
+    show(found, theirs)
+    if arguments.json:
+        arguments.json.write_text(
+            json.dumps(found | {f"math_verify_{k}": v for k, v in theirs.items()}, indent=2) + "\n"
+        )
+    return 0
+
+
+def show(found: dict[str, float], theirs: dict[str, float]) -> None:
+    def text(name: str, value: float | None) -> str:
+        if value is None:
+            return "-"
+        return f"{100 * value:.3f} %" if "rate" in name or "accuracy" in name else f"{value:,.4g}"
+
+    print(f"{'':32s} {'hpc_saidpo':>14s} {'math-verify':>14s}")
+    for name, value in found.items():
+        print(f"{name:32s} {text(name, value):>14s} {text(name, theirs.get(name)):>14s}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

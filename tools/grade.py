@@ -1,0 +1,92 @@
+#!/usr/bin/env python3
+"""Grade a file of responses, as a run would.
+
+    python tools/grade.py IN.jsonl
+    python tools/grade.py IN.jsonl --out OUT.jsonl
+
+Each line is a JSON object with `prediction_text`, the response, and `gold`, the right answer; `alt_answers`, a list of
+others that are right as well, may be there too. OUT.jsonl has the same lines with `answer` (what was taken for the
+answer), `verdict` (correct, wrong, ungradable) and `reason`. Where lines carry `expected` (true or false), the share of
+verdicts that agree is printed, and the lines that do not. Exits 0 when the file is graded, 2 when something has to be
+mended first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from hpc_saidpo import verify
+from hpc_saidpo.grader import Grader, Limits
+from hpc_saidpo.records import CORRECT, VERDICTS, RunError
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path, help="JSON lines with prediction_text and gold")
+    parser.add_argument("--out", type=Path, help="write the lines with their verdicts here")
+    parser.add_argument("--cpu-s", type=float, default=Limits().cpu_s, help="CPU seconds that one pair may cost")
+    arguments = parser.parse_args()
+    try:
+        grade(arguments.file, arguments.out, Limits(cpu_s=arguments.cpu_s))
+    except (RunError, OSError) as error:
+        print(f"grade: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def grade(path: Path, out: Path | None, limits: Limits) -> None:
+    """Grade a file, write the verdicts, print the counts."""
+    counts, agreed, differ = Counter(), 0, []
+    with Grader(limits) as grader, contextlib.ExitStack() as stack:
+        written = stack.enter_context(open(out, "w", encoding="utf-8")) if out else None
+        for number, row in rows(path):
+            judgement = grader.grade(row["prediction_text"], row["gold"], row.get("alt_answers") or ())
+            verdict = VERDICTS[judgement.verdict]
+            counts[verdict] += 1
+            if "expected" in row:
+                right = (judgement.verdict == CORRECT) == bool(row["expected"])
+                agreed += right
+                differ += [] if right else [f"  line {number}: {verdict}, gold {row['gold']!r} ({judgement.reason})"]
+            if written:
+                answer = verify.extract(row["prediction_text"])
+                row |= {"answer": answer, "verdict": verdict, "reason": judgement.reason}
+                written.write(json.dumps(row) + "\n")
+    total = sum(counts.values())
+    print(f"{path}: {total:,} responses")
+    for verdict in VERDICTS.values():
+        print(f"  {verdict:10s} {counts[verdict]:8,d}  {100 * counts[verdict] / max(1, total):5.1f} %")
+    if agreed or differ:
+        print(f"as expected: {agreed} of {agreed + len(differ)} ({100 * agreed / (agreed + len(differ)):.1f} %)")
+        print("\n".join(differ[:50]))
+
+
+def rows(path: Path) -> Iterator[tuple[int, dict]]:
+    """(line number, object) of every line that is not blank.
+
+    Raises:
+        RunError: a line is not JSON, or lacks a field: file and line named.
+    """
+    with open(path, encoding="utf-8", newline="\n") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise RunError(f"{path}:{number}: not JSON: {error}") from error
+            for key in ("prediction_text", "gold"):
+                if not isinstance(row, dict) or not isinstance(row.get(key), str):
+                    raise RunError(f"{path}:{number}: {key!r} must be there, a string")
+            yield number, row
+
+
+if __name__ == "__main__":
+    sys.exit(main())
