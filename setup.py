@@ -11,15 +11,17 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     # conf/ lies beside the package in a checkout and inside it once installed.
-    packages=["hpc_saidpo", *(f"hpc_saidpo.{name}" for name in ("conf", "doctor", "parallel", "store", "sweep"))],
+    packages=["hpc_saidpo", *(f"hpc_saidpo.{name}" for name in ("conf", "doctor", "grader", "parallel", "store", "sweep", "verify"))],
     package_dir={"hpc_saidpo.conf": "conf"},
     package_data={"hpc_saidpo": ["micro_llama/*"], "hpc_saidpo.conf": ["*.yaml", "**/*.yaml"]},
     install_requires=[
         "h5py>=3.11",
         "hdf5plugin>=4.4",
         "hydra-core>=1.3.2,<1.4",
+        "math-verify[antlr4_9_3]>=0.9,<0.10",  # the ANTLR that hydra-core asks for, too
         "matplotlib>=3.8",
         "mpi4py>=4.0",
+        "mpmath>=1.3",
         "numpy>=1.26",
         "pydantic>=2.7",
         "pyyaml>=6",
@@ -44,6 +46,6 @@ setup(
         "export": ["pyarrow>=15"],
         # -m hydra/launcher=slurm
         "slurm": ["hydra-submitit-launcher>=1.2"],
-        "test": ["hydra-submitit-launcher>=1.2", "pyarrow>=15", "pytest>=8", "ruff>=0.6", "trl>=0.20", "uv>=0.9"],
+        "test": ["hydra-submitit-launcher>=1.2", "hypothesis>=6.100", "pyarrow>=15", "pytest>=8", "ruff>=0.6", "trl>=0.20", "uv>=0.9"],
     },
 )

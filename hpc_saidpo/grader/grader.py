@@ -34,7 +34,7 @@ class Limits:
         memory_gib: address space of the worker, GiB.
     """
 
-    cpu_s: Annotated[float, Field(gt=0)] = 5.0
+    cpu_s: Annotated[float, Field(gt=0)] = 3.0
     wall_s: Annotated[float, Field(gt=0)] = 30.0
     memory_gib: Annotated[float, Field(gt=0)] = 4.0
 

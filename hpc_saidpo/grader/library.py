@@ -36,6 +36,8 @@ def settle(gold: str, answer: str) -> bool | None:
         return False
     if not gold_expression.free_symbols and not expression.free_symbols:
         return _same_number(gold_expression, expression)
+    if gold_expression.free_symbols != expression.free_symbols:
+        return False
     return bool(verify(gold_expression, expression, timeout_seconds=None))
 
 
