@@ -7,15 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated
 
 import numpy as np
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from . import prompt as prompt_module
 from .generate import Response, Sampling, generate
 from .parallel import World
 from .policy import Policy, check_length
 from .records import Question, Rollouts, seed_of, settings
+from .steps import PARAGRAPH, check_rule, count_steps
 from .store import Stage
-from .verify import count_steps, verify
+from .verify import verify
 
 
 @settings()
@@ -26,6 +27,7 @@ class Config:
     max_new_tokens: Annotated[int, Field(ge=1)] = 1024
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     chunk_questions: Annotated[int, Field(ge=1)] = 8
+    steps: Annotated[str, AfterValidator(check_rule)] = PARAGRAPH
     prompt: prompt_module.Config = Field(default_factory=prompt_module.Config)
 
     def sampling(self) -> Sampling:
@@ -90,7 +92,8 @@ def collect(
             seeds = [[seed_of(*seed, q, sample) for sample in range(k)] for q in chunk]
             streams = [[np.random.default_rng(own) for own in row] for row in seeds]
             responses = generate(prompts.policy, [token_Q[q] for q in chunk], streams, how)
-            stage.write_chunk(todo[i], grade(chunk, [prompts.questions[q] for q in chunk], seeds, responses))
+            asked = [prompts.questions[q] for q in chunk]
+            stage.write_chunk(todo[i], grade(chunk, asked, seeds, responses, config.steps))
     world.barrier()
     for i in world.claim(len(shards)):
         stage.seal(shards[i], Rollouts)
@@ -112,16 +115,18 @@ def grade(
     questions: Sequence[Question],
     seeds: Sequence[Sequence[int]],
     responses: Sequence[Sequence[Response]],
+    step: str = PARAGRAPH,
 ) -> Rollouts:
     """Responses as graded rollouts; a truncated response is graded like any other.
 
     Args:
         index_Q, questions: the questions, by index in their pool and themselves.
         seeds, responses: K of each for every question.
+        step: what counts as a reasoning step (`steps.count_steps`).
     """
     return Rollouts.of(
         (
-            *(q, sample, verify(r.text, question.answer), len(r.tokens), count_steps(r.text), r.finished),
+            *(q, sample, verify(r.text, question.answer), len(r.tokens), count_steps(r.text, step), r.finished),
             *(own_seeds[sample], r.seconds, question.id, r.text),
         )
         for q, question, own_seeds, own in zip(index_Q, questions, seeds, responses, strict=True)

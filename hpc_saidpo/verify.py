@@ -1,4 +1,4 @@
-"""Response text + gold answer -> correct / wrong / ungradable, and the number of reasoning steps.
+"""Response text + gold answer -> correct / wrong / ungradable.
 
 Model output is hostile input: it is compared as text and as exact rationals, never evaluated.
 """
@@ -15,7 +15,6 @@ _ANSWER_IS = re.compile(r"(?:final answer|answer)\s*(?:is|:)\s*:?\s*(.+)", re.IG
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d{1,4})?", re.IGNORECASE | re.ASCII)
 _LATEX_FRACTION = re.compile(r"([-+]?)\\[dt]?frac\{([-+]?\d+)\}\{([-+]?\d+)\}", re.ASCII)
 _RATIO = re.compile(r"([-+]?\d+)/([-+]?\d+)", re.ASCII)
-_DISPLAY = re.compile(r"\\\[.*?\\\]|\$\$.*?\$\$|\\begin\{(\w+\*?)\}.*?\\end\{\1\}|```.*?```", re.DOTALL)
 _WRAPPERS = ("\\text", "\\mathrm", "\\textbf", "\\mathbf")
 
 
@@ -97,18 +96,3 @@ def number(text: str) -> Fraction | None:
     if int(bottom) == 0:
         return None
     return Fraction(int(top), int(bottom)) * (-1 if sign == "-" else 1)
-
-
-def count_steps(response: str) -> int:
-    """Reasoning steps of a response: paragraphs, display-maths-only blocks merged into the one before.
-
-    When there is one paragraph only, its non-empty lines are counted. 0 for an empty response.
-    """
-    text = response.replace("<think>", "").replace("</think>", "")
-    # A blank line inside display maths or code does not end a step.
-    text = _DISPLAY.sub(lambda m: "\x00" + re.sub(r"\n\s*\n", "\n", m.group()) + "\x00", text)
-    blocks = [block.strip() for block in re.split(r"\n\s*\n", text) if block.strip()]
-    steps = [b for i, b in enumerate(blocks) if i == 0 or not re.fullmatch(r"(?:\s*\x00[^\x00]*\x00\s*)+", b)]
-    if len(steps) == 1:
-        return sum(1 for line in steps[0].splitlines() if line.strip())
-    return len(steps)

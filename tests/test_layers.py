@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "hpc_saidpo"
 FLOORS = [
     {
         "__init__", "records", "prompt", "verify", "probe", "difficulty", "sampler", "pairs", "evaluate", "metrics",
-        "arithmetic",
+        "arithmetic", "steps",
     },
     {"parallel", "store", "policy", "generate", "logps", "progress", "checkpoint"},
     {"pool", "tags", "clusters", "rollouts", "dpo", "inputs"},

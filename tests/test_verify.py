@@ -3,7 +3,7 @@ import time
 import pytest
 
 from hpc_saidpo.records import CORRECT, UNGRADABLE, WRONG
-from hpc_saidpo.verify import count_steps, extract, verify
+from hpc_saidpo.verify import extract, verify
 
 
 @pytest.mark.parametrize(
@@ -53,18 +53,3 @@ def test_hostile_output_is_wrong_and_quick(hostile):
     started = time.process_time()
     assert verify(hostile, "3") == WRONG
     assert time.process_time() - started < 5  # not a speed test: a hang is the failure
-
-
-@pytest.mark.parametrize(
-    "response, steps",
-    [
-        ("", 0),
-        ("one line", 1),
-        ("a\nb\nc", 3),
-        ("first\n\nsecond\n\nthird", 3),
-        ("first\n\n\\[\nx = 1\n\\]\n\nsecond", 2),  # a block of display maths belongs to the step before
-        ("first\n\n$$a\n\nb$$\n\nsecond", 2),
-    ],
-)
-def test_steps(response, steps):
-    assert count_steps(response) == steps
