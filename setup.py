@@ -11,7 +11,10 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     # conf/ lies beside the package in a checkout and inside it once installed.
-    packages=["hpc_saidpo", *(f"hpc_saidpo.{name}" for name in ("conf", "doctor", "parallel", "store", "sweep"))],
+    packages=[
+        "hpc_saidpo",
+        *(f"hpc_saidpo.{name}" for name in ("conf", "doctor", "evaluate", "parallel", "store", "sweep")),
+    ],
     package_dir={"hpc_saidpo.conf": "conf"},
     package_data={"hpc_saidpo": ["micro_llama/*"], "hpc_saidpo.conf": ["*.yaml", "**/*.yaml"]},
     install_requires=[
