@@ -289,6 +289,8 @@ def _inputs(folder: Path, config, found: Iterable, missing: dict[str, tuple[str,
         value = getattr(getattr(config, group), field)
         there = [f"{BUNDLE}/{places[v]}" if v in places else v for v in ([value] if isinstance(value, str) else value)]
         lines.append(f"{key}={there[0]}\n" if isinstance(value, str) else f"{key}=[{','.join(there)}]\n")
+    if "evaluate.benchmarks" in copies:
+        lines.append(f"evaluate.folder={BUNDLE}/inputs/evaluate.benchmarks\n")
     (folder / "inputs").mkdir(exist_ok=True)
     (folder / "inputs/overrides.txt").write_text("".join(lines), encoding="utf-8")
 

@@ -32,8 +32,8 @@ MUCH_TRUNCATED = 0.1
 def adapt(composed, is_named: bool) -> None:
     """A name for the run folder, and no pool where none is needed."""
     if not is_named:
-        composed.run.name = f"evaluate-{name_of(composed.policy.path)}"
-    if HELD_OUT not in composed.evaluate.benchmarks and not composed.rollouts.prompt.shots:
+        composed.run.name = f"evaluate-{name_of(composed.policy.get('path') or '')}"
+    if HELD_OUT not in (composed.evaluate.benchmarks or ()) and not composed.rollouts.prompt.shots:
         composed.pool = None
 
 
