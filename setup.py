@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 setup(
     name="hpc_saidpo",
@@ -11,7 +11,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     # conf/ lies beside the package in a checkout and inside it once installed.
-    packages=["hpc_saidpo", *(f"hpc_saidpo.{name}" for name in ("conf", "doctor", "grader", "parallel", "store", "sweep", "verify"))],
+    packages=[*find_packages(include=["hpc_saidpo", "hpc_saidpo.*"]), "hpc_saidpo.conf"],
     package_dir={"hpc_saidpo.conf": "conf"},
     package_data={"hpc_saidpo": ["micro_llama/*"], "hpc_saidpo.conf": ["*.yaml", "**/*.yaml"]},
     install_requires=[
@@ -46,6 +46,14 @@ setup(
         "export": ["pyarrow>=15"],
         # -m hydra/launcher=slurm
         "slurm": ["hydra-submitit-launcher>=1.2"],
-        "test": ["hydra-submitit-launcher>=1.2", "hypothesis>=6.100", "pyarrow>=15", "pytest>=8", "ruff>=0.6", "trl>=0.20", "uv>=0.9"],
+        "test": [
+            "hydra-submitit-launcher>=1.2",
+            "hypothesis>=6.100",
+            "pyarrow>=15",
+            "pytest>=8",
+            "ruff>=0.6",
+            "trl>=0.20",
+            "uv>=0.9",
+        ],
     },
 )

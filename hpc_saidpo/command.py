@@ -1,4 +1,4 @@
-"""The command line: compose the configuration, connect the ranks, open the run, run the loop."""
+"""The command line: compose the configuration, connect the ranks, open the run, do what the program is for."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ import platform
 import re
 import time
 import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -40,12 +42,39 @@ SLURM_FACTS = (
 )  # fmt: skip
 
 
-def main() -> None:
+@dataclass(frozen=True)
+class Program:
+    """What is done with a composed configuration.
+
+    Attributes:
+        run: (config, the same as plain values, world, open run): the work, and the exit code. Collective.
+        tree: what the configuration is built as.
+        adapt: changes the composed configuration first; policy.path is final by then.
+        may_differ: further keys that a start may have other than the run folder it goes on in.
+    """
+
+    run: Callable[[object, dict, parallel.World, RunDir], int]
+    tree: type = configuration.Config
+    adapt: Callable[[DictConfig, bool], None] = lambda composed, named: None
+    may_differ: tuple[str, ...] = ()
+
+
+def main(program: Program | None = None) -> None:
     """See README. Exits 0: the run is complete; 2: bad input; 3: it ran out of pairs; 75: it was told to stop."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     # Hydra would print a shortened traceback of its own; ours names the rank.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    program = program or Program(run_loop)
+
+    def guarded_job(composed: DictConfig) -> None:
+        # With its failures told here: Hydra would first say that there was one, on every rank. It connects the ranks
+        # itself: a Hydra launcher may call it in another process than `main`, on another node.
+        with failures_end_the_job(None):
+            world = parallel.connect()
+        with failures_end_the_job(world):
+            job(composed, world, program)
+
     with failures_end_the_job(None):
         world = parallel.connect()
     with failures_end_the_job(world):
@@ -53,17 +82,6 @@ def main() -> None:
         hydra.main(version_base="1.3", config_path=str(configuration.conf_folder()), config_name="config")(
             guarded_job
         )()
-
-
-def guarded_job(composed: DictConfig) -> None:
-    """`job`, with its failures told here: Hydra would first say that there was one, on every rank.
-
-    It connects the ranks itself: a Hydra launcher may call it in another process than `main`, on another node.
-    """
-    with failures_end_the_job(None):
-        world = parallel.connect()
-    with failures_end_the_job(world):
-        job(composed, world)
 
 
 @contextlib.contextmanager
@@ -82,14 +100,15 @@ def failures_end_the_job(world: parallel.World | None):
         world.abort(EXIT_BUG)
 
 
-def job(composed: DictConfig, world: parallel.World) -> None:
+def job(composed: DictConfig, world: parallel.World, program: Program) -> None:
     """One run: the whole of it, or the next one of a multirun."""
-    composed.run.name = run_name(composed)
     if not OmegaConf.is_missing(composed.policy, "path"):
         # A run stands for its newest policy, and is stored as that: when it has grown, this is another configuration.
         newest = world.on_root(lambda: newest_policy(Path(composed.policy.path)))
         composed.policy.path = str(newest or composed.policy.path)
-    config, plain = configuration.build(composed)
+    program.adapt(composed, is_given("run.name"))
+    composed.run.name = run_name(composed)
+    config, plain = configuration.build(composed, program.tree)
     n_threads = world.use_threads(1 if config.run.deterministic else config.run.threads)
     if world.device.type == "cuda":
         torch.cuda.set_device(world.device)
@@ -100,13 +119,17 @@ def job(composed: DictConfig, world: parallel.World) -> None:
     facts = environment(world, n_threads)
     world.listen(config.run.grace_s)
     try:
-        with RunDir.open(config.run, plain, facts, world, tell) as store:
-            run(config, plain, world, store, n_threads)
+        with RunDir.open(config.run, plain, facts, world, tell, program.may_differ) as store:
+            start_logging(store, world, n_threads)
+            code = program.run(config, plain, world, store)
     except parallel.Stopped as stopped:
         if world.is_root:
             tell(f"stopped by {stopped}: what is finished is on disk, the same command goes on from there")
         world.barrier()
         sys.exit(parallel.EXIT_STOPPED)
+    if code:
+        world.barrier()
+        sys.exit(code)
 
 
 def tell(message: str) -> None:
@@ -114,8 +137,8 @@ def tell(message: str) -> None:
     print(f"hpc_saidpo: {message}", file=sys.stderr, flush=True)
 
 
-def run(config: configuration.Config, plain: dict, world: parallel.World, store: RunDir, n_threads: int) -> None:
-    """The loop, its report, and the exit code."""
+def start_logging(store: RunDir, world: parallel.World, n_threads: int) -> None:
+    """A log file for every rank; root's shows what has started."""
     progress.start_logging(store.log_path(), world.is_root)
     progress.log.info(
         "hpc_saidpo: run %s on %d rank%s × %d thread%s, %s",
@@ -126,6 +149,10 @@ def run(config: configuration.Config, plain: dict, world: parallel.World, store:
         "s" * (n_threads > 1),
         world.device,
     )
+
+
+def run_loop(config: configuration.Config, plain: dict, world: parallel.World, store: RunDir) -> int:
+    """The loop, its report, and the exit code."""
     outcome = loop.run(config, world, store)
     if world.is_root:
         report.write(store, outcome, plain)
@@ -134,14 +161,18 @@ def run(config: configuration.Config, plain: dict, world: parallel.World, store:
         progress.log.info("stopped after %s (loop.stop_after): start again without it to go on", outcome.paused)
     if outcome.stopped:
         progress.log.error("%s", outcome.stopped)
-        world.barrier()
-        sys.exit(EXIT_DEPLETED)
+    return EXIT_DEPLETED if outcome.stopped else 0
+
+
+def is_given(key: str) -> bool:
+    """Whether a key is set on the command line itself."""
+    return any(override.startswith(key + "=") for override in HydraConfig.get().overrides.task)
 
 
 def run_name(composed: DictConfig) -> str:
     """The run's name; in a multirun each job's overrides are added, so that every job has a folder of its own."""
     hydra_config = HydraConfig.get()
-    if hydra_config.mode != RunMode.MULTIRUN or any(o.startswith("run.name=") for o in hydra_config.overrides.task):
+    if hydra_config.mode != RunMode.MULTIRUN or is_given("run.name"):
         return composed.run.name
     elsewhere = ("run.root=", "run.threads=", "run.grace_s=", "run.accept_changes=", "experiment=")
     varied = [o for o in hydra_config.overrides.task if not o.startswith(elsewhere)]

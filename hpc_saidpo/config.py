@@ -38,6 +38,18 @@ class Config:
     evaluate: evaluate.Config
 
 
+@settings()
+class Evaluation:
+    """Everything a stand-alone evaluation depends on: of a pool, what it needs for few-shot examples and held_out."""
+
+    run: store.Config
+    loop: loop.Config
+    policy: policy.Config
+    rollouts: rollouts.Config
+    evaluate: evaluate.Config
+    pool: pool.Config | None
+
+
 KINDS = {cls.kind for cls in typing.get_args(typing.get_args(pool.Config)[0])}
 
 
@@ -62,12 +74,16 @@ def from_overrides(overrides: Sequence[str]) -> Config:
     return build(composed)[0]
 
 
-def build(composed: DictConfig) -> tuple[Config, dict]:
+def build(composed: DictConfig, tree: type = Config) -> tuple[Config | Evaluation, dict]:
     """The checked configuration, and the same as plain values for config.yaml.
+
+    Args:
+        tree: Config or Evaluation; of what is composed, only its groups are looked at.
 
     Raises:
         RunError: missing, unknown, mistyped or out-of-range keys; all of them named, with what is valid.
     """
+    composed = OmegaConf.masked_copy(composed, [f.name for f in dataclasses.fields(tree) if f.name in composed])
     missing = sorted(OmegaConf.missing_keys(composed))
     if missing:
         raise RunError(
@@ -76,7 +92,7 @@ def build(composed: DictConfig) -> tuple[Config, dict]:
         )
     plain = OmegaConf.to_container(composed, resolve=True)
     try:
-        return TypeAdapter(Config).validate_python(plain), plain
+        return TypeAdapter(tree).validate_python(plain), plain
     except ValidationError as error:
         raise RunError("configuration:\n" + "\n".join(_explain(e) for e in error.errors())) from None
 
@@ -105,9 +121,8 @@ def _check_key(key: str) -> None:
         valid = fields_at(parts[:depth])
         if depth == 0:
             valid = [*valid, "experiment"]
-        if valid is None or not valid:  # below a plain value or a free mapping: for the type check
-            return
-        if part not in valid:
+        # Names in a mapping are free, and what is below a plain value is for the type check.
+        if valid and part not in valid:
             raise RunError(_unknown(parts[: depth + 1], valid))
 
 
@@ -117,12 +132,19 @@ def fields_at(path: Iterable[str], kind: str | None = None) -> list[str]:
     Args:
         kind: where a group comes in several kinds (`pool`), the one that is meant; None means all of them.
     """
-    found = [Config]
+    hints = [Config]
     for part in path:
-        hints = (typing.get_type_hints(cls, include_extras=True).get(part) for cls in found)
-        found = [cls for hint in hints for cls in _dataclasses(hint)]
+        hints = [inner for hint in hints for inner in _below(hint, part)]
+    found = [cls for hint in hints for cls in _dataclasses(hint)]
     meant = [cls for cls in found if kind is None or getattr(cls, "kind", kind) == kind]
     return list(dict.fromkeys(f.name for cls in meant for f in dataclasses.fields(cls)))
+
+
+def _below(hint, part: str) -> list:
+    """The type hints of a part of what has this type hint."""
+    if typing.get_origin(hint) is dict:  # by name: evaluate.known.math500
+        return [typing.get_args(hint)[1]]
+    return [typing.get_type_hints(cls, include_extras=True).get(part) for cls in _dataclasses(hint)]
 
 
 def _dataclasses(hint) -> list[type]:
@@ -143,7 +165,8 @@ def _explain(error: Mapping) -> str:
         return "  " + _unknown(path, fields_at(path[:-1], kind))
     if error["type"] in ("missing", "missing_argument"):
         return f"  {key} must be given"
-    return f"  {key}: {error['msg'].removeprefix('Value error, ')} (got {error['input']!r})"
+    got = "" if isinstance(error["input"], Mapping) else f" (got {error['input']!r})"
+    return f"  {key}: {error['msg'].removeprefix('Value error, ')}{got}"
 
 
 def _unknown(path: list[str], valid: list[str]) -> str:

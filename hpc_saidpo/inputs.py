@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import policy
+from . import evaluate, policy
 from .records import RunError
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tokenizer_config.json")
@@ -33,7 +33,13 @@ class Input:
 
 def of(config) -> list[Input]:
     """Everything that a run with this configuration reads, in the order of its use. Not collective."""
-    return [_look(*wanted) for wanted in _wanted(config)]
+    return [*(_look(*wanted) for wanted in _wanted(config)), *benchmarks_of(config.evaluate)]
+
+
+def benchmarks_of(config: evaluate.Config) -> list[Input]:
+    """The benchmarks that are files, by the names they have in evaluate.benchmarks."""
+    named = zip(config.benchmarks, config.plan().values(), strict=True)
+    return [_look_for_benchmark(name, how.file) for name, how in named if how.file]
 
 
 def check(config) -> None:
@@ -53,16 +59,21 @@ def check(config) -> None:
 
 
 def _wanted(config) -> Iterator[tuple[str, str, str]]:
-    if config.pool.kind == "jsonl":
+    if config.pool and config.pool.kind == "jsonl":
         yield "pool.path", config.pool.path, "questions"
         if config.pool.examples:
             yield "pool.examples", config.pool.examples, "questions"
-    if config.clusters.n > 1:
+    if hasattr(config, "clusters") and config.clusters.n > 1:  # a stand-alone evaluation has none
         yield "clusters.encoder", config.clusters.encoder, "encoder"
     yield "policy.path", config.policy.path, "model"
-    for name in config.evaluate.benchmarks:
-        if name != "held_out":
-            yield "evaluate.benchmarks", name, "questions"
+
+
+def _look_for_benchmark(name: str, file: str) -> Input:
+    found = _look("evaluate.benchmarks", file, "questions")
+    problem = found.problem
+    if problem and name != file:
+        problem = f"no file {file}: put your copy there, or set evaluate.folder (its format: README, Benchmarks)"
+    return Input(found.key, name, found.kind, found.path, problem)
 
 
 def _look(key: str, value: str, kind: str) -> Input:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import gc
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from . import (
+    benchmarks,
     checkpoint,
     clusters,
     difficulty,
@@ -27,9 +28,10 @@ from . import (
     tags,
 )
 from .generate import Sampling
+from .grader import Grader, Limits
 from .parallel import World
 from .progress import log
-from .records import Columns, Difficulty, Draw, Pairs, Question, Rollouts, RunError, seeded
+from .records import Columns, Difficulty, Draw, Pairs, Rollouts, seeded
 from .store import RunDir, Stage
 
 
@@ -49,7 +51,7 @@ class Job:
     world: World
     store: RunDir
     pool: pool.Pool
-    benchmarks: dict[str, list[Question]]
+    benchmarks: list[benchmarks.Benchmark]
     cluster_N: np.ndarray
     health: dict
 
@@ -62,7 +64,7 @@ class Job:
         """
         world.on_root(lambda: inputs.check(config))
         questions = world.on_root(lambda: pool.load(config.pool))
-        benchmarks = world.on_root(lambda: load_benchmarks(config.evaluate.benchmarks, questions))
+        evaluated = world.on_root(lambda: benchmarks.load(config.evaluate, questions.held_out))
         points = tags.of(questions.questions, config.tags) if config.clusters.n > 1 else [()] * len(questions.questions)
         cluster_N = cluster(points, config.clusters, world, store)
         health = clusters.health(cluster_N, points, config.clusters)
@@ -76,7 +78,19 @@ class Job:
         )
         for warning in health["warnings"]:
             log.warning("  %s", warning)
-        return cls(config, world, store, questions, benchmarks, cluster_N, health)
+        return cls(config, world, store, questions, evaluated, cluster_N, health)
+
+    @classmethod
+    def to_evaluate(cls, config, world, store) -> Job:
+        """A job that only evaluates: of the pool it has the few-shot examples and held-out questions, if asked for.
+
+        Raises:
+            RunError: something that the evaluation will read is not there; or what is there is wrong.
+        """
+        world.on_root(lambda: inputs.check(config))
+        questions = world.on_root(lambda: pool.load(config.pool)) if config.pool else pool.Pool([])
+        evaluated = world.on_root(lambda: benchmarks.load(config.evaluate, questions.held_out))
+        return cls(config, world, store, questions, evaluated, np.zeros(0, dtype=np.int64), {})
 
     @property
     def n_clusters(self) -> int:
@@ -174,18 +188,23 @@ class Job:
 
     def evaluate(self, t: int | str, policy_path: str) -> dict[str, dict]:
         """Accuracy of a policy on every benchmark; {} in iterations that skip it (evaluate.every)."""
-        config = self.config.evaluate
-        if t != "base" and (t + 1) % config.every and t + 1 != self.config.loop.iterations:
+        every = self.config.evaluate.every
+        if t != "base" and (t + 1) % every and t + 1 != self.config.loop.iterations:
             return {}
-        how = Sampling(config.temperature, 1.0, self.config.rollouts.max_new_tokens, self.config.rollouts.stop)
-        scores = {}
-        for name, questions in self.benchmarks.items():
-            graded = self._rollouts(
-                t, f"evaluate/{name}", policy_path, questions, np.arange(len(questions)), config.samples, how
-            )
-            scores[name] = evaluate.accuracy(difficulty.measure(graded))
-            log.info("  %s: accuracy %.1f %%", name, 100 * (scores[name]["accuracy"] or 0.0))
-        return scores
+        return {b.name: evaluate.accuracy(difficulty.measure(graded)) for b, graded in self.answer(t, policy_path)}
+
+    def answer(self, t: int | str, policy_path: str) -> Iterator[tuple[benchmarks.Benchmark, Rollouts]]:
+        """A policy's graded rollouts of every benchmark, one after the other."""
+        config = self.config.rollouts
+        for benchmark in self.benchmarks:
+            asked = benchmark.how
+            how = Sampling(asked.temperature, asked.top_p, config.max_new_tokens, config.stop)
+            question_Q = np.arange(len(benchmark.questions))
+            stage = f"evaluate/{benchmark.name}"
+            graded = self._rollouts(t, stage, policy_path, benchmark.questions, question_Q, asked.samples, how)
+            score = evaluate.accuracy(difficulty.measure(graded))["accuracy"]
+            log.info("  %s: accuracy %s", benchmark.name, evaluate.percent(score))
+            yield benchmark, graded
 
     def finish(self, t: int, record: dict) -> None:
         """Record what iteration t did; from now on it is finished."""
@@ -210,6 +229,7 @@ class Job:
                 self.world,
                 (self.seed, -1 if t == "base" else t, stage_name),
                 self._progress,
+                grader_of(config.grader),
             )
 
         return self._stage(t, stage_name, compute, rollouts.load, policy_path)
@@ -248,28 +268,16 @@ def load_policy(path: str, config: policy.Config, device) -> policy.Policy:
     return policy.Policy.load(path, config, device)
 
 
+@functools.lru_cache(maxsize=1)
+def grader_of(limits: Limits) -> Grader:
+    """This process's grader: its verdicts are kept from stage to stage, and it ends with the process."""
+    return Grader(limits)
+
+
 def forget_policies() -> None:
     """Free the policy in memory: its weights have changed, or another one is wanted."""
     load_policy.cache_clear()
     gc.collect()
-
-
-def load_benchmarks(names: Sequence[str], questions: pool.Pool) -> dict[str, list[Question]]:
-    """Benchmarks by name: `held_out` is the pool's own held-out set, anything else a JSONL file.
-
-    Raises:
-        RunError: no held-out questions, an unreadable or empty file, or two files of the same name.
-    """
-    found: dict[str, list[Question]] = {}
-    for name in names:
-        short = Path(name).stem
-        if short in found:
-            raise RunError(f"evaluate.benchmarks: two are called {short!r}: rename one of the files")
-        found[short] = questions.held_out if name == "held_out" else pool.read_jsonl(name)
-        if not found[short]:
-            remedy = "set pool.held_out above 0" if name == "held_out" else "give a file with questions"
-            raise RunError(f"evaluate.benchmarks: {name} has no questions: {remedy}")
-    return found
 
 
 def cluster(points: Sequence[Sequence[str]], config: clusters.Config, world: World, store: RunDir) -> np.ndarray:

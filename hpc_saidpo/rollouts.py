@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated
 
 import numpy as np
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from . import prompt as prompt_module
 from .generate import Response, Sampling, generate
@@ -15,8 +15,8 @@ from .grader import Grader, Limits
 from .parallel import World
 from .policy import Policy, check_length
 from .records import Question, Rollouts, seed_of, settings
+from .steps import PARAGRAPH, check_rule, count_steps
 from .store import Stage
-from .verify import count_steps
 
 
 @settings()
@@ -27,6 +27,7 @@ class Config:
     max_new_tokens: Annotated[int, Field(ge=1)] = 1024
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     chunk_questions: Annotated[int, Field(ge=1)] = 8
+    steps: Annotated[str, AfterValidator(check_rule)] = PARAGRAPH
     prompt: prompt_module.Config = Field(default_factory=prompt_module.Config)
     grader: Limits = Field(default_factory=Limits)
 
@@ -78,6 +79,7 @@ def collect(
         question_Q: indices into `prompts.questions`.
         seed: (run seed, iteration, stage name).
         progress: (label, total) -> context that gives a tick function.
+        grader: this rank's.
     """
     token_Q = {int(q): prompts.tokens(int(q)) for q in question_Q}
     if token_Q:
@@ -93,7 +95,8 @@ def collect(
             seeds = [[seed_of(*seed, q, sample) for sample in range(k)] for q in chunk]
             streams = [[np.random.default_rng(own) for own in row] for row in seeds]
             responses = generate(prompts.policy, [token_Q[q] for q in chunk], streams, how)
-            stage.write_chunk(todo[i], grade(chunk, [prompts.questions[q] for q in chunk], seeds, responses, grader))
+            asked = [prompts.questions[q] for q in chunk]
+            stage.write_chunk(todo[i], grade(chunk, asked, seeds, responses, grader, config.steps))
     world.barrier()
     for i in world.claim(len(shards)):
         stage.seal(shards[i], Rollouts)
@@ -116,12 +119,15 @@ def grade(
     seeds: Sequence[Sequence[int]],
     responses: Sequence[Sequence[Response]],
     grader: Grader,
+    step: str = PARAGRAPH,
 ) -> Rollouts:
     """Responses as graded rollouts; a truncated response is graded like any other.
 
     Args:
         index_Q, questions: the questions, by index in their pool and themselves.
         seeds, responses: K of each for every question.
+        grader: gives the verdicts.
+        step: what counts as a reasoning step (`steps.count_steps`).
     """
 
     def verdict(response: str, question: Question) -> int:
@@ -129,7 +135,7 @@ def grade(
 
     return Rollouts.of(
         (
-            *(q, sample, verdict(r.text, question), len(r.tokens), count_steps(r.text), r.finished),
+            *(q, sample, verdict(r.text, question), len(r.tokens), count_steps(r.text, step), r.finished),
             *(own_seeds[sample], r.seconds, question.id, r.text),
         )
         for q, question, own_seeds, own in zip(index_Q, questions, seeds, responses, strict=True)

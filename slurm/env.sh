@@ -41,14 +41,14 @@ value() {
         awk -v key="$1=" 'index($0, key) == 1 { found = substr($0, length(key) + 1) } END { print found }'
 }
 
-# launch OVERRIDES...: the program on every rank. Warned that the time is nearly over (#SBATCH --signal), the ranks end
+# launch OVERRIDES...: the program (or the module in $program) on every rank. Warned that the time is nearly over (#SBATCH --signal), the ranks end
 # what is in flight and save; then the job goes back into the queue, and its next start goes on.
 launch() {
     local step closing="" code=0
     trap 'closing=1; kill -USR1 "$step"' USR1
     # shellcheck disable=SC2086
     srun --mpi="${SAIDPO_MPI:-pmi2}" --kill-on-bad-exit=1 ${SAIDPO_SRUN:-} \
-        "${python[@]}" -m mpi4py -m hpc_saidpo "$@" &
+        "${python[@]}" -m mpi4py -m "${program:-hpc_saidpo}" "$@" &
     step=$!
     wait "$step" || code=$?
     if [ -n "$closing" ]; then # the signal ended that wait, not the step

@@ -1,26 +1,49 @@
 import pytest
 
-from hpc_saidpo import job, pool
+from hpc_saidpo import benchmarks, evaluate, inputs
 from hpc_saidpo.records import Question, RunError
 
 ROW = '{"question": "1 + 1?", "answer": "2"}\n'
-POOL = pool.Pool([Question("a", "x", "1")], held_out=[Question("b", "y", "2")])
+HELD_OUT = [Question("b", "y", "2")]
+KNOWN = {"math500": evaluate.Benchmark(file="math500.jsonl", n_questions=500, samples=3)}
 
 
-def test_held_out_and_files(tmp_path):
-    (tmp_path / "math.jsonl").write_text(ROW)
-    found = job.load_benchmarks(("held_out", str(tmp_path / "math.jsonl")), POOL)
-    assert list(found) == ["held_out", "math"] and found["math"][0].answer == "2"
+def load(*names, held_out=(), **settings):
+    return benchmarks.load(evaluate.Config(benchmarks=names, known=KNOWN, **settings), list(held_out))
+
+
+def test_held_out_known_ones_and_files(tmp_path):
+    for name in ("math500", "own"):
+        (tmp_path / f"{name}.jsonl").write_text(ROW)
+    names = ("held_out", "math500", str(tmp_path / "own.jsonl"))
+    held_out, math, own = load(*names, held_out=HELD_OUT, folder=str(tmp_path), temperature=1.0)
+    assert [b.name for b in (held_out, math, own)] == ["held_out", "math500", "own"]
+    assert held_out.questions == HELD_OUT and own.questions[0].answer == "2" and math.how.samples == 3
+    assert held_out.notes() == own.notes() == []
+    (note,) = math.notes()
+    assert "has 1 questions, the benchmark has 500" in note
+    *_, note = load("math500", folder=str(tmp_path))[0].notes()
+    assert "3 greedy responses to a question are 3 times the same: set evaluate.temperature" in note
 
 
 def test_what_cannot_be_evaluated_is_refused(tmp_path):
-    for folder in ("a", "b"):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "math.jsonl").write_text(ROW)
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(RunError, match=r"set pool\.held_out above 0"):
-        job.load_benchmarks(("held_out",), pool.Pool(POOL.questions))
-    with pytest.raises(RunError, match="two are called 'math'"):
-        job.load_benchmarks(tuple(str(tmp_path / f / "math.jsonl") for f in "ab"), POOL)
-    with pytest.raises(RunError, match="has no questions"):
-        job.load_benchmarks((str(tmp_path / "empty.jsonl"),), POOL)
+        load("held_out")
+    with pytest.raises(RunError, match="has no questions: give a file"):
+        load(str(tmp_path / "empty.jsonl"))
+    for names in (("a/math.jsonl", "b/math.jsonl"), ("math500", "x/math500.jsonl")):
+        with pytest.raises(ValueError, match="two of benchmarks are called 'math"):
+            evaluate.Config(benchmarks=names, known=KNOWN)
+
+
+def test_a_benchmark_that_is_not_there_is_named_with_what_to_do(tmp_path):
+    config = evaluate.Config(benchmarks=("math500", "held_out", "no/file.jsonl"), known=KNOWN, folder=str(tmp_path))
+    found = [(i.value, i.problem) for i in inputs.benchmarks_of(config)]
+    assert found == [
+        ("math500", f"no file {tmp_path}/math500.jsonl: put your copy there, or set evaluate.folder (its format: "
+                    "README, Benchmarks)"),
+        ("no/file.jsonl", "no such file"),
+    ]  # fmt: skip
+    (tmp_path / "math500.jsonl").write_text(ROW)
+    assert [i.problem for i in inputs.benchmarks_of(config)] == ["", "no such file"]

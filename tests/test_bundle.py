@@ -50,7 +50,7 @@ def sources(tmp_path_factory):
     (folder / "micro/checkpoint-5").mkdir()
     (folder / "micro/checkpoint-5/model.safetensors").write_bytes(b"older weights")
     rows = [{"question": f"What is {i} + 1?", "answer": str(i + 1), "tags": ["addition"]} for i in range(20)]
-    for name in ("pool", "benchmark"):
+    for name in ("pool", "benchmark", "gsm8k"):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
 
@@ -59,7 +59,8 @@ def sources(tmp_path_factory):
 def words(sources):
     return (
         "--no-wheels", "--", "experiment=tiny", "pool=jsonl", f"pool.path={sources}/pool.jsonl", "pool.held_out=5",
-        f"policy.path={sources}/micro", f"evaluate.benchmarks=[held_out,{sources}/benchmark.jsonl]",
+        f"policy.path={sources}/micro", f"evaluate.benchmarks=[held_out,{sources}/benchmark.jsonl,gsm8k]",
+        f"evaluate.folder={sources}",
     )  # fmt: skip
 
 
@@ -79,7 +80,7 @@ def copy(collected, tmp_path):
 def test_a_moved_bundle_is_sound_and_gives_overrides_for_where_it_lies(copy, sources):
     done = bundle("--verify", copy)
     assert done.returncode == 0 and "sound" in done.stdout, done.stdout
-    for key in ("policy.path=", "pool.path=", "evaluate.benchmarks=[held_out,"):
+    for key in ("policy.path=", "pool.path=", "evaluate.benchmarks=[held_out,", "evaluate.folder="):
         assert f"{key}{copy}/inputs/" in done.stdout
     assert str(sources) not in done.stdout
     assert not list(copy.rglob("*.bin")) and not list(copy.rglob("checkpoint-5"))

@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from hpc_saidpo import config as configuration
-from hpc_saidpo import pool
+from hpc_saidpo import evaluate, pool
 from hpc_saidpo.records import RunError
 
 CONF = configuration.conf_folder()
@@ -85,9 +85,46 @@ def test_yaml_keys_are_the_fields(group):
             cls = getattr(sys.modules[f"hpc_saidpo.{'store' if group == 'run' else group}"], "Config")  # noqa: B009
         fields = {f.name for f in dataclasses.fields(cls)}
         if path.stem in ("default", "jsonl", "arithmetic", "demo"):
-            assert keys == fields - {"prompt"}, path
+            assert keys == fields - {"prompt", "known"}, path
         else:
             assert keys <= fields, path
+
+
+BENCHMARKS = ("aime24", "amc23", "math500", "gsm8k", "minerva_math", "olympiadbench", "gaokao2023en", "college_math")
+
+
+def test_every_benchmark_is_known_by_the_name_of_its_file():
+    known = built().evaluate.known
+    assert tuple(known) == BENCHMARKS and {p.stem for p in (CONF / "benchmark").iterdir()} == set(BENCHMARKS)
+    for name, benchmark in known.items():
+        text = (CONF / "benchmark" / f"{name}.yaml").read_text()
+        assert set(yaml.safe_load(text)) == {f.name for f in dataclasses.fields(evaluate.Benchmark)}
+        assert all(line.startswith("#") or "# " in line for line in text.splitlines())
+        assert benchmark.file == f"{name}.jsonl" and benchmark.n_questions
+
+
+def test_how_a_benchmark_is_evaluated():
+    config = built("evaluate.benchmarks=[held_out,math500,amc23,/my/aime24.jsonl,./own]", "evaluate.samples=4",
+                   "evaluate.temperature=0.8", "evaluate.folder=/data", "evaluate.known.amc23.samples=64",
+                   "evaluate.known.amc23.top_p=null", "evaluate.known.math500.file=/elsewhere/m.jsonl")  # fmt: skip
+    assert config.evaluate.plan() == {
+        "held_out": evaluate.How("", None, 4, 0.8, 1.0),
+        "math500": evaluate.How("/elsewhere/m.jsonl", 500, 4, 0.8, 1.0),
+        "amc23": evaluate.How("/data/amc23.jsonl", 40, 64, 0.6, 1.0),
+        "aime24": evaluate.How("/my/aime24.jsonl", 30, 16, 0.6, 0.95),
+        "own": evaluate.How("./own", None, 4, 0.8, 1.0),
+    }
+    added = built("+evaluate.known.mine.file=x.jsonl", "evaluate.benchmarks=[mine]").evaluate.plan()
+    assert added == {"mine": evaluate.How("benchmarks/x.jsonl", None, 1, 0.0, 1.0)}
+
+
+def test_an_evaluation_depends_on_nothing_else():
+    text = composed("policy.path=m")
+    text.pool = None
+    config, plain = configuration.build(text, configuration.Evaluation)
+    assert set(plain) == {f.name for f in dataclasses.fields(config)} and config.pool is None
+    with pytest.raises(RunError, match=r"must be given: policy\.path, pool\.path"):
+        configuration.build(composed(), configuration.Evaluation)
 
 
 @pytest.mark.parametrize("path", sorted(CONF.glob("*/default.yaml")), ids=lambda p: p.parent.name)
@@ -107,6 +144,7 @@ def test_every_key_is_explained(path):
         ("rollouts.prompt.shot=1", ["'rollouts.prompt.shot'", "did you mean 'rollouts.prompt.shots'"]),
         ("pool.pth=x", ["'pool.pth'", "'pool.path'"]),
         ("sampler.rule=error=3", ["cannot read"]),
+        ("evaluate.known.gsm8k.sample=3", ["did you mean 'evaluate.known.gsm8k.samples'", "temperature"]),
     ],
 )
 def test_a_misspelt_key_is_refused_with_the_valid_ones(override, says):
@@ -135,6 +173,10 @@ def test_good_overrides_pass():
         ("dpo.lr=-1", "dpo.lr: Input should be greater than 0"),
         ("+dpo.gamma=1", "unknown key 'dpo.gamma'"),
         ("+pool.n=4", "unknown key 'pool.n'. Valid keys of pool: kind, path, examples, held_out, seed"),
+        ("evaluate.benchmarks=[gsm]", "'gsm' in benchmarks is none. Did you mean 'gsm8k'? There are held_out, aime24,"),
+        ("evaluate.benchmarks=[gsm8k,/x/gsm8k.jsonl]", "two of benchmarks are called 'gsm8k': rename one of the files"),
+        ("evaluate.benchmarks=[gsm8k,gsm8k]", "two of benchmarks are called 'gsm8k'"),
+        ("rollouts.steps='/(/'", "rollouts.steps: /(/ is no regular expression"),
         ("run.deterministic=perhaps", "run.deterministic: Input should be a valid boolean"),
     ],
 )

@@ -64,15 +64,15 @@ def test_the_papers_set_up_needs_more_than_one_gpu_of_80_gib():
 
 def test_time_arithmetic():
     config = built("experiment=tiny", "rollouts.max_new_tokens=100", "rollouts.chunk_questions=4", "rollouts.k=8",
-                   "probe.fraction=0.1", "sampler.n_questions=40", "evaluate.samples=2")  # fmt: skip
+                   "probe.fraction=0.1", "sampler.n_questions=40")  # fmt: skip
     by_memory, by_arithmetic = plan.Rates(1e15, 2e9), plan.Rates(6.4e9, 1e15)
     overhead = 100 * 10 * plan.LAYER_OVERHEAD_S
     assert plan.chunk_s(MODEL, config, by_memory, 2) == pytest.approx(100 * 1e-3 / plan.DECODING + overhead)
     assert plan.chunk_s(MODEL, config, by_arithmetic, 2) == pytest.approx(100 * 1e-2 / plan.DECODING + overhead)
-    times = plan.stage_times(MODEL, config, 50, 800, 100, by_arithmetic, 2, 2)
+    times = plan.stage_times(MODEL, config, 50, 800, 200, by_arithmetic, 2, 2)
     one = (1 / plan.DECODING + overhead) / 4 / 2
     assert times["probe"] == pytest.approx(80 * one) and times["explore"] == pytest.approx(40 * one)
-    assert times["evaluate"] == pytest.approx(100 * 2 / 8 * one)
+    assert times["evaluate"] == pytest.approx(200 / 8 * one)
     assert times["DPO"] == pytest.approx(20 * 250 * 1e6 * 8 / (plan.TRAINING * 6.4e9) / 2)
 
 

@@ -9,13 +9,14 @@ PACKAGE = Path(__file__).parent.parent / "hpc_saidpo"
 FLOORS = [
     {
         "__init__", "records", "prompt", "verify", "probe", "difficulty", "sampler", "pairs", "evaluate", "metrics",
-        "arithmetic",
+        "arithmetic", "steps",
     },
-    {"parallel", "store", "policy", "generate", "logps", "progress", "checkpoint"},
+    {"parallel", "store", "policy", "generate", "grader", "logps", "progress", "checkpoint"},
     {"pool", "tags", "clusters", "rollouts", "dpo", "inputs"},
+    {"benchmarks"},
     {"job"},
     {"loop"},
-    {"__main__", "command", "config", "report", "sweep", "export", "doctor"},
+    {"__main__", "command", "config", "report", "sweep", "export", "doctor", "evaluate.__main__"},
 ]  # fmt: skip
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 ONLY_IN = {
@@ -28,15 +29,22 @@ ONLY_IN = {
     "cuml": {"clusters"},
     "torch.distributed": {"parallel"},
 }
-PURE_MAY_IMPORT = {"numpy", "scipy", "pydantic"}
-# A module is a file, or a folder of files that know each other.
-MODULES = sorted({p.stem for p in PACKAGE.glob("*.py")} | {p.parent.name for p in PACKAGE.glob("*/__init__.py")})
+PURE_MAY_IMPORT = {"numpy", "scipy", "pydantic", "mpmath"}
+# A module is a file, or a folder of files that know each other; a folder's __main__ is a program, and stands above all.
+MODULES = sorted(
+    {p.stem for p in PACKAGE.glob("*.py")}
+    | {p.parent.name for p in PACKAGE.glob("*/__init__.py")}
+    | {f"{p.parent.name}.__main__" for p in PACKAGE.glob("*/__main__.py")}
+)
 
 
 def files(name):
     """A module's files, each with the number of dots that lead out of it into the package."""
     folder = PACKAGE / name
-    return [(p, 2) for p in sorted(folder.glob("*.py"))] if folder.is_dir() else [(PACKAGE / f"{name}.py", 1)]
+    if name.endswith(".__main__"):
+        return [(PACKAGE / name.removesuffix(".__main__") / "__main__.py", 2)]
+    own = (p for p in sorted(folder.glob("*.py")) if p.stem != "__main__")
+    return [(p, 2) for p in own] if folder.is_dir() else [(PACKAGE / f"{name}.py", 1)]
 
 
 def imports(name):

@@ -207,8 +207,8 @@ def test_one_ranks_failure_ends_the_job_with_its_traceback(root, tmp_path):
     program.write_text(
         "from hpc_saidpo import command, rollouts\n"
         "from hpc_saidpo.parallel import connect\n"
-        "def verify(*_): raise ZeroDivisionError('a bug on one rank')\n"
-        "if connect().rank == 1: rollouts.verify = verify\n"
+        "def count_steps(*_): raise ZeroDivisionError('a bug on one rank')\n"
+        "if connect().rank == 1: rollouts.count_steps = count_steps\n"
         "command.main()\n"
     )
     done = start(*SMALL, f"run.root={root}", "run.name=crash", ranks=2, program=(str(program),), timeout_s=120)

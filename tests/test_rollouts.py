@@ -4,6 +4,7 @@ from conftest import silent
 
 from hpc_saidpo import prompt, rollouts
 from hpc_saidpo.generate import Sampling, generate
+from hpc_saidpo.grader import Grader
 from hpc_saidpo.records import CORRECT, Question
 from hpc_saidpo.store import Stage
 
@@ -26,10 +27,11 @@ def collect(folder, world, micro, chunk_questions, k=3, seed=0, sealed=True):
         stage.seal = lambda *_: None
     world.on_root(stage.prepare)
     config = rollouts.Config(chunk_questions=chunk_questions, prompt=BARE)
-    rollouts.collect(
-        stage, rollouts.Prompts(QUESTIONS, {}, micro, BARE), np.arange(9), k, HOW, config, world,
-        (seed, 0, "probe"), silent,
-    )  # fmt: skip
+    with Grader() as grader:
+        rollouts.collect(
+            stage, rollouts.Prompts(QUESTIONS, {}, micro, BARE), np.arange(9), k, HOW, config, world,
+            (seed, 0, "probe"), silent, grader,
+        )  # fmt: skip
     world.barrier()
     return rollouts.load(stage)
 

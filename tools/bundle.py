@@ -263,7 +263,9 @@ def _inputs(folder: Path, config, found: Iterable, missing: dict[str, tuple[str,
     """Models, encoder and question files; inputs/overrides.txt, which makes a run use them."""
     copies: dict[str, dict[str, str]] = {}
     for wanted in found:
-        name, source = f"{wanted.key}={wanted.value}", Path(wanted.value)
+        # A benchmark's value may be its name; a model's may be the Hub's, and its path a cache.
+        of_file = wanted.kind == "questions" and wanted.path
+        name, source = f"{wanted.key}={wanted.value}", Path(wanted.path if of_file else wanted.value)
         print(f"  {name}", flush=True)
         if wanted.value.startswith("pkg://"):
             continue  # in wheels/
@@ -287,6 +289,8 @@ def _inputs(folder: Path, config, found: Iterable, missing: dict[str, tuple[str,
         value = getattr(getattr(config, group), field)
         there = [f"{BUNDLE}/{places[v]}" if v in places else v for v in ([value] if isinstance(value, str) else value)]
         lines.append(f"{key}={there[0]}\n" if isinstance(value, str) else f"{key}=[{','.join(there)}]\n")
+    if "evaluate.benchmarks" in copies:
+        lines.append(f"evaluate.folder={BUNDLE}/inputs/evaluate.benchmarks\n")
     (folder / "inputs").mkdir(exist_ok=True)
     (folder / "inputs/overrides.txt").write_text("".join(lines), encoding="utf-8")
 

@@ -14,7 +14,7 @@ env.SAIDPO_...=VALUE, what slurm/env.sh reads.
 
     tools/submit.py slurm/sweeps/clusters.txt partition=gpu nodes=2 at_once=4 \\
         -- experiment=paper_qwen7b pool.path=/data/pool.jsonl run.root=/scratch/me/clusters \\
-        -- 'evaluate.benchmarks=[/data/math500.jsonl]' evaluate.samples=16
+        -- 'evaluate.benchmarks=[math500,aime24]' evaluate.folder=/data/benchmarks
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def check(sweep: Path, lines: Sequence[Sequence[str]], common: Sequence[str], fo
     for number, line in enumerate(lines):
         try:
             config = configuration.from_overrides([*common, *line])
-            configuration.from_overrides([*common, *line, *for_evaluation])
+            evaluated = configuration.from_overrides([*common, *line, *for_evaluation])
         except RunError as error:
             raise RunError(f"array task {number} of {sweep} ({' '.join(line)}): {error}") from error
         where = (config.run.root, config.run.name)
@@ -161,7 +161,7 @@ def check(sweep: Path, lines: Sequence[Sequence[str]], common: Sequence[str], fo
                 "not write one run; give each line a run.name=... of its own"
             )
         names[where] = number
-    for missing in (i for i in inputs.of(config) if i.problem):
+    for missing in dict.fromkeys(i for i in (*inputs.of(config), *inputs.of(evaluated)) if i.problem):
         print(f"submit: warning, from here: {missing.key}={missing.value}: {missing.problem}", file=sys.stderr)
 
 

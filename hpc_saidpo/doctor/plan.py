@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from .. import policy, pool
+from .. import benchmarks, policy, pool
 from ..parallel import World
 from ..records import Question, RunError
 from .finding import Finding, judge
@@ -109,7 +109,7 @@ def chunk_s(model: Model, config, rates: Rates, n_bytes: int) -> float:
 def stage_times(
     model: Model, config, n_prompt: int, n_pool: int, n_evaluated: int, rates: Rates, size: int, n_bytes: int
 ) -> dict[str, float]:
-    """Seconds of each stage of an iteration on `size` ranks."""
+    """Seconds of each stage of an iteration on `size` ranks; `n_evaluated` counts responses."""
     one = chunk_s(model, config, rates, n_bytes) / config.rollouts.chunk_questions  # of a question's K rollouts
     n_pairs = YIELD * config.sampler.n_questions * config.pairs.per_question
     tokens = n_prompt + 2 * config.rollouts.max_new_tokens
@@ -119,7 +119,7 @@ def stage_times(
         "probe": config.probe.fraction * n_pool * one / size,
         "explore": config.sampler.n_questions * one / size,
         "DPO": flop / (TRAINING * rates.flops) / size,
-        "evaluate": n_evaluated * config.evaluate.samples / config.rollouts.k * one / size,
+        "evaluate": n_evaluated / config.rollouts.k * one / size,
     }
 
 
@@ -206,10 +206,10 @@ def check(world: World, config, model: Model) -> list[Finding]:
     def on_root():
         try:
             loaded = pool.load(config.pool)
-            files = [pool.read_jsonl(name) for name in config.evaluate.benchmarks if name != "held_out"]
+            found = benchmarks.load(config.evaluate, loaded.held_out)
         except RunError as error:
             return [judge("stage times", "not estimated", failure=str(error))]
-        n_evaluated = sum(map(len, files)) + len(loaded.held_out) * ("held_out" in config.evaluate.benchmarks)
+        n_evaluated = sum(len(b.questions) * b.how.samples for b in found)
         n_prompt = prompt_tokens(loaded.questions, config)
         sizes = (len(loaded.questions), n_evaluated, rates, world.size, precision.itemsize)
         times = stage_times(model, config, n_prompt, *sizes)

@@ -21,13 +21,20 @@ MAY_DIFFER = (
 MUST_AGREE = ("pool.",)
 
 
-def settle(run: Path, resolved: dict, accept: bool, set_aside_unfinished: Callable[[], None]) -> None:
+def settle(
+    run: Path,
+    resolved: dict,
+    accept: bool,
+    set_aside_unfinished: Callable[[], None],
+    may_differ: tuple[str, ...] = (),
+) -> None:
     """Store the configuration of a new run, or compare it with that of the one which is there.
 
     Args:
         resolved: the whole configuration as plain values.
         accept: go on with another one, where that can be (run.accept_changes).
         set_aside_unfinished: called before the stored configuration is replaced.
+        may_differ: keys whose last value is simply stored.
 
     Raises:
         RunError: the run was made with another configuration; names the keys and the way out.
@@ -35,8 +42,9 @@ def settle(run: Path, resolved: dict, accept: bool, set_aside_unfinished: Callab
     stored = run / "config.yaml"
     known = files.parsed(stored, yaml.safe_load)
     changes = {} if known is None else _differences(known, resolved)
-    if changes and any(run.rglob("*.h5")):  # else nothing was made with it: no reason to hold to it
-        _refuse(run, changes, accept)
+    binding = {key: both for key, both in changes.items() if key not in may_differ}
+    if binding and any(run.rglob("*.h5")):  # else nothing was made with it: no reason to hold to it
+        _refuse(run, binding, accept)
         set_aside_unfinished()
         files.write_bytes(files.old_name(stored), stored.read_bytes())
     if changes or known is None:
@@ -70,7 +78,7 @@ def _differences(stored: dict, now: dict) -> dict:
     return {key: (old.get(key), new.get(key)) for key in keys}
 
 
-def hash_of(resolved: dict) -> str:
+def hash_of(resolved: dict, may_differ: tuple[str, ...] = ()) -> str:
     """Hash of the configuration without what may differ: 16 hex digits."""
-    kept = {key: value for key, value in flat(resolved).items() if key not in MAY_DIFFER}
+    kept = {key: value for key, value in flat(resolved).items() if key not in (*MAY_DIFFER, *may_differ)}
     return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -63,7 +63,13 @@ class RunDir:
 
     @classmethod
     def open(
-        cls, config: Config, resolved: dict, env: dict, world: World, tell: Callable[[str], None] = print
+        cls,
+        config: Config,
+        resolved: dict,
+        env: dict,
+        world: World,
+        tell: Callable[[str], None] = print,
+        may_differ: tuple[str, ...] = (),
     ) -> RunDir:
         """Create the run's folder, or go on in it.
 
@@ -71,13 +77,14 @@ class RunDir:
             resolved: the whole configuration as plain values.
             env: facts about this start, appended to env.json.
             tell: told on root, in words, what has to be waited for or made again.
+            may_differ: keys that may have other values than in the run, besides agreement.MAY_DIFFER.
 
         Raises:
             RunError: another job has it open; it was made with another configuration; it cannot be written.
         """
-        facts = {"run": config.name, "seed": config.seed, "config_hash": agreement.hash_of(resolved)}
+        facts = {"run": config.name, "seed": config.seed, "config_hash": agreement.hash_of(resolved, may_differ)}
         run = cls(Path(config.root) / config.name, world, facts, tell)
-        world.on_root(lambda: run._open_on_root(config, resolved, env))
+        world.on_root(lambda: run._open_on_root(config, resolved, env, may_differ))
         return run
 
     def __enter__(self) -> RunDir:
@@ -87,12 +94,12 @@ class RunDir:
         if self.world.is_root:
             self._lock.release()
 
-    def _open_on_root(self, config, resolved, env):
+    def _open_on_root(self, config, resolved, env, may_differ):
         files.make_folder(self.path)
         self._lock.acquire(self._tell)
         try:
             files.remove_temporaries(self.path)  # nobody else writes here: a killed job left them
-            agreement.settle(self.path, resolved, config.accept_changes, self._set_aside_unfinished)
+            agreement.settle(self.path, resolved, config.accept_changes, self._set_aside_unfinished, may_differ)
             starts = self.path / "env.json"
             files.write_text(starts, json.dumps([*(files.parsed(starts, json.loads) or []), env], indent=1))
         except BaseException:

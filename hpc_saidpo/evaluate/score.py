@@ -1,0 +1,129 @@
+"""Graded rollouts of a benchmark -> its figures (README, method step 8)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from .. import difficulty
+from ..records import CORRECT, UNGRADABLE, Difficulty, Question, Rollouts
+from ..verify import extract, normalise
+
+Z_95 = 1.959963984540054  # the 97.5 % quantile of the standard normal
+
+
+def rows(graded: Rollouts, questions: Sequence[Question]) -> list[dict]:
+    """The figures of a benchmark, then those of each subject and each level where there are several.
+
+    Args:
+        graded: K rollouts of each question; `question_R` is the index in `questions`.
+
+    Returns:
+        Flat dicts, all with the same keys: by ("all", "subject", "level"), value (which), and
+            accuracy, low95, high95   mean pass rate and its 95 % interval (shares of 1; None without questions)
+            n_questions, n_samples    gradable questions; responses to each
+            ungradable                questions whose gold answer cannot be read: they count nowhere else
+            pass_at_2, _4, ... _K     share of questions that k responses solve (Chen et al. 2021; unbiased)
+            majority                  share of questions that the most frequent answer solves; None for one response
+            truncated                 share of responses that were cut at rollouts.max_new_tokens
+            tokens                    mean length of a response
+    """
+    measured, vote_Q = difficulty.measure(graded), votes(graded)
+    k_at_most = int(measured.n_tried_Q.min()) if len(measured) else 0
+    ks = sorted({*(2**i for i in range(1, k_at_most.bit_length())), *([k_at_most] if k_at_most > 1 else [])})
+    figures = []
+    for by, value, group in _groups(questions):
+        rollouts_G = np.flatnonzero(np.isin(graded.question_R, group))
+        at_Q = np.flatnonzero(np.isin(measured.question_Q, group))
+        own = measured.take(at_Q)
+        figures.append({
+            "by": by,
+            "value": value,
+            **accuracy(own),
+            "ungradable": len(np.unique(graded.question_R[rollouts_G])) - len(own),
+            **{f"pass_at_{k}": _mean(difficulty.pass_at_k(own.n_tried_Q, own.n_correct_Q, k)) for k in ks},
+            "majority": _mean(vote_Q[at_Q]) if k_at_most > 1 else None,
+            "truncated": _mean(~graded.finished_R[rollouts_G]),
+            "tokens": _mean(graded.n_tokens_R[rollouts_G]),
+        })  # fmt: skip
+    return figures
+
+
+def _groups(questions: Sequence[Question]) -> Iterator[tuple[str, str, list[int]]]:
+    yield "all", "", list(range(len(questions)))
+    for by in ("subject", "level"):
+        value_N = [getattr(question, by) for question in questions]
+        if len(set(value_N)) > 1:
+            for value in sorted(set(value_N), key=_natural):
+                yield by, value, [i for i, own in enumerate(value_N) if own == value]
+
+
+def _natural(text: str) -> list:
+    """Level 10 comes after level 9."""
+    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d{1,18})", text))]
+
+
+def votes(graded: Rollouts) -> np.ndarray:
+    """What the most frequent answer to each gradable question is worth: 1 correct, 0 wrong, sorted by question.
+
+    Answers are the same when their normalised texts are. Where several are as frequent, their mean counts; a response
+    without an answer does not vote.
+    """
+    gradable = graded.take(np.flatnonzero(graded.verdict_R != UNGRADABLE))
+    ballots: dict[int, dict[str, list[bool]]] = {int(q): {} for q in np.unique(gradable.question_R)}
+    for question, verdict, response in zip(gradable.question_R, gradable.verdict_R, gradable.text_R, strict=True):
+        answer = extract(response)
+        if answer is not None:
+            ballots[int(question)].setdefault(normalise(answer), []).append(verdict == CORRECT)
+    return np.array([_elected(ballot) for ballot in ballots.values()])
+
+
+def _elected(ballot: Mapping[str, Sequence[bool]]) -> float:
+    most = max(map(len, ballot.values()), default=0)
+    return _mean([np.mean(verdicts) for verdicts in ballot.values() if len(verdicts) == most]) or 0.0
+
+
+def _mean(values) -> float | None:
+    return float(np.mean(values)) if len(values) else None
+
+
+def accuracy(measured: Difficulty) -> dict:
+    """Mean pass rate over questions (pass@1 greedy for one sample, avg@k for k) and its 95 % interval.
+
+    The interval is Wilson's for one sample, else mean ± 1.96 standard errors over the questions: eight responses to
+    one question are not eight questions. Where all pass rates are equal that would be no interval, and Wilson's is
+    given, as if each question had been tried once.
+
+    Returns:
+        A flat dict: accuracy, low95, high95 (shares of 1), n_questions, n_samples.
+    """
+    n = len(measured)
+    if n == 0:
+        return {"accuracy": None, "low95": None, "high95": None, "n_questions": 0, "n_samples": 0}
+    rate_Q = measured.pass_rate_Q
+    mean = float(rate_Q.mean())
+    if measured.n_tried_Q.max() == 1 or np.ptp(rate_Q) == 0:
+        low, high = wilson(n * mean, n)
+    else:
+        half = Z_95 * float(rate_Q.std(ddof=1)) / n**0.5
+        low, high = max(0.0, mean - half), min(1.0, mean + half)
+    return {
+        "accuracy": mean,
+        "low95": low,
+        "high95": high,
+        "n_questions": n,
+        "n_samples": int(measured.n_tried_Q.max()),
+    }
+
+
+def wilson(n_correct: float, n: float) -> tuple[float, float]:
+    """Wilson's 95 % score interval of a proportion (Wilson 1927): inside [0, 1], sane at 0 and n."""
+    if n == 0:
+        return 0.0, 1.0
+    p, z2 = n_correct / n, Z_95**2
+    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
+    half = Z_95 / (1 + z2 / n) * np.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
+    # Rounding must not put the estimate outside its own interval.
+    return max(0.0, min(p, float(centre - half))), min(1.0, max(p, float(centre + half)))

@@ -1,0 +1,60 @@
+"""The figures of an evaluation, for reading: Markdown that is aligned for a console too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+HEADER = ("questions", "responses", "accuracy [95 %]", "pass@k", "majority", "truncated", "tokens", "ungradable")
+
+
+def percent(share: float | None) -> str:
+    """A share of 1, for reading; "-" where there is none."""
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def interval(accuracy: float | None, low95: float | None, high95: float | None) -> str:
+    """Accuracy and its 95 % interval, for reading."""
+    return "-" if accuracy is None else f"{percent(accuracy)} [{100 * low95:.1f}, {100 * high95:.1f}]"
+
+
+def text(policy: str, rows: Sequence[Mapping], notes: Sequence[str]) -> str:
+    """An evaluation as Markdown: a row for each benchmark, then a table of its subjects and one of its levels.
+
+    Args:
+        rows: as `score.rows` gives them, with the benchmark's name.
+        notes: what a reader of the figures has to know; a line each.
+    """
+    whole = [row for row in rows if row["by"] == "all"]
+    parts = [f"# Evaluation of {policy}", _table("benchmark", [(row["benchmark"], row) for row in whole])]
+    parts += ["\n".join(f"- {note}" for note in notes)] if notes else []
+    for benchmark in (row["benchmark"] for row in whole):
+        for by in ("subject", "level"):
+            own = [(row["value"] or "-", row) for row in rows if (row["benchmark"], row["by"]) == (benchmark, by)]
+            if own:
+                parts += [f"## {benchmark} by {by}", _table(by, own)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(first: str, rows: Sequence[tuple[str, Mapping]]) -> str:
+    table = [(first, *HEADER), *((name.replace("|", "/"), *_cells(row)) for name, row in rows)]
+    shown = [i for i in range(len(table[0])) if i < 4 or {line[i] for line in table[1:]} - {"-", "0"}]
+    widths = [max(len(line[i]) for line in table) for i in shown]
+    ruler = ["-" * widths[0], *(f"{'-' * (width - 1)}:" for width in widths[1:])]
+    lines = [[line[i] for i in shown] for line in table]
+    aligned = [[line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in [lines[0], *lines[1:]]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [aligned[0], ruler, *aligned[1:]])
+
+
+def _cells(row: Mapping) -> tuple[str, ...]:
+    k = row["n_samples"]
+    most = max((int(key.removeprefix("pass_at_")) for key in row if key.startswith("pass_at_")), default=0)
+    return (
+        str(row["n_questions"]),
+        f"{k} greedy" if row["temperature"] == 0 else f"{k} at {row['temperature']:g}",
+        interval(row["accuracy"], row["low95"], row["high95"]),
+        f"{percent(row[f'pass_at_{most}'])} (k={most})" if most else "-",
+        percent(row["majority"]),
+        percent(row["truncated"]),
+        "-" if row["tokens"] is None else f"{row['tokens']:.0f}",
+        str(row["ungradable"]),
+    )
