@@ -11,6 +11,7 @@ import pytest
 import yaml
 from conftest import MICRO, command, start, user_environment
 
+from hpc_saidpo.evaluate.__main__ import name_of
 from hpc_saidpo.store import check
 
 pytestmark = pytest.mark.e2e
@@ -131,10 +132,26 @@ def test_a_run_stands_for_its_newest_policy_and_gives_the_held_out_questions(roo
 
 
 @pytest.mark.parametrize(
+    "path, name",
+    [
+        ("runs/demo/iter-001/policy/model", "demo-iter-001"),
+        ("/models/Qwen2.5-Math-7B/", "Qwen2.5-Math-7B"),
+        ("org/model", "model"),
+        ("pkg://some_package/inner/model.Q4_1.gguf", "model.Q4_1"),
+        ("my models", "my_models"),
+        ("", "policy"),
+    ],
+)
+def test_an_evaluation_is_called_after_its_policy(path, name):
+    assert name_of(path) == name
+
+
+@pytest.mark.parametrize(
     "overrides, says",
     [
         (("evaluate.benchmarks=[gsm8k]",), "evaluate.benchmarks=gsm8k: no file"),
         (("evaluate.benchmarks=[held_out]",), "must be given: pool.path"),
+        (("policy.path=???",), "must be given: policy.path"),
         (("evaluate.benchmarks=[]",), "nothing to evaluate: set evaluate.benchmarks"),
     ],
 )
