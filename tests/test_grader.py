@@ -1,14 +1,19 @@
 """The grading process: what it costs, what becomes of it, and what hostile text can do to it."""
 
+import json
 import os
 import signal
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
 from hpc_saidpo.grader import Grader, Limits, self_check
 from hpc_saidpo.records import CORRECT, UNGRADABLE, WRONG
 
+TOOL = Path(__file__).parent.parent / "tools" / "grade.py"
 SUM = "\\boxed{\\sum_{i=1}^n i}", "\\frac{n(n+1)}{2}"
 
 
@@ -180,3 +185,32 @@ def test_self_check_counts_what_cannot_be_right():
     report = self_check(golds)
     assert (report.n, report.n_passed, report.failed) == (5, 2, ("b", "d", "e"))
     assert report.rate == 0.4 and report.defects == {"empty": 1, "prose": 1}
+
+
+def grade_file(*arguments):
+    return subprocess.run([sys.executable, TOOL, *map(str, arguments)], capture_output=True, text=True, timeout=120)
+
+
+def test_the_tool_grades_a_file(tmp_path):
+    rows = [
+        {"id": "a", "prediction_text": "so \\boxed{x+x}", "gold": "2x", "expected": True},
+        {"prediction_text": "#### 7\u2028", "gold": "8", "expected": True},
+        {"prediction_text": "The answer is 5", "gold": "", "expected": False},
+        {"prediction_text": "\\boxed{3}", "gold": "4", "alt_answers": ["3"], "expected": True},
+    ]
+    (tmp_path / "in.jsonl").write_text("\n".join(json.dumps(r, ensure_ascii=False) for r in rows) + "\n\n")
+    done = grade_file(tmp_path / "in.jsonl", "--out", tmp_path / "out.jsonl")
+    assert done.returncode == 0, done.stderr
+    assert "as expected: 3 of 4" in done.stdout and "line 2: wrong" in done.stdout
+    graded = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [r["verdict"] for r in graded] == ["correct", "wrong", "ungradable", "correct"]
+    assert graded[0]["id"] == "a" and graded[0]["answer"] == "x+x" and all(r["reason"] for r in graded)
+
+
+@pytest.mark.parametrize(
+    "line, says", [("{", "in.jsonl:2: not JSON"), ('{"gold": "1"}', "in.jsonl:2: 'prediction_text'")]
+)
+def test_the_tool_names_the_line_that_is_wrong(tmp_path, line, says):
+    (tmp_path / "in.jsonl").write_text('{"prediction_text": "1", "gold": "1"}\n' + line)
+    done = grade_file(tmp_path / "in.jsonl")
+    assert done.returncode == 2 and says in done.stderr and "Traceback" not in done.stderr
