@@ -139,9 +139,11 @@ class Filter:
 
     def matches(self, texts: Sequence[str]) -> list[Match | None]:
         """For each text, the benchmark question that it matches best; None where it matches none."""
+        found: list[Match | None] = [None] * len(texts)
+        if not self:
+            return found
         words_Q = [words(text) for text in texts]
         grams = Grams.of(words_Q, self.n)
-        found: list[Match | None] = [None] * len(texts)
         place_G = self._shared(grams)
         question_G = np.searchsorted(grams.first_Q, place_G, side="right") - 1
         for q, number, share in self._overlaps(grams, place_G, question_G):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from .settings import Config
 
 SHARD_ROWS = 65_536
 BATCH_ROWS = 4096
+AHEAD_BATCHES = 4  # read while one is compared
 
 
 @dataclass(frozen=True)
@@ -38,16 +40,27 @@ def make(config: Config, paths: Sequence[Path], avoided: Mapping[str, Sequence[Q
     log.info("pool: reading %d file%s, %s", len(paths), "s" * (len(paths) > 1), paths[0])
     named = {name: [(q.id, q.text) for q in questions] for name, questions in avoided.items()}
     known = decontaminate.Filter(named, config.ngram_words, config.overlap)
-    ledger, writer = Ledger(stage, config.on_bad), Writer(stage)
-    found = ledger.usable(clean.rows(paths, config.columns))
-    while batch := list(itertools.islice(found, BATCH_ROWS)):
-        matches = known.matches([row[clean.TEXT] for row in batch]) if known else itertools.repeat(None)
-        for row, match in zip(batch, matches, strict=False):
-            ledger.match(row, match) if match else writer.add(ledger.n_clean, row)
-            ledger.n_clean += 1
-        ledger.flush()
-    ledger.check()
-    _finish(config, ledger, writer, stage)
+    # A second thread compares and writes, mostly outside of Python's lock, while this one reads.
+    with ThreadPoolExecutor(1) as beside:
+        ledger, writer = Ledger(stage, config.on_bad), Writer(stage, beside)
+        compared: deque[tuple[list[columns.Row], Future]] = deque()
+        found = ledger.usable(clean.rows(paths, config.columns))
+        while batch := list(itertools.islice(found, BATCH_ROWS)):
+            compared.append((batch, beside.submit(known.matches, [row[clean.TEXT] for row in batch])))
+            if len(compared) > AHEAD_BATCHES:
+                _sort(*compared.popleft(), ledger, writer)
+        while compared:
+            _sort(*compared.popleft(), ledger, writer)
+        ledger.check()
+        _finish(config, ledger, writer, stage)
+
+
+def _sort(batch: list[columns.Row], compared: Future, ledger: Ledger, writer: Writer) -> None:
+    """Questions that are in a benchmark are noted, the others written."""
+    for row, match in zip(batch, compared.result(), strict=True):
+        ledger.match(row, match) if match else writer.add(ledger.n_clean, row)
+        ledger.n_clean += 1
+    ledger.flush()
 
 
 def _finish(config: Config, ledger: Ledger, writer: Writer, stage: Stage) -> None:
@@ -59,6 +72,7 @@ def _finish(config: Config, ledger: Ledger, writer: Writer, stage: Stage) -> Non
     order = np.random.default_rng(config.seed).permutation(ledger.n_clean)
     held_out = np.isin(np.array(writer.index), order[: config.held_out])
     writer.flush()
+    writer.flush()  # waits
     stage.write("split", Split(held_out))
     counts = {**ledger.counts(), "kept": len(held_out), "fingerprint": writer.hash.hexdigest()}
     stage.write_json("counts", {**counts, "unfilled": writer.unfilled(config.columns)})
@@ -120,8 +134,9 @@ class Ledger:
 class Writer:
     """Questions -> shards of a stage."""
 
-    def __init__(self, stage: Stage):
+    def __init__(self, stage: Stage, beside: ThreadPoolExecutor):
         self.stage, self.index, self.hash = stage, [], hashlib.sha256()
+        self._beside, self._under_way = beside, beside.submit(bool)
         self._rows: list[columns.Row] = []
         self._n_shards, self._filled = 0, set()
 
@@ -135,15 +150,19 @@ class Writer:
             self.flush()
 
     def flush(self) -> None:
-        if not self._rows:
-            return
-        table = Questions.of(self._rows)
-        self._rows = []
+        """Have what was added written; the shard before it is on disk by then."""
+        self._under_way.result()
+        if self._rows:
+            self._under_way = self._beside.submit(self._write, self._rows, self._n_shards)
+            self._rows = []
+            self._n_shards += 1
+
+    def _write(self, rows: list[columns.Row], number: int) -> None:
+        table = Questions.of(rows)
         for texts in (table.id_N, table.text_N, table.answer_N):
             self.hash.update("\n".join(texts).encode())
         self._filled |= {name for name in columns.WANTED if any(getattr(table, f"{name}_N", ["text"]))}
-        self.stage.write_chunk(self._n_shards, table)
-        self._n_shards += 1
+        self.stage.write_chunk(number, table)
 
     def unfilled(self, config: columns.Config) -> dict[str, str]:
         """Columns that were named otherwise than by default, and that no question has."""

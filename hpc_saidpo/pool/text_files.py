@@ -15,7 +15,7 @@ from ..records import RunError
 
 RAW_CHARACTERS = 2000  # of a bad row, at most
 MAX_CELL_CHARACTERS = 2**24
-_DECODE = json.JSONDecoder().decode
+_SCAN = json.JSONDecoder().scan_once
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -66,9 +66,14 @@ def jsonl_rows(path: Path, columns: Columns, within: str | None) -> Rows:
 
 def _parsed(line: bytes) -> Mapping | Unreadable:
     try:
-        row = _DECODE(line.decode("utf-8"))
+        text = line.decode("utf-8").strip()
+        row, end = _SCAN(text, 0)  # what json.loads comes to, without its two searches for blanks
+        if end < len(text):
+            raise ValueError(f"something stands behind its end, at {end + 1}")
     except UnicodeDecodeError as error:
         return Unreadable(f"not UTF-8: byte {error.object[error.start]:#04x} at {error.start + 1}", shown(line))
+    except StopIteration as error:
+        return Unreadable(f"not JSON: expecting a value at {error.value + 1}", shown(line))
     except (ValueError, RecursionError) as error:
         return Unreadable(f"not JSON: {error}", shown(line))
     return _object(row, line)
