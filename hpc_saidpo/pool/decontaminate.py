@@ -84,6 +84,17 @@ class Grams:
         hash_G = _spans(hash_W, start_G, start_G + n, _WORD_FACTOR) * _MIX
         return cls(hash_G ^ hash_G >> np.uint64(31), first_Q, n_words_Q)
 
+    def n_different(self, some: np.ndarray) -> np.ndarray:
+        """[questions] how many different n-grams these questions have; 0 for the others."""
+        n_Q = np.diff(self.first_Q)[some]
+        place = np.arange(n_Q.sum()) + np.repeat(self.first_Q[some] - np.cumsum(n_Q) + n_Q, n_Q)
+        question, hash_G = np.repeat(some, n_Q), self.hash_G[place]
+        order = np.lexsort((hash_G, question))
+        repeats = (np.diff(hash_G[order]) == 0) & (np.diff(question[order]) == 0)
+        return np.bincount(
+            question[order][~np.r_[np.zeros(min(len(order), 1), bool), repeats]], minlength=len(self.n_words_Q)
+        )
+
 
 def _spans(values: np.ndarray, start: np.ndarray, end: np.ndarray, factor: np.uint64) -> np.ndarray:
     """The polynomial hash of values[start:end], for many spans at once: differences of one running sum."""
@@ -167,7 +178,7 @@ class Filter:
         Args:
             place_G, question_G: the n-grams that are in a benchmark, and whose they are.
         """
-        n_own_Q = {q: len(np.unique(grams.hash_G[slice(*grams.first_Q[q : q + 2])])) for q in np.unique(question_G)}
+        n_own_Q = grams.n_different(np.unique(question_G))
         hash_G, question_G = np.unique(np.stack([grams.hash_G[place_G], question_G.astype(np.uint64)]), axis=1)
         begin_G, end_G = (np.searchsorted(self._hash_G, hash_G, side=side) for side in ("left", "right"))
         n_G = end_G - begin_G
@@ -175,8 +186,7 @@ class Filter:
         entry = np.arange(n_G.sum()) + np.repeat(begin_G - np.cumsum(n_G) + n_G, n_G)
         pairs = np.stack([np.repeat(question_G.astype(np.int64), n_G), self._number_G[entry]])
         pairs, n_shared = np.unique(pairs, axis=1, return_counts=True)
-        n_own = np.array([n_own_Q[q] for q in pairs[0]], dtype=np.int64)
-        share = n_shared / np.minimum(n_own, self._n_grams[pairs[1]])
+        share = n_shared / np.minimum(n_own_Q[pairs[0]], self._n_grams[pairs[1]])
         for i in np.lexsort((-pairs[1], share)):  # the best one last, of equal ones the first in its benchmark
             if share[i] > self.threshold:
                 yield int(pairs[0, i]), int(pairs[1, i]), float(share[i])
