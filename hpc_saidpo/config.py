@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -157,9 +158,10 @@ def _dataclasses(hint) -> list[type]:
 
 
 def _explain(error: Mapping) -> str:
-    # In a group of several kinds, the kind stands second in the location: pool, jsonl, path.
+    # In a group of several kinds, the kind stands second in the location: pool, files, path.
     kind = str(error["loc"][1]) if len(error["loc"]) > 1 and error["loc"][1] in KINDS else None
-    path = [str(part) for i, part in enumerate(error["loc"]) if not (i == 1 and kind)]
+    parts = [str(part) for i, part in enumerate(error["loc"]) if not (i == 1 and kind)]
+    path = [part for part in parts if not re.search(r"^constrained-|\[", part)]  # which of several types was tried
     key = ".".join(path)
     if error["type"] == "unexpected_keyword_argument":
         return "  " + _unknown(path, fields_at(path[:-1], kind))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import evaluate, policy
+from . import evaluate, policy, pool
 from .records import RunError
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tokenizer_config.json")
@@ -19,7 +19,7 @@ class Input:
 
     Attributes:
         key, value: the setting that names it, and what it is set to.
-        kind: model, encoder or questions.
+        kind: model, encoder, questions (a file), or pool (files, a folder, a dataset).
         path: the file or folder it lies in; "" when there is none.
         problem: what is missing, in words; "" when nothing is.
     """
@@ -33,13 +33,19 @@ class Input:
 
 def of(config) -> list[Input]:
     """Everything that a run with this configuration reads, in the order of its use. Not collective."""
-    return [*(_look(*wanted) for wanted in _wanted(config)), *benchmarks_of(config.evaluate)]
+    return [*(_look(*wanted, config) for wanted in _wanted(config)), *benchmarks_of(config.evaluate, _avoided(config))]
 
 
-def benchmarks_of(config: evaluate.Config) -> list[Input]:
-    """The benchmarks that are files, by the names they have in evaluate.benchmarks."""
-    named = zip(config.benchmarks, config.plan().values(), strict=True)
-    return [_look_for_benchmark(name, how.file) for name, how in named if how.file]
+def _avoided(config) -> Sequence[str]:
+    is_compared = config.pool and config.pool.kind == "files" and config.pool.decontaminate
+    return config.pool.benchmarks if is_compared else ()
+
+
+def benchmarks_of(config: evaluate.Config, also: Sequence[str] = ()) -> list[Input]:
+    """The benchmarks that are files: those of evaluate.benchmarks, and `also` those of pool.benchmarks."""
+    asked = [("evaluate.benchmarks", *own) for own in zip(config.benchmarks, config.plan().values(), strict=True)]
+    asked += [("pool.benchmarks", *own) for own in zip(also, config.plan(also).values(), strict=True)]
+    return [_look_for_benchmark(key, name, how.file) for key, name, how in asked if how.file]
 
 
 def check(config) -> None:
@@ -59,8 +65,9 @@ def check(config) -> None:
 
 
 def _wanted(config) -> Iterator[tuple[str, str, str]]:
-    if config.pool and config.pool.kind == "jsonl":
-        yield "pool.path", config.pool.path, "questions"
+    if config.pool and config.pool.kind == "files":
+        for path in pool.columns.names(config.pool.path):
+            yield "pool.path", path, "pool"
         if config.pool.examples:
             yield "pool.examples", config.pool.examples, "questions"
     if hasattr(config, "clusters") and config.clusters.n > 1:  # a stand-alone evaluation has none
@@ -68,15 +75,17 @@ def _wanted(config) -> Iterator[tuple[str, str, str]]:
     yield "policy.path", config.policy.path, "model"
 
 
-def _look_for_benchmark(name: str, file: str) -> Input:
-    found = _look("evaluate.benchmarks", file, "questions")
+def _look_for_benchmark(key: str, name: str, file: str) -> Input:
+    found = _look(key, file, "questions")
     problem = found.problem
     if problem and name != file:
         problem = f"no file {file}: put your copy there, or set evaluate.folder (its format: README, Benchmarks)"
     return Input(found.key, name, found.kind, found.path, problem)
 
 
-def _look(key: str, value: str, kind: str) -> Input:
+def _look(key: str, value: str, kind: str, config=None) -> Input:
+    if kind == "pool":
+        return _pool(key, value, config.pool)
     try:
         path = Path(value if kind == "questions" else policy.locate(value))
     except RunError as error:
@@ -84,6 +93,15 @@ def _look(key: str, value: str, kind: str) -> Input:
     if not path.exists():
         return Input(key, value, kind, "", _absent(value, kind))
     return Input(key, value, kind, str(path), _PROBLEM_OF[kind](path))
+
+
+def _pool(key: str, value: str, config: pool.Files) -> Input:
+    try:
+        found = pool.sources.resolve([value], pool.columns.names(config.files))
+    except RunError as error:
+        return Input(key, value, "pool", "", str(error).removeprefix(f"{key}={value}: "))
+    place = Path(pool.sources.located(value))
+    return Input(key, value, "pool", str(place if place.exists() else found[0].parent), "")
 
 
 def _absent(value: str, kind: str) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import gc
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +32,7 @@ from .generate import Sampling
 from .grader import Grader, Limits
 from .parallel import World
 from .progress import log
-from .records import Columns, Difficulty, Draw, Pairs, Rollouts, seeded
+from .records import Columns, Difficulty, Draw, Pairs, Question, Rollouts, pick, seeded
 from .store import RunDir, Stage
 
 
@@ -63,8 +64,9 @@ class Job:
             RunError: something that the run will read is not there; or what is there is wrong.
         """
         world.on_root(lambda: inputs.check(config))
-        questions = world.on_root(lambda: pool.load(config.pool))
-        evaluated = world.on_root(lambda: benchmarks.load(config.evaluate, questions.held_out))
+        read = world.on_root(lambda: benchmarks.read(config))
+        questions = load_pool(config, store, read)
+        evaluated = world.on_root(lambda: benchmarks.load(config.evaluate, questions.held_out, read))
         points = tags.of(questions.questions, config.tags) if config.clusters.n > 1 else [()] * len(questions.questions)
         cluster_N = cluster(points, config.clusters, world, store)
         health = clusters.health(cluster_N, points, config.clusters)
@@ -88,7 +90,7 @@ class Job:
             RunError: something that the evaluation will read is not there; or what is there is wrong.
         """
         world.on_root(lambda: inputs.check(config))
-        questions = world.on_root(lambda: pool.load(config.pool)) if config.pool else pool.Pool([])
+        questions = pool.load(config.pool, store) if config.pool else pool.Pool([])
         evaluated = world.on_root(lambda: benchmarks.load(config.evaluate, questions.held_out))
         return cls(config, world, store, questions, evaluated, np.zeros(0, dtype=np.int64), {})
 
@@ -152,7 +154,7 @@ class Job:
         config = self.config
 
         def compute(stage: Stage):
-            prompts = self._prompts(self.pool.questions, policy_path)
+            prompts = self._prompts(self.pool.questions, hard.question_Q, policy_path)
 
             def on_root():
                 order = difficulty.hardest_first(hard, config.difficulty, seeded(self.seed, t, "order"))
@@ -221,7 +223,7 @@ class Job:
         def compute(stage: Stage):
             rollouts.collect(
                 stage,
-                self._prompts(questions, policy_path),
+                self._prompts(questions, question_Q, policy_path),
                 question_Q,
                 k or config.k,
                 how or config.sampling(),
@@ -248,8 +250,9 @@ class Job:
             raise StageReached(f"{name} of iteration {t}", value)
         return value
 
-    def _prompts(self, questions, policy_path) -> rollouts.Prompts:
-        return rollouts.Prompts(questions, self.pool.examples, self._policy(policy_path), self.config.rollouts.prompt)
+    def _prompts(self, questions, question_Q, policy_path) -> rollouts.Prompts:
+        some = pick(questions, question_Q)
+        return rollouts.Prompts(some, self.pool.examples, self._policy(policy_path), self.config.rollouts.prompt)
 
     def _policy(self, path: str) -> policy.Policy:
         return load_policy(path, self.config.policy, self.world.device)
@@ -280,12 +283,35 @@ def forget_policies() -> None:
     gc.collect()
 
 
+def load_pool(config, store: RunDir, read: Mapping[str, Sequence[Question]]) -> pool.Pool:
+    """The pool without the questions of the benchmarks; the same one as when the run began. Collective.
+
+    Args:
+        read: the questions of benchmarks, by name (`benchmarks.read`).
+
+    Raises:
+        RunError: as `pool.load` does; or the run was made with other questions.
+    """
+    loaded = pool.load(config.pool, store, read)
+    for note in loaded.notes:
+        log.info(note)
+    if loaded.fingerprint:
+        remedy = (
+            "its question files or the benchmarks that they are compared with were changed: change them back, or "
+            "start another run with run.name=..."
+        )
+        store.hold_to("pool", {"fingerprint": loaded.fingerprint, "questions": len(loaded.questions)}, remedy)
+    return loaded
+
+
 def cluster(points: Sequence[Sequence[str]], config: clusters.Config, world: World, store: RunDir) -> np.ndarray:
     """The cluster of each question; embeddings and clusters are shared between runs, keyed by content."""
     if config.n == 1:
         return np.zeros(len(points), dtype=np.int64)
     text_N = clusters.texts(points)
     distinct = sorted(set(text_N))
+    row_of = {text: row for row, text in enumerate(distinct)}
+    order = hashlib.sha256(np.fromiter(map(row_of.get, text_N), np.int64, len(text_N)).tobytes()).hexdigest()
     device = world.device.type
 
     def write_embedding(stage: Stage):
@@ -299,7 +325,7 @@ def cluster(points: Sequence[Sequence[str]], config: clusters.Config, world: Wor
     )
     assignment = store.shared(
         "clusters",
-        repr((config, text_N)),
+        repr((config, distinct, order)),
         lambda stage: stage.write("assignment", clusters.fit(text_N, embedding, config)),
         lambda stage: stage.read("assignment", clusters.Assignment),
     )

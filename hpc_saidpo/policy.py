@@ -32,14 +32,14 @@ class Config:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
 
-def locate(path: str) -> str:
-    """A model path as a file or folder: pkg:// is looked up in the installed package, a Hub name in the local cache.
+def locate(path: str, kind: Literal["model", "dataset"] = "model") -> str:
+    """A path as a file or folder: pkg:// is looked up in the installed package, a Hub name in the local cache.
 
     Raises:
         RunError: the package is not installed, or holds no such file.
     """
     if not path.startswith(PACKAGE):
-        return path if Path(path).exists() else _in_hub_cache(path)
+        return path if Path(path).exists() else _in_hub_cache(path, kind)
     package, _, inner = path.removeprefix(PACKAGE).partition("/")
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
@@ -51,13 +51,13 @@ def locate(path: str) -> str:
 
 
 def hub_cache() -> str:
-    """Where models named as on the Hub are looked for."""
+    """Where models and datasets named as on the Hub are looked for."""
     return HF_HUB_CACHE
 
 
-def _in_hub_cache(name: str) -> str:
+def _in_hub_cache(name: str, kind: str) -> str:
     try:
-        return snapshot_download(name, local_files_only=True)
+        return snapshot_download(name, repo_type=kind, local_files_only=True)
     except (HFValidationError, OSError):
         return name  # loading it will say what is wrong
 

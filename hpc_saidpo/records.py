@@ -107,6 +107,53 @@ def _concat(parts, dtype):
     return np.concatenate(parts) if parts else np.zeros(0, dtype=dtype)
 
 
+JOIN = "\x1f"  # ASCII's unit separator: joins the items of one text, and occurs in none
+
+
+def joined(items: Iterable[str]) -> str:
+    """Several texts as one."""
+    return JOIN.join(items)
+
+
+def split(text: str) -> tuple[str, ...]:
+    """What `joined` has put together."""
+    return tuple(text.split(JOIN)) if text else ()
+
+
+@dataclass(frozen=True)
+class Questions(Columns):
+    """Questions as a table: a sequence of `Question` whose texts may stay on disk."""
+
+    id_N: list[str] = column(str, "unique in its pool")
+    text_N: list[str] = column(str, "the question as the policy sees it", "UTF-8")
+    answer_N: list[str] = column(str, "the gold answer", "UTF-8")
+    solution_N: list[str] = column(str, "a worked solution", "UTF-8")
+    subject_N: list[str] = column(str, "coarse topic")
+    level_N: list[str] = column(str, "difficulty as its source gives it")
+    tags_N: list[str] = column(str, "knowledge points, joined by U+001F")
+    source_N: list[str] = column(str, "where the question comes from")
+    alt_answers_N: list[str] = column(str, "other right answers, joined by U+001F", "UTF-8")
+
+    def __getitem__(self, index):
+        """One question, or the table of a slice."""
+        if isinstance(index, slice):
+            return self.take(np.arange(*index.indices(len(self))))
+        return next(iter(self.take([range(len(self))[index]])))
+
+    def __iter__(self):
+        for id, text, answer, solution, subject, level, tags, source, alt in zip(
+            *(getattr(self, f.name) for f in fields(self)), strict=True
+        ):
+            yield Question(id, text, answer, solution, subject, level, split(tags), source, split(alt))
+
+
+def pick(questions: Sequence[Question], rows: Iterable[int]) -> dict[int, Question]:
+    """Some questions by index; of a table on disk they are read together."""
+    rows = [int(row) for row in rows]
+    some = questions.take(rows) if isinstance(questions, Questions) else [questions[row] for row in rows]
+    return dict(zip(rows, some, strict=True))
+
+
 @dataclass(frozen=True)
 class Rollouts(Columns):
     """Graded rollouts, one row each. A row is known in its run by (iteration, question, sample)."""

@@ -233,3 +233,21 @@ def test_wheels_alone_make_an_environment(copy, tmp_path, words, index, capsys):
     env = {k: v for k, v in user_environment().items() if k != "PYTHONPATH"}
     line = [tmp_path / "venv/bin/python", "-c", "import importlib.metadata as m; print(m.version('hpc_saidpo'))"]
     assert subprocess.run(line, env=env, capture_output=True, check=True).stdout.strip() == b"0.1.0"
+
+
+def test_a_folder_of_questions_is_copied_without_what_is_not_read(sources, tmp_path):
+    (tmp_path / "pool/train").mkdir(parents=True)
+    for name in ("train/1.jsonl", "train/2.jsonl", "test.jsonl", "README.md"):
+        shutil.copy(sources / "pool.jsonl", tmp_path / "pool" / name)
+    words = (
+        "--no-wheels",
+        "--",
+        "experiment=tiny",
+        "pool=jsonl",
+        f"pool.path={tmp_path}/pool",
+        "pool.files=train/*.jsonl",
+    )
+    assert collect(tmp_path / "bundle", *words) == 0
+    copied = tmp_path / "bundle/inputs/pool.path/pool"
+    assert sorted(str(p.relative_to(copied)) for p in copied.rglob("*.*")) == ["train/1.jsonl", "train/2.jsonl"]
+    assert "pool.path={BUNDLE}/inputs/pool.path/pool" in (tmp_path / "bundle/inputs/overrides.txt").read_text()

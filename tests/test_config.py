@@ -79,8 +79,8 @@ def test_yaml_keys_are_the_fields(group):
     for path in (CONF / group).glob("*.yaml"):
         keys = set(yaml.safe_load(path.read_text())) - {"defaults"}
         if group == "pool":
-            kind = yaml.safe_load(path.read_text())["kind"]
-            cls = {"jsonl": pool.Jsonl, "arithmetic": pool.Arithmetic, "reasoning_gym": pool.ReasoningGym}[kind]
+            kind = yaml.safe_load(path.read_text()).get("kind", "files")
+            cls = {"files": pool.Files, "arithmetic": pool.Arithmetic, "reasoning_gym": pool.ReasoningGym}[kind]
         else:
             cls = getattr(sys.modules[f"hpc_saidpo.{'store' if group == 'run' else group}"], "Config")  # noqa: B009
         fields = {f.name for f in dataclasses.fields(cls)}
@@ -125,6 +125,17 @@ def test_an_evaluation_depends_on_nothing_else():
     assert set(plain) == {f.name for f in dataclasses.fields(config)} and config.pool is None
     with pytest.raises(RunError, match=r"must be given: policy\.path, pool\.path"):
         configuration.build(composed(), configuration.Evaluation)
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "pool").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_pool_composes_and_names_columns_that_there_are(path):
+    given = () if path.stem not in ("jsonl", "aime") else ("pool.path=p.jsonl",)
+    config = configuration.build(composed(f"pool={path.stem}", "policy.path=m", *given))[0]
+    named = yaml.safe_load(path.read_text()).get("columns")
+    fields = {f.name for f in dataclasses.fields(pool.columns.Config)}
+    assert named is None or (set(named) == fields if path.stem == "jsonl" else set(named) <= fields)
+    if path.stem == "jsonl":
+        assert config.pool == pool.Files(path="p.jsonl")
 
 
 @pytest.mark.parametrize("path", sorted(CONF.glob("*/default.yaml")), ids=lambda p: p.parent.name)
@@ -172,7 +183,9 @@ def test_good_overrides_pass():
         ("difficulty.too_hard=1", "too_hard (1.0) must be below too_easy"),
         ("dpo.lr=-1", "dpo.lr: Input should be greater than 0"),
         ("+dpo.gamma=1", "unknown key 'dpo.gamma'"),
-        ("+pool.n=4", "unknown key 'pool.n'. Valid keys of pool: kind, path, examples, held_out, seed"),
+        ("+pool.n=4", "unknown key 'pool.n'. Valid keys of pool: kind, path, files, columns"),
+        ("pool.columns.question=null", "pool.columns.question: Input should be a valid string"),
+        ("pool.path=[]", "pool.path: Tuple should have at least 1 item"),
         ("evaluate.benchmarks=[gsm]", "'gsm' in benchmarks is none. Did you mean 'gsm8k'? There are held_out, aime24,"),
         ("evaluate.benchmarks=[gsm8k,/x/gsm8k.jsonl]", "two of benchmarks are called 'gsm8k': rename one of the files"),
         ("evaluate.benchmarks=[gsm8k,gsm8k]", "two of benchmarks are called 'gsm8k'"),

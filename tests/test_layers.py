@@ -12,8 +12,8 @@ FLOORS = [
         "arithmetic", "steps",
     },
     {"parallel", "store", "policy", "generate", "grader", "logps", "progress", "checkpoint"},
-    {"pool", "tags", "clusters", "rollouts", "dpo", "inputs"},
-    {"benchmarks"},
+    {"pool", "tags", "clusters", "rollouts", "dpo"},
+    {"inputs", "benchmarks"},
     {"job"},
     {"loop"},
     {"__main__", "command", "config", "report", "sweep", "export", "doctor", "evaluate.__main__"},
@@ -28,6 +28,7 @@ ONLY_IN = {
     "cupy": {"clusters", "sampler"},
     "cuml": {"clusters"},
     "torch.distributed": {"parallel"},
+    "pyarrow": {"pool", "export"},
 }
 PURE_MAY_IMPORT = {"numpy", "scipy", "pydantic", "mpmath"}
 # A module is a file, or a folder of files that know each other; a folder's __main__ is a program, and stands above all.

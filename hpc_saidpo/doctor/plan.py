@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from .. import benchmarks, policy, pool
 from ..parallel import World
 from ..records import Question, RunError
+from ..store import RunDir
 from .finding import Finding, judge
 
 GIB = 2**30
@@ -205,13 +207,10 @@ def check(world: World, config, model: Model) -> list[Finding]:
 
     def on_root():
         try:
-            loaded = pool.load(config.pool)
-            found = benchmarks.load(config.evaluate, loaded.held_out)
+            n_prompt, n_pool, n_evaluated = _read(config)
         except RunError as error:
             return [judge("stage times", "not estimated", failure=str(error))]
-        n_evaluated = sum(len(b.questions) * b.how.samples for b in found)
-        n_prompt = prompt_tokens(loaded.questions, config)
-        sizes = (len(loaded.questions), n_evaluated, rates, world.size, precision.itemsize)
+        sizes = (n_pool, n_evaluated, rates, world.size, precision.itemsize)
         times = stage_times(model, config, n_prompt, *sizes)
         return [
             _memory(model, config, n_prompt, world.size, precision.itemsize, have),
@@ -219,6 +218,15 @@ def check(world: World, config, model: Model) -> list[Finding]:
         ]
 
     return world.on_root(on_root)
+
+
+def _read(config) -> tuple[int, int, int]:
+    """Tokens of a prompt, questions of the pool and of the benchmarks; read as a run does, and not kept."""
+    with tempfile.TemporaryDirectory() as folder:
+        loaded = pool.load(config.pool, RunDir(Path(folder) / "run", World(), {}, lambda words: None))
+        found = benchmarks.load(config.evaluate, loaded.held_out)
+        n_evaluated = sum(len(b.questions) * b.how.samples for b in found)
+        return prompt_tokens(loaded.questions, config), len(loaded.questions), n_evaluated
 
 
 def _memory(model, config, n_prompt, size, n_bytes, have) -> Finding:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import Field
 
-from ..records import settings
+from ..records import RunError, settings
 
 HELD_OUT = "held_out"  # the pool's own questions that are never trained on
 SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")
@@ -55,7 +56,7 @@ class Config:
     def __post_init__(self):
         given: dict[str, str] = {}
         for name in self.benchmarks:
-            if not _is_file(name) and name not in (HELD_OUT, *self.known):
+            if not _is_file(name) and name not in (HELD_OUT, *self.known):  # in pool.benchmarks: told by `plan`
                 raise ValueError(self._unknown(name))
             if given.setdefault(short(name), name) != name or self.benchmarks.count(name) > 1:
                 raise ValueError(f"two of benchmarks are called {short(name)!r}: rename one of the files")
@@ -69,15 +70,20 @@ class Config:
             f"path ({name}.jsonl, ./{name})"
         )
 
-    def plan(self) -> dict[str, How]:
-        """How each benchmark asked for is evaluated, by its short name.
+    def plan(self, names: Sequence[str] | None = None) -> dict[str, How]:
+        """How each benchmark asked for, or each of these, is evaluated, by its short name.
 
         A file that is called as a known benchmark is taken for that, wherever it lies.
+
+        Raises:
+            RunError: one of `names` is neither known nor a file.
         """
-        return {short(name): self._how(name) for name in self.benchmarks}
+        return {short(name): self._how(name) for name in (self.benchmarks if names is None else names)}
 
     def _how(self, name: str) -> How:
         known = self.known.get(short(name))
+        if not (known or _is_file(name) or name == HELD_OUT):
+            raise RunError(self._unknown(name))
         own = known or Benchmark(file="-")
         file = name
         if not _is_file(name):

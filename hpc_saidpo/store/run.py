@@ -4,12 +4,13 @@
       lock                 who writes the run now
       config.yaml          the resolved configuration
       env.json             versions, hosts, ranks: one entry per start
+      pool.json            what a pool from files is known by
       metrics.jsonl        one line per iteration
       log/                 one file per rank and start
       base/                the policy before training: its evaluation
       iter-000/ probe/ draw/ explore/ pairs/ policy/ evaluate/
       report.html
-    runs/.shared/          embeddings, clusters, converted policies: keyed by content, shared by runs
+    runs/.shared/          pools from files, embeddings, clusters, converted policies: keyed by content, shared by runs
 
 Files are written under a temporary name, synced and renamed; a stage's DONE comes last, from root, after a barrier;
 readers trust nothing without it.
@@ -172,9 +173,13 @@ class RunDir:
             _remove_stale_scratch(folder)
             scratch = Stage(folder / f".{final.path.name}.{os.uname().nodename}.{os.getpid()}.tmp")
             shutil.rmtree(scratch.path, ignore_errors=True)
-            scratch.prepare()
-            compute(scratch)
-            scratch.mark_done()
+            try:
+                scratch.prepare()
+                compute(scratch)
+                scratch.mark_done()
+            except BaseException:
+                shutil.rmtree(scratch.path, ignore_errors=True)
+                raise
             try:
                 os.rename(scratch.path, final.path)
             except OSError:
@@ -195,6 +200,23 @@ class RunDir:
             return load(final)
 
         return self.world.on_root(on_root)
+
+    def hold_to(self, name: str, facts: dict, remedy: str) -> None:
+        """Note what the run is made with, in <name>.json; it cannot go on with anything else. Collective.
+
+        Raises:
+            RunError: it has begun with other facts; they are told, and the remedy.
+        """
+
+        def on_root():
+            path = self.path / f"{name}.json"
+            known = files.parsed(path, json.loads)
+            if known not in (None, facts) and any(self.path.rglob("*.h5")):
+                raise RunError(f"run folder {self.path} was made with another {name} ({known}, now {facts}): {remedy}")
+            if known != facts:
+                files.write_text(path, json.dumps(facts))
+
+        self.world.on_root(on_root)
 
     def finish_iteration(self, iteration: int, metrics: dict) -> None:
         """Record an iteration's metrics and mark it done: metrics.jsonl holds one line per finished iteration."""

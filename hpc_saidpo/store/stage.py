@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -185,6 +186,14 @@ class Stage:
             return json.loads(path.read_text())
         except (OSError, ValueError) as error:
             raise Damaged(path, f"is not readable as JSON ({error})") from error
+
+    def append_lines(self, name: str, lines: Iterable[str]) -> None:
+        """Add lines to <name>.jsonl, in a stage that appears whole or not at all (`RunDir.shared`)."""
+        path = self.path / f"{name}.jsonl"
+        with files.disk_errors(path), open(path, "a", encoding="utf-8", newline="\n") as file:
+            file.writelines(f"{line}\n" for line in lines)
+            file.flush()
+            os.fsync(file.fileno())
 
     def write_folder(self, name: str, save: Callable[[Path], None]) -> None:
         """Let `save` fill a folder that appears whole or not at all; one that is there keeps under another name."""

@@ -1,33 +1,18 @@
-"""Question pools and benchmarks -> lists of `Question`."""
+"""Pools that are made: arithmetic of this package's own, and reasoning-gym."""
 
 from __future__ import annotations
 
-import json
 import zlib
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
-import numpy as np
 from pydantic import Field
 
-from . import arithmetic
-from .records import Question, RunError, settings
+from .. import arithmetic
+from ..records import Question, RunError, settings
+from .pools import Count, Pool
 
-Count = Annotated[int, Field(ge=0)]
 HELD_OUT_ONE_IN = 10  # of all expressions that reasoning-gym settings ask for
-
-
-@settings()
-class Jsonl:
-    """A file with one JSON object per line: question, answer; optional id, solution, subject, level, tags, source."""
-
-    kind: Literal["jsonl"] = "jsonl"
-    path: Annotated[str, Field(min_length=1)]
-    examples: str | None = None
-    held_out: Count = 0
-    seed: Count = 0
 
 
 @settings()
@@ -63,107 +48,13 @@ class ReasoningGym:
     seed: Count = 0
 
 
-Config = Annotated[Jsonl | Arithmetic | ReasoningGym, Field(discriminator="kind")]
-
-
-@dataclass(frozen=True)
-class Pool:
-    """What a run learns from.
-
-    Attributes:
-        questions: the pool itself; stages name a question by its index here.
-        held_out: questions of the same source that are never trained on.
-        examples: few-shot examples by subject.
-    """
-
-    questions: list[Question]
-    held_out: list[Question] = field(default_factory=list)
-    examples: dict[str, list[Question]] = field(default_factory=dict)
-
-
-def load(config: Jsonl | Arithmetic | ReasoningGym) -> Pool:
-    """Load or make the pool. Not collective: called on root.
+def make(config: Arithmetic | ReasoningGym) -> Pool:
+    """Make the pool. Not collective: called on root.
 
     Raises:
-        RunError: names the file and line, or the setting, that is wrong.
+        RunError: names the setting that is wrong.
     """
-    pool = {"jsonl": _from_jsonl, "arithmetic": _from_arithmetic, "reasoning_gym": _from_reasoning_gym}[config.kind](
-        config
-    )
-    if not pool.questions:
-        raise RunError(f"the question pool is empty ({config}): nothing to learn from")
-    return pool
-
-
-def read_jsonl(path: str | Path) -> list[Question]:
-    """The questions of a JSONL file.
-
-    Raises:
-        RunError: no such file; or a line is not JSON, has no question or answer, or repeats an id: file and line named.
-    """
-    path = Path(path)
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RunError(f"question file {path}: {error}: check pool.path (or evaluate.benchmarks)") from error
-    questions, line_of_id = [], {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        question = _question(line, f"{path}:{number}", default_id=f"{path.stem}-{number}")
-        if question.id in line_of_id:
-            raise RunError(
-                f"{path}:{number}: id {question.id!r} was used in line {line_of_id[question.id]} already: ids name "
-                "stored rollouts and must be unique"
-            )
-        line_of_id[question.id] = number
-        questions.append(question)
-    return questions
-
-
-def _question(line: str, where: str, default_id: str) -> Question:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise RunError(f"{where}: not JSON: {error}") from error
-    if not isinstance(row, dict):
-        raise RunError(f"{where}: expected a JSON object with question and answer, got {type(row).__name__}")
-    for key in ("question", "answer"):
-        if not str(row.get(key) if row.get(key) is not None else "").strip():
-            state = "is empty" if key in row else f"is missing; the line has {', '.join(row) or 'no keys'}"
-            raise RunError(f"{where}: {key!r} {state}")
-    tags = row.get("tags") or ()
-    tags = tags.split(";") if isinstance(tags, str) else tags
-    return Question(
-        id=str(row.get("id", default_id)),
-        text=str(row["question"]),
-        answer=str(row["answer"]),
-        solution=str(row.get("solution") or ""),
-        subject=str(row.get("subject") or ""),
-        level=str(row.get("level") or ""),
-        tags=tuple(str(tag).strip() for tag in tags if str(tag).strip()),
-        source=str(row.get("source") or ""),
-    )
-
-
-def _from_jsonl(config: Jsonl) -> Pool:
-    questions = read_jsonl(config.path)
-    if config.held_out and config.held_out >= len(questions):
-        raise RunError(f"pool.held_out={config.held_out} leaves nothing of the {len(questions)} in {config.path}")
-    held_out = set(np.random.default_rng(config.seed).permutation(len(questions))[: config.held_out].tolist())
-    return Pool(
-        [q for i, q in enumerate(questions) if i not in held_out],
-        [q for i, q in enumerate(questions) if i in held_out],
-        by_subject(read_jsonl(config.examples)) if config.examples else {},
-    )
-
-
-def by_subject(questions: Iterable[Question]) -> dict[str, list[Question]]:
-    """Questions grouped by subject, in their order."""
-    groups: dict[str, list[Question]] = {}
-    for question in questions:
-        groups.setdefault(question.subject, []).append(question)
-    return groups
+    return _from_arithmetic(config) if config.kind == "arithmetic" else _from_reasoning_gym(config)
 
 
 def _from_arithmetic(config: Arithmetic) -> Pool:

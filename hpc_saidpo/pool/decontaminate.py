@@ -1,0 +1,192 @@
+"""Which questions of a pool are in a benchmark too? Exact matches after normalisation, and long common n-grams.
+
+Shape letters beside those of `records`: X bytes, W words, G n-grams; Q are the questions of one call.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+_WORD = re.compile(r"[^\W_]+")
+# Of ASCII, the same words by a table: several times as fast, and most questions are ASCII.
+_TABLE = bytes(ord(chr(c).lower()) if c < 128 and chr(c).isalnum() else 32 for c in range(256))
+_BLANK = 32
+_SIEVE_BITS = 24
+BOILERPLATE = 50  # an n-gram that more questions of the benchmarks have is a phrase of theirs, and tells nothing
+# Odd, and otherwise arbitrary: hashes are polynomials in them modulo 2^64.
+_BYTE, _WORD_FACTOR, _MIX = (np.uint64(c) for c in (0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93, 0xFF51AFD7ED558CCD))
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A benchmark question that a pool's question is, or shares much of.
+
+    Attributes:
+        benchmark, benchmark_id: the benchmark's name, the question's id in it.
+        kind: exact or ngrams.
+        overlap: share of common n-grams in the question that has fewer of them.
+    """
+
+    benchmark: str
+    benchmark_id: str
+    kind: str
+    overlap: float
+
+
+def words(text: str) -> bytes:
+    """Letters and digits, compatibility forms resolved, in lower case, blanks between words: what n-grams are made of.
+
+    In UTF-8, where no byte of another character is a blank.
+    """
+    if text.isascii():
+        return text.encode().translate(_TABLE)
+    return " ".join(_WORD.findall(_folded(text))).encode("utf-8", "surrogatepass")
+
+
+def _folded(text: str) -> str:
+    return unicodedata.normalize("NFKC", text).casefold()
+
+
+@dataclass(frozen=True)
+class Grams:
+    """The n-grams of some questions, question after question.
+
+    Attributes:
+        hash_G: 64-bit hash of each.
+        first_Q: [questions + 1] where each question's begin.
+        n_words_Q: words of each question.
+    """
+
+    hash_G: np.ndarray
+    first_Q: np.ndarray
+    n_words_Q: np.ndarray
+
+    @classmethod
+    def of(cls, words_Q: Sequence[bytes], n: int) -> Grams:
+        """All n-grams of texts that `words` prepared, by whole arrays: a million questions are 50 million n-grams."""
+        byte_X = np.frombuffer(b" " + b" ".join(words_Q) + b" ", dtype=np.uint8)
+        edge = np.diff((byte_X != _BLANK).view(np.int8))
+        start_W, end_W = np.flatnonzero(edge == 1) + 1, np.flatnonzero(edge == -1) + 1
+        hash_W = _spans(byte_X, start_W, end_W, _BYTE) * _MIX
+        hash_W ^= hash_W >> np.uint64(29)
+        beyond_Q = np.cumsum([len(text) + 1 for text in words_Q]) + 1
+        n_words_Q = np.diff(np.searchsorted(start_W, beyond_Q), prepend=0)
+        n_grams_Q = np.maximum(n_words_Q - n + 1, 0)
+        first_Q = np.concatenate([[0], np.cumsum(n_grams_Q)])
+        # The n-th gram of a question begins at its n-th word: skip the words at which none begins.
+        skipped_Q = np.cumsum(n_words_Q) - n_words_Q - first_Q[:-1]
+        start_G = np.arange(first_Q[-1]) + np.repeat(skipped_Q, n_grams_Q)
+        hash_G = _spans(hash_W, start_G, start_G + n, _WORD_FACTOR) * _MIX
+        return cls(hash_G ^ hash_G >> np.uint64(31), first_Q, n_words_Q)
+
+    def n_different(self, some: np.ndarray) -> np.ndarray:
+        """[questions] how many different n-grams these questions have; 0 for the others."""
+        n_Q = np.diff(self.first_Q)[some]
+        place = np.arange(n_Q.sum()) + np.repeat(self.first_Q[some] - np.cumsum(n_Q) + n_Q, n_Q)
+        question, hash_G = np.repeat(some, n_Q), self.hash_G[place]
+        order = np.lexsort((hash_G, question))
+        repeats = (np.diff(hash_G[order]) == 0) & (np.diff(question[order]) == 0)
+        return np.bincount(
+            question[order][~np.r_[np.zeros(min(len(order), 1), bool), repeats]], minlength=len(self.n_words_Q)
+        )
+
+
+def _spans(values: np.ndarray, start: np.ndarray, end: np.ndarray, factor: np.uint64) -> np.ndarray:
+    """The polynomial hash of values[start:end], for many spans at once: differences of one running sum."""
+    power, inverse = _powers(len(values), factor), _powers(len(values), np.uint64(pow(int(factor), -1, 2**64)))
+    total = np.concatenate([np.zeros(1, np.uint64), np.cumsum(values * power, dtype=np.uint64)])
+    return (total[end] - total[start]) * inverse[start]
+
+
+_POWERS: dict[int, np.ndarray] = {}
+
+
+def _powers(n: int, factor: np.uint64) -> np.ndarray:
+    """factor^0 ... factor^(n - 1); the longest ones asked for are kept."""
+    known = _POWERS.get(int(factor))
+    if known is None or len(known) < n:
+        known = _POWERS[int(factor)] = np.cumprod(np.r_[np.uint64(1), np.full(2 * n, factor)], dtype=np.uint64)
+    return known[:n]
+
+
+class Filter:
+    """The benchmarks that a pool is compared with.
+
+    Args:
+        benchmarks: (id, text) of every question, by benchmark.
+        n: length of the n-grams in words.
+        threshold: a share of common n-grams above this is a match.
+    """
+
+    def __init__(self, benchmarks: Mapping[str, Iterable[tuple[str, str]]], n: int = 13, threshold: float = 0.5):
+        self.n, self.threshold = n, threshold
+        flat = [(name, id, text) for name, questions in benchmarks.items() for id, text in questions]
+        self._named = [(name, id) for name, id, _ in flat]
+        words_Q = [words(text) for *_, text in flat]
+        grams = Grams.of(words_Q, n)
+        self._exact: dict[str | bytes, int] = {}
+        for number, ((*_, text), own) in enumerate(zip(flat, words_Q, strict=True)):
+            self._exact.setdefault(self._key(text, own, int(grams.n_words_Q[number])), number)
+        number_G = np.repeat(np.arange(len(flat)), np.diff(grams.first_Q))
+        pairs = np.unique(np.stack([grams.hash_G, number_G.astype(np.uint64)]), axis=1)
+        self._n_grams = np.bincount(pairs[1].astype(np.int64), minlength=len(flat))
+        _, place, n_holders = np.unique(pairs[0], return_inverse=True, return_counts=True)
+        pairs = pairs[:, n_holders[place] <= BOILERPLATE]
+        self._hash_G, self._number_G = pairs[0], pairs[1].astype(np.int64)  # by rising hash
+        self._sieve = np.zeros(2**_SIEVE_BITS, dtype=bool)
+        self._sieve[self._hash_G >> np.uint64(64 - _SIEVE_BITS)] = True
+
+    def __bool__(self) -> bool:
+        return bool(self._named)
+
+    def _key(self, text: str, own: bytes, n_words: int) -> str | bytes:
+        """What equal questions have in common. Of short ones the symbols count: 2 + 3 is not 2 - 3."""
+        return b" ".join(own.split()) if n_words >= self.n else "".join(_folded(text).split())
+
+    def matches(self, texts: Sequence[str]) -> list[Match | None]:
+        """For each text, the benchmark question that it matches best; None where it matches none."""
+        found: list[Match | None] = [None] * len(texts)
+        if not self:
+            return found
+        words_Q = [words(text) for text in texts]
+        grams = Grams.of(words_Q, self.n)
+        place_G = self._shared(grams)
+        question_G = np.searchsorted(grams.first_Q, place_G, side="right") - 1
+        for q, number, share in self._overlaps(grams, place_G, question_G):
+            found[q] = Match(*self._named[number], "ngrams", share)
+        # Equal questions share n-grams, or are too short for any.
+        for q in {*np.flatnonzero(grams.n_words_Q < self.n).tolist(), *question_G.tolist()}:
+            equal = self._exact.get(self._key(texts[q], words_Q[q], int(grams.n_words_Q[q])))
+            if equal is not None:
+                found[q] = Match(*self._named[equal], "exact", 1.0)
+        return found
+
+    def _shared(self, grams: Grams) -> np.ndarray:
+        """Which n-grams are in a benchmark: few. The sieve spares the others a search."""
+        place_G = np.flatnonzero(self._sieve[grams.hash_G >> np.uint64(64 - _SIEVE_BITS)])
+        begin, end = (np.searchsorted(self._hash_G, grams.hash_G[place_G], side=side) for side in ("left", "right"))
+        return place_G[end > begin]
+
+    def _overlaps(self, grams: Grams, place_G: np.ndarray, question_G: np.ndarray) -> Iterator[tuple[int, int, float]]:
+        """(question, number of the benchmark question, share) of the best match of every question above the threshold.
+
+        Args:
+            place_G, question_G: the n-grams that are in a benchmark, and whose they are.
+        """
+        n_own_Q = grams.n_different(np.unique(question_G))
+        hash_G, question_G = np.unique(np.stack([grams.hash_G[place_G], question_G.astype(np.uint64)]), axis=1)
+        begin_G, end_G = (np.searchsorted(self._hash_G, hash_G, side=side) for side in ("left", "right"))
+        n_G = end_G - begin_G
+        # One row for each n-gram and each benchmark question that has it.
+        entry = np.arange(n_G.sum()) + np.repeat(begin_G - np.cumsum(n_G) + n_G, n_G)
+        pairs = np.stack([np.repeat(question_G.astype(np.int64), n_G), self._number_G[entry]])
+        pairs, n_shared = np.unique(pairs, axis=1, return_counts=True)
+        share = n_shared / np.minimum(n_own_Q[pairs[0]], self._n_grams[pairs[1]])
+        for i in np.lexsort((-pairs[1], share)):  # the best one last, of equal ones the first in its benchmark
+            if share[i] > self.threshold:
+                yield int(pairs[0, i]), int(pairs[1, i]), float(share[i])
