@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,7 +21,6 @@ from .settings import Config
 
 SHARD_ROWS = 65_536
 BATCH_ROWS = 4096
-AHEAD_BATCHES = 4  # read while one is compared
 
 
 @dataclass(frozen=True)
@@ -40,27 +39,17 @@ def make(config: Config, paths: Sequence[Path], avoided: Mapping[str, Sequence[Q
     log.info("pool: reading %d file%s, %s", len(paths), "s" * (len(paths) > 1), paths[0])
     named = {name: [(q.id, q.text) for q in questions] for name, questions in avoided.items()}
     known = decontaminate.Filter(named, config.ngram_words, config.overlap)
-    # A second thread compares and writes, mostly outside of Python's lock, while this one reads.
+    # A second thread compresses and writes, mostly outside of Python's lock, while this one reads and compares.
     with ThreadPoolExecutor(1) as beside:
         ledger, writer = Ledger(stage, config.on_bad), Writer(stage, beside)
-        compared: deque[tuple[list[columns.Row], Future]] = deque()
         found = ledger.usable(clean.rows(paths, config.columns))
         while batch := list(itertools.islice(found, BATCH_ROWS)):
-            compared.append((batch, beside.submit(known.matches, [row[clean.TEXT] for row in batch])))
-            if len(compared) > AHEAD_BATCHES:
-                _sort(*compared.popleft(), ledger, writer)
-        while compared:
-            _sort(*compared.popleft(), ledger, writer)
+            for row, match in zip(batch, known.matches([row[clean.TEXT] for row in batch]), strict=True):
+                ledger.match(row, match) if match else writer.add(ledger.n_clean, row)
+                ledger.n_clean += 1
+            ledger.flush()
         ledger.check()
         _finish(config, ledger, writer, stage)
-
-
-def _sort(batch: list[columns.Row], compared: Future, ledger: Ledger, writer: Writer) -> None:
-    """Questions that are in a benchmark are noted, the others written."""
-    for row, match in zip(batch, compared.result(), strict=True):
-        ledger.match(row, match) if match else writer.add(ledger.n_clean, row)
-        ledger.n_clean += 1
-    ledger.flush()
 
 
 def _finish(config: Config, ledger: Ledger, writer: Writer, stage: Stage) -> None:
