@@ -18,7 +18,7 @@ setup(
         "h5py>=3.11",
         "hdf5plugin>=4.4",
         "hydra-core>=1.3.2,<1.4",
-        "math-verify[antlr4_9_3]>=0.9,<0.10",  # the ANTLR that hydra-core asks for, too
+        "math-verify[antlr4_9_3]>=0.9",  # of ANTLR the version that hydra-core asks for
         "matplotlib>=3.8",
         "mpi4py>=4.0",
         "mpmath>=1.3",
