@@ -29,10 +29,10 @@ from . import (
     tags,
 )
 from .generate import Sampling
-from .grader import Grader, Limits
+from .grader import Grader, Limits, self_check, together
 from .parallel import World
 from .progress import log
-from .records import Columns, Difficulty, Draw, Pairs, Question, Rollouts, pick, seeded
+from .records import Columns, Difficulty, Draw, Pairs, Question, Questions, Rollouts, pick, seeded
 from .store import RunDir, Stage
 
 
@@ -80,6 +80,7 @@ class Job:
         )
         for warning in health["warnings"]:
             log.warning("  %s", warning)
+        check_golds({"pool": questions.questions, **{b.name: b.questions for b in evaluated}}, world)
         return cls(config, world, store, questions, evaluated, cluster_N, health)
 
     @classmethod
@@ -92,6 +93,7 @@ class Job:
         world.on_root(lambda: inputs.check(config))
         questions = pool.load(config.pool, store) if config.pool else pool.Pool([])
         evaluated = world.on_root(lambda: benchmarks.load(config.evaluate, questions.held_out))
+        check_golds({b.name: b.questions for b in evaluated}, world)
         return cls(config, world, store, questions, evaluated, np.zeros(0, dtype=np.int64), {})
 
     @property
@@ -281,6 +283,17 @@ def forget_policies() -> None:
     """Free the policy in memory: its weights have changed, or another one is wanted."""
     load_policy.cache_clear()
     gc.collect()
+
+
+def check_golds(named: Mapping[str, Sequence[Question]], world: World) -> None:
+    """Check every gold answer against itself, each rank its share, and tell the rate. Collective."""
+    for name, questions in named.items():
+        begin, end = (len(questions) * r // world.size for r in (world.rank, world.rank + 1))
+        own = questions[begin:end]
+        golds = (
+            zip(own.id_N, own.answer_N, strict=True) if isinstance(own, Questions) else ((q.id, q.answer) for q in own)
+        )
+        log.info("%s: %s", name, together(world.gather(self_check(golds))).text())
 
 
 def load_pool(config, store: RunDir, read: Mapping[str, Sequence[Question]]) -> pool.Pool:

@@ -8,12 +8,13 @@ import numpy as np
 
 from .difficulty import in_band, measure, pass_at_k
 from .evaluate import wilson
-from .records import ClusterCounts, Difficulty, Draw, Pairs, Rollouts
+from .records import UNGRADABLE, ClusterCounts, Difficulty, Draw, Pairs, Rollouts
 from .sampler import cluster_weights, entropy_share, posterior_rate
 
 LOW_YIELD = 0.05  # under one pair in twenty explored questions, a round trains on almost nothing
 NEAR_UNIFORM = 0.999  # share of the uniform entropy above which the weights say nothing
 MIN_PROBES_PER_CLUSTER = 2
+MANY_UNGRADABLE = 0.05
 
 
 def of_probe(difficulty: Difficulty, usable_Q: np.ndarray) -> dict:
@@ -66,6 +67,7 @@ def of_explore(rollouts: Rollouts, difficulty: Difficulty, config, pairs: Pairs)
         "pairs": len(pairs),
         "rollout_tokens": int(rollouts.n_tokens_R.sum()),
         "truncated_share": float(1 - rollouts.finished_R.mean()) if len(rollouts) else None,
+        "ungradable_share": float((rollouts.verdict_R == UNGRADABLE).mean()) if len(rollouts) else None,
         "rollout_s": float(rollouts.seconds_R.sum()),
     }
 
@@ -124,6 +126,11 @@ def signatures(now: Mapping, before: Mapping | None) -> list[str]:
     share = max(now["cluster_drawn"]) / max(1, sum(now["cluster_drawn"]))
     if len(now["cluster_drawn"]) > 1 and share > 0.8:
         found.append(f"collapse: one cluster takes {share:.0%} of the draws; lower sampler.alpha or raise clusters.n")
+    if (now["ungradable_share"] or 0) > MANY_UNGRADABLE:
+        found.append(
+            f"grading: {now['ungradable_share']:.1%} of the responses are ungradable and were left out; look at the "
+            "gold answers of the pool (the log tells how many are doubtful), or raise rollouts.grader.cpu_s"
+        )
     for name, scores in now["scores"].items():
         earlier = (before or {}).get(name)
         if earlier and scores["accuracy"] is not None and scores["high95"] < earlier["low95"]:

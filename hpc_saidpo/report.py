@@ -15,6 +15,7 @@ COLUMNS = {
     "cluster errors (min/mean/max)": lambda r: _spread([e for e in r["cluster_error_rate"] if e is not None]),
     "explored": lambda r: str(r["explored_questions"]),
     "pair yield": lambda r: percent(r["pair_yield"]),
+    "ungradable": lambda r: percent(r.get("ungradable_share")),  # runs of earlier versions have none
     "pairs": lambda r: str(r["pairs"]),
     "DPO loss": lambda r: f"{r['dpo_loss']:.3f}",
     "margin": lambda r: f"{r['dpo_margin']:+.3f}",

@@ -5,8 +5,8 @@ from hpc_saidpo.loop import depletion
 from hpc_saidpo.records import Difficulty
 
 GOOD = {
-    "pair_yield": 0.5, "sampler_rule": "error", "cluster_weight": [2.0, 0.5], "entropy_share": 0.9,
-    "probe_questions": 50, "cluster_drawn": [30, 20],
+    "pair_yield": 0.5, "ungradable_share": 0.0, "sampler_rule": "error", "cluster_weight": [2.0, 0.5],
+    "entropy_share": 0.9, "probe_questions": 50, "cluster_drawn": [30, 20],
     "scores": {"x": {"accuracy": 0.5, "low95": 0.45, "high95": 0.55}},
 }  # fmt: skip
 BEFORE = {"x": {"accuracy": 0.5, "low95": 0.45, "high95": 0.55}}
@@ -22,6 +22,7 @@ def test_a_healthy_iteration_shows_nothing():
 
 def test_each_signature_is_named():
     assert shown(pair_yield=0.01) == ["depletion"]
+    assert shown(ungradable_share=0.2) == ["grading"]
     assert shown(entropy_share=0.9999) == ["stagnation"]
     assert shown(entropy_share=0.9999, sampler_rule="uniform") == []  # IDPO means to be uniform
     assert shown(probe_questions=3) == ["stagnation"]

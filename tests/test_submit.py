@@ -106,6 +106,14 @@ def test_a_typo_is_told_before_anything_is_submitted(dry, words, says):
         assert part in told, told
 
 
+def test_an_evaluation_that_training_may_have_seen_is_told(dry):
+    given = ("--", "pool.path=p", "policy.path=m", "--", "evaluate.benchmarks=[math500,gsm8k]")
+    code, _, said = dry(CLUSTERS, "steps=run,evaluate", *given)
+    assert code == 0 and "'pool.benchmarks=[math500,gsm8k]'" in said
+    _, _, said = dry(CLUSTERS, "steps=run,evaluate", *given[:3], "pool.benchmarks=[gsm8k,math500]", *given[3:])
+    assert "are not compared" not in said and "'pool.benchmarks" not in said
+
+
 def test_two_lines_may_not_write_one_run(dry, tmp_path):
     sweep = tmp_path / "sweep.txt"
     sweep.write_text("# the same\nrun.seed=0\n\nrun.seed=1\n")

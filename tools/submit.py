@@ -14,7 +14,8 @@ env.SAIDPO_...=VALUE, what slurm/env.sh reads.
 
     tools/submit.py slurm/sweeps/clusters.txt partition=gpu nodes=2 at_once=4 \\
         -- experiment=paper_qwen7b pool.path=/data/pool.jsonl run.root=/scratch/me/clusters \\
-        -- 'evaluate.benchmarks=[math500,aime24]' evaluate.folder=/data/benchmarks
+           'pool.benchmarks=[math500,aime24]' evaluate.folder=/data/benchmarks \\
+        -- 'evaluate.benchmarks=[math500,aime24]'
 """
 
 from __future__ import annotations
@@ -161,8 +162,22 @@ def check(sweep: Path, lines: Sequence[Sequence[str]], common: Sequence[str], fo
                 "not write one run; give each line a run.name=... of its own"
             )
         names[where] = number
+    if unseen := _not_avoided(config, evaluated):
+        print(
+            f"submit: warning: {', '.join(unseen)}: evaluated, but the pool is not compared with them. Give the runs "
+            f"'pool.benchmarks=[{','.join(unseen)}]', with the evaluation's evaluate.folder",
+            file=sys.stderr,
+        )
     for missing in dict.fromkeys(i for i in (*inputs.of(config), *inputs.of(evaluated)) if i.problem):
         print(f"submit: warning, from here: {missing.key}={missing.value}: {missing.problem}", file=sys.stderr)
+
+
+def _not_avoided(config, evaluated) -> list[str]:
+    """The benchmarks of the evaluation whose questions may be in the pool that is trained on."""
+    if config.pool.kind != "files" or not config.pool.decontaminate:
+        return []
+    avoided = {*config.evaluate.plan(), *config.evaluate.plan(config.pool.benchmarks)}
+    return [name for name, how in evaluated.evaluate.plan().items() if how.file and name not in avoided]
 
 
 def script(

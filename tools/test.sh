@@ -10,5 +10,5 @@ for ranks in 2 3; do
     echo "== tests marked mpi on $ranks ranks"
     .venv/bin/mpiexec -n "$ranks" .venv/bin/python -m mpi4py -m pytest -q -m mpi
 done
-echo "== all tests, one process (it starts mpiexec itself where a test needs it)"
-exec .venv/bin/python -m pytest "$@"
+echo "== all tests, file by file in ${TEST_PROCESSES:-2} processes (they start mpiexec where a test needs it)"
+exec .venv/bin/python -m pytest -n "${TEST_PROCESSES:-2}" --dist loadfile "$@"

@@ -8,6 +8,8 @@ from . import latex, words
 from .extract import MAX_ANSWER_CHARS
 
 MAX_GOLD_CHARS = 120
+_SOMETHING = re.compile(r"[0-9A-Za-z]")
+_PLAIN = re.compile(r"[-+]?[\d.,/]{1,40}")
 _HARMLESS = {
     "and",
     "or",
@@ -34,20 +36,22 @@ def cleaned(gold: str) -> str:
 
 def defects(gold: str) -> list[str]:
     """What makes a gold answer doubtful: "empty", "long", "prose", "several formulas", "newline", "several boxes"."""
-    found = []
-    if not cleaned(gold):
+    if not _SOMETHING.search(gold) and not cleaned(gold):
         return ["empty"]
+    if _PLAIN.fullmatch(gold):
+        return []
+    found = []
     if len(gold) > MAX_GOLD_CHARS:
         found.append("long")
     outside = re.sub(r"\$[^$]*\$|\\text\{[^{}]*\}|\\[a-zA-Z]+", " ", gold)
     prose = [w for w in re.findall(r"[A-Za-z]{2,}", outside) if w.lower() not in _HARMLESS]
     if len(prose) >= 3 or len(" ".join(re.findall(r"\\text\{([^{}]*)\}", gold)).split()) > 8:
         found.append("prose")
-    if len(re.findall(r"\$[^$]+\$", gold)) > 1:
+    if gold.count("$") > 2 and len(re.findall(r"\$[^$]+\$", gold)) > 1:
         found.append("several formulas")
     if "\n" in gold.strip():
         found.append("newline")
-    if len(set(re.findall(r"\\boxed\{([^{}]*)\}", gold))) > 1:
+    if "\\boxed" in gold and len(set(re.findall(r"\\boxed\{([^{}]*)\}", gold))) > 1:
         found.append("several boxes")
     return found
 
