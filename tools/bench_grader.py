@@ -128,6 +128,7 @@ def measure(folder: Path, every: int, grade: Timed) -> dict[str, float]:
     found: dict[str, float] = {}
     if cases := load(folder, "grader_cases_dev"):
         found["dev_accuracy"], found["dev_false_accept_rate"] = hard_cases(cases, grade)
+        found["dev_pairs_per_s"] = len(grade.seconds) / sum(grade.seconds)
     for name, pattern in (("math", "pool_math_*"), ("gsm8k", "pool_gsm8k_*")):
         if rows := load(folder, pattern)[::every]:
             found[f"{name}_solution_rate"] = solutions(rows, grade)
@@ -183,18 +184,10 @@ def main() -> int:
     if arguments.library:
         theirs = measure(arguments.data, every, peer)
     else:
-        theirs = dict(
-            zip(
-                ("dev_accuracy", "dev_false_accept_rate"),
-                hard_cases(load(arguments.data, "grader_cases_dev"), peer),
-                strict=True,
-            )
-        )
-        theirs |= {
-            "pairs": len(peer.seconds),
-            "pairs_per_s": len(peer.seconds) / sum(peer.seconds),
-            "worst_s": max(peer.seconds),
-        }
+        theirs = {}
+        if cases := load(arguments.data, "grader_cases_dev"):
+            theirs = dict(zip(("dev_accuracy", "dev_false_accept_rate"), hard_cases(cases, peer), strict=True))
+            theirs["dev_pairs_per_s"] = len(cases) / sum(peer.seconds)
     show(found, theirs)
     if arguments.json:
         arguments.json.write_text(
