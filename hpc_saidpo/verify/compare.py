@@ -10,7 +10,7 @@ from . import latex
 from .leaves import Settle, all_of, is_name, plain_name, same_expressions, settler
 from .regions import region, same_regions
 from .relations import in_order, same_relations, value_side
-from .shape import Expression, Group, Matrix, Ratio, Relation, SetOf, Several, parse, signs
+from .shape import Expression, Group, Matrix, Ratio, Relation, SetOf, Several, Union, parse, signs
 
 _CONDITION = re.compile(
     r"\\text\{\s*(?:for|where|with|if|when|such that|assuming|is any|, where|, for|as)\b[^{}]*\}.*$|"
@@ -21,6 +21,7 @@ _OR = re.compile(r"\\text\{\s*,?\s*or\s*\}|(?<![a-zA-Z\\])or(?![a-zA-Z])")
 _ALL_REALS = re.compile(
     r"all (?:the )?(?:real numbers?|reals?|real values?)|(?:any|every) real number|reals?|all x", re.IGNORECASE
 )
+_MODULUS = re.compile(r"\(?\s*\\(?:pmod|mod)(?![a-z])\s*(?:\{[^{}]*\}|\w+)\s*\)?")
 _MAX_ITEMS = 64  # of a list that is matched item by item
 
 
@@ -33,6 +34,8 @@ def same(gold: str, answer: str, settle: Settle | None = None) -> bool | None:
     before = settler.set(settle) if settle else None
     try:
         found: list[bool | None] = []
+        if bool(_MODULUS.search(gold)) != bool(_MODULUS.search(answer)):  # 3 against 3 (mod 7)
+            gold, answer = (_MODULUS.sub("", text).replace("\\equiv", "=") for text in (gold, answer))
         for g, a in itertools.product(_readings(gold), _readings(answer)):
             found.append(_same_shapes(_shape(g), _shape(a)))
             if found[-1]:
@@ -77,6 +80,8 @@ def _same_shapes(gold, answer) -> bool | None:
         return _same_groups(gold, answer)
     if isinstance(gold, Ratio) and isinstance(answer, Ratio):
         return in_order(gold.parts, answer.parts, _same_shapes)
+    if isinstance(gold, Union) and isinstance(answer, Union):
+        return _same_sets(list(gold.parts), list(answer.parts))
     if isinstance(gold, SetOf) and isinstance(answer, SetOf):
         return _same_shapes(gold.condition, answer.condition)
     if (isinstance(gold, Ratio) and isinstance(answer, Expression)) or (
@@ -106,8 +111,8 @@ def _many(node) -> bool:
         return True
     if isinstance(node, Group):
         return node.opener == "\\{" or any(map(_many, node.items))
-    if isinstance(node, Relation) and node.ops == ("=",) and is_name(node.sides[0]):
-        return _many(node.sides[1])
+    if value_side(node) is not node:
+        return _many(value_side(node))
     return isinstance(node, Expression) and len(signs(node.tokens)) > 1
 
 
@@ -115,6 +120,7 @@ def _same_lists(gold, answer) -> bool | None:
     labelled = _labels(gold), _labels(answer)
     if all(labelled) and set(labelled[0]) == set(labelled[1]):
         return all_of(_same_shapes(labelled[0][k], labelled[1][k]) for k in labelled[0])
+    gold, answer = value_side(gold), value_side(answer)
     if isinstance(answer, Group) and answer.opener in "([" and not _many(answer) and isinstance(gold, Several):
         return False if _tuple_of(gold) is None else in_order(_tuple_of(gold), answer.items, _same_shapes)
     if isinstance(gold, Group) and gold.opener in "([" and not _many(gold) and isinstance(answer, Several):
@@ -156,8 +162,8 @@ def _items(node) -> list:
     if isinstance(node, Group):
         rows = itertools.product(*(_items(item) for item in node.items))
         return [Group(node.opener, tuple(row), node.closer) for row in rows]
-    if isinstance(node, Relation) and node.ops == ("=",) and is_name(node.sides[0]):
-        return _items(node.sides[1])
+    if value_side(node) is not node:
+        return _items(value_side(node))
     if isinstance(node, Expression):
         return [Expression(reading) for reading in signs(node.tokens)]
     return [node]

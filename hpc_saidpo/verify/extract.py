@@ -19,6 +19,7 @@ _STATED = re.compile(r"(?:final answer|answer)\**\s*(?:is|are|:|=|to be)\s*\**\s
 _SPECIAL = re.compile(r"<\|[a-z_0-9]{1,30}\|>.*\Z|</s>.*\Z", re.DOTALL)  # what a chat template puts after a turn
 _MATH = re.compile(r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|(?<!\\)\$([^$]+?)(?<!\\)\$", re.DOTALL)
 _NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:/\d+)?%?")
+_BRIEF = re.compile(r"[-+]?[\d.,/%$]+(?:\s\w+)?\.?|[a-zA-Z]\.?")
 _SENTENCE_END = re.compile(r"(?<=[^\s.])\.(?:\s+(?=[A-Z])|\s*$)")
 _PARTS = re.compile(r"(?:\bis\b|\bare\b|\bequals?\b|(?<![<>!\\])=(?!=)|:)\s*(?=[^=]*$)")
 
@@ -134,7 +135,8 @@ def _of_last_line(text: str) -> str | None:
     if maths and lines[-1] in ("$$", "\\]", "\\)", "$"):
         return _content(maths[-1])
     if len(lines) > 1 and not _MATH.search(lines[-1]):
-        return None
+        stated = _PARTS.split(lines[-1])
+        return stated[-1].strip().rstrip(".") if len(stated) > 1 and _BRIEF.fullmatch(stated[-1].strip()) else None
     return _short(lines[-1])
 
 
@@ -148,7 +150,7 @@ def _short(line: str) -> str:
         after = line[maths[-1].end() :]
         stated = _PARTS.split(after)
         number = _NUMBER.findall(stated[-1]) if len(stated) > 1 else []
-        return number[-1] if number else _content(maths[-1])
+        return number[-1] if number else _right_side(_content(maths[-1]))
     if maths:
         return line
     if "\\" in line or len(words) < 3:
@@ -157,6 +159,13 @@ def _short(line: str) -> str:
     if len(tail) > 1 and tail[-1].strip():
         return tail[-1].strip().rstrip(".")
     return line
+
+
+def _right_side(formula: str) -> str:
+    """12 of `a+b = 12`, the formula that a sentence ends with; an equation with numbers on its left stays as it is."""
+    sides = re.split(r"(?<![<>!])=", formula)
+    is_value = len(sides) == 2 and "," not in formula and not re.search(r"\d|[<>!]=", sides[0])
+    return sides[1].strip() if is_value else formula
 
 
 def _content(match: re.Match) -> str:

@@ -307,6 +307,13 @@ def symbols(tree: tuple) -> set[str]:
     return {node[1] for node in nodes(tree) if node[0] in ("symbol", "call")}
 
 
+def renamed(tree: tuple, old: str, new: str) -> tuple:
+    """The tree with another name for a symbol."""
+    if tree[:1] == ("symbol",):
+        return ("symbol", new if tree[1] == old else tree[1])
+    return tuple(renamed(child, old, new) if isinstance(child, tuple) else child for child in tree)
+
+
 def has_decimal(tree: tuple) -> bool:
     """Whether a decimal of six digits or more occurs, which may be a rounded value."""
     return any(n[0] == "n" and "." in n[1] and len(n[1].replace(".", "").lstrip("0")) >= 6 for n in nodes(tree))

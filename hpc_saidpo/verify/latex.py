@@ -46,6 +46,9 @@ _TEXT_GROUP = re.compile(rf"\\(?:{'|'.join(_TEXT)})" + r"\*?\s*\{((?:[^{}]|\{[^{
 _BARE_FUNCTION = re.compile(rf"(?<![\\a-zA-Z])({'|'.join(_FUNCTIONS)}|pi|infty|theta)(?![a-zA-Z])")
 _EXPONENT = re.compile(r"(?<![\da-zA-Z\\.])(\d+(?:\.\d*)?|\.\d+)[eE]([+-]?\d{1,4})(?![\d.a-zA-Z])")
 _TOKEN = re.compile(r"\\text\{[^{}]*\}|\\[a-zA-Z]+|\\.|\d+\.\d*|\.\d+|\d+|\S", re.ASCII)
+_PREAMBLE = re.compile(
+    r"^\s*(?:\\text\{)?\s*(?:the\s+)?(?:final\s+)?answer(?:\s+is)?\s*:?\s*(?:\}|(?=\S))", re.IGNORECASE
+)
 _ORDINAL = re.compile(r"(\d)\s*(?:\^\s*\{?\s*)?(?:\\text\{(?:st|nd|rd|th)\}|(?:st|nd|rd|th)(?![a-zA-Z]))(?:\s*\})?")
 _MIXED = re.compile(r"(?<![\d./^_{])(\d+)\s+(\d+)/(\d+)(?![\d./])")
 _QUANTITY = re.compile(r"([-+]?[\d.,/]+)\s+([a-zA-Z][a-zA-Z .]*)")
@@ -74,6 +77,7 @@ def clean(answer: str) -> str:
     text = _BARE_FUNCTION.sub(r"\\\1 ", text)
     text = _EXPONENT.sub(r"\1*10^{\2}", text)
     text = re.sub(r"(\d)\.(?=/|\s*$|[)\]}])", r"\1", text)  # 1./3
+    text = _PREAMBLE.sub("", text)
     text = _ORDINAL.sub(r"\1", text)
     text = _MIXED.sub(r"\1\\frac{\2}{\3}", text)
     return " ".join(text.strip().rstrip(".,;: ").split())
@@ -88,6 +92,8 @@ def _text(match: re.Match) -> str:
     inner = re.sub(r"\\(?:it|rm|bf)\b", "", inner).strip()
     if re.fullmatch(r"\\?\(?[a-zA-Z]\)?|[-+]?[\d.,/ ]+|\s*|\([-+\d., ]+\)", inner):
         return f" {inner} " if len(inner) != 1 else inner
+    if inner.lower() in ("infinity", "positive infinity"):
+        return "\\infty "
     if inner in _FUNCTIONS:
         return f"\\{inner} "
     if inner.startswith("\\") or re.search(r"[=^_\\<>]", inner):

@@ -10,9 +10,13 @@ from contextvars import ContextVar
 
 from . import latex, units, values, words
 from .exact import number, same_number
-from .grammar import Unreadable, parse
+from .grammar import Unreadable, parse, renamed, symbols
 from .shape import Expression, Group, Ratio
 
+_DERIVATIVE = re.compile(r"\\frac\{d\w?\}\{d\w\}|d\w/d\w")
+_LOGARITHM = re.compile(r"\\log(?!\s*_)(?![a-z])")
+# Names for any integer, and for any constant: it does not matter which one is taken.
+_INTERCHANGEABLE = (frozenset("kmn"), frozenset(("C", "c", "K", "C_1", "C_{1}", "c_1", "c_{1}", "C_0", "A", "B")))
 _LIBRARY = re.compile(
     r"\\(?:sum|prod|i*int|oint|lim|max|min|gcd|lcm|det|sup|inf)(?![a-z])"
 )  # what is asked of `settle`
@@ -55,6 +59,8 @@ def is_name(node) -> bool:
         tree = tree[1]
     if tree[0] == "abs":
         tree = tree[1]
+    if tree[0] == "/" and _DERIVATIVE.fullmatch("".join(node.tokens)):
+        return True
     if tree[0] == "symbol" or tree[0] == "call":
         return True
     if tree[0] == "*":  # AB, C(h), P(A), f^{-1}(x)
@@ -139,12 +145,22 @@ def _same_without_units(gold: str, answer: str, verdict) -> bool | None:
     if not gold_unit and not unit:
         return verdict
     if units.conflict(gold_unit, unit):
-        return False
+        factor = units.factor(gold_unit, unit)
+        return bool(factor) and _same_values(gold_value, f"({value})*{factor}")
     found = _same_values(gold_value, value)
     if not found and (gold_unit == "percent") != (unit == "percent"):
         hundredth = f"( {value} ) / 100" if unit == "percent" else value
         gold_hundredth = f"( {gold_value} ) / 100" if gold_unit == "percent" else gold_value
         found = _same_values(gold_hundredth, hundredth)
+    return found
+
+
+def _same_trees(gold: tuple, answer: tuple) -> bool | None:
+    found = values.same(gold, answer)
+    if found is False:
+        left, right = symbols(gold) - symbols(answer), symbols(answer) - symbols(gold)
+        if any(left <= names and right <= names and len(left) == len(right) == 1 for names in _INTERCHANGEABLE):
+            return values.same(gold, renamed(answer, *right, *left))
     return found
 
 
@@ -154,7 +170,10 @@ def _same_values(gold: str, answer: str) -> bool | None:
     if None not in exact:
         return same_number(*exact, *texts)
     trees = tree_of(tuple(latex.tokens(gold))), tree_of(tuple(latex.tokens(answer)))
-    found = None if None in trees else values.same(*trees)
+    found = None if None in trees else _same_trees(*trees)
+    if found is False and _LOGARITHM.search(gold + answer) and "\\ln" in gold + answer:  # \log may be the natural one
+        natural = (tree_of(tuple(latex.tokens(_LOGARITHM.sub(r"\\ln", text)))) for text in (gold, answer))
+        return _same_trees(*natural)
     if found is not None:
         return found
     if _LIBRARY.search(gold) or _LIBRARY.search(answer) or None not in trees:

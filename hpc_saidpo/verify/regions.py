@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
+
 from . import values
 from .grammar import Unreadable, symbols
 from .leaves import all_of, is_name, same_expressions, tree_of
-from .shape import ORDER, Expression, Group, Relation, SetOf, Several, Union, reversed_chain
+from .shape import ORDER, Expression, Group, Relation, SetOf, Several, Union, Without, reversed_chain
 
 _INFINITY = ("\\infty",)
 _MINUS_INFINITY = ("-", "\\infty")
+_LINE = ((_MINUS_INFINITY, "(", _INFINITY, ")"),)
 _REALS = ("\\mathbb", "{", "R", "}")
 
 
 def region(node):
     """A tuple of (low, low bracket, high, high bracket), or of single points; None for what is not a region."""
     if isinstance(node, Expression):
-        return ((_MINUS_INFINITY, "(", _INFINITY, ")"),) if node.tokens == _REALS else None
+        return _LINE if node.tokens == _REALS else None
     if isinstance(node, Union):
         parts = [region(part) or _points(part) for part in node.parts]
         return None if None in parts else tuple(piece for part in parts for piece in part)
@@ -42,7 +45,7 @@ def region(node):
         return _region_of_relation(node)
     if isinstance(node, SetOf):
         return region(node.condition)
-    return None
+    return _all_but(node) if isinstance(node, Without) else None
 
 
 def _infinite(end) -> bool:
@@ -58,6 +61,18 @@ def _points(node):
     if isinstance(node, Group) and node.opener == "\\{" and all(isinstance(i, Expression) for i in node.items):
         return tuple((item.tokens, "[", item.tokens, "]") for item in node.items)
     return None
+
+
+def _all_but(node: Without):
+    """The real numbers without some points."""
+    if region(node.whole) != _LINE or not _points(node.taken):
+        return None
+    try:
+        cuts = sorted((values.value(tree_of(p[0])).real, p[0]) for p in _points(node.taken) if not _has_symbols(p[0]))
+    except Unreadable:
+        return None
+    ends = [_MINUS_INFINITY, *(tokens for _, tokens in cuts), _INFINITY]
+    return tuple((low, "(", high, ")") for low, high in itertools.pairwise(ends))
 
 
 def _intersection(parts):
@@ -78,6 +93,27 @@ def _intersection(parts):
 
 
 def _region_of_relation(node: Relation):
+    found = _region_of_chain(node)
+    unknown = next((side for side in node.sides if isinstance(side, Expression) and _is_absolute(side.tokens)), None)
+    if found is None or unknown is None or len(found) != 1:
+        return found
+    ((low, opener, high, closer),) = found  # of |x|, which is not below 0
+    mirrored = (_minus(high), {")": "(", "]": "["}[closer], _minus(low), {"(": ")", "[": "]"}[opener])
+    if low == _MINUS_INFINITY:
+        return ((_minus(high), mirrored[1], high, closer),)
+    return (mirrored, *found)
+
+
+def _is_absolute(tokens) -> bool:
+    tree = tree_of(tuple(tokens))
+    return tree is not None and tree[0] == "abs"
+
+
+def _minus(tokens):
+    return _MINUS_INFINITY if tokens == _INFINITY else ("-", "(", *tokens, ")")
+
+
+def _region_of_chain(node: Relation):
     if node.ops == ("\\in",):
         return region(node.sides[1]) if is_name(node.sides[0]) else None
     if not all(isinstance(side, Expression) for side in node.sides):

@@ -21,8 +21,8 @@ def in_order(gold: Sequence, answer: Sequence, same: Same) -> bool | None:
 
 
 def value_side(node):
-    """What `x = value` gives; any other node itself."""
-    if isinstance(node, Relation) and node.ops == ("=",) and is_name(node.sides[0]):
+    r"""What `x = value` and `x \in values` give; any other node itself."""
+    if isinstance(node, Relation) and node.ops in (("=",), ("\\in",)) and is_name(node.sides[0]):
         return node.sides[1]
     return node
 

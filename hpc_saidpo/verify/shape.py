@@ -42,6 +42,14 @@ class Union:
 
 
 @dataclass(frozen=True)
+class Without:
+    """A set without another one."""
+
+    whole: object
+    taken: object
+
+
+@dataclass(frozen=True)
 class Relation:
     """sides[0] ops[0] sides[1] ...: an equation, a chain of inequalities, a membership."""
 
@@ -77,10 +85,15 @@ def parse(tokens) -> object:
             return Several(tuple(map(parse, parts)), separators[0])
         if found and len(parts) == 1:
             return parse(parts[0])
-    for separators in (("\\cup",), ("\\setminus", "\\backslash")):
-        parts, found = _split(tokens, separators)
-        if found and separators[0] == "\\cup" and all(parts) and not _split(tokens, RELATIONS)[1]:
+    parts, found = _split(tokens, ("\\cup",))
+    if found and all(parts):
+        if not _split(tokens, RELATIONS)[1]:
             return Union(tuple(map(parse, parts)))
+        if all(_split(part, RELATIONS)[1] for part in parts):  # x < 2 \cup x > 5
+            return Several(tuple(map(parse, parts)), "\\lor")
+    parts, found = _split(tokens, ("\\setminus", "\\backslash"))
+    if len(parts) == 2 and all(parts) and not _split(tokens, RELATIONS)[1]:
+        return Without(*map(parse, parts))
     sides, ops = _split(tokens, RELATIONS)
     if ops:
         return Relation(tuple(parse(side) for side in sides), tuple(ops))

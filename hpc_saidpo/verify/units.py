@@ -74,3 +74,25 @@ def conflict(gold: str, answer: str) -> bool:
         return unit.split("^")[0].split("/")[0] in _KNOWN
 
     return bool(gold and answer and gold != answer and known(gold) and known(answer))
+
+
+_SCALES = (  # of one dimension each, in a unit of their own
+    {"millimeter": 1, "centimeter": 10, "decimeter": 100, "meter": 1000, "kilometer": 10**6},
+    {"inch": 1, "foot": 12, "yard": 36, "mile": 63360},
+    {"milligram": 1, "gram": 1000, "kilogram": 10**6},
+    {"ounce": 1, "pound": 16},
+    {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 604800},
+    {"milliliter": 1, "liter": 1000},
+    {"cent": 1, "dollar": 100},
+)
+
+
+def factor(gold: str, answer: str) -> str:
+    """What a value in the answer's unit is multiplied by to be in the gold one; "" when they do not convert."""
+    gold_name, _, gold_power = gold.partition("^")
+    name, _, power = answer.partition("^")
+    for scale in _SCALES:
+        if gold_name in scale and name in scale and gold_power == power and power in ("", "2", "3"):
+            exponent = int(power or 1)
+            return f"\\frac{{{scale[name] ** exponent}}}{{{scale[gold_name] ** exponent}}}"
+    return ""
