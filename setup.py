@@ -53,6 +53,7 @@ setup(
             "hypothesis>=6.100",
             "pyarrow>=15",
             "pytest>=8",
+            "pytest-xdist>=3.6",
             "ruff>=0.6",
             "trl>=0.20",
             "uv>=0.9",

@@ -46,7 +46,8 @@ SAME = [
     ("|x|<3", "(-3,3)"), ("1\\le |z|\\le 2", "[-2,-1]\\cup[1,2]"), ("x\\ne 0", "\\mathbb{R}\\setminus\\{0\\}"),
     ("x<2\\text{ or }x>5", "x>5 \\cup x<2"),
     # names that do not matter, and words around
-    ("(x,y)=(1,2)", "x=1, y=2"), ("\\frac{\\pi}{2}+k\\pi", "\\frac{\\pi}{2}+\\pi n"), ("3", "3\\pmod{7}"), ("\\log 2", "\\ln 2"),
+    ("(x,y)=(1,2)", "x=1, y=2"), ("\\frac{\\pi}{2}+k\\pi", "\\frac{\\pi}{2}+\\pi n"), ("3", "3\\pmod{7}"),
+    ("\\log 2", "\\ln 2"),
     ("\\frac{dy}{dx}=2x", "2x"), ("14", "\\text{The answer is }14"), ("10\\text{ cm}", "100\\text{ mm}"),
     # matrices and vectors
     ("\\begin{pmatrix} -1/3 \\\\ 2/3 \\end{pmatrix}", "\\frac13\\begin{bmatrix} -1\\\\2\\end{bmatrix}"),
@@ -59,7 +60,8 @@ SAME = [
 ]  # fmt: skip
 DIFFERENT = [
     ("|x|<3", "(-3,3]"), ("\\mathbb{R}\\setminus\\{0\\}", "\\mathbb{R}"), ("AB=4,CD=5", "AB=5,CD=4"), ("5", "x^2=25"),
-    ("\\frac{\\pi}{2}+k\\pi", "\\frac{\\pi}{2}+2\\pi n"), ("10\\text{ cm}", "10\\text{ mm}"), ("x\\equiv 3\\pmod 7", "4"),
+    ("\\frac{\\pi}{2}+k\\pi", "\\frac{\\pi}{2}+2\\pi n"), ("10\\text{ cm}", "10\\text{ mm}"),
+    ("x\\equiv 3\\pmod 7", "4"),
     ("12345", "12346"), ("2^{100}", "1267650600228229401496703205377"), ("\\frac13", "0.33"), ("\\pi", "3.14"),
     ("0.25", "25"),
     ("0.0000001", "0.0000002"), ("\\frac1{2004!}", "\\frac1{2006!}"), ("10^{-9}", "0"),
