@@ -199,6 +199,12 @@ def test_a_wrong_type_or_value_is_refused_by_key(override, says):
     assert says in str(error.value)
 
 
+def test_a_task_that_cannot_be_graded_is_refused():
+    setting = "{name: a, task: puzzle24, tags: [games], n: 5}"
+    with pytest.raises(RunError, match=r"task 'puzzle24' cannot be graded: many answers are right"):
+        configuration.build(composed("pool=reasoning_gym", "policy.path=m", f"pool.settings=[{setting}]"))
+
+
 def test_what_must_be_given_is_named_all_at_once():
     with pytest.raises(RunError, match=r"policy\.path, pool\.path"):
         configuration.build(composed())

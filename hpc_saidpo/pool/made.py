@@ -12,6 +12,14 @@ from .. import arithmetic
 from ..records import Question, RunError, settings
 from .pools import Count, Pool
 
+# Tasks whose answers are not one expression that another can be compared with.
+NOT_GRADABLE = {
+    "countdown": "many answers are right",
+    "puzzle24": "many answers are right",
+    "bitwise_arithmetic": "its answers are hexadecimal numbers",
+    "time_intervals": "its answers are durations and dates of many forms",
+    "calendar_arithmetic": "its answers are dates and days of many forms",
+}
 HELD_OUT_ONE_IN = 10  # of all expressions that reasoning-gym settings ask for
 
 
@@ -35,6 +43,10 @@ class Setting:
     params: dict = Field(default_factory=dict)
     tags: tuple[str, ...]
     n: Annotated[int, Field(ge=1)]
+
+    def __post_init__(self):
+        if self.task in NOT_GRADABLE:
+            raise ValueError(f"task {self.task!r} cannot be graded: {NOT_GRADABLE[self.task]}")
 
 
 @settings()
