@@ -7,7 +7,7 @@ import itertools
 import re
 
 from . import latex
-from .leaves import Settle, all_of, is_name, plain_name, same_expressions, settler
+from .leaves import Settle, all_of, is_name, matched, plain_name, same_expressions, settler
 from .regions import region, same_regions
 from .relations import in_order, same_relations, value_side
 from .shape import Expression, Group, Matrix, Ratio, Relation, SetOf, Several, Union, parse, signs
@@ -184,18 +184,7 @@ def _same_sets(gold: list, answer: list) -> bool | None:
         return None if len(gold) > _MAX_ITEMS else False
     if len(gold) != len(answer):
         gold, answer = _distinct(gold), _distinct(answer)
-    if len(gold) != len(answer):
-        return False
-    left, unsure = list(answer), False
-    for g in gold:
-        verdicts = [_same_shapes(g, a) for a in left]
-        if True in verdicts:
-            left.pop(verdicts.index(True))
-        elif None in verdicts:
-            unsure = True
-        else:
-            return False
-    return None if unsure else True
+    return matched(gold, answer, _same_shapes)
 
 
 def _distinct(items: list) -> list:

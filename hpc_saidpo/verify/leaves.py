@@ -10,13 +10,14 @@ from contextvars import ContextVar
 
 from . import latex, units, values, words
 from .exact import number, same_number
-from .grammar import Unreadable, parse, renamed, symbols
+from .grammar import Unreadable, nodes, parse, renamed, symbols
 from .shape import Expression, Group, Ratio
 
 _DERIVATIVE = re.compile(r"\\frac\{d\w?\}\{d\w\}|d\w/d\w")
 _LOGARITHM = re.compile(r"\\log(?!\s*_)(?![a-z])")
-# Names for any integer, and for any constant: it does not matter which one is taken.
-_INTERCHANGEABLE = (frozenset("kmn"), frozenset(("C", "c", "K", "C_1", "C_{1}", "c_1", "c_{1}", "C_0", "A", "B")))
+# Names for any integer, as in pi/2 + k pi, and for any constant: it does not matter which one is taken.
+_INTEGERS = frozenset("kmn")
+_CONSTANTS = frozenset(("C", "c", "C_1", "C_{1}", "c_1", "c_{1}", "C_0", "C_{0}"))
 _LIBRARY = re.compile(
     r"\\(?:sum|prod|i*int|oint|lim|max|min|gcd|lcm|det|sup|inf)(?![a-z])"
 )  # what is asked of `settle`
@@ -99,6 +100,22 @@ def any_of(verdicts) -> bool | None:
     return None if unsure else False
 
 
+def matched(gold: Sequence, answer: Sequence, same: Callable[[object, object], bool | None]) -> bool | None:
+    """Whether every item has a partner of its own on the other side, in any order; None when that cannot be told."""
+    if len(gold) != len(answer):
+        return False
+    left, unsure = list(answer), False
+    for item in gold:
+        verdicts = [same(item, other) for other in left]
+        if True in verdicts:
+            left.pop(verdicts.index(True))
+        elif None in verdicts:
+            unsure = True
+        else:
+            return False
+    return None if unsure else True
+
+
 @functools.lru_cache(maxsize=1024)
 def tree_of(tokens: tuple[str, ...]):
     """The tree of an expression; None when the grammar does not know it."""
@@ -159,7 +176,9 @@ def _same_trees(gold: tuple, answer: tuple) -> bool | None:
     found = values.same(gold, answer)
     if found is False:
         left, right = symbols(gold) - symbols(answer), symbols(answer) - symbols(gold)
-        if any(left <= names and right <= names and len(left) == len(right) == 1 for names in _INTERCHANGEABLE):
+        of_angles = any(node == ("pi",) for node in nodes(gold))
+        names = _CONSTANTS | _INTEGERS if of_angles else _CONSTANTS
+        if len(left) == len(right) == 1 and any(left | right <= own for own in (_INTEGERS & names, _CONSTANTS)):
             return values.same(gold, renamed(answer, *right, *left))
     return found
 

@@ -6,7 +6,7 @@ import itertools
 
 from . import values
 from .grammar import Unreadable, symbols
-from .leaves import all_of, is_name, same_expressions, tree_of
+from .leaves import all_of, is_name, matched, same_expressions, tree_of
 from .shape import ORDER, Expression, Group, Relation, SetOf, Several, Union, Without, reversed_chain
 
 _INFINITY = ("\\infty",)
@@ -159,21 +159,7 @@ def _has_symbols(tokens) -> bool:
 
 def same_regions(gold, answer) -> bool | None:
     """Whether two regions have the same pieces, in any order; None when one of them is no region, or cannot be told."""
-    if gold is None or answer is None:
-        return None
-    if len(gold) != len(answer):
-        return False
-    left = list(answer)
-    unsure = False
-    for piece in gold:
-        verdicts = [_same_piece(piece, other) for other in left]
-        if True in verdicts:
-            left.pop(verdicts.index(True))
-        elif None in verdicts:
-            unsure = True
-        else:
-            return False
-    return None if unsure else True
+    return None if gold is None or answer is None else matched(gold, answer, _same_piece)
 
 
 def _same_piece(a, b) -> bool | None:
