@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from . import (
     pairs,
     policy,
     pool,
+    preparation,
     probe,
     progress,
     rollouts,
@@ -29,10 +29,10 @@ from . import (
     tags,
 )
 from .generate import Sampling
-from .grader import Grader, Limits, self_check, together
+from .grader import Grader, Limits
 from .parallel import World
 from .progress import log
-from .records import Columns, Difficulty, Draw, Pairs, Question, Questions, Rollouts, pick, seeded
+from .records import Columns, Difficulty, Draw, Pairs, Rollouts, pick, seeded
 from .store import RunDir, Stage
 
 
@@ -65,10 +65,10 @@ class Job:
         """
         world.on_root(lambda: inputs.check(config))
         read = world.on_root(lambda: benchmarks.read(config))
-        questions = load_pool(config, store, read)
+        questions = preparation.load_pool(config, store, read)
         evaluated = world.on_root(lambda: benchmarks.load(config.evaluate, questions.held_out, read))
         points = tags.of(questions.questions, config.tags) if config.clusters.n > 1 else [()] * len(questions.questions)
-        cluster_N = cluster(points, config.clusters, world, store)
+        cluster_N = preparation.cluster(points, config.clusters, world, store)
         health = clusters.health(cluster_N, points, config.clusters)
         log.info(
             "pool: %d questions, %d held out; %d clusters, effective number %.1f, largest %.0f %%",
@@ -80,7 +80,7 @@ class Job:
         )
         for warning in health["warnings"]:
             log.warning("  %s", warning)
-        check_golds({"pool": questions.questions, **{b.name: b.questions for b in evaluated}}, world)
+        preparation.check_golds({"pool": questions.questions, **{b.name: b.questions for b in evaluated}}, world)
         return cls(config, world, store, questions, evaluated, cluster_N, health)
 
     @classmethod
@@ -93,7 +93,7 @@ class Job:
         world.on_root(lambda: inputs.check(config))
         questions = pool.load(config.pool, store) if config.pool else pool.Pool([])
         evaluated = world.on_root(lambda: benchmarks.load(config.evaluate, questions.held_out))
-        check_golds({b.name: b.questions for b in evaluated}, world)
+        preparation.check_golds({b.name: b.questions for b in evaluated}, world)
         return cls(config, world, store, questions, evaluated, np.zeros(0, dtype=np.int64), {})
 
     @property
@@ -283,63 +283,3 @@ def forget_policies() -> None:
     """Free the policy in memory: its weights have changed, or another one is wanted."""
     load_policy.cache_clear()
     gc.collect()
-
-
-def check_golds(named: Mapping[str, Sequence[Question]], world: World) -> None:
-    """Check every gold answer against itself, each rank its share, and tell the rate. Collective."""
-    for name, questions in named.items():
-        begin, end = (len(questions) * r // world.size for r in (world.rank, world.rank + 1))
-        own = questions[begin:end]
-        golds = (
-            zip(own.id_N, own.answer_N, strict=True) if isinstance(own, Questions) else ((q.id, q.answer) for q in own)
-        )
-        log.info("%s: %s", name, together(world.gather(self_check(golds))).text())
-
-
-def load_pool(config, store: RunDir, read: Mapping[str, Sequence[Question]]) -> pool.Pool:
-    """The pool without the questions of the benchmarks; the same one as when the run began. Collective.
-
-    Args:
-        read: the questions of benchmarks, by name (`benchmarks.read`).
-
-    Raises:
-        RunError: as `pool.load` does; or the run was made with other questions.
-    """
-    loaded = pool.load(config.pool, store, read)
-    for note in loaded.notes:
-        log.info(note)
-    if loaded.fingerprint:
-        remedy = (
-            "its question files or the benchmarks that they are compared with were changed: change them back, or "
-            "start another run with run.name=..."
-        )
-        store.hold_to("pool", {"fingerprint": loaded.fingerprint, "questions": len(loaded.questions)}, remedy)
-    return loaded
-
-
-def cluster(points: Sequence[Sequence[str]], config: clusters.Config, world: World, store: RunDir) -> np.ndarray:
-    """The cluster of each question; embeddings and clusters are shared between runs, keyed by content."""
-    if config.n == 1:
-        return np.zeros(len(points), dtype=np.int64)
-    text_N = clusters.texts(points)
-    distinct = sorted(set(text_N))
-    row_of = {text: row for row, text in enumerate(distinct)}
-    order = hashlib.sha256(np.fromiter(map(row_of.get, text_N), np.int64, len(text_N)).tobytes()).hexdigest()
-    device = world.device.type
-
-    def write_embedding(stage: Stage):
-        stage.write("embedding", clusters.embed(distinct, config.encoder, device))
-
-    embedding = store.shared(
-        "embedding",
-        repr((config.encoder, distinct)),
-        write_embedding,
-        lambda stage: stage.read("embedding", clusters.Embedding),
-    )
-    assignment = store.shared(
-        "clusters",
-        repr((config, distinct, order)),
-        lambda stage: stage.write("assignment", clusters.fit(text_N, embedding, config)),
-        lambda stage: stage.read("assignment", clusters.Assignment),
-    )
-    return assignment.cluster_N

@@ -13,7 +13,7 @@ FLOORS = [
     },
     {"parallel", "store", "policy", "generate", "grader", "logps", "progress", "checkpoint"},
     {"pool", "tags", "clusters", "rollouts", "dpo"},
-    {"inputs", "benchmarks"},
+    {"inputs", "benchmarks", "preparation"},
     {"job"},
     {"loop"},
     {"__main__", "command", "config", "report", "sweep", "export", "doctor", "evaluate.__main__"},

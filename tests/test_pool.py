@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from hpc_saidpo import benchmarks, job, parallel, pool, tags
+from hpc_saidpo import benchmarks, parallel, pool, preparation, tags
 from hpc_saidpo import config as configuration
 from hpc_saidpo.records import Questions, RunError, pick
 from hpc_saidpo.store import Config, RunDir, StoredText
@@ -190,12 +190,12 @@ def test_a_run_does_not_go_on_with_other_questions(tmp_path):
             (tmp_path / "runs/run/iter-000/draw.h5").touch()
             break
         with RunDir.open(Config(root=str(tmp_path / "runs"), name="run"), {"run": {}}, {}, parallel.World()) as store:
-            assert len(job.load_pool(config, store, {}).questions) == n
+            assert len(preparation.load_pool(config, store, {}).questions) == n
     with (
         RunDir.open(Config(root=str(tmp_path / "runs"), name="run"), {"run": {}}, {}, parallel.World()) as store,
         pytest.raises(RunError, match=r"made with another pool .*'questions': 30.*'questions': 40.*run\.name="),
     ):
-        job.load_pool(config, store, {})
+        preparation.load_pool(config, store, {})
 
 
 @pytest.mark.mpi

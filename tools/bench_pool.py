@@ -111,7 +111,7 @@ def run(folder: Path, n_ranks: int) -> dict:
 def load(folder: Path) -> None:
     """What a rank does; root prints the figures."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    from hpc_saidpo import benchmarks, config, job, parallel, records, store, tags
+    from hpc_saidpo import benchmarks, config, parallel, preparation, records, store, tags
 
     world = parallel.connect()
     given = (f"pool.path={folder}/pool.jsonl", f"evaluate.benchmarks=[{folder}/benchmark.jsonl]", "policy.path=none")
@@ -119,7 +119,7 @@ def load(folder: Path) -> None:
     imports = peak_gib()
     with store.RunDir.open(settings.run, {"run": {"name": "bench"}}, {}, world) as runs:
         begin, begin_cpu = time.perf_counter(), time.process_time()
-        pool = job.load_pool(settings, runs, world.on_root(lambda: benchmarks.read(settings)))
+        pool = preparation.load_pool(settings, runs, world.on_root(lambda: benchmarks.read(settings)))
         load_cpu_s = time.process_time() - begin_cpu
         world.barrier()
         load_s = time.perf_counter() - begin
