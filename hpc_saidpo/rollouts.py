@@ -93,8 +93,7 @@ def collect(
         for i in world.claim(len(todo), tick):
             chunk = chunks[todo[i]]
             seeds = [[seed_of(*seed, q, sample) for sample in range(k)] for q in chunk]
-            streams = [[np.random.default_rng(own) for own in row] for row in seeds]
-            responses = generate(prompts.policy, [token_Q[q] for q in chunk], streams, how)
+            responses = generate(prompts.policy, [token_Q[q] for q in chunk], seeds, how)
             asked = [prompts.questions[q] for q in chunk]
             stage.write_chunk(todo[i], grade(chunk, asked, seeds, responses, grader, config.steps))
     world.barrier()

@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM
 
 from hpc_saidpo.generate import Sampling, choose, common_prefix, generate
 from hpc_saidpo.policy import Policy
-from hpc_saidpo.records import seeded
+from hpc_saidpo.records import seed_of
 
 PROMPTS = ["12+34\n", "double 7 add 5\n", "9-4\n", "5*13=?\n"]
 
@@ -16,8 +16,8 @@ def tokens(micro, prompts=PROMPTS):
     return [micro.encode_prompt(p, chat=False) for p in prompts]
 
 
-def streams(n_prompts, k, seed=0, first=0):
-    return [[seeded(seed, 0, "test", first + q, s) for s in range(k)] for q in range(n_prompts)]
+def seeds(n_prompts, k, seed=0, first=0):
+    return [[seed_of(seed, 0, "test", first + q, s) for s in range(k)] for q in range(n_prompts)]
 
 
 def greedy_by_transformers(policy, prompt, n):
@@ -32,7 +32,7 @@ def greedy_by_transformers(policy, prompt, n):
 
 def test_greedy_equals_transformers_generate(micro):
     how = Sampling(0.0, 1.0, 20)
-    ours = generate(micro, tokens(micro), streams(4, 1), how)
+    ours = generate(micro, tokens(micro), seeds(4, 1), how)
     for prompt, (response,) in zip(tokens(micro), ours, strict=True):
         assert response.tokens == greedy_by_transformers(micro, prompt, 20)
         assert response.finished == (response.tokens[-1] in micro.eos_ids)
@@ -43,7 +43,7 @@ def test_other_architectures_decode_as_transformers_does(micro, name):
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(ARCHITECTURES[name]).eval()
     policy = Policy(model, micro.tokenizer, torch.device("cpu"), torch.float32, name)
-    ours = generate(policy, tokens(micro), streams(4, 1), Sampling(0.0, 1.0, 12))
+    ours = generate(policy, tokens(micro), seeds(4, 1), Sampling(0.0, 1.0, 12))
     for prompt, (response,) in zip(tokens(micro), ours, strict=True):
         assert response.tokens == greedy_by_transformers(policy, prompt, 12)
 
@@ -57,9 +57,9 @@ def test_a_shared_start_changes_nothing(micro, name):
     prompts = [[*start, 30], [*start, 31, 32, 33, 34], start, [*start, 31, 40]]
     widths = []
     hook = model.get_input_embeddings().register_forward_hook(lambda m, args, out: widths.append(tuple(out.shape[:2])))
-    ours = generate(policy, prompts, streams(4, 1), Sampling(0.0, 1.0, 8))
+    ours = generate(policy, prompts, seeds(4, 1), Sampling(0.0, 1.0, 8))
     hook.remove()
-    assert widths[0] == ((4, 16) if "sliding" in name else (1, 11))  # one row for the start, where it may be shared
+    assert widths[0] == (1, 11)  # one row for the start
     for prompt, (response,) in zip(prompts, ours, strict=True):
         assert response.tokens == greedy_by_transformers(policy, prompt, 8)
 
@@ -73,8 +73,8 @@ def test_common_prefix():
 
 def test_a_response_depends_on_its_own_stream_only(micro):
     how = Sampling(1.0, 1.0, 20)
-    together = generate(micro, tokens(micro), streams(4, 5), how)
-    alone = generate(micro, tokens(micro)[2:3], streams(1, 5, first=2), how)
+    together = generate(micro, tokens(micro), seeds(4, 5), how)
+    alone = generate(micro, tokens(micro)[2:3], seeds(1, 5, first=2), how)
     assert [r.tokens for r in together[2]] == [r.tokens for r in alone[0]]
     assert len({tuple(r.tokens) for r in together[3]}) > 1
 
@@ -82,7 +82,7 @@ def test_a_response_depends_on_its_own_stream_only(micro):
 def test_sampling_is_the_models_distribution(micro):
     # First tokens of many samples against the exact softmax.
     prompt = tokens(micro)[:1]
-    sampled = generate(micro, prompt, streams(1, 4000), Sampling(1.0, 1.0, 1))[0]
+    sampled = generate(micro, prompt, seeds(1, 4000), Sampling(1.0, 1.0, 1))[0]
     observed = np.bincount([r.tokens[0] for r in sampled], minlength=99)
     with torch.inference_mode():
         expected = 4000 * micro.model(torch.tensor(prompt)).logits[0, -1].double().softmax(-1).numpy()
@@ -108,13 +108,13 @@ def test_the_extremes_of_the_uniform_are_tokens():
 
 
 def test_truncation_and_stop_strings(micro):
-    cut = generate(micro, tokens(micro)[1:2], streams(1, 3), Sampling(0.0, 1.0, 3))[0]
+    cut = generate(micro, tokens(micro)[1:2], seeds(1, 3), Sampling(0.0, 1.0, 3))[0]
     assert all(not r.finished and len(r.tokens) == 3 for r in cut)
-    stopped = generate(micro, tokens(micro)[1:2], streams(1, 1), Sampling(0.0, 1.0, 30, stop=("##",)))[0][0]
+    stopped = generate(micro, tokens(micro)[1:2], seeds(1, 1), Sampling(0.0, 1.0, 30, stop=("##",)))[0][0]
     assert stopped.finished and "##" not in stopped.text
     assert micro.tokenizer.decode(stopped.tokens).endswith("##")
 
 
 def test_time_is_shared_out(micro):
-    responses = generate(micro, tokens(micro), streams(4, 3), Sampling(1.0, 1.0, 20))
+    responses = generate(micro, tokens(micro), seeds(4, 3), Sampling(1.0, 1.0, 20))
     assert all(r.seconds > 0 for row in responses for r in row)

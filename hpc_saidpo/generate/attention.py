@@ -1,7 +1,7 @@
 """Attention over keys and values that rows share: a prefix of all prompts, a prompt of its K rows, and each row's own.
 
-It is registered with transformers under `NAME`, so that any model that calls the attention interface is driven without a
-line of its code copied. The model is called without a cache: what it would cache is kept here.
+It is registered with transformers under `NAME`, so that any model that calls the attention interface is driven without
+a line of its code copied. The model is called without a cache: what it would cache is kept here.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ class Kept:
 
     def _with_prompts(self, left, right):
         """left [R, H, G, X] times its prompt's right [P, H, X, Y]: [R, H, G, Y]."""
-        n, heads, group, x = left.shape
+        _, heads, group, x = left.shape
         spread = left.new_zeros(self.n_slots * self._width, heads, group, x)
         spread[self._place_R] = left
         spread = spread.view(self.n_slots, self._width, heads, group, x).transpose(1, 2)
@@ -230,7 +230,9 @@ def _plain(query, key, value, mask, scaling, softcap):
     return (weight @ value).transpose(1, 2)
 
 
-def _attend(module, query, key, value, attention_mask, scaling=None, dropout=0.0, sliding_window=None, softcap=None, **more):
+def _attend(
+    module, query, key, value, attention_mask, scaling=None, dropout=0.0, sliding_window=None, softcap=None, **more
+):
     if more.get("s_aux") is not None:
         raise NotDriven("attention sinks")
     if attention_mask is not None:

@@ -1,171 +1,125 @@
-"""The rollout engine: prompts -> K responses each.
-
-Our own decode loop over the Hugging Face model's forward: what prompts have in common is prefilled once, a prompt once
-for its K rows; finished rows are dropped at once, and every row draws from a random stream of its own.
-"""
+"""Which engine, how many rows at once, and what happens when memory does not suffice."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
-import numpy as np
 import torch
-from transformers import DynamicCache
+from pydantic import Field
 
-from .policy import Policy, attends_to_all, left_pad, positions
+from ..policy import Policy
+from ..progress import log
+from ..records import RunError, settings
+from . import hf, shared
+from .attention import NotDriven
+from .sampling import Response, Sampling
+from .stopping import finish
 
-
-@dataclass(frozen=True)
-class Sampling:
-    """How responses are drawn.
-
-    Attributes:
-        temperature: 0 is greedy.
-        top_p: nucleus; 1 keeps the whole distribution.
-        stop: strings that end a response besides the end-of-sequence token; not part of its text.
-    """
-
-    temperature: float
-    top_p: float
-    max_new_tokens: int
-    stop: tuple[str, ...] = ()
+CPU_ROWS = 64  # more gain nothing: the products are long enough
+GPU_ROWS = 512
+GPU_SHARE = 0.6  # of the free memory, for keys and values
 
 
-@dataclass
-class Response:
-    """One response. `seconds` is its share of the batch's time: each step's time is divided among the rows alive."""
-
-    tokens: list[int] = field(default_factory=list)
-    text: str = ""
-    finished: bool = False
-    seconds: float = 0.0
+@settings()
+class Config:
+    engine: Literal["shared", "hf"] = "shared"
+    rows: Annotated[int, Field(ge=1)] | None = None
 
 
-@torch.inference_mode()
 def generate(
-    policy: Policy, prompts: Sequence[Sequence[int]], streams: Sequence[Sequence[np.random.Generator]], how: Sampling
+    policy: Policy,
+    prompts: Sequence[Sequence[int]],
+    seeds: Sequence[Sequence[int]],
+    how: Sampling,
+    config: Config | None = None,
 ) -> list[list[Response]]:
     """K responses to each prompt.
 
+    With the shared engine a response depends on its prompt, its seed and `how` only, up to the rounding of batches.
+
     Args:
         prompts: token ids, one list per prompt.
-        streams: for each prompt, K random streams, one per response; unused when greedy.
+        seeds: for each prompt, K seeds, one per response.
 
     Returns:
-        For each prompt its K responses, in the order of its streams.
-    """
-    started = time.perf_counter()
-    n_rows = [len(row_streams) for row_streams in streams]
-    responses = [[Response() for _ in row_streams] for row_streams in streams]
-    alive = [response for row in responses for response in row]
-    uniform_RT = np.array([s.random(how.max_new_tokens) for row in streams for s in row])
-    uniform_RT = torch.from_numpy(uniform_RT).to(policy.device)
-    repeats = torch.tensor(n_rows, device=policy.device)
+        For each prompt its K responses, in the order of its seeds.
 
-    with policy.autocast():
-        cache, logits, mask = prefill(policy, prompts)
-        rows = torch.repeat_interleave(torch.arange(len(prompts), device=policy.device), repeats)
-        cache.batch_select_indices(rows)
-        logits, mask = logits[rows], mask[rows]
-        for step in range(how.max_new_tokens):
-            token = choose(logits, uniform_RT[:, step], how)
-            started = _share_time(alive, started)
-            keep = _append(policy, alive, token.tolist(), how)
-            if not keep or step == how.max_new_tokens - 1:
-                break
-            if len(keep) < len(alive):
-                alive = [alive[i] for i in keep]
-                index = torch.tensor(keep, device=policy.device)
-                cache.batch_select_indices(index)
-                token, mask, uniform_RT = token[index], mask[index], uniform_RT[index]
-            mask = torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
-            logits = _forward(policy, token[:, None], mask, positions(mask)[:, -1:], cache)
-    for row in responses:
-        for response in row:
-            _finish_text(policy, response, how)
+    Raises:
+        RunError: not even one response fits into memory.
+    """
+    config = config or Config()
+    engine = _engine(policy, config)
+    n_rows = config.rows or budget(policy, prompts, how)
+    responses = [[Response() for _ in own] for own in seeds]
+    while todo := _todo(seeds, responses, how, n_rows):
+        parts = [[prompts[q] for q, _ in todo], [[seeds[q][s] for s in own] for q, own in todo]]
+        made = [[Response() for _ in own] for _, own in todo]
+        out_of_memory = False
+        try:
+            engine.generate(policy, *parts, made, how, n_rows)
+        except NotDriven as error:
+            log.warning("  the model's attention has %s: engine hf", error)
+            engine = hf
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+                raise
+            out_of_memory = True
+        for (q, own), new in zip(todo, made, strict=True):
+            for s, response in zip(own, new, strict=True):
+                if _is_complete(response, how):
+                    responses[q][s] = response
+        if out_of_memory:
+            n_rows = _halved(n_rows)
+    for own in responses:
+        for response in own:
+            finish(policy, response, how.stop)
     return responses
 
 
-def prefill(policy: Policy, prompts: Sequence[Sequence[int]]) -> tuple[DynamicCache, torch.Tensor, torch.Tensor]:
-    """Keys and values of every prompt, the logits [Q, V] that follow it, and its attention mask [Q, T].
+def _engine(policy: Policy, config: Config):
+    if config.engine == "shared" and not shared.can_drive(policy):
+        log.warning("  the model's attention cannot be driven: engine hf")
+        return hf
+    return {"shared": shared, "hf": hf}[config.engine]
 
-    What the prompts have in common at their start (few-shot examples, a system text) is computed once for all.
+
+def _is_complete(response: Response, how: Sampling) -> bool:
+    return response.finished or len(response.tokens) == how.max_new_tokens
+
+
+def _todo(seeds, responses, how, n_rows) -> list[tuple[int, list[int]]]:
+    """(prompt, its samples) that are not complete, at most `n_rows` samples each."""
+    found = []
+    for q, own in enumerate(responses):
+        left = [s for s in range(len(seeds[q])) if not _is_complete(own[s], how)]
+        found += [(q, left[i : i + n_rows]) for i in range(0, len(left), n_rows)]
+    return found
+
+
+def _halved(n_rows: int) -> int:
+    if n_rows == 1:
+        raise RunError(
+            "out of memory with one response at a time: lower rollouts.max_new_tokens, use a smaller policy, or ask "
+            "for more memory"
+        )
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    log.warning("  out of memory with %d responses at once: going on with %d", n_rows, n_rows // 2)
+    return n_rows // 2
+
+
+def budget(policy: Policy, prompts: Sequence[Sequence[int]], how: Sampling) -> int:
+    """How many responses to decode at once.
+
+    On a CPU a fixed number, so that the same run makes the same batches anywhere; on a GPU what its free memory holds.
     """
-    cache = DynamicCache(config=policy.model.config)
-    n_shared = common_prefix(prompts) if attends_to_all(policy.model.config) else 0
-    ids, mask = left_pad([prompt[n_shared:] for prompt in prompts], policy.tokenizer.pad_token_id, policy.device)
-    if n_shared:
-        shared = torch.tensor([prompts[0][:n_shared]], device=policy.device)
-        ones = torch.ones_like(shared)
-        _forward(policy, shared, ones, positions(ones), cache)
-        cache.batch_repeat_interleave(len(prompts))
-        mask = torch.cat([ones.expand(len(prompts), -1), mask], dim=1)
-    logits = _forward(policy, ids, mask, positions(mask)[:, n_shared:], cache)
-    return cache, logits, mask
-
-
-def common_prefix(prompts: Sequence[Sequence[int]]) -> int:
-    """Number of tokens that all prompts start with; every prompt keeps at least one of its own."""
-    first, last = min(prompts), max(prompts)  # what the lexicographic extremes share, all share
-    limit = min(map(len, prompts)) - 1
-    return next((i for i in range(limit) if first[i] != last[i]), limit)
-
-
-def choose(logits_RV: torch.Tensor, uniform_R: torch.Tensor, how: Sampling) -> torch.Tensor:
-    """The next token of each row, by inverting the cumulative distribution at the row's own uniform number."""
-    if how.temperature == 0:
-        return logits_RV.argmax(-1)
-    probability = torch.softmax(logits_RV.double() / how.temperature, dim=-1)
-    if how.top_p < 1:
-        ranked, order = probability.sort(dim=-1, descending=True, stable=True)
-        beyond = ranked.cumsum(-1) - ranked >= how.top_p
-        probability = probability.scatter(-1, order, ranked.masked_fill(beyond, 0.0))
-    cumulative = probability.cumsum(-1)
-    target = uniform_R[:, None].double() * cumulative[:, -1:]
-    index = torch.searchsorted(cumulative, target, right=True)[:, 0]
-    return index.clamp(max=logits_RV.shape[-1] - 1)
-
-
-def _forward(policy, ids, mask, position_ids, cache):
-    output = policy.model(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=position_ids,
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    return output.logits[:, -1].float()
-
-
-def _share_time(alive, started):
-    now = time.perf_counter()
-    for response in alive:
-        response.seconds += (now - started) / len(alive)
-    return now
-
-
-def _append(policy, alive, tokens, how) -> list[int]:
-    """Give each row its token; the rows that go on."""
-    keep = []
-    eos = policy.eos_ids
-    for i, (response, token) in enumerate(zip(alive, tokens, strict=True)):
-        response.tokens.append(token)
-        response.finished = token in eos or (bool(how.stop) and _stopped(policy, response.tokens, how.stop))
-        if not response.finished:
-            keep.append(i)
-    return keep
-
-
-def _stopped(policy, tokens, stop) -> bool:
-    # A stop string can straddle tokens; the tail is longer than any sensible one.
-    tail = policy.tokenizer.decode(tokens[-16:])
-    return any(text in tail for text in stop)
-
-
-def _finish_text(policy, response, how):
-    response.text = policy.tokenizer.decode(response.tokens, skip_special_tokens=True)
-    for text in how.stop:
-        response.text = response.text.partition(text)[0]
+    if policy.device.type != "cuda":
+        return CPU_ROWS
+    config = policy.model.config
+    n_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    of_token = 2 * config.num_hidden_layers * n_heads * size * policy.model.dtype.itemsize
+    of_row = of_token * (how.max_new_tokens + max(map(len, prompts))) + 16 * config.vocab_size
+    free, _ = torch.cuda.mem_get_info(policy.device)
+    return max(1, min(GPU_ROWS, int(GPU_SHARE * free / of_row)))

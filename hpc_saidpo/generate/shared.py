@@ -13,6 +13,7 @@ import torch
 from ..policy import Policy
 from .attention import NAME, Kept
 from .sampling import Response, Sampling, choose, logp_of
+from .stopping import stopped
 
 PREFILL_TOKENS = 2048  # of prompts that are read together
 
@@ -32,24 +33,23 @@ def can_drive(policy: Policy) -> bool:
 def generate(
     policy: Policy,
     prompts: Sequence[Sequence[int]],
-    streams: Sequence[Sequence[np.random.Generator]],
+    seeds: Sequence[Sequence[int]],
+    responses: Sequence[Sequence[Response]],
     how: Sampling,
     n_rows: int,
-) -> list[list[Response]]:
-    """K responses to each prompt.
+) -> None:
+    """Fill in the responses to each prompt.
 
     Args:
         prompts: token ids, one list per prompt.
-        streams: for each prompt, K random streams, one per response; unused when greedy.
+        seeds: for each prompt, one per response; unused when greedy.
         n_rows: responses that are decoded at once, at most; one prompt's at least.
 
     Raises:
         NotDriven: the model's attention asks for something else.
     """
-    responses = [[Response() for _ in own] for own in streams]
     with _driven(policy), policy.autocast():
-        _Decoding(policy, prompts, streams, responses, how, n_rows).run()
-    return responses
+        _Decoding(policy, prompts, seeds, responses, how, n_rows).run()
 
 
 @contextmanager
@@ -66,15 +66,15 @@ def _driven(policy: Policy):
 class _Decoding:
     """Prompts that wait, and the rows of those at work."""
 
-    def __init__(self, policy, prompts, streams, responses, how, n_rows):
+    def __init__(self, policy, prompts, seeds, responses, how, n_rows):
         self.policy, self.how, self.responses = policy, how, responses
         self.prompts = [list(prompt) for prompt in prompts]
-        self.streams = streams
-        most = max(map(len, streams))
+        self.seeds = seeds
+        most = max(map(len, seeds))
         self.n_rows = max(n_rows, most)
         self.n_prefix = common_prefix(prompts)
         longest = max(map(len, prompts)) - self.n_prefix
-        n_slots = min(len(prompts), -(-self.n_rows // min(map(len, streams))))
+        n_slots = min(len(prompts), -(-self.n_rows // min(map(len, seeds))))
         self.kept = Kept(n_slots, self.n_rows, longest, policy.device)
         self.waiting = deque(sorted(range(len(prompts)), key=lambda i: -len(prompts[i])))
         self.free = list(range(n_slots))
@@ -109,10 +109,10 @@ class _Decoding:
         room = self.n_rows - len(self.alive)
         while self.waiting and self.free[len(chosen) :] and tokens < PREFILL_TOKENS:
             prompt = self.waiting[0]
-            if len(self.streams[prompt]) > room:
+            if len(self.seeds[prompt]) > room:
                 break
             chosen.append(self.waiting.popleft())
-            room -= len(self.streams[prompt])
+            room -= len(self.seeds[prompt])
             tokens += len(self.prompts[prompt]) - self.n_prefix
         if not chosen:
             return None
@@ -125,12 +125,14 @@ class _Decoding:
         self.kept.length_P[index] = length
         repeats = []
         for slot, prompt in zip(slots, chosen, strict=True):
-            n = len(self.streams[prompt])
+            n = len(self.seeds[prompt])
             self.kept.add_rows(slot, n)
             self.of_slot[slot] = n
             self.alive += self.responses[prompt]
             if self.how.temperature > 0:
-                self.uniform += [s.random(self.how.max_new_tokens) for s in self.streams[prompt]]
+                self.uniform += [
+                    np.random.default_rng(seed).random(self.how.max_new_tokens) for seed in self.seeds[prompt]
+                ]
             repeats.append(n)
         return logits_P.repeat_interleave(torch.tensor(repeats, device=logits_P.device), dim=0)
 
@@ -165,7 +167,7 @@ class _Decoding:
         for i, (response, own) in enumerate(zip(self.alive, token.tolist(), strict=True)):
             response.seconds += share
             response.tokens.append(own)
-            response.finished = own in eos or (bool(self.how.stop) and stopped(self.policy, response.tokens, self.how.stop))
+            response.finished = own in eos or stopped(self.policy, response.tokens, self.how.stop)
             if response.finished or len(response.tokens) == self.how.max_new_tokens:
                 gone.append(i)
         return gone
@@ -194,10 +196,3 @@ def common_prefix(prompts: Sequence[Sequence[int]]) -> int:
     first, last = min(prompts), max(prompts)  # what the lexicographic extremes share, all share
     limit = min(map(len, prompts)) - 1
     return next((i for i in range(limit) if first[i] != last[i]), limit)
-
-
-def stopped(policy, tokens, stop) -> bool:
-    """Whether a stop string has appeared."""
-    # It can straddle tokens; the tail is longer than any sensible one.
-    tail = policy.tokenizer.decode(tokens[-16:])
-    return any(text in tail for text in stop)

@@ -1,0 +1,7 @@
+"""The rollout engine: prompts -> K responses each, by one of two engines behind one function."""
+
+from .engine import Config, generate
+from .sampling import Response, Sampling, choose
+from .shared import common_prefix
+
+__all__ = ["Config", "Response", "Sampling", "choose", "common_prefix", "generate"]
