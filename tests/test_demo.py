@@ -11,7 +11,8 @@ from offline import NAMESPACE, needs_namespace, permitted
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hpc_saidpo import config as configuration
-from hpc_saidpo import pool, prompt
+from hpc_saidpo import prompt
+from hpc_saidpo.pool import made
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,7 @@ def config():
 
 @pytest.fixture(scope="module")
 def demo_pool(config):
-    return pool.load(config.pool)
+    return made.make(config.pool)
 
 
 def test_the_pool_is_large_and_varied(demo_pool):
@@ -49,7 +50,7 @@ def test_no_expression_of_the_pool_is_held_out_in_other_words(demo_pool):
 
 
 def test_the_pool_is_the_same_every_time(config, demo_pool):
-    assert pool.load(config.pool) == demo_pool
+    assert made.make(config.pool) == demo_pool
 
 
 def test_the_first_prompt(config, demo_pool):
