@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hpc_saidpo.grader import Grader, Limits, self_check
-from hpc_saidpo.records import CORRECT, UNGRADABLE, WRONG
+from hpc_saidpo.records import CORRECT, UNGRADABLE, WRONG, RunError
 
 TOOL = Path(__file__).parent.parent / "tools" / "grade.py"
 SUM = "\\boxed{\\sum_{i=1}^n i}", "\\frac{n(n+1)}{2}"
@@ -103,6 +103,12 @@ def test_too_little_memory_is_told():
     with Grader(Limits(memory_gib=0.1)) as grader:
         found = grader.grade(*SUM)
         assert found.verdict == UNGRADABLE and "gave up" in found.reason
+
+
+def test_a_process_that_does_not_start_ends_the_run(monkeypatch):
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    with Grader() as grader, pytest.raises(RunError, match="the grading process does not start"):
+        grader.grade("\\boxed{x+x}", "2x")
 
 
 def test_any_thread_may_grade(grader):

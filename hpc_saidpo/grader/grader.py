@@ -9,6 +9,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Sequence
 from typing import Annotated
@@ -16,7 +17,7 @@ from typing import Annotated
 from pydantic import Field
 
 from .. import verify
-from ..records import CORRECT, UNGRADABLE, WRONG, settings
+from ..records import CORRECT, UNGRADABLE, WRONG, RunError, settings
 from ..verify import Judgement
 
 _LIST = re.compile(r",|\band\b|\bor\b|\\pm")
@@ -131,14 +132,33 @@ class Grader:
 
     def _request(self, pair: list[str]):
         if self._worker is None:
-            self._worker = _spawn(self.limits)
-            self._read(START_S)
+            self._start()
         try:
             self._worker.stdin.write(json.dumps(pair).encode() + b"\n")
             self._worker.stdin.flush()
         except OSError as error:  # it died before this pair
             raise _Lost(f"the grading process is gone: {error}", by_limit=False) from error
         return json.loads(self._read(self.limits.wall_s))
+
+    def _start(self) -> None:
+        """Spawn the worker, and wait until it serves.
+
+        Raises:
+            RunError: it does not start: no verdict could be trusted.
+        """
+        with tempfile.TemporaryFile() as errors:
+            self._worker = _spawn(self.limits, errors)
+            try:
+                self._read(START_S)
+            except _Lost as lost:
+                if not lost.by_limit:
+                    raise
+                errors.seek(0)
+                said = errors.read().decode(errors="replace").strip().splitlines()[-1:]
+                raise RunError(
+                    f"the grading process does not start ({lost}): {' '.join(said) or 'it says nothing'}. Install the "
+                    "package's requirements again, or raise rollouts.grader.memory_gib"
+                ) from lost
 
     def _read(self, timeout_s: float) -> bytes:
         """One line from the worker.
@@ -181,7 +201,7 @@ def _best(judgements: list[Judgement]) -> Judgement:
     raise ValueError("nothing to judge")
 
 
-def _spawn(limits: Limits) -> subprocess.Popen:
+def _spawn(limits: Limits, errors) -> subprocess.Popen:
     """A fresh interpreter, with nothing of MPI in its environment: it must not take itself for a rank."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(_LAUNCHERS)}
     return subprocess.Popen(
@@ -195,7 +215,7 @@ def _spawn(limits: Limits) -> subprocess.Popen:
         ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=errors,
         bufsize=0,
         env={**environment, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
     )

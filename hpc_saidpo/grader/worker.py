@@ -6,6 +6,7 @@ CPU time, which the kernel enforces (no Python handler: those wait until C code 
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import resource
 import signal
@@ -18,6 +19,7 @@ from ..verify import Judgement, thorough
 def main() -> None:
     """Serve until standard input ends. Arguments: seconds of CPU per request, bytes of memory."""
     limit_s, limit_bytes = float(sys.argv[1]), int(sys.argv[2])
+    importlib.metadata.version("math-verify")  # imported when it is asked for: seconds
     _confine(limit_bytes)
     answers = sys.stdout
     sys.stdout = sys.stderr  # whatever a library prints must not pass for an answer

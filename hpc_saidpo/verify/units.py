@@ -18,13 +18,16 @@ _NAMES = {
     "lb": "pound", "lbs": "pound", "oz": "ounce", "s": "second", "sec": "second", "min": "minute", "hr": "hour",
     "h": "hour", "hrs": "hour", "ml": "milliliter", "l": "liter", "mph": "mile/hour", "$": "dollar", "cents": "cent",
 }  # fmt: skip
-_KNOWN = set(
-    re.findall(
-        r"\w+",
-        "centimeter millimeter kilometer meter inch foot yard mile kilogram gram second minute hour day week year "
-        "dollar cent pound ounce liter milliliter",
-    )
+_SCALES = (  # of one dimension each, in a unit of their own
+    {"millimeter": 1, "centimeter": 10, "decimeter": 100, "meter": 1000, "kilometer": 10**6},
+    {"inch": 1, "foot": 12, "yard": 36, "mile": 63360},
+    {"milligram": 1, "gram": 1000, "kilogram": 10**6},
+    {"ounce": 1, "pound": 16},
+    {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 604800},
+    {"milliliter": 1, "liter": 1000},
+    {"cent": 1, "dollar": 100},
 )
+_KNOWN = {"year"}.union(*_SCALES)
 _BARE = (
     "square centimeters?|square meters?|square units?|square inches|square feet|cubic centimeters?|cubic meters?|"
     "cubic units?|cubic inches|cubic feet|centimeters?|millimeters?|kilometers?|meters?|metres?|inches|inch|feet|foot|"
@@ -74,17 +77,6 @@ def conflict(gold: str, answer: str) -> bool:
         return unit.split("^")[0].split("/")[0] in _KNOWN
 
     return bool(gold and answer and gold != answer and known(gold) and known(answer))
-
-
-_SCALES = (  # of one dimension each, in a unit of their own
-    {"millimeter": 1, "centimeter": 10, "decimeter": 100, "meter": 1000, "kilometer": 10**6},
-    {"inch": 1, "foot": 12, "yard": 36, "mile": 63360},
-    {"milligram": 1, "gram": 1000, "kilogram": 10**6},
-    {"ounce": 1, "pound": 16},
-    {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 604800},
-    {"milliliter": 1, "liter": 1000},
-    {"cent": 1, "dollar": 100},
-)
 
 
 def factor(gold: str, answer: str) -> str:
