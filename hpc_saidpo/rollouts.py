@@ -9,8 +9,9 @@ from typing import Annotated
 import numpy as np
 from pydantic import AfterValidator, Field
 
+from . import generate as engine
 from . import prompt as prompt_module
-from .generate import Response, Sampling, generate
+from .generate import Response, Sampling
 from .grader import Grader, Limits
 from .parallel import World
 from .policy import Policy, check_length
@@ -24,16 +25,19 @@ class Config:
     k: Annotated[int, Field(ge=2)] = 8
     temperature: Annotated[float, Field(gt=0)] = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_k: Annotated[int, Field(ge=0)] = 0
+    min_p: Annotated[float, Field(ge=0, lt=1)] = 0.0
     max_new_tokens: Annotated[int, Field(ge=1)] = 1024
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     chunk_questions: Annotated[int, Field(ge=1)] = 8
     steps: Annotated[str, AfterValidator(check_rule)] = PARAGRAPH
     prompt: prompt_module.Config = Field(default_factory=prompt_module.Config)
+    generate: engine.Config = Field(default_factory=engine.Config)
     grader: Limits = Field(default_factory=Limits)
 
     def sampling(self) -> Sampling:
         """How the method's rollouts are drawn."""
-        return Sampling(self.temperature, self.top_p, self.max_new_tokens, self.stop)
+        return Sampling(self.temperature, self.top_p, self.max_new_tokens, self.stop, self.top_k, self.min_p)
 
 
 class Prompts:
@@ -93,7 +97,7 @@ def collect(
         for i in world.claim(len(todo), tick):
             chunk = chunks[todo[i]]
             seeds = [[seed_of(*seed, q, sample) for sample in range(k)] for q in chunk]
-            responses = generate(prompts.policy, [token_Q[q] for q in chunk], seeds, how)
+            responses = engine.generate(prompts.policy, [token_Q[q] for q in chunk], seeds, how, config.generate)
             asked = [prompts.questions[q] for q in chunk]
             stage.write_chunk(todo[i], grade(chunk, asked, seeds, responses, grader, config.steps))
     world.barrier()

@@ -1,4 +1,4 @@
-"""The rollout engine: prompts -> K responses each, by one of two engines behind one function."""
+"""The rollout engine: prompts -> K responses each, by one of several engines behind one function."""
 
 from .engine import Config, generate
 from .sampling import Response, Sampling, choose

@@ -11,7 +11,7 @@ from pydantic import Field
 from ..policy import Policy
 from ..progress import log
 from ..records import RunError, settings
-from . import hf, shared
+from . import hf, linears, shared
 from .attention import NotDriven
 from .sampling import Response, Sampling
 from .stopping import finish
@@ -25,6 +25,7 @@ GPU_SHARE = 0.6  # of the free memory, for keys and values
 class Config:
     engine: Literal["shared", "hf"] = "shared"
     rows: Annotated[int, Field(ge=1)] | None = None
+    linears: Literal["float32", "bfloat16"] = "float32"
 
 
 def generate(
@@ -57,7 +58,8 @@ def generate(
         made = [[Response() for _ in own] for _, own in todo]
         out_of_memory = False
         try:
-            engine.generate(policy, *parts, made, how, n_rows)
+            with linears.fast(policy, getattr(torch, config.linears)):
+                engine.generate(policy, *parts, made, how, n_rows)
         except NotDriven as error:
             log.warning("  the model's attention has %s: engine hf", error)
             engine = hf

@@ -46,11 +46,30 @@ class Response:
     logp: float = 0.0
 
 
-def choose(logits_RV: torch.Tensor, uniform_R: torch.Tensor, how: Sampling) -> torch.Tensor:
-    """The next token of each row, by inverting the cumulative distribution at the row's own uniform number."""
+def choose(logits_RV: torch.Tensor, uniform_R: torch.Tensor | None, how: Sampling) -> tuple[torch.Tensor, torch.Tensor]:
+    """The next token of each row, by inverting the cumulative distribution at the row's own uniform number.
+
+    Args:
+        logits_RV: float32; overwritten.
+        uniform_R: in [0, 1); unused when greedy.
+
+    Returns:
+        (tokens [R], their log-probabilities [R] at temperature 1 with nothing cut off, nats).
+    """
+    greatest_R1, likeliest_R1 = logits_RV.max(-1, keepdim=True)
+    logits_RV -= greatest_R1
+    share_RV = logits_RV.exp()  # the likeliest token has 1
+    log_total_R1 = share_RV.sum(-1, keepdim=True).log()
     if how.temperature == 0:
-        return logits_RV.argmax(-1)
-    weight = torch.exp((logits_RV - logits_RV.amax(-1, keepdim=True)) / how.temperature)  # the likeliest has 1
+        token_R1 = likeliest_R1
+    else:
+        weight_RV = share_RV if how.temperature == 1 else (logits_RV / how.temperature).exp_()
+        token_R1 = _invert(_kept(weight_RV, how), uniform_R)[:, None]
+    return token_R1[:, 0], (logits_RV.gather(1, token_R1) - log_total_R1)[:, 0]
+
+
+def _kept(weight, how: Sampling):
+    """The weights of the tokens that may be drawn, 0 for the others."""
     if how.min_p > 0:
         weight = weight.masked_fill(weight < how.min_p, 0.0)
     if how.top_k and how.top_k < weight.shape[-1]:
@@ -61,7 +80,7 @@ def choose(logits_RV: torch.Tensor, uniform_R: torch.Tensor, how: Sampling) -> t
         share = ranked.double().cumsum(-1)
         beyond = share - ranked >= how.top_p * share[:, -1:]
         weight = torch.zeros_like(weight).scatter(-1, order, ranked.masked_fill(beyond, 0.0))
-    return _invert(weight, uniform_R)
+    return weight
 
 
 def _invert(weight_RV: torch.Tensor, uniform_R: torch.Tensor) -> torch.Tensor:

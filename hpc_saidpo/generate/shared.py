@@ -12,7 +12,7 @@ import torch
 
 from ..policy import Policy
 from .attention import NAME, Kept
-from .sampling import Response, Sampling, choose, logp_of
+from .sampling import Response, Sampling, choose
 from .stopping import stopped
 
 PREFILL_TOKENS = 2048  # of prompts that are read together
@@ -147,15 +147,15 @@ class _Decoding:
     def _logits(self, ids, at, last=None):
         hidden = self.policy.model.base_model(input_ids=ids, position_ids=at, use_cache=False)[0]
         hidden = hidden[:, -1] if last is None else hidden[torch.arange(len(hidden), device=hidden.device), last]
-        return head(self.policy.model, hidden).float()
+        return head(self.policy.model, hidden).float().contiguous()
 
     def _choose(self, logits):
         uniform = None
         if self.how.temperature > 0:
             numbers = [u[len(r.tokens)] for u, r in zip(self.uniform, self.alive, strict=True)]
             uniform = torch.tensor(numbers, dtype=torch.float64, device=logits.device)
-        token = choose(logits, uniform, self.how)
-        for response, logp in zip(self.alive, logp_of(logits, token).tolist(), strict=True):
+        token, logp_R = choose(logits, uniform, self.how)
+        for response, logp in zip(self.alive, logp_R.tolist(), strict=True):
             response.logp += logp
         return token
 
