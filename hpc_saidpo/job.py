@@ -18,6 +18,7 @@ from . import (
     dpo,
     evaluate,
     inputs,
+    metrics,
     pairs,
     policy,
     pool,
@@ -78,7 +79,8 @@ class Job:
             health["effective_clusters"],
             100 * health["largest_share"],
         )
-        for warning in health["warnings"]:
+        early = pairs.changed_by_early_decision(config.pairs) if config.rollouts.adaptive else []
+        for warning in [*health["warnings"], *early]:
             log.warning("  %s", warning)
         preparation.check_golds({"pool": questions.questions, **{b.name: b.questions for b in evaluated}}, world)
         return cls(config, world, store, questions, evaluated, cluster_N, health)
@@ -149,6 +151,16 @@ class Job:
         again = np.isin(probed.question_R, drawn.question_Q)
         todo_Q = np.sort(drawn.question_Q[~np.isin(drawn.question_Q, probed.question_R)])
         fresh = self._rollouts(t, "explore", policy_path, self.pool.questions, todo_Q)
+        if self.config.rollouts.adaptive:
+            undrawn, tokens = metrics.not_drawn(fresh, self.config.rollouts.k)
+            share = tokens / max(1, tokens + fresh.n_tokens_R.sum())
+            log.info(
+                "  decided early: %d of %d responses not drawn, %.0f %% of the tokens saved (at each question's "
+                "mean length)",
+                undrawn,
+                undrawn + len(fresh),
+                100 * share,
+            )
         return Rollouts.concat([fresh, probed.take(np.flatnonzero(again))]).sorted(), fresh
 
     def pair(self, t: int, policy_path: str, explored: Rollouts, hard: Difficulty) -> Pairs:

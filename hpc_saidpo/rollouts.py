@@ -15,7 +15,7 @@ from .generate import Response, Sampling
 from .grader import Grader, Limits
 from .parallel import World
 from .policy import Policy, check_length
-from .records import Question, Rollouts, seed_of, settings
+from .records import CORRECT, WRONG, Question, Rollouts, seed_of, settings
 from .steps import PARAGRAPH, check_rule, count_steps
 from .store import Stage
 
@@ -32,8 +32,20 @@ class Config:
     chunk_questions: Annotated[int, Field(ge=1)] = 8
     steps: Annotated[str, AfterValidator(check_rule)] = PARAGRAPH
     prompt: prompt_module.Config = Field(default_factory=prompt_module.Config)
+    adaptive: bool = False
+    adaptive_probe: bool = False
+    waves: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (2, 2, 4)
     generate: engine.Config = Field(default_factory=engine.Config)
     grader: Limits = Field(default_factory=Limits)
+
+    def __post_init__(self):
+        if self.adaptive and sum(self.waves) != self.k:
+            raise ValueError(f"waves {list(self.waves)} are {sum(self.waves)} responses, not k={self.k}")
+
+    def waves_of(self, stage: str) -> tuple[int, ...]:
+        """How many responses to a question are drawn before it is looked at again; the last is the K-th."""
+        adaptive = self.adaptive and (stage == "explore" or (stage == "probe" and self.adaptive_probe))
+        return self.waves if adaptive else ()
 
     def sampling(self) -> Sampling:
         """How the method's rollouts are drawn."""
@@ -92,17 +104,50 @@ def collect(
     finished = world.on_root(stage.finished_chunks)
     shards = stage.shards(len(chunks), config.chunk_questions * k)
     todo = [i for i in range(len(chunks)) if i not in finished]
+    waves = config.waves_of(seed[2]) or (k,)
     prompts.policy.model.eval()
     with progress(f"{seed[2]}: {len(question_Q)} questions × {k}", len(todo)) as tick:
         for i in world.claim(len(todo), tick):
-            chunk = chunks[todo[i]]
-            seeds = [[seed_of(*seed, q, sample) for sample in range(k)] for q in chunk]
-            responses = engine.generate(prompts.policy, [token_Q[q] for q in chunk], seeds, how, config.generate)
-            asked = [prompts.questions[q] for q in chunk]
-            stage.write_chunk(todo[i], grade(chunk, asked, seeds, responses, grader, config.steps))
+            own = {q: token_Q[q] for q in chunks[todo[i]]}
+            stage.write_chunk(todo[i], in_waves(waves, own, prompts, how, config, seed, grader))
     world.barrier()
     for i in world.claim(len(shards)):
         stage.seal(shards[i], Rollouts)
+
+
+def in_waves(
+    waves: Sequence[int],
+    token_Q: Mapping[int, list[int]],
+    prompts: Prompts,
+    how: Sampling,
+    config: Config,
+    seed: tuple[int, int, str],
+    grader: Grader,
+) -> Rollouts:
+    """Graded rollouts of these questions, wave after wave; a question that is decided is drawn no more.
+
+    Sample j of a question is the same one however many waves there are. So the questions that have both a correct and a
+    wrong response are those that have them among all K, and which responses come with that does not depend on what else
+    they are: the pairs are those of K fixed responses (README, early decision, says for which rules this holds).
+    """
+    drawn, first, left = [], 0, list(token_Q)
+    for n in waves:
+        seeds = [[seed_of(*seed, q, sample) for sample in range(first, first + n)] for q in left]
+        responses = engine.generate(prompts.policy, [token_Q[q] for q in left], seeds, how, config.generate)
+        asked = [prompts.questions[q] for q in left]
+        drawn.append(grade(left, asked, seeds, responses, grader, config.steps, first))
+        settled = decided(Rollouts.concat(drawn))
+        left, first = [q for q in left if q not in settled], first + n
+        if not left:
+            break
+    return Rollouts.concat(drawn).sorted()
+
+
+def decided(rollouts: Rollouts) -> set[int]:
+    """The questions that can give a pair: with a correct response that ended by itself, and a wrong one."""
+    good = (rollouts.verdict_R == CORRECT) & rollouts.finished_R
+    bad = rollouts.verdict_R == WRONG
+    return set(rollouts.question_R[good].tolist()) & set(rollouts.question_R[bad].tolist())
 
 
 def cut(token_Q: Mapping[int, list[int]], family: Callable[[int], str], size: int) -> list[list[int]]:
@@ -123,6 +168,7 @@ def grade(
     responses: Sequence[Sequence[Response]],
     grader: Grader,
     step: str = PARAGRAPH,
+    first: int = 0,
 ) -> Rollouts:
     """Responses as graded rollouts; a truncated response is graded like any other.
 
@@ -131,6 +177,7 @@ def grade(
         seeds, responses: K of each for every question.
         grader: gives the verdicts.
         step: what counts as a reasoning step (`steps.count_steps`).
+        first: number of the first sample.
     """
 
     def verdict(response: str, question: Question) -> int:
@@ -138,7 +185,7 @@ def grade(
 
     return Rollouts.of(
         (
-            *(q, sample, verdict(r.text, question), len(r.tokens), count_steps(r.text, step), r.finished),
+            *(q, first + sample, verdict(r.text, question), len(r.tokens), count_steps(r.text, step), r.finished),
             *(own_seeds[sample], r.seconds, question.id, r.text),
         )
         for q, question, own_seeds, own in zip(index_Q, questions, seeds, responses, strict=True)

@@ -74,7 +74,7 @@ def test_imports_go_down(name):
     floor = FLOOR[name]
     beside = {
         "store": {"parallel"},
-        "generate": {"policy"},
+        "generate": {"policy", "progress"},
         "logps": {"policy"},
         "checkpoint": {"parallel", "store"},
     }.get(name, set())  # resources may stand on each other
