@@ -27,13 +27,12 @@ class Match:
     """A benchmark question that a pool's question is, or shares much of.
 
     Attributes:
-        benchmark, benchmark_id: the benchmark's name, the question's id in it.
+        number: the benchmark question's, in `Filter.named`.
         kind: exact or ngrams.
         overlap: share of common n-grams in the question that has fewer of them.
     """
 
-    benchmark: str
-    benchmark_id: str
+    number: int
     kind: str
     overlap: float
 
@@ -121,12 +120,15 @@ class Filter:
         benchmarks: (id, text) of every question, by benchmark.
         n: length of the n-grams in words.
         threshold: a share of common n-grams above this is a match.
+
+    Attributes:
+        named: (benchmark, id) of every question.
     """
 
     def __init__(self, benchmarks: Mapping[str, Iterable[tuple[str, str]]], n: int = 13, threshold: float = 0.5):
         self.n, self.threshold = n, threshold
         flat = [(name, id, text) for name, questions in benchmarks.items() for id, text in questions]
-        self._named = [(name, id) for name, id, _ in flat]
+        self.named = [(name, id) for name, id, _ in flat]
         words_Q = [words(text) for *_, text in flat]
         grams = Grams.of(words_Q, n)
         self._exact: dict[str | bytes, int] = {}
@@ -142,7 +144,7 @@ class Filter:
         self._sieve[self._hash_G >> np.uint64(64 - _SIEVE_BITS)] = True
 
     def __bool__(self) -> bool:
-        return bool(self._named)
+        return bool(self.named)
 
     def _key(self, text: str, own: bytes, n_words: int) -> str | bytes:
         """What equal questions have in common. Of short ones the symbols count: 2 + 3 is not 2 - 3."""
@@ -158,12 +160,12 @@ class Filter:
         place_G = self._shared(grams)
         question_G = np.searchsorted(grams.first_Q, place_G, side="right") - 1
         for q, number, share in self._overlaps(grams, place_G, question_G):
-            found[q] = Match(*self._named[number], "ngrams", share)
+            found[q] = Match(number, "ngrams", share)
         # Equal questions share n-grams, or are too short for any.
         for q in {*np.flatnonzero(grams.n_words_Q < self.n).tolist(), *question_G.tolist()}:
             equal = self._exact.get(self._key(texts[q], words_Q[q], int(grams.n_words_Q[q])))
             if equal is not None:
-                found[q] = Match(*self._named[equal], "exact", 1.0)
+                found[q] = Match(equal, "exact", 1.0)
         return found
 
     def _shared(self, grams: Grams) -> np.ndarray:
