@@ -139,7 +139,9 @@ class Filter:
         self._n_grams = np.bincount(pairs[1].astype(np.int64), minlength=len(flat))
         _, place, n_holders = np.unique(pairs[0], return_inverse=True, return_counts=True)
         pairs = pairs[:, n_holders[place] <= BOILERPLATE]
-        self._hash_G, self._number_G = pairs[0], pairs[1].astype(np.int64)  # by rising hash
+        # By rising hash; the benchmark questions that have an n-gram follow each other.
+        self._hash_G, begin_G = np.unique(pairs[0], return_index=True)
+        self._number, self._begin_G = pairs[1].astype(np.int64), np.append(begin_G, pairs.shape[1])
         self._sieve = np.zeros(2**_SIEVE_BITS, dtype=bool)
         self._sieve[self._hash_G >> np.uint64(64 - _SIEVE_BITS)] = True
 
@@ -157,9 +159,9 @@ class Filter:
             return found
         words_Q = [words(text) for text in texts]
         grams = Grams.of(words_Q, self.n)
-        place_G = self._shared(grams)
+        place_G, entry_G = self._shared(grams)
         question_G = np.searchsorted(grams.first_Q, place_G, side="right") - 1
-        for q, number, share in self._overlaps(grams, place_G, question_G):
+        for q, number, share in self._overlaps(grams, question_G, entry_G):
             found[q] = Match(number, "ngrams", share)
         # Equal questions share n-grams, or are too short for any.
         for q in {*np.flatnonzero(grams.n_words_Q < self.n).tolist(), *question_G.tolist()}:
@@ -168,27 +170,31 @@ class Filter:
                 found[q] = Match(equal, "exact", 1.0)
         return found
 
-    def _shared(self, grams: Grams) -> np.ndarray:
-        """Which n-grams are in a benchmark: few. The sieve spares the others a search."""
+    def _shared(self, grams: Grams) -> tuple[np.ndarray, np.ndarray]:
+        """Which n-grams are in a benchmark, and where in `_hash_G`: few. The sieve spares the others a search."""
         place_G = np.flatnonzero(self._sieve[grams.hash_G >> np.uint64(64 - _SIEVE_BITS)])
-        begin, end = (np.searchsorted(self._hash_G, grams.hash_G[place_G], side=side) for side in ("left", "right"))
-        return place_G[end > begin]
+        entry_G = np.searchsorted(self._hash_G, grams.hash_G[place_G])
+        is_there = np.append(self._hash_G, np.uint64(0))[entry_G] == grams.hash_G[place_G]
+        is_there &= entry_G < len(self._hash_G)
+        return place_G[is_there], entry_G[is_there]
 
-    def _overlaps(self, grams: Grams, place_G: np.ndarray, question_G: np.ndarray) -> Iterator[tuple[int, int, float]]:
+    def _overlaps(self, grams: Grams, question_G: np.ndarray, entry_G: np.ndarray) -> Iterator[tuple[int, int, float]]:
         """(question, number of the benchmark question, share) of the best match of every question above the threshold.
 
         Args:
-            place_G, question_G: the n-grams that are in a benchmark, and whose they are.
+            question_G, entry_G: the n-grams that are in a benchmark: whose they are, and where in `_hash_G`.
         """
         n_own_Q = grams.n_different(np.unique(question_G))
-        hash_G, question_G = np.unique(np.stack([grams.hash_G[place_G], question_G.astype(np.uint64)]), axis=1)
-        begin_G, end_G = (np.searchsorted(self._hash_G, hash_G, side=side) for side in ("left", "right"))
-        n_G = end_G - begin_G
+        # Two numbers as one: sorted many times as fast as pairs.
+        question_G, entry_G = np.divmod(np.unique(question_G * len(self._hash_G) + entry_G), max(1, len(self._hash_G)))
+        begin_G = self._begin_G[entry_G]
+        n_G = self._begin_G[entry_G + 1] - begin_G
         # One row for each n-gram and each benchmark question that has it.
-        entry = np.arange(n_G.sum()) + np.repeat(begin_G - np.cumsum(n_G) + n_G, n_G)
-        pairs = np.stack([np.repeat(question_G.astype(np.int64), n_G), self._number_G[entry]])
-        pairs, n_shared = np.unique(pairs, axis=1, return_counts=True)
-        share = n_shared / np.minimum(n_own_Q[pairs[0]], self._n_grams[pairs[1]])
-        for i in np.lexsort((-pairs[1], share)):  # the best one last, of equal ones the first in its benchmark
+        row = np.arange(n_G.sum()) + np.repeat(begin_G - np.cumsum(n_G) + n_G, n_G)
+        pairs = np.repeat(question_G, n_G) * len(self.named) + self._number[row]
+        pairs, n_shared = np.unique(pairs, return_counts=True)
+        question, number = np.divmod(pairs, len(self.named))
+        share = n_shared / np.minimum(n_own_Q[question], self._n_grams[number])
+        for i in np.lexsort((-number, share)):  # the best one last, of equal ones the first in its benchmark
             if share[i] > self.threshold:
-                yield int(pairs[0, i]), int(pairs[1, i]), float(share[i])
+                yield int(question[i]), int(number[i]), float(share[i])
