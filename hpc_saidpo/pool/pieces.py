@@ -37,7 +37,7 @@ def plan(paths: Sequence[Path], world: World) -> list[list[Part]]:
 
 
 def _cut(paths: Sequence[Path]) -> list[list[Part]]:
-    pieces, room = [], 0
+    pieces, room = [], -1
     for file, path in enumerate(paths):
         for span in read.spans(path, PIECE_BYTES) or [None]:
             n_bytes = span.n_bytes if span else path.stat().st_size
