@@ -44,16 +44,17 @@ class Merge:
     ):
         self._config, self._paths, self._known, self._stage = config, paths, known, stage
         self._questions, self._marks, self._bad = questions, marks, bad
+        # Of each row, the first one with the same question; of one that uses another one's id, that one.
         self._first_N = first_of(marks.text_NH)
-        is_first = self._first_N == np.arange(len(marks))
-        fresh = np.flatnonzero(is_first)
-        # An id is used by the first question that has it, unless that question is a repeated one.
-        first_with_id = fresh[first_of(marks.id_NH[fresh])]
+        self._is_repeated_N = self._first_N != np.arange(len(marks))
+        fresh = np.flatnonzero(~self._is_repeated_N)
+        first_with_id = fresh[first_of(marks.id_NH[fresh])]  # a repeated question uses no id
         is_used = first_with_id != fresh
-        self._used, self._repeated = fresh[is_used], np.flatnonzero(~is_first)
-        self._first_N[self._used] = first_with_id[is_used]
+        self._first_N[fresh[is_used]] = first_with_id[is_used]
+        self._is_used_N = np.zeros(len(marks), dtype=bool)
+        self._is_used_N[fresh[is_used]] = True
         self._clean = fresh[~is_used]
-        self._n = Counter(read=len(marks) + len(bad), bad=len(bad) + len(self._used))
+        self._n = Counter(read=len(marks) + len(bad), bad=len(bad) + int(is_used.sum()))
 
     def write(self) -> None:
         """Write which rows are the pool, and lists of the others.
@@ -61,12 +62,12 @@ class Merge:
         Raises:
             RunError: rows are bad and `on_bad` is fail; nothing is left.
         """
-        first = list(itertools.islice(self._problems(self._used), clean.FIRST))
+        first = list(itertools.islice(self._problems(self._is_used_N), clean.FIRST))
         if first and self._config.on_bad == "fail":
             raise clean.told(first, self._n["bad"], self._n["read"], _REMEDY)
         split = self._split(first)
         self._stage.write("split", split)
-        self._list("rejects", map(self._rejected, self._problems(np.union1d(self._used, self._repeated))))
+        self._list("rejects", map(self._rejected, self._problems(self._is_repeated_N | self._is_used_N)))
         matched = self._clean[self._marks.known_N[self._clean] >= 0]
         self._list("contaminated", self._contaminated(matched))
         keys = ("read", "bad", "duplicate", "conflict", "contaminated", "exact")
@@ -89,13 +90,13 @@ class Merge:
         is_held_out[np.random.default_rng(config.seed).permutation(n_clean)[: config.held_out]] = True
         return Split(self._clean[is_kept], is_held_out[is_kept])
 
-    def _problems(self, rows: np.ndarray) -> Iterator[clean.Problem]:
+    def _problems(self, among_N: np.ndarray) -> Iterator[clean.Problem]:
         """The bad rows and these, in the order of the files.
 
         Args:
-            rows: ascending; those that use another one's id, or repeat a question.
+            among_N: which rows; each uses another one's id, or repeats a question.
         """
-        n_bad = len(self._bad)
+        rows, n_bad = np.flatnonzero(among_N), len(self._bad)
         mixed = np.argsort(np.concatenate([self._bad.order_N, self._marks.order_N[rows]]), kind="stable")
         for begin in range(0, len(mixed), BATCH_ROWS):
             batch = mixed[begin : begin + BATCH_ROWS]
@@ -107,11 +108,10 @@ class Merge:
 
     def _repeats(self, rows: np.ndarray) -> Iterator[clean.Problem]:
         questions, first = self._questions.take(rows), self._first_N[rows]
-        is_used = np.isin(rows, self._used)
-        answers = self._questions.answer_N.take(first)
-        for row, other, used, answer, question in zip(rows, first, is_used, answers, questions, strict=True):
+        answers = self._questions.take(first).answer_N
+        for row, other, answer, question in zip(rows, first, answers, questions, strict=True):
             where, raw = self._where(other), clean.raw(_row(question))
-            if used:
+            if self._is_used_N[row]:
                 kind, reason = "bad", clean.used(question.id, where)
             elif answer == question.answer:
                 kind, reason = "duplicate", f"the same question as {where}"

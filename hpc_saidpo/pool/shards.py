@@ -35,16 +35,15 @@ def make(
     """Write the pool's questions, and what was left out. Collective; the same files on any number of ranks.
 
     Args:
-        paths, avoided: root's count; (id, text) of every benchmark question, by benchmark.
+        avoided: (id, text) of every benchmark question, by benchmark; root's counts.
 
     Raises:
         RunError: as `load` does, on every rank.
     """
-    paths, avoided = world.bcast((paths, avoided))
     if world.is_root:
         log.info("pool: reading %d file%s, %s", len(paths), "s" * (len(paths) > 1), paths[0])
     plan = pieces.plan(paths, world)
-    known = Filter(avoided, config.ngram_words, config.overlap)
+    known = Filter(world.bcast(avoided), config.ngram_words, config.overlap)
     writer = Writer(config, paths, known, stage)
     world.on_root(writer.prepare)
     n_chunks = np.zeros(len(plan), dtype=np.int64)
