@@ -111,10 +111,14 @@ class Job:
         path = self.world.on_root(lambda: policy.locate(self.config.policy.path))
         if not policy.is_gguf(path):
             return path
+
+        def convert(stage: Stage):
+            self.world.on_root(lambda: stage.write_folder("model", functools.partial(policy.convert_gguf, path)))
+
         return self.store.shared(
             "policy",
             f"{Path(path).name} {Path(path).stat().st_size}",
-            lambda stage: stage.write_folder("model", functools.partial(policy.convert_gguf, path)),
+            convert,
             lambda stage: str(stage.path / "model"),
         )
 

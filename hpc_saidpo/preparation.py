@@ -58,7 +58,10 @@ def cluster(points: Sequence[Sequence[str]], config: clusters.Config, world: Wor
     device = world.device.type
 
     def write_embedding(stage: Stage):
-        stage.write("embedding", clusters.embed(distinct, config.encoder, device))
+        world.on_root(lambda: stage.write("embedding", clusters.embed(distinct, config.encoder, device)))
+
+    def write_assignment(stage: Stage):
+        world.on_root(lambda: stage.write("assignment", clusters.fit(text_N, embedding, config)))
 
     embedding = store.shared(
         "embedding",
@@ -69,7 +72,7 @@ def cluster(points: Sequence[Sequence[str]], config: clusters.Config, world: Wor
     assignment = store.shared(
         "clusters",
         repr((config, distinct, order)),
-        lambda stage: stage.write("assignment", clusters.fit(text_N, embedding, config)),
+        write_assignment,
         lambda stage: stage.read("assignment", clusters.Assignment),
     )
     return assignment.cluster_N

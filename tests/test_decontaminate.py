@@ -37,9 +37,9 @@ def test_the_same_matches_as_by_comparing_sets(seed):
     for t, match in zip(pool, found.matches(pool), strict=True):
         wanted = plain(t, benchmark, N, 0.5)
         if match is None or match.kind == "ngrams":
-            assert (match and (int(match.benchmark_id), pytest.approx(match.overlap))) == wanted
+            assert (match and (match.number, pytest.approx(match.overlap))) == wanted
         else:
-            other = benchmark[int(match.benchmark_id)]
+            other = benchmark[match.number]
             assert words(other).split() == words(t).split() or "".join(other.split()) == "".join(t.split())
     assert found.matches([]) == [] and not Filter({}) and found.matches(pool[:1]) == found.matches(pool)[:1]
 
@@ -57,11 +57,11 @@ def test_symbols_count_in_short_questions_only():
     short, other, long = known.matches(
         ["what is 2+3?", "What is 2 - 3?", "take the sum of 2-3 and one more then halve it twice or so"]
     )
-    assert (short.benchmark_id, other, long.kind) == ("0", None, "exact")
+    assert (known.named[short.number], other, long.kind) == (("b", "0"), None, "exact")
 
 
 def test_phrases_of_a_whole_benchmark_are_no_match():
     phrase = "Solve the following problem and give the answer in a box after thinking it over with care:"
     asked = [(str(i), f"{phrase} {i} plus {i} is what?") for i in range(BOILERPLATE + 1)]
     (match, exact) = Filter({"b": asked}).matches([f"{phrase} how tall is a giraffe?", asked[3][1]])
-    assert match is None and exact.benchmark_id == "3"
+    assert match is None and exact.number == 3

@@ -25,6 +25,39 @@ def test_every_item_is_claimed_once(world):
             assert sorted(ticked) == list(range(n))
 
 
+def test_spread_work_is_done_once_each(world):
+    for n in (0, 1, 20):
+        own = []
+        world.spread(n, own.append)
+        assert sorted(itertools.chain(*world.gather(own))) == list(range(n))
+
+
+@pytest.mark.parametrize("by", ["all", "last rank"])
+def test_the_failure_of_the_lowest_item_is_everyones(world, by):
+    done = []
+
+    def do(index):
+        time.sleep(0.003)
+        if index >= 5 and (by == "all" or world.rank == world.size - 1):
+            raise RunError(f"item {index} cannot be done")
+        done.append(index)
+
+    with pytest.raises(RunError, match="item 5 cannot" if by == "all" else "item .* cannot") as error:
+        world.spread(60, do)
+    assert len(set(world.gather(str(error.value)))) == 1
+    assert by == "last rank" or max(done, default=0) < 5
+    assert world.gather(world.rank) == list(range(world.size))
+
+
+def test_a_bug_in_spread_work_names_its_rank(world):
+    def do(index):
+        raise KeyError("lost")
+
+    with pytest.raises((KeyError, RuntimeError), match="lost"):
+        world.spread(3 * world.size, do)
+    world.barrier()
+
+
 def test_a_busy_rank_claims_less(world):
     own = []
     for index in world.claim(40):

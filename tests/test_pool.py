@@ -212,8 +212,8 @@ def test_the_same_pool_on_every_rank_with_its_texts_on_disk(folder, world):
 
 
 def test_large_pools_are_cut_into_shards(tmp_path, monkeypatch):
-    monkeypatch.setattr(pool.files.shards, "SHARD_ROWS", 10)
-    monkeypatch.setattr(pool.files.shards, "BATCH_ROWS", 7)
+    monkeypatch.setattr(pool.files.shards, "CHUNK_ROWS", 10)
+    monkeypatch.setattr(pool.files.shards, "BATCH_ROWS", 5)
     loaded = load(tmp_path, path=write(tmp_path / "p.jsonl", *numbered(45)), held_out=5)
     assert len(list(tmp_path.glob("runs/.shared/pool-*/chunk-*.h5"))) == 5
     ids = [q.id for q in loaded.questions]

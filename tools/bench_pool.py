@@ -7,8 +7,9 @@
 Makes 1,000,000 questions as JSON lines (about 0.9 GB, beside 0.4 GB of what is loaded; TMPDIR says where, and they are
 removed afterwards), then loads them the way a run does, on 2 MPI ranks: first from the file, checked and compared with
 a benchmark of 5,000 questions; then, by new processes, as a second run finds them. Each time every rank goes through
-the knowledge points of all questions, and reads 1,000 random ones. Seconds count from when the ranks are connected;
-memory is each process's peak, imports included. --quick takes 100,000 questions: half a minute.
+the knowledge points of all questions, and reads 1,000 random ones. Seconds count from when the ranks are connected,
+CPU seconds are those of all ranks together; memory is each process's peak, imports included. --quick takes 100,000
+questions: half a minute.
 """
 
 from __future__ import annotations
@@ -128,15 +129,16 @@ def load(folder: Path) -> None:
         points_s = time.perf_counter() - begin - load_s
         picked = records.pick(pool.questions, np.random.default_rng(0).choice(len(points), SAMPLE, replace=False))
         sample_s = time.perf_counter() - begin - load_s - points_s
-    peaks, everyones_imports = world.gather(peak_gib()), world.gather(imports)
+    peaks, everyones_imports, cpu_s = world.gather(peak_gib()), world.gather(imports), world.gather(load_cpu_s)
     if world.is_root:
         figures = {
             "kept": len(pool.questions),
-            "load_cpu_s": load_cpu_s,
+            "load_cpu_s": sum(cpu_s),
             "load_s": load_s,
             "points_s": points_s,
             "sample_s": sample_s,
         }
+        figures |= {f"rank{rank}_cpu_s": own for rank, own in enumerate(cpu_s)}
         figures |= {f"rank{rank}_peak_gib": peak for rank, peak in enumerate(peaks)}
         figures |= {"imports_gib": max(everyones_imports), "peak_gib": sum(peaks), "picked": len(picked)}
         print(json.dumps(figures))

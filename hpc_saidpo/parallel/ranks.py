@@ -13,9 +13,8 @@ from datetime import timedelta
 import numpy as np
 import torch
 
-from ..records import RunError
 from .dispatch import STOP, Progress, sleep_until
-from .world import World, drain
+from .world import World, drain, from_words, in_words
 
 # Set by mpiexec or srun for the processes they start.
 LAUNCHER_MARKS = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK", "PALS_RANKID")
@@ -90,14 +89,12 @@ class MPIWorld(World):
             try:
                 value = function()
             except Exception as caught:  # noqa: BLE001 - it is raised again, on every rank
-                # Told in words: an exception of any class may fail to travel.
-                error, told = caught, (isinstance(caught, RunError), str(caught), type(caught).__name__)
+                error, told = caught, in_words(caught, rank=0)
         told, value = self.bcast((told, value))
         if error is not None:
             raise error
         if told is not None:
-            mendable, message, name = told
-            raise RunError(message) if mendable else RuntimeError(f"{name} on rank 0: {message}")
+            raise from_words(told)
         return value
 
     def describe(self):

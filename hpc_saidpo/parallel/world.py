@@ -107,6 +107,28 @@ class World:
             tick(index)
             yield index
 
+    def spread(self, n: int, do: Callable[[int], None]) -> None:
+        """do(index) for 0 .. n-1, each on one rank, as `claim` gives them. Collective.
+
+        A failure on any rank is raised on every one, when all have ended what they had begun; of several failures that
+        of the lowest index, whatever the ranks. (Items are given in rising order, so it is always met.)
+
+        Raises:
+            Stopped: as by `claim`.
+        """
+        failed = None
+        for index in self.claim(n):
+            if failed is None:  # else the rest is taken only to be put away
+                try:
+                    do(index)
+                except Exception as error:  # noqa: BLE001 - it is raised again, on every rank
+                    failed = index, error
+        told = [item for item in self.gather(failed and (failed[0], in_words(failed[1], self.rank))) if item]
+        if not told:
+            return
+        index, words = min(told)
+        raise failed[1] if failed and failed[0] == index else from_words(words)
+
     def barrier(self) -> None:
         """Wait for every rank, sleeping rather than spinning."""
 
@@ -158,6 +180,18 @@ class World:
             finally:
                 replicas.close()
                 gc.collect()
+
+
+def in_words(error: Exception, rank: int) -> tuple[bool, str]:
+    """A failure as it can travel to other ranks: an exception of any class may fail to."""
+    is_mendable = isinstance(error, RunError)
+    return is_mendable, str(error) if is_mendable else f"{type(error).__name__} on rank {rank}: {error}"
+
+
+def from_words(told: tuple[bool, str]) -> Exception:
+    """What another rank told by `in_words`."""
+    is_mendable, message = told
+    return RunError(message) if is_mendable else RuntimeError(message)
 
 
 def drain(*streams: TextIO) -> None:

@@ -7,16 +7,32 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..records import RunError
-from .text_files import Columns, Rows, Unreadable, check_header, shown
+from .text_files import Columns, Rows, Span, Unreadable, check_header, shown
 
 BATCH_ROWS = 1024
 
 
-def parquet_rows(path: Path, columns: Columns, within: str | None) -> Rows:
+def parquet_spans(path: Path, every: int) -> list[Span]:
+    """A file in spans of at least so many bytes, each of whole row groups."""
+    pyarrow = _pyarrow(path)
+    with _damaged(path, pyarrow), pyarrow.parquet.ParquetFile(path) as file:
+        groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+    found, begin, n_bytes, first, n_rows = [], 0, 0, 1, 0
+    for end, group in enumerate(groups, 1):
+        n_bytes, n_rows = n_bytes + group.total_byte_size, n_rows + group.num_rows
+        if n_bytes >= every or end == len(groups):
+            found.append(Span(begin, end, n_bytes, first))
+            begin, n_bytes, first, n_rows = end, 0, first + n_rows, 0
+    return found
+
+
+def parquet_rows(path: Path, columns: Columns, within: str | None, span: Span | None = None) -> Rows:
     pyarrow = _pyarrow(path)
     with _damaged(path, pyarrow), pyarrow.parquet.ParquetFile(path) as file:
         wanted = _wanted(path, file.schema_arrow.names, columns)
-        yield from _table_rows(file.iter_batches(BATCH_ROWS, columns=wanted))
+        groups = range(span.begin, span.end) if span else None
+        batches = file.iter_batches(BATCH_ROWS, row_groups=groups, columns=wanted)
+        yield from _table_rows(batches, span.first if span else 1)
 
 
 def arrow_rows(path: Path, columns: Columns, within: str | None) -> Rows:
@@ -38,16 +54,15 @@ def _wanted(path: Path, there: Sequence[str], columns: Columns) -> list[str]:
     return [name for name in there if name in wanted]
 
 
-def _table_rows(batches) -> Rows:
-    number = 0
+def _table_rows(batches, number: int = 1) -> Rows:
     for batch in batches:
         try:
             found = batch.to_pylist()
         except UnicodeDecodeError:
             found = [_arrow_row(batch.slice(i, 1)) for i in range(batch.num_rows)]
         for row in found:
-            number += 1
             yield number, row
+            number += 1
 
 
 def _arrow_row(one) -> Mapping | Unreadable:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..records import RunError
-from . import columns, read, sources
+from . import columns, read
 
 Kind = Literal["bad", "duplicate", "conflict"]
 FIRST = 5  # problems that a message lists
@@ -35,61 +35,36 @@ class Problem:
 
 
 def rows(
-    files: Sequence[Path], config: columns.Config, keep_duplicates: bool = False
-) -> Iterator[columns.Row | Problem]:
-    """The texts of every question of these files, in order, and the problems where there is none.
+    path: Path, label: str, config: columns.Config, span: read.Span | None = None
+) -> Iterator[tuple[int, columns.Row | Problem]]:
+    """(line, texts) of every question of a file, in its order; in place of the texts the problem, where there is none.
 
     Args:
-        keep_duplicates: for benchmarks, which are as they are.
+        label: what the ids of questions without one begin with.
+        span: a part of the file; None for the whole.
 
     Raises:
-        RunError: a file is damaged or cannot be read.
+        RunError: the file is damaged or cannot be read.
     """
     texts_of = columns.mapper(config)
     wanted = [columns.names(getattr(config, name)) for name in columns.WANTED]
-    first_use = FirstUse(keep_duplicates)
-    for path, label in zip(files, sources.labels(files), strict=True):
-        for line, row in read.rows(path, wanted, config.rows):
-            where = f"{path}:{line}"
-            if isinstance(row, read.Unreadable):
-                yield Problem(where, "bad", row.reason, row.raw)
-                continue
-            try:
-                texts = texts_of(row)
-                texts = texts if texts[ID] else (f"{label}-{line}", *texts[1:])
-                _check_encodable(texts)
-                repeated = first_use.of(texts, where)
-            except columns.BadRow as error:
-                yield Problem(where, "bad", str(error), _raw(row))
-                continue
-            yield Problem(where, *repeated, _raw(row)) if repeated else texts
+    for line, row in read.rows(path, wanted, config.rows, span):
+        if isinstance(row, read.Unreadable):
+            yield line, Problem(f"{path}:{line}", "bad", row.reason, row.raw)
+            continue
+        try:
+            texts = texts_of(row)
+            texts = texts if texts[ID] else (f"{label}-{line}", *texts[1:])
+            _check_encodable(texts)
+        except columns.BadRow as error:
+            yield line, Problem(f"{path}:{line}", "bad", str(error), raw(row))
+            continue
+        yield line, texts
 
 
-class FirstUse:
-    """Where each id and each question was met first."""
-
-    def __init__(self, keep_duplicates: bool):
-        self._keep = keep_duplicates
-        self._id: dict[str, str] = {}
-        self._text: dict[bytes, tuple[str, str]] = {}
-
-    def of(self, texts: columns.Row, where: str) -> tuple[Kind, str] | None:
-        """Note a question; what it repeats, if it does.
-
-        Raises:
-            BadRow: another question has its id.
-        """
-        first, answer = self._text.setdefault(key_of(texts[TEXT]), (where, texts[ANSWER]))
-        if first != where and not self._keep:
-            if answer == texts[ANSWER]:
-                return "duplicate", f"the same question as {first}"
-            return "conflict", f"the same question as {first}, where the answer is {answer!r}"
-        used = self._id.setdefault(texts[ID], where)
-        if used != where:
-            raise columns.BadRow(
-                f"id {texts[ID]!r} was used in {used} already: ids name stored rollouts and must be unique"
-            )
-        return None
+def used(id: str, where: str) -> str:
+    """Why a question is bad whose id another one has, which stands at `where`."""
+    return f"id {id!r} was used in {where} already: ids name stored rollouts and must be unique"
 
 
 def key_of(text: str) -> bytes:
@@ -109,7 +84,8 @@ def _check_encodable(texts: columns.Row) -> None:
         raise columns.BadRow(f"holds half of a character ({found}, a lone surrogate)") from error
 
 
-def _raw(row: Mapping) -> str:
+def raw(row: Mapping) -> str:
+    """A row for a person."""
     return read.shown(json.dumps(row, ensure_ascii=False, default=str).encode("utf-8", "backslashreplace"))
 
 

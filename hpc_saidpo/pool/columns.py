@@ -48,6 +48,12 @@ def names(columns: Names) -> tuple[str, ...]:
     return (columns,) if isinstance(columns, str) else tuple(columns or ())
 
 
+def renamed(config: Config) -> dict[str, Names]:
+    """The columns that are named otherwise than by default, and how."""
+    own = {name: getattr(config, name) for name in WANTED}
+    return {name: value for name, value in own.items() if value and value != getattr(Config(), name)}
+
+
 def mapper(config: Config) -> Callable[[Mapping], Row]:
     """A function row -> texts of the question; its id is "" when it has none.
 

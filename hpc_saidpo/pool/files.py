@@ -1,4 +1,4 @@
-"""A pool from files: read, checked, decontaminated and written once, on root; every rank opens what was written."""
+"""A pool from files: read, checked, decontaminated and written once, by all ranks; each opens what was written."""
 
 from __future__ import annotations
 
@@ -7,69 +7,73 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from ..records import Question, Questions
 from ..store import RunDir, Stage
-from . import clean, columns, shards, sources
+from . import clean, columns, marks, shards, sources
 from .pools import Pool, by_subject
 from .settings import Config
 
-LAYOUT = 1  # of what is written; part of its key
+LAYOUT = 2  # of what is written; part of its key
 
 
 def load(config: Config, store: RunDir, benchmarks: Mapping[str, Sequence[Question]]) -> Pool:
-    """The pool, its texts on disk. Collective; only root reads the files, and only once for all runs that share them.
+    """The pool, its texts on disk. Collective; all ranks read, and only once for all runs that share it.
 
     Args:
-        benchmarks: what is evaluated, by name: its questions leave the pool.
+        benchmarks: what is evaluated, by name, root's count: its questions leave the pool.
 
     Raises:
         RunError: a file is missing or damaged; rows are bad and `on_bad` is fail; nothing is left.
     """
-    paths, avoided = [], {}
+    world = store.world
+    avoided = {n: [(q.id, q.text) for q in own] for n, own in benchmarks.items()} if config.decontaminate else {}
 
     def on_root():
-        nonlocal paths, avoided
         paths = sources.resolve(columns.names(config.path), columns.names(config.files))
-        avoided = benchmarks if config.decontaminate else {}
-        return _key(config, paths, avoided)
+        return paths, _key(config, paths, avoided)
 
-    key = store.world.on_root(on_root)
-    loaded = store.shared("pool", key, lambda stage: shards.make(config, paths, avoided, stage), opened)
-    examples = store.world.on_root(lambda: by_subject(read_questions(config.examples)) if config.examples else {})
+    paths, key = world.on_root(on_root)
+    loaded = store.shared("pool", key, lambda stage: shards.make(config, paths, avoided, stage, world), opened)
+    examples = world.on_root(lambda: by_subject(read_questions(config.examples)) if config.examples else {})
     return replace(loaded, examples=examples)
 
 
 def read_questions(path: str, config: columns.Config | None = None) -> list[Question]:
-    """The questions of a benchmark or of examples, in memory.
+    """The questions of a benchmark or of examples, in memory; repeated ones stay.
 
     Raises:
         RunError: no such file; a line that is no question, or repeats an id: file and line named.
     """
-    found = list(clean.rows(sources.resolve([path]), config or columns.Config(), keep_duplicates=True))
-    bad = [item for item in found if isinstance(item, clean.Problem)]
+    files, found, bad = sources.resolve([path]), [], []
+    where_of: dict[str, str] = {}
+    for file, label in zip(files, sources.labels(files), strict=True):
+        for line, row in clean.rows(file, label, config or columns.Config()):
+            where = f"{file}:{line}"
+            if isinstance(row, clean.Problem):
+                bad.append(row)
+            elif row[clean.ID] in where_of:
+                bad.append(clean.Problem(where, "bad", clean.used(row[clean.ID], where_of[row[clean.ID]]), ""))
+            else:
+                where_of[row[clean.ID]] = where
+                found.append(row)
     if bad:
-        raise clean.told(bad, len(bad), len(found), "mend the file")
+        raise clean.told(bad, len(bad), len(bad) + len(found), "mend the file")
     return list(Questions.of(found))
 
 
-def _key(config: Config, paths: Sequence[Path], avoided: Mapping[str, Sequence[Question]]) -> str:
+def _key(config: Config, paths: Sequence[Path], avoided: Mapping[str, Sequence[tuple[str, str]]]) -> str:
     """What the written pool depends on."""
     facts = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
-    texts = [(name, q.id, q.text) for name, questions in avoided.items() for q in questions]
-    return repr((LAYOUT, replace(config, examples=None), facts, hashlib.sha256(repr(texts).encode()).hexdigest()))
+    texts = hashlib.sha256(repr(avoided).encode()).hexdigest()
+    return repr((LAYOUT, replace(config, examples=None), facts, texts))
 
 
 def opened(stage: Stage) -> Pool:
     """The pool that `make` wrote; texts stay on disk."""
-    table, held_out = stage.read_chunks(Questions), stage.read("split", shards.Split).held_out_N
-    counts = stage.read_json("counts")
-    if not held_out.any():
-        return Pool(table, notes=_notes(counts, stage.path), fingerprint=counts["fingerprint"])
+    split, counts = stage.read("split", marks.Split), stage.read_json("counts")
     return Pool(
-        table.take(np.flatnonzero(~held_out)),
-        table.take(np.flatnonzero(held_out)),
+        stage.read_chunks(Questions, split.row_N[~split.held_out_N]),
+        stage.read_chunks(Questions, split.row_N[split.held_out_N]) if split.held_out_N.any() else [],
         notes=_notes(counts, stage.path),
         fingerprint=counts["fingerprint"],
     )

@@ -1,160 +1,149 @@
-"""Rows of files -> shards of questions on disk, and lists of what was left out."""
+"""Files -> the questions of a pool on disk, and lists of what was left out. Every rank reads pieces of the files."""
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 
+from ..parallel import World
 from ..progress import log
-from ..records import Columns, Question, Questions, RunError, column
+from ..records import Questions, RunError
 from ..store import Stage
-from . import clean, columns, decontaminate
+from . import clean, columns, marks, merge, pieces, sources
+from .decontaminate import Filter
 from .settings import Config
 
-SHARD_ROWS = 65_536
 BATCH_ROWS = 4096
+CHUNK_ROWS = 65_536  # of a file on disk, at most ...
+CHUNK_CHARACTERS = 2**26  # ... or so many characters, and one batch
+_CHUNKS = 1_000_000  # numbers for the chunks of one piece: chunk-3000007 is the eighth of the fourth
+_ROWS = 2**40  # the same for its rows
+Item = tuple[int, int, columns.Row | clean.Problem]  # file, line, what stands there
 
 
-@dataclass(frozen=True)
-class Split(Columns):
-    """Which of the written questions are held out."""
+def make(
+    config: Config,
+    paths: Sequence[Path],
+    avoided: Mapping[str, Sequence[tuple[str, str]]],
+    stage: Stage,
+    world: World,
+) -> None:
+    """Write the pool's questions, and what was left out. Collective; the same files on any number of ranks.
 
-    held_out_N: np.ndarray = column(np.bool_, "the question is held out: never trained on")
-
-
-def make(config: Config, paths: Sequence[Path], avoided: Mapping[str, Sequence[Question]], stage: Stage) -> None:
-    """Write the pool's questions in shards, and what was left out. Not collective: called on root.
+    Args:
+        avoided: (id, text) of every benchmark question, by benchmark; root's counts.
 
     Raises:
-        RunError: as `load` does.
+        RunError: as `load` does, on every rank.
     """
-    log.info("pool: reading %d file%s, %s", len(paths), "s" * (len(paths) > 1), paths[0])
-    named = {name: [(q.id, q.text) for q in questions] for name, questions in avoided.items()}
-    known = decontaminate.Filter(named, config.ngram_words, config.overlap)
-    # A second thread compresses and writes, mostly outside of Python's lock, while this one reads and compares.
-    with ThreadPoolExecutor(1) as beside:
-        ledger, writer = Ledger(stage, config.on_bad), Writer(stage, beside)
-        found = ledger.usable(clean.rows(paths, config.columns))
-        while batch := list(itertools.islice(found, BATCH_ROWS)):
-            for row, match in zip(batch, known.matches([row[clean.TEXT] for row in batch]), strict=True):
-                ledger.match(row, match) if match else writer.add(ledger.n_clean, row)
-                ledger.n_clean += 1
-            ledger.flush()
-        ledger.check()
-        _finish(config, ledger, writer, stage)
+    if world.is_root:
+        log.info("pool: reading %d file%s, %s", len(paths), "s" * (len(paths) > 1), paths[0])
+    plan = pieces.plan(paths, world)
+    known = Filter(world.bcast(avoided), config.ngram_words, config.overlap)
+    writer = Writer(config, paths, known, stage)
+    world.on_root(writer.prepare)
+    n_chunks = np.zeros(len(plan), dtype=np.int64)
 
+    def write(index: int) -> None:
+        n_chunks[index] = writer.write(index, plan[index])
 
-def _finish(config: Config, ledger: Ledger, writer: Writer, stage: Stage) -> None:
-    if not writer.index:
-        raise RunError(f"the question pool is empty ({config.path}): nothing to learn from{ledger.why_empty()}")
-    if config.held_out >= ledger.n_clean:
-        raise RunError(f"pool.held_out={config.held_out} leaves nothing of the {ledger.n_clean} in {config.path}")
-    # Chosen before decontamination: with other benchmarks, nobody who was held out enters the pool.
-    order = np.random.default_rng(config.seed).permutation(ledger.n_clean)
-    held_out = np.isin(np.array(writer.index), order[: config.held_out])
-    writer.flush()
-    writer.flush()  # waits
-    stage.write("split", Split(held_out))
-    counts = {**ledger.counts(), "kept": len(held_out), "fingerprint": writer.hash.hexdigest()}
-    stage.write_json("counts", {**counts, "unfilled": writer.unfilled(config.columns)})
+    world.spread(len(plan), write)
+    n_chunks = world.sum(n_chunks).tolist()
 
+    def on_root() -> None:
+        written = [piece * _CHUNKS + i for piece, n in enumerate(n_chunks) for i in range(n)]
+        merge.Merge(config, paths, known, stage, *writer.written(written)).write()
+        writer.clear()
 
-class Ledger:
-    """What is left out of a pool, by kind; lists of it beside the pool."""
-
-    def __init__(self, stage: Stage, on_bad: str):
-        self.stage, self.on_bad, self.n_clean = stage, on_bad, 0
-        self._n = Counter()
-        self._first: list[clean.Problem] = []
-        self._lines: dict[str, list[str]] = {"rejects": [], "contaminated": []}
-
-    def usable(self, found: Iterable[columns.Row | clean.Problem]) -> Iterable[columns.Row]:
-        """The questions among these, while there is a chance that they will be used; notes the rest."""
-        for item in found:
-            self._n["read"] += 1
-            if isinstance(item, clean.Problem):
-                self._reject(item)
-            elif not (self._n["bad"] and self.on_bad == "fail"):
-                yield item
-
-    def _reject(self, problem: clean.Problem) -> None:
-        self._n[problem.kind] += 1
-        if problem.kind == "bad" and len(self._first) < clean.FIRST:
-            self._first.append(problem)
-        self._lines["rejects"].append(json.dumps(asdict(problem), ensure_ascii=False))
-
-    def match(self, row: columns.Row, match: decontaminate.Match) -> None:
-        self._n["contaminated"] += 1
-        self._n["exact"] += match.kind == "exact"
-        facts = {"id": row[clean.ID], "question": row[clean.TEXT], **asdict(match)}
-        self._lines["contaminated"].append(json.dumps(facts, ensure_ascii=False))
-
-    def flush(self) -> None:
-        for name, lines in self._lines.items():
-            if lines:
-                self.stage.append_lines(name, lines)
-                lines.clear()
-
-    def check(self) -> None:
-        """Raises:
-        RunError: there are bad rows, and the pool shall have none.
-        """
-        self.flush()
-        if self._n["bad"] and self.on_bad == "fail":
-            remedy = "mend them, or leave them out with pool.on_bad=skip, which lists them all in a file rejects.jsonl"
-            raise clean.told(self._first, self._n["bad"], self._n["read"], remedy)
-
-    def counts(self) -> dict[str, int]:
-        return {key: self._n[key] for key in ("read", "bad", "duplicate", "conflict", "contaminated", "exact")}
-
-    def why_empty(self) -> str:
-        listed = "".join(f"\n  {p.where}: {p.reason}" for p in self._first)
-        return f": {self._n['bad']} of {self._n['read']} rows are bad:{listed}" if listed else ""
+    world.on_root(on_root)
 
 
 class Writer:
-    """Questions -> shards of a stage."""
+    """Pieces of files -> chunks of questions, and of what is known about them."""
 
-    def __init__(self, stage: Stage, beside: ThreadPoolExecutor):
-        self.stage, self.index, self.hash = stage, [], hashlib.sha256()
-        self._beside, self._under_way = beside, beside.submit(bool)
-        self._rows: list[columns.Row] = []
-        self._n_shards, self._filled = 0, set()
+    def __init__(self, config: Config, paths: Sequence[Path], known: Filter, stage: Stage):
+        self._config, self._paths, self._known, self._stage = config, paths, known, stage
+        self._labels = sources.labels(paths)
+        self._asked = frozenset(columns.renamed(config.columns))
+        # For as long as the pool is being made.
+        self._marks, self._bad = Stage(stage.path / "marks"), Stage(stage.path / "bad")
 
-    def add(self, index: int, row: columns.Row) -> None:
-        """Args:
-        index: its number among all clean questions.
+    def prepare(self) -> None:
+        self._marks.prepare()
+        self._bad.prepare()
+
+    def clear(self) -> None:
+        self._stage.remove("marks")
+        self._stage.remove("bad")
+
+    def write(self, piece: int, parts: Sequence[pieces.Part]) -> int:
+        """Write a piece in chunks, bounded in memory however large it is; how many there are."""
+        items, order = self._items(parts), piece * _ROWS
+        for number in itertools.count():
+            chunk = Chunk(self._known, self._asked)
+            while chunk.has_room and (batch := list(itertools.islice(items, BATCH_ROWS))):
+                chunk.add(order, batch)
+                order += len(batch)
+            if not chunk.n_items:
+                return number
+            index = piece * _CHUNKS + number
+            self._stage.write_chunk(index, Questions(*chunk.texts))
+            self._marks.write_chunk(index, marks.Marks.concat(chunk.marks))
+            self._bad.write_chunk(index, marks.Bad.of(chunk.bad))
+
+    def _items(self, parts):
+        for part in parts:
+            path, label = self._paths[part.file], self._labels[part.file]
+            for line, row in clean.rows(path, label, self._config.columns, part.span):
+                yield part.file, line, row
+
+    def written(self, chunks: Sequence[int]) -> tuple[Questions, marks.Marks, marks.Bad]:
+        """What all ranks have written.
+
+        Raises:
+            RunError: a file is lacking.
         """
-        self.index.append(index)
-        self._rows.append(row)
-        if len(self._rows) == SHARD_ROWS:
-            self.flush()
+        tables = []
+        for stage, table in ((self._stage, Questions), (self._marks, marks.Marks), (self._bad, marks.Bad)):
+            stage.await_chunks(chunks)
+            if stage.finished_chunks() != set(chunks):
+                raise RunError(f"{stage.path}: files that other ranks have written do not show: mend the file system")
+            tables.append(stage.read_chunks(table))
+        return tuple(tables)
 
-    def flush(self) -> None:
-        """Have what was added written; the shard before it is on disk by then."""
-        self._under_way.result()
-        if self._rows:
-            self._under_way = self._beside.submit(self._write, self._rows, self._n_shards)
-            self._rows = []
-            self._n_shards += 1
 
-    def _write(self, rows: list[columns.Row], number: int) -> None:
-        table = Questions.of(rows)
-        for texts in (table.id_N, table.text_N, table.answer_N):
-            self.hash.update("\n".join(texts).encode())
-        self._filled |= {name for name in columns.WANTED if any(getattr(table, f"{name}_N", ["text"]))}
-        self.stage.write_chunk(number, table)
+class Chunk:
+    """Some rows, until they are written."""
 
-    def unfilled(self, config: columns.Config) -> dict[str, str]:
-        """Columns that were named otherwise than by default, and that no question has."""
-        default = columns.Config()
-        named = {n: getattr(config, n) for n in columns.WANTED if getattr(config, n) != getattr(default, n)}
-        return {n: " or ".join(columns.names(v)) for n, v in named.items() if v and n not in self._filled}
+    def __init__(self, known: Filter, asked: frozenset[str]):
+        self._known, self._asked = known, asked
+        self.texts: list[list[str]] = [[] for _ in fields(Questions)]
+        self.marks: list[marks.Marks] = []
+        self.bad: list[tuple[int, str, str, str]] = []
+        self._n_characters = 0
+
+    @property
+    def n_items(self) -> int:
+        return len(self.texts[0]) + len(self.bad)
+
+    @property
+    def has_room(self) -> bool:
+        return self.n_items < CHUNK_ROWS and self._n_characters < CHUNK_CHARACTERS
+
+    def add(self, first: int, batch: Sequence[Item]) -> None:
+        """Args:
+        first: the order of the first one; the others follow.
+        """
+        bad = [(first + i, item[-1]) for i, item in enumerate(batch) if isinstance(item[-1], clean.Problem)]
+        self.bad += [(order, problem.where, problem.reason, problem.raw) for order, problem in bad]
+        good = [(first + i, *item) for i, item in enumerate(batch) if not isinstance(item[-1], clean.Problem)]
+        order_N, file_N, line_N, rows = zip(*good, strict=True) if good else ((), (), (), ())
+        texts = list(zip(*rows, strict=True)) or [()] * len(self.texts)
+        self.marks.append(marks.of(order_N, file_N, line_N, texts, self._known, self._asked))
+        for own, more in zip(self.texts, texts, strict=True):
+            own += more
+            self._n_characters += sum(map(len, more))

@@ -16,6 +16,7 @@ from ..records import RunError
 RAW_CHARACTERS = 2000  # of a bad row, at most
 MAX_CELL_CHARACTERS = 2**24
 _SCAN = json.JSONDecoder().scan_once
+_BLOCK_BYTES = 2**20
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -25,6 +26,22 @@ class Unreadable:
 
     reason: str
     raw: str
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A part of a file that can be read alone.
+
+    Attributes:
+        begin, end: bytes of JSON lines; row groups of Parquet.
+        n_bytes: how much there is to read.
+        first: number of the first line or row in the file, from 1; 0: not counted yet.
+    """
+
+    begin: int
+    end: int
+    n_bytes: int
+    first: int
 
 
 Columns = Sequence[Sequence[str]]  # the names that each column may have; the first one must be there
@@ -54,14 +71,48 @@ def check_header(path: Path, there: Sequence[str], columns: Columns) -> None:
         raise RunError(f"{path} has no column {wanted}, but {', '.join(there)}: pool.columns says which one is which")
 
 
-def jsonl_rows(path: Path, columns: Columns, within: str | None) -> Rows:
+def line_spans(path: Path, every: int) -> list[Span]:
+    """A file of lines in spans of so many bytes; each begins with a line. Of a compressed one, none."""
+    if path.suffix.lower() == ".gz":
+        return []
+    with open(path, "rb") as file:
+        size = file.seek(0, io.SEEK_END)
+        cuts = [0]
+        for place in range(every, size, every):
+            if place > cuts[-1]:  # not so within a line longer than that
+                file.seek(place - 1)
+                file.readline()
+                cuts.append(file.tell())
+    ends = sorted({*cuts[1:], size})
+    return [Span(begin, end, end - begin, int(begin == 0)) for begin, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def count_lines(path: Path, span: Span) -> int:
+    """How many lines end in a span."""
+    with open(path, "rb") as file:
+        file.seek(span.begin)
+        blocks = range(span.begin, span.end, _BLOCK_BYTES)
+        return sum(file.read(min(_BLOCK_BYTES, span.end - begin)).count(b"\n") for begin in blocks)
+
+
+def jsonl_rows(path: Path, columns: Columns, within: str | None, span: Span | None = None) -> Rows:
     with opened(path) as file:
         # By bytes: a line ends at \n only, not at the other line ends that a JSON string may hold.
-        for number, line in enumerate(file, 1):
+        for number, line in _lines(file, span) if span else enumerate(file, 1):
             if number == 1:
                 line = line.removeprefix(_BOM)
             if line.strip():
                 yield number, _parsed(line)
+
+
+def _lines(file, span: Span) -> Iterator[tuple[int, bytes]]:
+    file.seek(span.begin)
+    position = span.begin
+    for number, line in enumerate(file, span.first):
+        if position >= span.end:
+            return
+        position += len(line)
+        yield number, line
 
 
 def _parsed(line: bytes) -> Mapping | Unreadable:

@@ -22,8 +22,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -32,13 +30,11 @@ from pydantic import Field
 
 from ..parallel import World
 from ..records import RunError, settings
-from . import agreement, files
+from . import agreement, files, shared
 from .lock import Lock
 from .stage import Stage
-from .tables import Damaged
 
 STAGES = ("probe", "draw", "explore", "pairs", "policy")  # of an iteration, before its evaluations
-STALE_SCRATCH_S = 86_400
 
 
 @settings()
@@ -160,46 +156,14 @@ class RunDir:
     def shared(self, name: str, key: str, compute: Callable[[Stage], None], load: Callable[[Stage], object]):
         """Like `stage`, for an artefact of the pool or the model: beside the runs, keyed by content.
 
-        `compute` is called on root only, in a folder of its own that appears whole or not at all: several jobs that
-        make the same artefact at the same moment each make it, and the first one's is used. One that is damaged is set
-        aside and made again.
+        `compute` is called on every rank, with a folder that appears whole or not at all: several jobs that make the
+        same artefact at the same moment each make it, and the first one's is used. One that is damaged is set aside and
+        made again. What `compute` raises it must raise on every rank (`World.on_root`, `World.spread`).
         """
-        folder = self.path.parent / ".shared"
-        final = Stage(folder / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}")
-
         self.world.stop_if_told()
-
-        def make():
-            _remove_stale_scratch(folder)
-            scratch = Stage(folder / f".{final.path.name}.{os.uname().nodename}.{os.getpid()}.tmp")
-            shutil.rmtree(scratch.path, ignore_errors=True)
-            try:
-                scratch.prepare()
-                compute(scratch)
-                scratch.mark_done()
-            except BaseException:
-                shutil.rmtree(scratch.path, ignore_errors=True)
-                raise
-            try:
-                os.rename(scratch.path, final.path)
-            except OSError:
-                if not final.done:
-                    raise
-                shutil.rmtree(scratch.path)  # another job was first
-
-        def on_root():
-            try:
-                if final.done:
-                    final.check_complete()
-                    return load(final)
-            except Damaged as damage:
-                self._tell(f"{damage.path}: {damage.what}: made again")
-            if final.path.exists():
-                os.replace(final.path, files.old_name(final.path, "damaged"))
-            make()
-            return load(final)
-
-        return self.world.on_root(on_root)
+        digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+        path = self.path.parent / ".shared" / f"{name}-{digest}"
+        return shared.use_or_make(path, self.world, self._tell, compute, load)
 
     def hold_to(self, name: str, facts: dict, remedy: str) -> None:
         """Note what the run is made with, in <name>.json; it cannot go on with anything else. Collective.
@@ -286,10 +250,3 @@ def stages_of(run: Path) -> list[Stage]:
         for t, path in found
         if path.is_dir() and not files.is_temporary(path)
     ]
-
-
-def _remove_stale_scratch(folder: Path) -> None:
-    """What killed jobs left of shared artefacts; a living job's is younger."""
-    for path in folder.glob(".*.tmp"):
-        if time.time() - path.stat().st_mtime > STALE_SCRATCH_S:
-            shutil.rmtree(path, ignore_errors=True)

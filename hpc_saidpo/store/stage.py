@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
@@ -158,13 +159,21 @@ class Stage:
         for index in chunks:
             (self.path / f"{_CHUNK.format(index)}.h5").unlink(missing_ok=True)
 
-    def read_chunks(self, table: type[Columns]) -> Columns:
+    def await_chunks(self, indices: Iterable[int]) -> None:
+        """Wait until chunks that other ranks have written show here."""
+        for index in indices:
+            _wait_for(self.path / f"{_CHUNK.format(index)}.h5")
+
+    def read_chunks(self, table: type[Columns], rows: np.ndarray | None = None) -> Columns:
         """All chunks as one table: numbers in memory, texts left on disk until they are asked for.
+
+        Args:
+            rows: which of their rows, in which order; None for all.
 
         Raises:
             Damaged: a file is missing, damaged, or holds other chunks than its name says.
         """
-        return texts.read_many([path for *_, path in self._pieces()], table, self.check_attributes)
+        return texts.read_many([path for *_, path in self._pieces()], table, self.check_attributes, rows)
 
     def _pieces(self) -> list[tuple[int, int, Path]]:
         """(first chunk, last chunk, file) of every shard, and of every chunk that is in none."""
@@ -235,8 +244,9 @@ class Stage:
             raise Damaged(path, f"is not readable ({error})") from error
 
     def remove(self, name: str) -> None:
-        """Remove a file that the stage needed only while it was under way."""
-        (self.path / name).unlink(missing_ok=True)
+        """Remove a file or folder that the stage needed only while it was under way."""
+        path = self.path / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _hash(listed: dict) -> str:

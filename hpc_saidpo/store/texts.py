@@ -103,8 +103,11 @@ class StoredText(Sequence):
         return texts
 
 
-def read_many(paths: Sequence[Path], table: type[Columns], inspect: Inspect) -> Columns:
+def read_many(paths: Sequence[Path], table: type[Columns], inspect: Inspect, rows: np.ndarray | None = None) -> Columns:
     """Tables in several files as one, in the order of the files: numbers in memory, texts left on disk.
+
+    Args:
+        rows: which rows of all, in which order; None for all.
 
     Raises as `read` does.
     """
@@ -120,11 +123,14 @@ def read_many(paths: Sequence[Path], table: type[Columns], inspect: Inspect) -> 
                     raise Damaged(path, f"has {len(parts[-1])} rows of {name} where there should be {n_rows[-1]}")
     if not paths:
         return table.concat([])
-    where = StoredText.locations(n_rows)
+    chosen = slice(None) if rows is None else rows
+    where = [location_R[chosen] for location_R in StoredText.locations(n_rows)]  # the same arrays for every column
     readers = _Readers()
     return table(
         *(
-            StoredText(paths, on_disk_name(f.name), *where, readers) if is_text(f) else np.concatenate(numbers[f.name])
+            StoredText(paths, on_disk_name(f.name), *where, readers)
+            if is_text(f)
+            else np.concatenate(numbers[f.name])[chosen]
             for f in fields(table)
         )
     )
