@@ -4,13 +4,13 @@
     python tools/bench_dispatch.py --quick
     python tools/bench_dispatch.py --json bench.json
 
-Questions of 20 subjects whose responses differ in length by a factor of 10 are cut into chunks as a run does, 50 or more
-for each rank; a chunk takes as long as its responses together, and what is expected of it is what a run would know: half
-of the questions were seen before, give or take 30 %. 4 and 64 ranks share the chunks out in three ways, in turn:
-longest expected first to whoever is free (what a run does), in the pool's order to whoever is free, and in fixed shares
-(every n-th chunk). Root computes in Python for a fifth of its time, as a rank that is at work does, while it hands out.
-Shown are medians over the repeats: the idle share of the ranks, from the start of the first to the end of the last, and
-how long a rank waits for a chunk (all claims of all ranks, the last empty ones not counted). --quick: one repeat.
+Questions of 20 subjects, whose responses differ in length by a factor of 10, are cut into chunks as a run does, 50 or
+more for each rank; a chunk takes as long as its responses together, 10 ms to 0.5 s where a run's takes up to minutes.
+Half of the questions were seen before, give or take 30 %: from this a run's own order follows. 4 and 64 ranks claim the
+chunks, in turn: longest expected first, as a run does; and as they come. Root computes in Python for a fifth of its
+time, as a rank that decodes does, while it hands out. Shown are medians over the repeats: the idle share of the ranks,
+from the start of the first to the end of the last; what it would be had each rank every n-th chunk, or a block of
+neighbouring ones, and asked nobody (computed); and how long a rank waits for a chunk. --quick: one repeat, a minute.
 """
 
 from __future__ import annotations
@@ -34,7 +34,12 @@ SKEW = 10.0
 SUBJECTS = 20
 SEEN, NOISE = 0.5, 0.3
 LARGEST, SMALLEST = 64, 8  # questions of a chunk, as in conf/rollouts/default.yaml
-WAYS = ("longest_first", "unordered", "static")
+WAYS = {
+    "": "longest first",
+    "_unordered": "as they come",
+    "_static": "every n-th",
+    "_blocks": "blocks",
+}
 LIMIT = 0.05
 
 
@@ -71,8 +76,12 @@ def run(n_ranks: int, repeats: int, seconds: float) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def plan(n_ranks: int, seconds: float, seed: int) -> tuple[np.ndarray, list[int]]:
-    """(seconds of each chunk, numbers of the chunks longest expected first): `seconds` of work for each rank."""
+def plan(n_ranks: int, seconds: float, seed: int) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """`seconds` of work for each rank.
+
+    Returns:
+        (seconds of each chunk, its number of questions, numbers of the chunks longest expected first).
+    """
     from hpc_saidpo import chunks as chunking
 
     n_questions = SMALLEST * CHUNKS * n_ranks
@@ -91,7 +100,8 @@ def plan(n_ranks: int, seconds: float, seed: int) -> tuple[np.ndarray, list[int]
         n_questions *= 2
     expected_Q = chunking.expected_tokens(tokens_N, subject_N, np.arange(n_questions))
     cost_I = np.array([length_N[chunk].sum() for chunk in chunks])
-    return cost_I * seconds * n_ranks / cost_I.sum(), chunking.longest_first(chunks, token_Q, expected_Q)
+    size_I = np.array([len(chunk) for chunk in chunks])
+    return cost_I * seconds * n_ranks / cost_I.sum(), size_I, chunking.longest_first(chunks, token_Q, expected_Q)
 
 
 def take_part(repeats: int, seconds: float) -> None:
@@ -99,40 +109,34 @@ def take_part(repeats: int, seconds: float) -> None:
     from hpc_saidpo import parallel
 
     world = parallel.connect()
-
+    for _ in world.claim(2 * world.size):  # MPI connects two ranks when they first talk
+        time.sleep(0.1)
     idle_of: dict[str, list[float]] = {way: [] for way in WAYS}
     waited = []
     for repeat in range(repeats):
-        cost_I, longest_first = world.bcast(plan(world.size, seconds, repeat) if world.is_root else None)
-        for way in WAYS:
-            order = longest_first if way == "longest_first" else range(len(cost_I))
-            items = claims(world, order) if way != "static" else fixed(world, order)
-            waits = [wait for wait, index in timed(items) if work(float(cost_I[index]), world.is_root)]
-            idle_W = world.idle_shares()
-            idle_of[way].append(statistics.mean(idle_W))
-            if way == "longest_first":
-                waited += [wait for own in world.gather(waits) for wait in own]
+        cost_I, size_I, longest_first = world.bcast(plan(world.size, seconds, repeat) if world.is_root else None)
+        in_order = np.arange(len(cost_I))
+        for way, order in (("", longest_first), ("_unordered", in_order)):
+            claimed = timed(world.claim(len(order)))
+            waits = [wait for wait, i in claimed if work(cost_I[order[i]], world.is_root)]
+            idle_of[way].append(statistics.mean(world.idle_shares()))
+            waited += [wait for own in world.gather(waits) for wait in own]
+        blocks_I = (np.cumsum(size_I) - size_I) * world.size // size_I.sum()  # as many questions for each rank
+        idle_of["_static"].append(idle(cost_I, in_order % world.size))
+        idle_of["_blocks"].append(idle(cost_I, blocks_I))
     if world.is_root:
         suffix = f"_{world.size}_ranks"
-        figures = {f"idle_share{suffix}": statistics.median(idle_of["longest_first"])}
-        figures |= {f"idle_share{suffix}_{way}": statistics.median(idle_of[way]) for way in WAYS[1:]}
+        figures = {f"idle_share{suffix}{way}": statistics.median(own) for way, own in idle_of.items()}
         figures |= {f"claim_ms_p{p}{suffix}": 1000 * float(np.percentile(waited, p)) for p in (50, 99)}
         figures[f"chunks{suffix}"] = len(cost_I)
         figures[f"chunk_ms_p50{suffix}"] = 1000 * float(np.median(cost_I))
         print(json.dumps(figures))
 
 
-def claims(world, order):
-    for i in world.claim(len(order)):
-        yield order[i]
-
-
-def fixed(world, order):
-    """Every n-th chunk: what a rank would do that asks nobody; measured like a claim."""
-    from hpc_saidpo.parallel import idle
-
-    world._work = idle.Work()
-    return world._work.at(order[world.rank :: world.size])
+def idle(cost_I: np.ndarray, rank_I: np.ndarray) -> float:
+    """Mean idle share of ranks that do the chunks of their number and then wait for the last one."""
+    busy_W = np.bincount(rank_I, weights=cost_I)
+    return 1 - float(busy_W.mean() / busy_W.max())
 
 
 def timed(items):
@@ -153,18 +157,14 @@ def work(seconds: float, computes: bool) -> bool:
 
 
 def show(figures: dict[str, float], ranks: list[int]) -> None:
-    names = ("longest first", "unordered", "fixed shares")
-    print(
-        f"{'':10}{'chunks':>9}{'median':>10}"
-        + "".join(f"{name:>16}" for name in names)
-        + f"{'a claim: p50':>16}{'p99':>10}"
-    )
+    print(f"{'idle share':12}{'chunks':>8}{'median':>10}" + "".join(f"{n:>15}" for n in WAYS.values()), end="")
+    print(f"{'a claim: p50':>15}{'p99':>10}")
     for n in ranks:
-        own = [figures[f"idle_share_{n}_ranks{way}"] for way in ("", "_unordered", "_static")]
+        of = {name.replace(f"_{n}_ranks", ""): value for name, value in figures.items()}
         print(
-            f"{f'{n} ranks':10}{figures[f'chunks_{n}_ranks']:9,}{figures[f'chunk_ms_p50_{n}_ranks']:7.0f} ms"
-            + "".join(f"{100 * share:11.1f} % idle"[-16:].rjust(16) for share in own)
-            + f"{figures[f'claim_ms_p50_{n}_ranks']:13.1f} ms{figures[f'claim_ms_p99_{n}_ranks']:7.1f} ms"
+            f"{f'{n} ranks':12}{of['chunks']:8,}{of['chunk_ms_p50']:7.0f} ms"
+            + "".join(f"{100 * of[f'idle_share{way}']:13.1f} %" for way in WAYS)
+            + f"{of['claim_ms_p50']:12.1f} ms{of['claim_ms_p99']:7.1f} ms"
         )
     good = all(figures[f"idle_share_{n}_ranks"] <= LIMIT for n in ranks)
     print(f"{'within' if good else 'NOT within'} {100 * LIMIT:.0f} % idle")

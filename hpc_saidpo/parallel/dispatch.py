@@ -14,8 +14,7 @@ from .world import POLL_S, World, drain
 
 DONE, STOP = -1, -2  # in place of the index of a work item
 _POLL_MAX_S = 0.05  # the longest pause between two looks
-_ANSWER_WITHIN_S = 0.02  # the same on root, while there is work to hand out
-_FETCH_WITHIN_S = 0.005  # the same for a rank that wants work: the answer comes soon
+_ANSWER_WITHIN_S = 0.02  # the same while there is work to hand out
 _GROWTH = 1.05  # of root's pause: by then a rank waits for at most a twentieth of the time since the last claim
 _LOOKS = 2  # at a message: MPI takes it in at one call, and tells of it at the next
 _SWITCH_S = 0.0005  # after which a thread that computes in Python lets another one's MPI call return
@@ -69,8 +68,10 @@ class Progress(threading.Thread):
         return answered
 
     def claim(self, tag: int, n: int, tick: Callable[[int], None], world: World) -> Callable[[], int]:
-        """A function that gives this rank its next item, or DONE or STOP. Each call of `claim` has a tag of its own,
-        so that a rank that is ahead is not given an item of the one before."""
+        """A function that gives this rank the items after its first, then DONE or STOP.
+
+        Each call of `claim` has a tag of its own, so that a rank that is ahead is not given an item of the one before.
+        """
         if not world.is_root:
             return functools.partial(self._ask, tag, world)
         counter = Counter(n, world.size, tick)
@@ -92,19 +93,23 @@ class Progress(threading.Thread):
 
     def _ask(self, tag, world) -> int:
         self._comm.send(bool(world.told), dest=0, tag=tag)
-        sleep_until(lambda: self._has_come(0, tag), _FETCH_WITHIN_S)
+        sleep_until(lambda: self._has_come(0, tag), _ANSWER_WITHIN_S)
         return self._comm.recv(source=0, tag=tag)
 
 
 class Counter:
-    """The numbers 0 .. n-1, once each, to any thread; none any more once a rank was told to stop.
+    """The numbers n_ranks .. n-1, once each, to any thread; none any more once a rank was told to stop.
+
+    The first ones need no asking, they are the ranks' own numbers: a stage does not begin with every rank in a queue.
 
     Attributes:
         everyone_knows: set when every rank has been told that there is nothing more.
     """
 
     def __init__(self, n: int, n_ranks: int, tick: Callable[[int], None]):
-        self._next, self._n, self._tick = 0, n, tick
+        self._next, self._n, self._tick = min(n, n_ranks), n, tick
+        for index in range(self._next):
+            tick(index)
         self._working = n_ranks
         self._told = False
         self._lock = threading.Lock()

@@ -59,6 +59,8 @@ class MPIWorld(World):
             yield from self._static_share(n, tick)
             return
         take = self._progress.claim(self._n_claims % 1000 + 1, n, tick, self)
+        if self.rank < n:
+            yield self.rank
         while (index := take()) >= 0:
             yield index
         if index == STOP:
