@@ -5,7 +5,7 @@
     python tools/bench_dispatch.py --json bench.json
 
 Questions of 20 subjects, whose responses differ in length by a factor of 10, are cut into chunks as a run does, 50 or
-more for each rank; a chunk takes as long as its responses together, 10 ms to 0.5 s where a run's takes up to minutes.
+more for each rank; a chunk takes as long as its responses together, 4 ms to 0.5 s where a run's takes up to minutes.
 Half of the questions were seen before, give or take 30 %: from this a run's own order follows. 4 and 64 ranks claim the
 chunks, in turn: longest expected first, as a run does; and as they come. Root computes in Python for a fifth of its
 time, as a rank that decodes does, while it hands out. Shown are medians over the repeats: the idle share of the ranks,
