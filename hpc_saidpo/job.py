@@ -13,6 +13,7 @@ import numpy as np
 from . import (
     benchmarks,
     checkpoint,
+    chunks,
     clusters,
     difficulty,
     dpo,
@@ -122,10 +123,10 @@ class Job:
             lambda stage: str(stage.path / "model"),
         )
 
-    def probe(self, t: int, policy_path: str) -> Rollouts:
+    def probe(self, t: int, policy_path: str, history: sampler.History) -> Rollouts:
         """K rollouts of a small sample of the pool with the current policy."""
         question_P = probe.choose(self.cluster_N, self.config.probe, seeded(self.seed, t, "choose"))
-        return self._rollouts(t, "probe", policy_path, self.pool.questions, question_P)
+        return self._of_pool(t, "probe", policy_path, question_P, history)
 
     def observe(self, history: sampler.History, t: int, seen: Difficulty) -> sampler.History:
         """Add graded questions to what the run knows about clusters and questions."""
@@ -146,7 +147,9 @@ class Job:
 
         return self._stage(t, "draw", compute, lambda stage: stage.read("draw", Draw))
 
-    def explore(self, t: int, policy_path: str, drawn: Draw, probed: Rollouts) -> tuple[Rollouts, Rollouts]:
+    def explore(
+        self, t: int, policy_path: str, drawn: Draw, probed: Rollouts, history: sampler.History
+    ) -> tuple[Rollouts, Rollouts]:
         """K rollouts of each drawn question; those that the probe made already are used again.
 
         Returns:
@@ -154,7 +157,7 @@ class Job:
         """
         again = np.isin(probed.question_R, drawn.question_Q)
         todo_Q = np.sort(drawn.question_Q[~np.isin(drawn.question_Q, probed.question_R)])
-        fresh = self._rollouts(t, "explore", policy_path, self.pool.questions, todo_Q)
+        fresh = self._of_pool(t, "explore", policy_path, todo_Q, history)
         if self.config.rollouts.adaptive:
             undrawn, tokens = metrics.not_drawn(fresh, self.config.rollouts.k)
             share = tokens / max(1, tokens + fresh.n_tokens_R.sum())
@@ -235,7 +238,14 @@ class Job:
         if self.config.loop.stop_after == "evaluate" and not was_finished:
             raise StageReached(f"iteration {t}")
 
-    def _rollouts(self, t, stage_name, policy_path, questions, question_Q, k=None, how=None) -> Rollouts:
+    def _of_pool(self, t, stage_name, policy_path, question_Q, history) -> Rollouts:
+        """K rollouts of questions of the pool, as long as they were before or their clusters' are."""
+        expected_Q = chunks.expected_tokens(history.tokens_N, self.cluster_N, question_Q)
+        return self._rollouts(t, stage_name, policy_path, self.pool.questions, question_Q, expected_Q=expected_Q)
+
+    def _rollouts(
+        self, t, stage_name, policy_path, questions, question_Q, k=None, how=None, expected_Q=None
+    ) -> Rollouts:
         config = self.config.rollouts
 
         def compute(stage: Stage):
@@ -250,6 +260,7 @@ class Job:
                 (self.seed, -1 if t == "base" else t, stage_name),
                 self._progress,
                 grader_of(config.grader),
+                expected_Q,
             )
 
         return self._stage(t, stage_name, compute, rollouts.load, policy_path)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated
 
 import numpy as np
 from pydantic import AfterValidator, Field
 
+from . import chunks as chunking
 from . import generate as engine
 from . import prompt as prompt_module
 from .generate import Response, Sampling
 from .grader import Grader, Limits
 from .parallel import World
 from .policy import Policy, check_length
+from .progress import log
 from .records import CORRECT, WRONG, Question, Rollouts, seed_of, settings
 from .steps import PARAGRAPH, check_rule, count_steps
 from .store import Stage
@@ -29,7 +30,8 @@ class Config:
     min_p: Annotated[float, Field(ge=0, lt=1)] = 0.0
     max_new_tokens: Annotated[int, Field(ge=1)] = 1024
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
-    chunk_questions: Annotated[int, Field(ge=1)] = 8
+    chunk_questions: Annotated[int, Field(ge=1)] = 64
+    min_chunk_questions: Annotated[int, Field(ge=1)] = 8
     steps: Annotated[str, AfterValidator(check_rule)] = PARAGRAPH
     prompt: prompt_module.Config = Field(default_factory=prompt_module.Config)
     adaptive: bool = False
@@ -86,31 +88,38 @@ def collect(
     seed: tuple[int, int, str],
     progress: Callable[[str, int], Callable],
     grader: Grader,
+    expected_Q: Mapping[int, float] | None = None,
 ) -> None:
     """Write k graded rollouts of each question into the stage, one chunk of questions at a time. Collective.
 
-    Chunks hold the same questions whatever the number of ranks; those already on disk are not made again.
+    Chunks hold the same questions whatever the number of ranks; those already on disk are not made again. The one that
+    is expected to take longest is begun first.
 
     Args:
         question_Q: indices into `prompts.questions`.
         seed: (run seed, iteration, stage name).
         progress: (label, total) -> context that gives a tick function.
         grader: this rank's.
+        expected_Q: tokens of a response, as far as they are known (`chunks.expected_tokens`).
     """
     token_Q = {int(q): prompts.tokens(int(q)) for q in question_Q}
     if token_Q:
         check_length(prompts.policy, max(map(len, token_Q.values())) + how.max_new_tokens)
-    chunks = cut(token_Q, prompts.family, config.chunk_questions)
-    finished = world.on_root(stage.finished_chunks)
-    shards = stage.shards(len(chunks), config.chunk_questions * k)
-    todo = [i for i in range(len(chunks)) if i not in finished]
     waves = config.waves_of(seed[2]) or (k,)
+    # A wave is a part of a question's rows only: more questions fill the batches as well.
+    smallest = config.min_chunk_questions * k // waves[0]
+    chunks = chunking.cut(token_Q, prompts.family, config.chunk_questions, smallest)
+    finished = world.on_root(stage.finished_chunks)
+    todo = [i for i in chunking.longest_first(chunks, token_Q, expected_Q or {}) if i not in finished]
     prompts.policy.model.eval()
     with progress(f"{seed[2]}: {len(question_Q)} questions × {k}", len(todo)) as tick:
         for i in world.claim(len(todo), tick):
             own = {q: token_Q[q] for q in chunks[todo[i]]}
             stage.write_chunk(todo[i], in_waves(waves, own, prompts, how, config, seed, grader))
-    world.barrier()
+    idle_W = world.idle_shares()
+    if world.size > 1:
+        log.info("  ranks idle %.0f %% of the stage, at most %.0f %%", 100 * np.mean(idle_W), 100 * max(idle_W))
+    shards = stage.shards([len(chunk) * k for chunk in chunks])
     for i in world.claim(len(shards)):
         stage.seal(shards[i], Rollouts)
 
@@ -148,17 +157,6 @@ def decided(rollouts: Rollouts) -> set[int]:
     good = (rollouts.verdict_R == CORRECT) & rollouts.finished_R
     bad = rollouts.verdict_R == WRONG
     return set(rollouts.question_R[good].tolist()) & set(rollouts.question_R[bad].tolist())
-
-
-def cut(token_Q: Mapping[int, list[int]], family: Callable[[int], str], size: int) -> list[list[int]]:
-    """Questions in chunks of at most `size`, the same for any number of ranks.
-
-    A chunk holds prompts of one family, which start alike: the engine computes their common start once. Within a family
-    like lengths stand together, for less padding.
-    """
-    order = sorted(token_Q, key=lambda q: (family(q), -len(token_Q[q]), q))
-    families = (list(own) for _, own in itertools.groupby(order, key=family))
-    return [own[i : i + size] for own in families for i in range(0, len(own), size)]
 
 
 def grade(

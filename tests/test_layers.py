@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "hpc_saidpo"
 FLOORS = [
     {
         "__init__", "records", "prompt", "verify", "probe", "difficulty", "sampler", "pairs", "evaluate", "metrics",
-        "arithmetic", "steps",
+        "arithmetic", "steps", "chunks",
     },
     {"parallel", "store", "policy", "generate", "grader", "logps", "progress", "checkpoint"},
     {"pool", "tags", "clusters", "rollouts", "dpo"},

@@ -6,7 +6,8 @@ from scipy import stats
 from hpc_saidpo import difficulty, pairs, prompt, rollouts
 from hpc_saidpo.generate import Sampling, generate
 from hpc_saidpo.grader import Grader
-from hpc_saidpo.records import CORRECT, UNGRADABLE, WRONG, Question
+from hpc_saidpo.parallel import World
+from hpc_saidpo.records import CORRECT, UNGRADABLE, WRONG, Question, Rollouts
 from hpc_saidpo.store import Stage
 
 QUESTIONS = [Question(str(i), f"{i}+{i}=?", str(2 * i), subject="ab"[i % 2]) for i in range(1, 10)]
@@ -14,15 +15,9 @@ HOW = Sampling(1.5, 1.0, 20)
 BARE = prompt.Config(chat=False, question="{question}\n")
 
 
-def test_chunks_hold_one_family_of_like_lengths():
-    tokens = {q: [0] * (10 - q) for q in range(10)}
-    chunks = rollouts.cut(tokens, lambda q: "ab"[q % 2], 3)
-    assert chunks == [[0, 2, 4], [6, 8], [1, 3, 5], [7, 9]]
-    assert rollouts.cut(tokens, lambda q: "", 4) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
-    assert rollouts.cut({}, lambda q: "", 4) == []
-
-
-def collect(folder, world, micro, chunk_questions, k=3, seed=0, sealed=True, purpose="probe", **settings):
+def collect(
+    folder, world, micro, chunk_questions, k=3, seed=0, sealed=True, expected=None, purpose="probe", **settings
+):
     stage = Stage(folder)
     if not sealed:  # as if killed just before
         stage.seal = lambda *_: None
@@ -31,10 +26,16 @@ def collect(folder, world, micro, chunk_questions, k=3, seed=0, sealed=True, pur
     with Grader() as grader:
         rollouts.collect(
             stage, rollouts.Prompts(QUESTIONS, {}, micro, BARE), np.arange(9), k, HOW, config, world,
-            (seed, 0, purpose), silent, grader,
+            (seed, 0, purpose), silent, grader, expected,
         )  # fmt: skip
     world.barrier()
     return rollouts.load(stage)
+
+
+def chunks_of(folder):
+    """Chunk file -> its questions and responses."""
+    tables = {path.name: Stage(folder).read(path.stem, Rollouts) for path in sorted(folder.glob("chunk-*.h5"))}
+    return {name: (table.question_R.tolist(), list(table.text_R)) for name, table in tables.items()}
 
 
 @pytest.mark.mpi
@@ -61,6 +62,29 @@ def test_finished_chunks_are_not_made_again(folder, world, micro):
     sealed = collect(folder / "run", world, micro, 2)
     assert sealed.text_R == texts and np.array_equal(sealed.seconds_R, again.seconds_R)
     assert [p.name for p in (folder / "run").iterdir()] == ["shard-000000-000004.h5"]
+
+
+@pytest.mark.mpi
+def test_a_stage_goes_on_with_other_ranks_and_another_order(folder, world, micro):
+    """What the run has learned meanwhile, or who is there, changes the order of the chunks and nothing in them."""
+    world.on_root(lambda: collect(folder, World(), micro, 2, sealed=False) and None)
+    alone = chunks_of(folder)
+    world.barrier()
+    for i in (0, 2, 3):
+        world.on_root((folder / f"chunk-{i:06d}.h5").unlink)
+    collect(folder, world, micro, 2, sealed=False, expected={q: 100.0 * q for q in range(9)})
+    assert chunks_of(folder) == alone and len(alone) == 5
+
+
+def test_the_longest_chunk_is_begun_first(folder, micro, monkeypatch):
+    begun = []
+    write_chunk = Stage.write_chunk
+    monkeypatch.setattr(
+        Stage, "write_chunk", lambda s, index, table: begun.append(index) or write_chunk(s, index, table)
+    )
+    collect(folder / "length", World(), micro, 3)
+    collect(folder / "expected", World(), micro, 3, expected={4: 500.0, 7: 90.0})
+    assert begun == [0, 1, 2, 1, 2, 0]
 
 
 def test_a_response_can_be_drawn_again_from_its_seed_alone(folder, world, micro):
