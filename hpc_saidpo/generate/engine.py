@@ -121,7 +121,9 @@ def budget(policy: Policy, prompts: Sequence[Sequence[int]], how: Sampling) -> i
     config = policy.model.config
     n_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    of_token = 2 * config.num_hidden_layers * n_heads * size * policy.model.dtype.itemsize
+    of_token = 2 * config.num_hidden_layers * n_heads * size * policy.precision.itemsize
     of_row = of_token * (how.max_new_tokens + max(map(len, prompts))) + 16 * config.vocab_size
     free, _ = torch.cuda.mem_get_info(policy.device)
+    if policy.precision != torch.float32:  # copies of the weights (linears)
+        free -= policy.precision.itemsize * sum(p.numel() for p in policy.model.parameters())
     return max(1, min(GPU_ROWS, int(GPU_SHARE * free / of_row)))

@@ -19,27 +19,34 @@ FEWEST, MOST = 4, 128
 
 @contextmanager
 def fast(policy: Policy, precision: torch.dtype) -> Iterator[None]:
-    """The model's linear layers made for few rows. Inputs and outputs keep their precision.
+    """The model's linear layers made for few rows.
+
+    A policy that computes in bfloat16 casts its float32 weights in every layer of every step: under `inference_mode`
+    autocast keeps no copies. Here they are cast once; inputs, outputs and all other layers are as autocast has them.
 
     Args:
-        precision: bfloat16 rounds weights and inputs of these layers, and of nothing else; float32 changes nothing but
-            the order in which a CPU adds up.
+        precision: of a policy that computes in float32. bfloat16 rounds weights and inputs of these layers, and of
+            nothing else, and inputs and outputs stay float32; float32 changes nothing but the order in which a CPU
+            adds up.
 
     Raises:
         RunError: this CPU has no bfloat16 matrix unit (AMX), without which it would be slower than float32.
     """
-    if precision == torch.bfloat16:
+    computes_in = policy.precision
+    if computes_in == torch.float32 and precision == torch.bfloat16:
         _check_bfloat16(policy)
     changed = []
-    if policy.device.type == "cpu" or precision == torch.bfloat16:
+    if policy.device.type == "cpu" or torch.bfloat16 in (computes_in, precision):
         changed = [m for m in policy.model.modules() if type(m) is nn.Linear]
-    forwards: dict[int, object] = {}  # of a tied weight there is one copy
+    rounded: dict[int, torch.Tensor] = {}  # of a tied weight there is one copy
     for module in changed:
-        if precision == torch.bfloat16:
-            forwards.setdefault(id(module.weight), module.weight.detach().to(torch.bfloat16))
-            own = functools.partial(_rounded, forwards[id(module.weight)], module.bias)
+        weight, bias = module.weight, module.bias
+        if torch.bfloat16 in (computes_in, precision):
+            weight = rounded.setdefault(id(weight), weight.detach().to(torch.bfloat16))
+        if computes_in == torch.bfloat16:
+            own = functools.partial(_cast, weight, None if bias is None else bias.detach().to(torch.bfloat16))
         else:
-            own = functools.partial(_by_weights, module.weight, module.bias)
+            own = functools.partial(_rounded if precision == torch.bfloat16 else _by_weights, weight, bias)
         module.forward = own
     try:
         yield
@@ -62,6 +69,10 @@ def _by_weights(weight, bias, x):
     y = (weight @ x.reshape(n, -1).T).T
     y = y.reshape(*x.shape[:-1], -1)
     return y if bias is None else y + bias
+
+
+def _cast(weight, bias, x):
+    return linear(x.to(weight.dtype), weight, bias)
 
 
 def _rounded(weight, bias, x):

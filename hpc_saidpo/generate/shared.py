@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ..policy import Policy
+from . import kernels
 from .attention import NAME, Kept
 from .sampling import Response, Sampling, choose
 from .stopping import stopped
@@ -48,8 +49,9 @@ def generate(
     Raises:
         NotDriven: the model's attention asks for something else.
     """
+    kernel = kernels.of(policy.model.config._attn_implementation)
     with _driven(policy), policy.autocast():
-        _Decoding(policy, prompts, seeds, responses, how, n_rows).run()
+        _Decoding(policy, prompts, seeds, responses, how, n_rows, kernel).run()
 
 
 @contextmanager
@@ -66,7 +68,7 @@ def _driven(policy: Policy):
 class _Decoding:
     """Prompts that wait, and the rows of those at work."""
 
-    def __init__(self, policy, prompts, seeds, responses, how, n_rows):
+    def __init__(self, policy, prompts, seeds, responses, how, n_rows, kernel):
         self.policy, self.how, self.responses = policy, how, responses
         self.prompts = [list(prompt) for prompt in prompts]
         self.seeds = seeds
@@ -75,7 +77,7 @@ class _Decoding:
         self.n_prefix = common_prefix(prompts)
         longest = max(map(len, prompts)) - self.n_prefix
         n_slots = min(len(prompts), -(-self.n_rows // min(map(len, seeds))))
-        self.kept = Kept(n_slots, self.n_rows, longest, policy.device)
+        self.kept = Kept(n_slots, self.n_rows, longest, policy.device, kernel=kernel)
         self.waiting = deque(sorted(range(len(prompts)), key=lambda i: -len(prompts[i])))
         self.free = list(range(n_slots))
         self.of_slot: dict[int, int] = {}  # rows that are left of a slot's prompt
