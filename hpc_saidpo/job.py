@@ -28,7 +28,7 @@ from . import (
     sampler,
     tags,
 )
-from .generate import Sampling
+from .generate import Sampling, free
 from .grader import Grader, Limits
 from .parallel import World
 from .progress import log
@@ -174,6 +174,7 @@ class Job:
         config = self.config
 
         def compute(stage: Stage):
+            free()  # an engine's memory is training's now
             current = self._policy(policy_path)
             examples = dpo.tokenise(chosen, current, config.rollouts.prompt.chat, config.rollouts.stop)
             exact = config.run.deterministic
@@ -282,4 +283,5 @@ def grader_of(limits: Limits) -> Grader:
 def forget_policies() -> None:
     """Free the policy in memory: its weights have changed, or another one is wanted."""
     load_policy.cache_clear()
+    free()
     gc.collect()

@@ -246,6 +246,7 @@ def _plain(query, key, value, mask, scaling, softcap):
     return (weight @ value).transpose(1, 2)
 
 
+@torch.compiler.disable  # what is kept, and for which rows, differs from step to step
 def _attend(
     module, query, key, value, attention_mask, scaling=None, dropout=0.0, sliding_window=None, softcap=None, **more
 ):
