@@ -36,6 +36,9 @@ from .records import Columns, Difficulty, Draw, Pairs, Rollouts, pick, seeded
 from .store import RunDir, Stage
 
 
+_shown: list[bool] = []  # whether this process has shown a prompt
+
+
 class StageReached(Exception):
     """The stage that loop.stop_after names is done; `value` is what it gave."""
 
@@ -255,7 +258,11 @@ class Job:
 
     def _prompts(self, questions, question_Q, policy_path) -> rollouts.Prompts:
         some = pick(questions, question_Q)
-        return rollouts.Prompts(some, self.pool.examples, self._policy(policy_path), self.config.rollouts.prompt)
+        prompts = rollouts.Prompts(some, self.pool.examples, self._policy(policy_path), self.config.rollouts.prompt)
+        if len(question_Q) and not _shown:
+            _shown.append(True)
+            log.info("%s", prompts.shown(int(question_Q[0]), self.config.rollouts.stop))
+        return prompts
 
     def _policy(self, path: str) -> policy.Policy:
         return load_policy(path, self.config.policy, self.world.device)
