@@ -3,7 +3,7 @@
 It is registered with transformers under `NAME`, so that any model that calls the attention interface is driven without
 a line of its code copied. The model is called without a cache: what it would cache is kept here.
 
-Rows attend in one softmax over the concatenated scores of all parts; with flash-attn's kernels, part by part (`kernels`).
+Rows attend in one softmax over the concatenated scores of all parts; by flash-attn's kernels, part by part (`kernels`).
 """
 
 from __future__ import annotations
@@ -121,7 +121,9 @@ class Kept:
     def _of_prompts(self, layer, query, key, value, scaling, window, softcap):
         """Prompts, padded on the right: what a token sees is the prefix and what stands before it."""
         if self.mode == "prefix":
-            layer.prefix = key[0].clone(), value[0].clone()
+            # Kernels read heads that lie in one piece; matrix products may be faster as the model left them.
+            form = torch.contiguous_format if self.kernel else torch.preserve_format
+            layer.prefix = key[0].clone(memory_format=form), value[0].clone(memory_format=form)
         else:
             if layer.prompts is None:
                 shape = (self.n_slots, key.shape[1], self.prompt_tokens, key.shape[3])

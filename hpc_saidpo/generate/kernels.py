@@ -1,9 +1,9 @@
-"""Attention of rows by flash-attn's kernels, part by part: over the prefix, over their prompts, over their own tokens.
+"""Attention of rows by flash-attn's kernels, part by part: the prefix, their prompts, their own tokens.
 
-A kernel is flash-attn's `flash_attn_with_kvcache`, of version 2 or 3: the arguments used here have the same names in both,
-and so have the shapes (flash_attn/flash_attn_interface.py and hopper/flash_attn_interface.py, read at 2.8.4). Query heads
-that share a key-value head are handed over as further queries of it: a kernel then reads keys and values once for all of
-them, and once for all K rows of a prompt.
+A kernel is flash-attn's `flash_attn_with_kvcache`, of version 2 or 3: the arguments used here have the same names and
+shapes in both (flash_attn/flash_attn_interface.py and hopper/flash_attn_interface.py, read at 2.8.4). Query heads that
+share a key-value head are handed over as further queries of it: keys and values are read once for all of them, and once
+for all K rows of a prompt.
 """
 
 from __future__ import annotations
