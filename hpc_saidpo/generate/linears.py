@@ -90,10 +90,6 @@ def _by_weights(weight, bias, x):
     return y if bias is None else y + bias
 
 
-def _cast(weight, bias, x):
-    return linear(x.to(weight.dtype), weight, bias)
-
-
 def _rounded(weight, bias, x):
     y = linear(x.to(weight.dtype), weight).to(x.dtype)
     return y if bias is None else y + bias
