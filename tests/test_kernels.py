@@ -1,4 +1,4 @@
-"""The path of flash-attn's kernels, with a stand-in in torch: layouts, lengths and the merge. The kernels have not run."""
+"""The path of flash-attn's kernels, with a stand-in in torch: layouts, lengths, the merge. The kernels have not run."""
 
 import pytest
 import torch

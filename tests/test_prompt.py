@@ -69,8 +69,8 @@ def test_every_preset_renders(path, smollm2):
     assert text.count(QUESTION.text) == 1 and QUESTION.answer not in text
     assert text.startswith("<|im_start|>system\n") == text.endswith("<|im_start|>assistant\n") == config.chat
     wanted = {
-        "qwen25_math": "<|im_start|>system\nPlease reason step by step, and put your final answer within \\boxed{}.<|im_end|>",
-        "llama31": "Therefore, the final answer is: $\\boxed{answer}$. I hope it is correct.\n\nWhere [answer] is just the",
+        "qwen25_math": "system\nPlease reason step by step, and put your final answer within \\boxed{}.<|im_end|>",
+        "llama31": "Therefore, the final answer is: $\\boxed{answer}$. I hope it is correct.\n\nWhere [answer] is",
         "smollm2": "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>",
     }
     assert wanted.get(path.stem, "") in text

@@ -42,7 +42,7 @@ def test_a_response_that_did_not_end_is_an_error(reason):
 
 
 def test_without_a_gpu(micro):
-    with pytest.raises(RunError, match="engine=vllm needs a GPU.*use engine=shared"):
+    with pytest.raises(RunError, match=r"engine=vllm needs a GPU.*use engine=shared"):
         generate(micro, [[5]], [[1]], HOW, Config(engine="vllm"))
 
 

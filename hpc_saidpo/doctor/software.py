@@ -9,7 +9,7 @@ from importlib import metadata
 
 import torch
 
-from .. import policy
+from .. import flash, policy
 from ..parallel import World
 from ..records import RunError
 from .finding import Finding, judge

@@ -1,6 +1,6 @@
-"""vLLM as the engine: an extra (`pip install 'hpc_saidpo[vllm]'`), not run by us; its source was read at 0.33.0.
+"""vLLM as the engine: an extra (`pip install 'hpc_saidpo[vllm]'`), not run here; its source was read at 0.33.0.
 
-It reads the policy from its folder into a process of its own, on this rank's GPU, beside the policy that is loaded here.
+A process of its own reads the policy from its folder, onto this rank's GPU, beside the policy that is loaded here.
 """
 
 from __future__ import annotations
