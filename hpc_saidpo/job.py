@@ -30,12 +30,14 @@ from . import (
     sampler,
     tags,
 )
-from .generate import Sampling
+from .generate import Sampling, free
 from .grader import Grader, Limits
 from .parallel import World
 from .progress import log
 from .records import Columns, Difficulty, Draw, Pairs, Rollouts, pick, seeded
 from .store import RunDir, Stage
+
+_shown: list[bool] = []  # whether this process has shown a prompt
 
 
 class StageReached(Exception):
@@ -193,6 +195,7 @@ class Job:
         config = self.config
 
         def compute(stage: Stage):
+            free()  # an engine's memory is training's now
             current = self._policy(policy_path)
             examples = dpo.tokenise(chosen, current, config.rollouts.prompt.chat, config.rollouts.stop)
             exact = config.run.deterministic
@@ -281,7 +284,11 @@ class Job:
 
     def _prompts(self, questions, question_Q, policy_path) -> rollouts.Prompts:
         some = pick(questions, question_Q)
-        return rollouts.Prompts(some, self.pool.examples, self._policy(policy_path), self.config.rollouts.prompt)
+        prompts = rollouts.Prompts(some, self.pool.examples, self._policy(policy_path), self.config.rollouts.prompt)
+        if len(question_Q) and not _shown:
+            _shown.append(True)
+            log.info("%s", prompts.shown(int(question_Q[0]), self.config.rollouts.stop))
+        return prompts
 
     def _policy(self, path: str) -> policy.Policy:
         return load_policy(path, self.config.policy, self.world.device)
@@ -309,4 +316,5 @@ def grader_of(limits: Limits) -> Grader:
 def forget_policies() -> None:
     """Free the policy in memory: its weights have changed, or another one is wanted."""
     load_policy.cache_clear()
+    free()
     gc.collect()

@@ -69,6 +69,13 @@ class Prompts:
     def text(self, index: int) -> str:
         return prompt_module.render(self.questions[index], self.examples, self.config, self.policy.chat_template)
 
+    def shown(self, index: int, stop: Sequence[str]) -> str:
+        """A prompt as it is, each of its lines between bars, and what ends a response: for the log."""
+        lines = "\n".join(f"  |{line}|" for line in self.text(index).split("\n"))
+        name = self.policy.tokenizer.convert_ids_to_tokens
+        ends = [*map(name, sorted(self.policy.eos_ids)), *(repr(text)[1:-1] for text in stop)]
+        return f"the first prompt, its lines between bars:\n{lines}\n  a response ends with {' or '.join(ends)}"
+
     def family(self, index: int) -> str:
         """What prompts that show the same few-shot examples have in common; "" when none are shown."""
         return self.questions[index].subject if self.config.shots else ""

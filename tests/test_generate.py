@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 
@@ -8,9 +9,10 @@ import torch
 from architectures import ARCHITECTURES, EAGER_ONLY, UNUSUAL
 from conftest import MICRO
 from scipy import stats
+from torch._dynamo.utils import counters
 from transformers import AutoModelForCausalLM, MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from hpc_saidpo.generate import Config, Sampling, choose, common_prefix, generate
+from hpc_saidpo.generate import Config, Sampling, choose, common_prefix, generate, linears
 from hpc_saidpo.policy import Policy
 from hpc_saidpo.progress import log
 from hpc_saidpo.records import RunError, seed_of
@@ -236,3 +238,39 @@ def test_out_of_memory_halves_the_rows_and_loses_nothing():
     assert done.returncode == 0, done.stderr
     assert "out of memory with 128 responses at once: going on with 64" in done.stderr
     assert done.stdout.strip().endswith("3]")
+
+
+def test_bfloat16_weights_are_cast_once_and_given_back(micro):
+    ids = torch.tensor(tokens(micro)[:1])
+    before = {name: p for name, p in micro.model.named_parameters()}
+    rounding = Policy(micro.model, micro.tokenizer, micro.device, torch.bfloat16, micro.path)
+    with torch.inference_mode(), rounding.autocast():
+        expected = micro.model(ids).logits
+        with linears.fast(rounding, torch.float32):
+            assert micro.model.get_output_embeddings().weight.dtype == torch.bfloat16
+            assert torch.equal(micro.model(ids).logits, expected)
+    assert all(p is before[name] and p.requires_grad for name, p in micro.model.named_parameters())
+    assert generate(rounding, tokens(micro), seeds(4, 2), Sampling(0.0, 1.0, 4))[0][0].tokens
+
+
+@pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="needs a C++ compiler: not run")
+def test_compiled_decoding_gives_the_same_tokens(micro):
+    how = Sampling(0.0, 1.0, 20)
+    forward = type(micro.model.base_model).forward
+    counters.clear()
+    graphs = []
+    for n in (4, 3):  # another number of rows
+        asked = tokens(micro)[:n], seeds(n, 2)
+        plain, compiled = (generate(micro, *asked, how, Config(compile=on)) for on in (False, True))
+        assert [[r.tokens for r in row] for row in plain] == [[r.tokens for r in row] for row in compiled]
+        graphs.append(counters["stats"]["unique_graphs"])
+    assert graphs[0] == graphs[1] > 0  # compiled once, for any number
+    assert type(micro.model.base_model).forward is forward and "forward" not in vars(micro.model.base_model)
+
+
+def test_compile_needs_a_compiler(micro, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(RunError, match=r"generate\.compile=true needs a C\+\+ compiler"):
+        generate(micro, tokens(micro), seeds(4, 1), Sampling(0.0, 1.0, 4), Config(compile=True))
+    with pytest.raises(ValueError, match="exclude each other"):
+        Config(compile=True, linears="bfloat16")

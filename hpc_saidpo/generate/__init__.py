@@ -3,5 +3,6 @@
 from .engine import Config, generate
 from .sampling import Response, Sampling, choose
 from .shared import common_prefix
+from .vllm import free
 
-__all__ = ["Config", "Response", "Sampling", "choose", "common_prefix", "generate"]
+__all__ = ["Config", "Response", "Sampling", "choose", "common_prefix", "free", "generate"]

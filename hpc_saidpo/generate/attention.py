@@ -2,11 +2,14 @@
 
 It is registered with transformers under `NAME`, so that any model that calls the attention interface is driven without
 a line of its code copied. The model is called without a cache: what it would cache is kept here.
+
+Rows attend in one softmax over the concatenated scores of all parts; by flash-attn's kernels, part by part (`kernels`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -14,6 +17,9 @@ from dataclasses import dataclass, field
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
+
+from . import kernels
+from .by_prompt import ByPrompt
 
 NAME = "hpc_saidpo_shared"
 GROW = 64  # tokens by which the room for responses grows
@@ -43,6 +49,7 @@ class Kept:
         prefix_tokens: length of the prefix.
         length_P: tokens of each prompt without the prefix; 0 for a free slot.
         slot_R, own_R: of each row, its prompt's slot, and how many tokens of its own are kept.
+        kernel: flash-attn's, for rows (`kernels.of`); None computes with torch's matrix products.
     """
 
     n_slots: int
@@ -52,6 +59,7 @@ class Kept:
     prefix_tokens: int = 0
     layers: dict[int, _Layer] = field(default_factory=dict)
     mode: str = "prefix"
+    kernel: Callable | None = None
 
     def __post_init__(self):
         self.length_P = torch.zeros(self.n_slots, dtype=torch.long, device=self.device)
@@ -103,6 +111,9 @@ class Kept:
     def attend(self, index: int, query, key, value, scaling, window, softcap) -> torch.Tensor:
         """Attention of a layer. query [B, heads, T, D], key and value [B, H, T, D]; returns [B, T, heads, D]."""
         layer = self.layers.setdefault(index, _Layer())
+        kind = query.device.type
+        if torch.is_autocast_enabled(kind):  # rotary embeddings give float32, of which nothing would be gained
+            query, key, value = (x.to(torch.get_autocast_dtype(kind)) for x in (query, key, value))
         if self.mode == "rows":
             return self._of_rows(layer, query, key, value, scaling, window, softcap)
         return self._of_prompts(layer, query, key, value, scaling, window, softcap)
@@ -110,7 +121,9 @@ class Kept:
     def _of_prompts(self, layer, query, key, value, scaling, window, softcap):
         """Prompts, padded on the right: what a token sees is the prefix and what stands before it."""
         if self.mode == "prefix":
-            layer.prefix = key[0].clone(), value[0].clone()
+            # Kernels read heads that lie in one piece; matrix products may be faster as the model left them.
+            form = torch.contiguous_format if self.kernel else torch.preserve_format
+            layer.prefix = key[0].clone(memory_format=form), value[0].clone(memory_format=form)
         else:
             if layer.prompts is None:
                 shape = (self.n_slots, key.shape[1], self.prompt_tokens, key.shape[3])
@@ -146,8 +159,11 @@ class Kept:
         k[row, :, self.own_R], v[row, :, self.own_R] = key[:, :, 0], value[:, :, 0]
         own = int(self._n_own)
         k, v = k[:n, :, :own], v[:n, :, :own]
-        query = (query[:, :, 0] * scaling).view(n, n_kept, heads // n_kept, size)
-        scores = [self._with_prompts(query, layer.prompts[0].transpose(-1, -2)), query @ k.transpose(-1, -2)]
+        query = query[:, :, 0].view(n, n_kept, heads // n_kept, size)
+        if self.kernel and kernels.fits(size) and self._furthest < (window or math.inf):
+            return self._by_kernel(layer, query, (k, v), scaling, softcap).reshape(n, 1, heads, size)
+        query = query * scaling
+        scores = [self._by_prompt.times(query, layer.prompts[0].transpose(-1, -2)), query @ k.transpose(-1, -2)]
         if self.prefix_tokens:
             scores.insert(0, _with_prefix(query, layer.prefix[0].transpose(-1, -2)))
         score = torch.cat(scores, dim=-1).float()
@@ -155,10 +171,27 @@ class Kept:
             score = torch.tanh(score / softcap) * softcap
         weight = torch.softmax(score + self._mask(window), dim=-1).to(value.dtype)
         parts = weight.split([s.shape[-1] for s in scores], dim=-1)
-        found = self._with_prompts(parts[-2], layer.prompts[1]) + parts[-1] @ v
+        found = self._by_prompt.times(parts[-2], layer.prompts[1]) + parts[-1] @ v
         if self.prefix_tokens:
             found = found + _with_prefix(parts[0], layer.prefix[1])
         return found.reshape(n, 1, heads, size)
+
+    def _by_kernel(self, layer, query, own, scaling, softcap):
+        """query [R, H, G, D] over all parts, none of which a window cuts: [R, H, G, D]."""
+        n, n_kept, group, size = query.shape
+        query = query.transpose(1, 2).contiguous()
+        of_prefix, of_prompts, of_own = self._lengths
+
+        def over(queries, kept, length):
+            return kernels.partial(self.kernel, queries, kept, length, scaling, softcap)
+
+        by_slot = over(self._by_prompt.spread(query).flatten(1, 2), layer.prompts, of_prompts)
+        parts = [over(query, own, of_own)]
+        parts.append([self._by_prompt.back(x.unflatten(1, (-1, group))) for x in by_slot])
+        if self.prefix_tokens:
+            shared = over(query.view(1, n * group, n_kept, size), [x[None] for x in layer.prefix], of_prefix)
+            parts.append([x[0].unflatten(0, (n, group)) for x in shared])
+        return kernels.merge(parts).to(query.dtype).transpose(1, 2)
 
     def _room(self, layer, key, value):
         """The rows' own keys and values, with room for one token more of each."""
@@ -172,27 +205,12 @@ class Kept:
         return layer.rows
 
     def _arrange(self) -> None:
-        """Rows by prompt, padded to the prompt with the most: one product for all prompts."""
-        n = len(self.slot_R)
+        self._by_prompt = ByPrompt(self.slot_R, self.n_slots)
         self._n_own = int(self.own_R.max()) + 1
-        order = torch.argsort(self.slot_R, stable=True)
-        slot = self.slot_R[order]
-        count_P = torch.bincount(slot, minlength=self.n_slots)
-        first_P = count_P.cumsum(0) - count_P
-        self._width = int(count_P.max())
-        place = torch.empty_like(order)
-        place[order] = slot * self._width + torch.arange(n, device=self.device) - first_P[slot]
-        self._place_R = place
-
-    def _with_prompts(self, left, right):
-        """left [R, H, G, X] times its prompt's right [P, H, X, Y]: [R, H, G, Y]."""
-        _, heads, group, x = left.shape
-        spread = left.new_zeros(self.n_slots * self._width, heads, group, x)
-        spread[self._place_R] = left
-        spread = spread.view(self.n_slots, self._width, heads, group, x).transpose(1, 2)
-        found = spread.reshape(self.n_slots, heads, self._width * group, x) @ right
-        found = found.view(self.n_slots, heads, self._width, group, -1).transpose(1, 2)
-        return found.reshape(self.n_slots * self._width, heads, group, -1)[self._place_R]
+        if self.kernel:
+            self._furthest = int(self.positions().max())
+            prefix = torch.tensor([self.prefix_tokens], device=self.device)
+            self._lengths = [x.int() for x in (prefix, self.length_P, self.own_R + 1)]
 
     def _mask(self, window: int | None) -> torch.Tensor:
         """[R, 1, 1, T] 0 where a row's token sees a key, -inf elsewhere."""
@@ -230,6 +248,7 @@ def _plain(query, key, value, mask, scaling, softcap):
     return (weight @ value).transpose(1, 2)
 
 
+@torch.compiler.disable  # what is kept, and for which rows, differs from step to step
 def _attend(
     module, query, key, value, attention_mask, scaling=None, dropout=0.0, sliding_window=None, softcap=None, **more
 ):

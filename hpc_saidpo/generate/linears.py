@@ -18,34 +18,60 @@ FEWEST, MOST = 4, 128
 
 
 @contextmanager
-def fast(policy: Policy, precision: torch.dtype) -> Iterator[None]:
-    """The model's linear layers made for few rows. Inputs and outputs keep their precision.
+def fast(policy: Policy, precision: torch.dtype, compiled: bool = False) -> Iterator[None]:
+    """The model's linear layers made for few rows.
+
+    Of a policy that computes in bfloat16 they get weights of that precision, cast once: under `inference_mode` autocast
+    keeps no copies, and would cast every float32 weight in every step. What else is computed, and in which precision,
+    stays with autocast.
 
     Args:
-        precision: bfloat16 rounds weights and inputs of these layers, and of nothing else; float32 changes nothing but
-            the order in which a CPU adds up.
+        precision: of a policy that computes in float32. bfloat16 rounds weights and inputs of these layers, and of
+            nothing else, and inputs and outputs stay float32; float32 changes nothing but the order in which a CPU
+            adds up.
+        compiled: the model will be compiled, which does better than our order.
 
     Raises:
         RunError: this CPU has no bfloat16 matrix unit (AMX), without which it would be slower than float32.
     """
+    layers = [m for m in policy.model.modules() if type(m) is nn.Linear]
+    if policy.precision == torch.bfloat16:
+        with _cast(layers):
+            yield
+        return
     if precision == torch.bfloat16:
         _check_bfloat16(policy)
-    changed = []
-    if policy.device.type == "cpu" or precision == torch.bfloat16:
-        changed = [m for m in policy.model.modules() if type(m) is nn.Linear]
-    forwards: dict[int, object] = {}  # of a tied weight there is one copy
-    for module in changed:
+    elif policy.device.type != "cpu" or compiled:
+        layers = []
+    rounded: dict[int, torch.Tensor] = {}  # of a tied weight there is one copy
+    for module in layers:
+        own = functools.partial(_by_weights, module.weight, module.bias)
         if precision == torch.bfloat16:
-            forwards.setdefault(id(module.weight), module.weight.detach().to(torch.bfloat16))
-            own = functools.partial(_rounded, forwards[id(module.weight)], module.bias)
-        else:
-            own = functools.partial(_by_weights, module.weight, module.bias)
+            weight = rounded.setdefault(id(module.weight), module.weight.detach().to(torch.bfloat16))
+            own = functools.partial(_rounded, weight, module.bias)
         module.forward = own
     try:
         yield
     finally:
-        for module in changed:
+        for module in layers:
             del module.forward  # the class's own is back
+
+
+@contextmanager
+def _cast(layers):
+    """The layers with weights in bfloat16; their own ones afterwards."""
+    own = [dict(module._parameters) for module in layers]
+    cast: dict[int, nn.Parameter] = {}
+    for module in layers:
+        for name, kept in module._parameters.items():
+            if kept is not None and id(kept) not in cast:
+                cast[id(kept)] = nn.Parameter(kept.detach().to(torch.bfloat16), requires_grad=False)
+            module._parameters[name] = cast.get(id(kept))
+    try:
+        yield
+    finally:
+        for module, parameters in zip(layers, own, strict=True):
+            module._parameters.update(parameters)
 
 
 def _check_bfloat16(policy: Policy) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ..policy import Policy
+from . import kernels
 from .attention import NAME, Kept
 from .sampling import Response, Sampling, choose
 from .stopping import stopped
@@ -37,6 +38,7 @@ def generate(
     responses: Sequence[Sequence[Response]],
     how: Sampling,
     n_rows: int,
+    compiled: bool = False,
 ) -> None:
     """Fill in the responses to each prompt.
 
@@ -44,12 +46,15 @@ def generate(
         prompts: token ids, one list per prompt.
         seeds: for each prompt, one per response; unused when greedy.
         n_rows: responses that are decoded at once, at most; one prompt's at least.
+        compiled: decode by torch.compile, all but attention, for any number of rows. No CUDA graphs: rows come and go,
+            and so do the shapes that a graph is bound to.
 
     Raises:
         NotDriven: the model's attention asks for something else.
     """
+    kernel = kernels.of(policy.model.config._attn_implementation)
     with _driven(policy), policy.autocast():
-        _Decoding(policy, prompts, seeds, responses, how, n_rows).run()
+        _Decoding(policy, prompts, seeds, responses, how, n_rows, kernel, compiled).run()
 
 
 @contextmanager
@@ -66,8 +71,11 @@ def _driven(policy: Policy):
 class _Decoding:
     """Prompts that wait, and the rows of those at work."""
 
-    def __init__(self, policy, prompts, seeds, responses, how, n_rows):
+    def __init__(self, policy, prompts, seeds, responses, how, n_rows, kernel, compiled):
         self.policy, self.how, self.responses = policy, how, responses
+        self.read = policy.model.base_model
+        # What was compiled is found again by the next call: torch keeps it with the model's code, not with the model.
+        self.decode = torch.compile(self.read, dynamic=True) if compiled else self.read
         self.prompts = [list(prompt) for prompt in prompts]
         self.seeds = seeds
         most = max(map(len, seeds))
@@ -75,7 +83,7 @@ class _Decoding:
         self.n_prefix = common_prefix(prompts)
         longest = max(map(len, prompts)) - self.n_prefix
         n_slots = min(len(prompts), -(-self.n_rows // min(map(len, seeds))))
-        self.kept = Kept(n_slots, self.n_rows, longest, policy.device)
+        self.kept = Kept(n_slots, self.n_rows, longest, policy.device, kernel=kernel)
         self.waiting = deque(sorted(range(len(prompts)), key=lambda i: -len(prompts[i])))
         self.free = list(range(n_slots))
         self.of_slot: dict[int, int] = {}  # rows that are left of a slot's prompt
@@ -145,7 +153,8 @@ class _Decoding:
         return self._logits(ids, at, last)
 
     def _logits(self, ids, at, last=None):
-        hidden = self.policy.model.base_model(input_ids=ids, position_ids=at, use_cache=False)[0]
+        decoder = self.decode if last is None else self.read
+        hidden = decoder(input_ids=ids, position_ids=at, use_cache=False)[0]
         hidden = hidden[:, -1] if last is None else hidden[torch.arange(len(hidden), device=hidden.device), last]
         return head(self.policy.model, hidden).float().contiguous()
 
