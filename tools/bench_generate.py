@@ -18,7 +18,8 @@ greedy_match is the share of greedy responses that equal `model.generate`'s toke
 fresh process above what the loaded model takes, at 48 rows. What bfloat16 changes is measured on the same texts:
 the share of positions with the same likeliest token, and the total variation between the next-token distributions.
 Early decision (rollouts.adaptive) is measured in tokens, with the micro model on its own arithmetic: tokens per
-question that gives a pair, against 8 fixed responses. --quick: fewer questions, at most 16 tokens, one repeat.
+question that gives a pair, against 8 fixed responses, on its whole pool and on those questions that give pairs.
+--quick: fewer questions, at most 16 tokens, one repeat.
 """
 
 from __future__ import annotations
@@ -241,14 +242,25 @@ def early_decision(n: int) -> dict[str, float]:
     questions = pool.load(settings.pool, RunDir(Path("none"), parallel.World(), {}, print)).questions[:n]
     prompts = rollouts.Prompts(questions, {}, own, settings.rollouts.prompt)
     token_Q = {q: prompts.tokens(q) for q in range(len(questions))}
-    found = {}
+    tables = {}
     with Grader() as grader:
         for name, waves in (("fixed", (K,)), ("adaptive", (2, 2, 4))):
             how = settings.rollouts.sampling()
             made = rollouts.in_waves(waves, token_Q, prompts, how, settings.rollouts, (0, 0, "explore"), grader)
-            found[f"tokens_per_pair_{name}"] = int(made.n_tokens_R.sum()) / len(rollouts.decided(made))
-            found[f"pairs_{name}"] = len(rollouts.decided(made))
-    return {**found, "x_tokens_per_pair": found["tokens_per_pair_fixed"] / found["tokens_per_pair_adaptive"]}
+            tables[name] = made
+    usable = {name: rollouts.decided(made) for name, made in tables.items()}
+    tokens = {name: int(made.n_tokens_R.sum()) for name, made in tables.items()}
+    in_band = {
+        name: int(made.n_tokens_R[np.isin(made.question_R, list(usable["fixed"]))].sum())
+        for name, made in tables.items()
+    }
+    return {
+        **{f"tokens_per_pair_{name}": tokens[name] / len(usable[name]) for name in tables},
+        "same_pair_questions": float(usable["fixed"] == usable["adaptive"]),
+        "pair_yield": len(usable["fixed"]) / len(questions),
+        "x_tokens_per_pair": tokens["fixed"] / tokens["adaptive"],
+        "x_tokens_per_pair_in_band": in_band["fixed"] / in_band["adaptive"],
+    }
 
 
 def show(bench: Bench, figures: dict) -> None:
