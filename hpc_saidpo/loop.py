@@ -55,11 +55,11 @@ def run(config, world: World, store: RunDir) -> Outcome:
         for t in range(config.loop.iterations):
             log.info("iteration %d of %d, policy %s", t, config.loop.iterations, policy_path)
             history = history.discounted(config.sampler.history)
-            probed = job.probe(t, policy_path)
+            probed = job.probe(t, policy_path, history)
             history = job.observe(history, t, difficulty.measure(probed))
             last_drawn, drawn = drawn, job.draw(t, history)
             counts = history.counts
-            explored, fresh = job.explore(t, policy_path, drawn, probed)
+            explored, fresh = job.explore(t, policy_path, drawn, probed, history)
             history = job.observe(history, t, difficulty.measure(fresh)).drew(t, drawn.question_Q)
             hard = difficulty.measure(explored)
             chosen = job.pair(t, policy_path, explored, hard)

@@ -57,19 +57,33 @@ def of_draw(
     }
 
 
-def of_explore(rollouts: Rollouts, difficulty: Difficulty, config, pairs: Pairs) -> dict:
-    """Figures of exploration: pass rate, pair yield, tokens."""
+def of_explore(rollouts: Rollouts, difficulty: Difficulty, config, pairs: Pairs, k: int) -> dict:
+    """Figures of exploration: pass rate, pair yield, tokens; what was not drawn because it was decided before.
+
+    Args:
+        k: responses to a question that is not decided before.
+    """
     usable = in_band(difficulty, config)
+    undrawn, saved_tokens = not_drawn(rollouts, k)
     return {
         "explored_questions": len(difficulty),
         "explored_pass_rate": float(difficulty.pass_rate_Q.mean()) if len(difficulty) else None,
         "pair_yield": float(usable.mean()) if len(usable) else 0.0,
         "pairs": len(pairs),
         "rollout_tokens": int(rollouts.n_tokens_R.sum()),
+        "undrawn_responses": undrawn,
+        "saved_tokens": saved_tokens,
         "truncated_share": float(1 - rollouts.finished_R.mean()) if len(rollouts) else None,
         "ungradable_share": float((rollouts.verdict_R == UNGRADABLE).mean()) if len(rollouts) else None,
         "rollout_s": float(rollouts.seconds_R.sum()),
     }
+
+
+def not_drawn(rollouts: Rollouts, k: int) -> tuple[int, float]:
+    """(responses short of k for each question, tokens that these would have had at their question's mean length)."""
+    _, inverse_R, n_Q = np.unique(rollouts.question_R, return_inverse=True, return_counts=True)
+    mean_Q = np.bincount(inverse_R, weights=rollouts.n_tokens_R, minlength=len(n_Q)) / n_Q
+    return int((k - n_Q).sum()), float(((k - n_Q) * mean_Q).sum())
 
 
 def of_training(steps: Sequence[Mapping]) -> dict:
@@ -97,7 +111,7 @@ def of_iteration(t, config, cluster_N, probed, counts, draws, explored, pairs, s
         "sampler_rule": config.sampler.rule,
         **of_probe(seen, in_band(seen, config.difficulty)),
         **of_draw(counts, weight_C, config.sampler.kappa, cluster_N, *draws),
-        **of_explore(explored, hard, config.difficulty, pairs),
+        **of_explore(explored, hard, config.difficulty, pairs, config.rollouts.k),
         **of_training(steps),
         "scores": scores[0],
         "scores_before": scores[1],

@@ -18,6 +18,22 @@ class Config:
     budget: Annotated[int, Field(ge=1)] | None = None
 
 
+def changed_by_early_decision(config: Config) -> list[str]:
+    """Where pairs differ from those of K fixed responses when questions stop at their first pair (rollouts.adaptive).
+
+    Which questions give a pair, and the distribution of a random correct and a random wrong response, do not differ:
+    the decision looks at verdicts only. What needs all K responses, or compares pass rates, does.
+    """
+    found = {
+        "pairs.choice=closest_length finds fewer responses to choose from": config.choice == "closest_length",
+        f"pairs.per_question={config.per_question} finds fewer responses": config.per_question > 1,
+        f"pairs.budget={config.budget} cuts by pass rates, which lean to one half": config.budget is not None,
+    }
+    return [
+        f"with rollouts.adaptive, {text}: other pairs than of k responses" for text, is_so in found.items() if is_so
+    ]
+
+
 def candidates(rollouts: Rollouts) -> list[tuple[int, int]]:
     """Every (chosen row, rejected row) of one question's rollouts that may be a pair.
 

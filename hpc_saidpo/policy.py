@@ -20,6 +20,8 @@ from pydantic import Field
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from . import flash
+from .progress import log
 from .records import RunError, settings
 
 PACKAGE = "pkg://"  # pkg://some_package/inner/path: a file that an installed Python package ships
@@ -28,7 +30,7 @@ PACKAGE = "pkg://"  # pkg://some_package/inner/path: a file that an installed Py
 @settings()
 class Config:
     path: Annotated[str, Field(min_length=1)]
-    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2", "flash_attention_3"] = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
 
@@ -225,26 +227,28 @@ def precision_of(config: Config, device: torch.device) -> torch.dtype:
 
 
 def attention_of(config: Config, device: torch.device) -> str:
-    """The attention implementation, by transformers' name.
+    """The attention implementation, by transformers' name; auto falls back to sdpa, and says why once.
 
     Raises:
         RunError: flash attention is asked for where it cannot run.
     """
-    # transformers answers a missing flash-attn with a download of kernels: the predicate must be our own.
-    usable = (
-        device.type == "cuda"
-        and precision_of(config, device) == torch.bfloat16
-        and importlib.util.find_spec("flash_attn") is not None
-        and torch.cuda.get_device_capability(device) >= (8, 0)
-    )
-    if config.attention == "flash_attention_2" and not usable:
-        raise RunError(
-            "policy.attention=flash_attention_2 needs an NVIDIA GPU of capability 8.0 or more, policy.precision="
-            "bfloat16 and the flash-attn package: use policy.attention=auto"
-        )
-    if config.attention == "auto":
-        return "flash_attention_2" if usable else "sdpa"
-    return config.attention
+    if config.attention not in ("auto", *flash.MODULE_OF):
+        return config.attention
+    why_not = {}
+    for name in flash.MODULE_OF if config.attention == "auto" else [config.attention]:
+        why_not[name] = flash.obstacle(name, device, precision_of(config, device))
+        if not why_not[name]:
+            return name
+    if config.attention != "auto":
+        raise RunError(f"policy.attention={config.attention}: {why_not[config.attention]}: use policy.attention=auto")
+    if device.type == "cuda":
+        _say_once("attention: sdpa (" + "; ".join(f"no {name}: {why}" for name, why in why_not.items()) + ")")
+    return "sdpa"
+
+
+@functools.cache
+def _say_once(text: str) -> None:
+    log.info(text)
 
 
 def is_gguf(path: str) -> bool:

@@ -46,16 +46,21 @@ def render(
             f"pool has {len(shown)} for subject {question.subject!r}: lower it, or give pool.examples more"
         )
     if not config.chat:
-        turns = [_fill(config.question, x) + _fill(config.answer, x) + config.separator for x in shown]
-        return config.system + "".join(turns) + _fill(config.question, question)
+        turns = [_asked(config, x) + _answered(config, x) + config.separator for x in shown]
+        return config.system + "".join(turns) + _asked(config, question)
     messages = [{"role": "system", "content": config.system}] if config.system else []
     for example in shown:
-        messages.append({"role": "user", "content": _fill(config.question, example)})
-        messages.append({"role": "assistant", "content": _fill(config.answer, example)})
-    messages.append({"role": "user", "content": _fill(config.question, question)})
+        messages.append({"role": "user", "content": _asked(config, example)})
+        messages.append({"role": "assistant", "content": _answered(config, example)})
+    messages.append({"role": "user", "content": _asked(config, question)})
     return chat_template(messages)
 
 
-def _fill(template: str, question: Question) -> str:
-    # str.replace, not str.format: questions and templates are full of LaTeX braces.
-    return template.replace("{question}", question.text).replace("{answer}", question.answer)
+# str.replace, not str.format: questions and templates are full of LaTeX braces. And each template has its own name
+# only: "\boxed{answer}" in a question, or in what is asked of the model, must not become the gold answer.
+def _asked(config: Config, question: Question) -> str:
+    return config.question.replace("{question}", question.text)
+
+
+def _answered(config: Config, question: Question) -> str:
+    return config.answer.replace("{answer}", question.answer)

@@ -30,6 +30,7 @@ class History:
         counts: running evidence per cluster.
         seen_at_N: the last iteration each question was rolled out in; -1 for never.
         n_tried_N, n_correct_N: K and s of that occasion.
+        tokens_N: mean response length of that occasion, in tokens; NaN for never.
         drawn_at_N: the last iteration each question was drawn in; -1 for never.
     """
 
@@ -37,12 +38,13 @@ class History:
     seen_at_N: np.ndarray
     n_tried_N: np.ndarray
     n_correct_N: np.ndarray
+    tokens_N: np.ndarray
     drawn_at_N: np.ndarray
 
     @classmethod
     def empty(cls, n_questions: int, n_clusters: int) -> History:
         never, none = np.full(n_questions, -1), np.zeros(n_questions, dtype=np.int64)
-        return cls(ClusterCounts.zero(n_clusters), never, none, none, never)
+        return cls(ClusterCounts.zero(n_clusters), never, none, none, np.full(n_questions, np.nan), never)
 
     def discounted(self, discount: float) -> History:
         """At the start of an iteration: older evidence weighs less, for the policy has moved on."""
@@ -50,12 +52,16 @@ class History:
 
     def observe(self, iteration: int, difficulty: Difficulty, counts: ClusterCounts) -> History:
         """Add one stage's evidence: the questions' own counts and their clusters'."""
-        q = difficulty.question_Q
-        seen_at_N, n_tried_N, n_correct_N = self.seen_at_N.copy(), self.n_tried_N.copy(), self.n_correct_N.copy()
-        seen_at_N[q], n_tried_N[q], n_correct_N[q] = iteration, difficulty.n_tried_Q, difficulty.n_correct_Q
-        return replace(
-            self, counts=self.counts + counts, seen_at_N=seen_at_N, n_tried_N=n_tried_N, n_correct_N=n_correct_N
-        )
+        now = {
+            "seen_at_N": iteration,
+            "n_tried_N": difficulty.n_tried_Q,
+            "n_correct_N": difficulty.n_correct_Q,
+            "tokens_N": difficulty.tokens_Q,
+        }
+        columns = {name: getattr(self, name).copy() for name in now}
+        for name, value in now.items():
+            columns[name][difficulty.question_Q] = value
+        return replace(self, counts=self.counts + counts, **columns)
 
     def drew(self, iteration: int, question_Q: np.ndarray) -> History:
         """Note the questions drawn in this iteration, for the exclusion rule."""

@@ -54,6 +54,7 @@ def test_the_papers_set_ups():
         assert (config.rollouts.k, config.probe.fraction, config.clusters.n) == (8, 0.01, 150)
         assert (config.dpo.lr, config.dpo.beta, config.dpo.batch_pairs) == (5e-7, 0.1, 128)
         assert config.rollouts.temperature == 1.0
+    assert "Problem: {question}" in config.rollouts.prompt.question  # Llama's, as Meta evaluates it
 
 
 def test_the_one_line_systems():

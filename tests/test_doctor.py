@@ -11,6 +11,7 @@ from transformers import LlamaConfig
 from hpc_saidpo import config as configuration
 from hpc_saidpo import doctor, inputs
 from hpc_saidpo.doctor import gpu, plan
+from hpc_saidpo.generate import Response, kernels
 from hpc_saidpo.parallel import World
 from hpc_saidpo.records import RunError
 
@@ -84,7 +85,8 @@ def test_rates_are_of_this_machine():
 def test_each_gpu_path_runs_here_on_the_cpu_in_its_place():
     found = gpu.compare(torch.device("cpu"))
     assert [f.name for f in found] == [
-        "GPU log-probabilities", "GPU generation", "GPU bfloat16", "GPU DPO round", "GPU k-means",
+        "GPU log-probabilities", "GPU generation", "GPU bfloat16", "GPU bfloat16 generation", "GPU DPO round",
+        "GPU k-means",
     ]  # fmt: skip
     assert {f.state for f in found} == {doctor.OK}, found
     assert gpu.check(World())[0].told == "not run: no GPU"
@@ -97,6 +99,26 @@ def test_a_device_that_computes_something_else_is_found(monkeypatch):
     assert found["GPU log-probabilities"].state == doctor.FAILURE
     assert "do not trust this node" in found["GPU log-probabilities"].remedy
     assert found["GPU DPO round"].state == doctor.OK
+
+
+def test_an_attention_kernel_that_computes_something_else_is_found(monkeypatch):
+    for error, state in ((0.0, doctor.OK), (3.0, doctor.FAILURE)):
+
+        def kernel(query, *kept, error=error, **options):
+            found, lse = kernels.by_torch(query, *kept, **options)
+            return found + error, lse
+
+        monkeypatch.setattr(kernels, "of", lambda attention, kernel=kernel: kernel)
+        found = {f.name: f for f in gpu.compare(torch.device("cpu"))}["GPU bfloat16 generation"]
+        assert found.state == state and "16 responses as engine hf's" in found.told
+
+
+def test_compiled_decoding_is_checked_where_it_is_on(monkeypatch):
+    asked = []
+    made = lambda own, **settings: asked.append(settings) or [Response(logp=0.0)]  # noqa: E731
+    monkeypatch.setattr(gpu, "_answers", made)
+    assert gpu.compare(torch.device("cpu"), compiled=True)[-1].name == "GPU compiled generation"
+    assert asked[-2:] == [{"compile": True}, {}]
 
 
 def test_a_kernel_that_fails_is_a_finding_and_the_rest_is_still_checked(monkeypatch):

@@ -9,9 +9,10 @@ PACKAGE = Path(__file__).parent.parent / "hpc_saidpo"
 FLOORS = [
     {
         "__init__", "records", "prompt", "verify", "probe", "difficulty", "sampler", "pairs", "evaluate", "metrics",
-        "arithmetic", "steps",
+        "arithmetic", "steps", "chunks",
     },
-    {"parallel", "store", "policy", "generate", "grader", "logps", "progress", "checkpoint"},
+    {"progress", "flash"},
+    {"parallel", "store", "policy", "generate", "grader", "logps", "checkpoint"},
     {"pool", "tags", "clusters", "rollouts", "dpo"},
     {"inputs", "benchmarks", "preparation"},
     {"job"},
@@ -74,7 +75,7 @@ def test_imports_go_down(name):
     floor = FLOOR[name]
     beside = {
         "store": {"parallel"},
-        "generate": {"policy"},
+        "generate": {"policy", "progress"},
         "logps": {"policy"},
         "checkpoint": {"parallel", "store"},
     }.get(name, set())  # resources may stand on each other

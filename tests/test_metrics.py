@@ -1,4 +1,5 @@
 import numpy as np
+from conftest import make_rollouts
 
 from hpc_saidpo import metrics
 from hpc_saidpo.loop import depletion
@@ -40,3 +41,9 @@ def test_depletion_says_which_way_and_what_to_do():
     assert "iteration 2" in hard and "3 always wrong, 1 always right" in hard and "rollouts.k" in hard
     assert "1 always wrong, 3 always right" in easy and "rollouts.temperature" in easy
     assert all("run.accept_changes=true" in text for text in (hard, easy))
+
+
+def test_what_was_not_drawn_is_told_in_responses_and_tokens():
+    table = make_rollouts([(q, s, 1, tokens, 1, True, "") for q, s, tokens in [(3, 0, 4), (3, 1, 8), (7, 0, 5)]])
+    assert metrics.not_drawn(table, 4) == (2 + 3, 2 * 6 + 3 * 5)
+    assert metrics.not_drawn(make_rollouts([(1, s, 1, 9, 1, True, "") for s in range(4)]), 4) == (0, 0)

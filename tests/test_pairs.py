@@ -65,3 +65,14 @@ def test_every_pair_is_equally_likely():
 
 def test_closest_length():
     assert {select([5], seed=s, choice="closest_length").rejected_B[0] for s in range(20)} == {"no"}
+
+
+def test_rules_that_need_all_responses_are_named():
+    def named(**config):
+        return [text.split(": ")[0] for text in pairs.changed_by_early_decision(pairs.Config(**config))]
+
+    assert named() == []
+    assert [("closest_length" in t, "per_question=2" in t, "budget=9" in t)
+            for t in named(choice="closest_length", per_question=2, budget=9)] == [
+        (True, False, False), (False, True, False), (False, False, True)
+    ]  # fmt: skip

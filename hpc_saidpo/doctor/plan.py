@@ -19,6 +19,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from .. import benchmarks, policy, pool
+from ..generate.engine import CPU_ROWS
 from ..parallel import World
 from ..records import Question, RunError
 from ..store import RunDir
@@ -93,19 +94,25 @@ def training_bytes(model: Model, config, n_prompt: int, size: int, n_bytes: int)
     return weights * model.n_parameters + kept + logits
 
 
+def decoded_at_once(config) -> int:
+    """Responses of a chunk that are decoded together; on a GPU the engine takes more where there is room for them."""
+    return min(config.rollouts.chunk_questions * config.rollouts.k, config.rollouts.generate.rows or CPU_ROWS)
+
+
 def rollout_bytes(model: Model, config, n_prompt: int, n_bytes: int) -> float:
-    """Peak memory of generating one chunk on one rank: weights, and keys and values of all rows at full length."""
-    rows = config.rollouts.chunk_questions * config.rollouts.k
+    """Peak memory of decoding on one rank: weights, and keys and values of all rows at full length."""
+    rows = decoded_at_once(config)
     tokens = n_prompt + config.rollouts.max_new_tokens
     weights = 4 + (2 if n_bytes == 2 else 0)
     return weights * model.n_parameters + rows * tokens * model.n_layers * model.kv_width * n_bytes
 
 
 def chunk_s(model: Model, config, rates: Rates, n_bytes: int) -> float:
-    """Time of one chunk of rollouts: a decoding step reads the weights once and multiplies them with every row."""
-    rows = config.rollouts.chunk_questions * config.rollouts.k
+    """Time of a large chunk of rollouts: a decoding step reads the weights once and multiplies them with every row."""
+    rows = decoded_at_once(config)
+    times = config.rollouts.chunk_questions * config.rollouts.k / rows
     step = max(n_bytes * model.n_parameters / rates.bytes_per_s, 2 * rows * model.n_parameters / rates.flops)
-    return config.rollouts.max_new_tokens * (step / DECODING + LAYER_OVERHEAD_S * model.n_layers)
+    return times * config.rollouts.max_new_tokens * (step / DECODING + LAYER_OVERHEAD_S * model.n_layers)
 
 
 def stage_times(
@@ -240,9 +247,9 @@ def _memory(model, config, n_prompt, size, n_bytes, have) -> Finding:
     if train > have:
         failure = "training does not fit: dpo.checkpointing=true, dpo.micro_pairs=1, a smaller model or larger GPUs"
     elif roll > have:
-        failure = "the rollouts do not fit: lower rollouts.chunk_questions"
+        failure = "the rollouts do not fit: lower rollouts.generate.rows"
     elif max(train, roll) > 0.85 * have:
-        warning = "close to the limit: lower dpo.micro_pairs and rollouts.chunk_questions"
+        warning = "close to the limit: lower dpo.micro_pairs and rollouts.generate.rows"
     return judge("memory", told, failure=failure, warning=warning)
 
 

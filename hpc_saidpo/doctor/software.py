@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import platform
 import re
 from importlib import metadata
 
 import torch
 
-from .. import policy
+from .. import flash, policy
 from ..parallel import World
 from ..records import RunError
 from .finding import Finding, judge
@@ -81,10 +80,10 @@ def _attention(world: World, config) -> Finding:
         chosen = policy.attention_of(config.policy, world.device)
     except RunError as error:
         return judge("attention", config.policy.attention, failure=str(error))
-    absent = importlib.util.find_spec("flash_attn") is None
+    obstacle = flash.obstacle("flash_attention_2", world.device, policy.precision_of(config.policy, world.device))
     remedy = (
-        "flash-attn is not installed: pip install flash-attn --no-build-isolation; sdpa serves until then"
-        if world.device.type == "cuda" and chosen == "sdpa" and absent and config.policy.attention == "auto"
+        f"no flash attention, {obstacle}: pip install flash-attn --no-build-isolation; sdpa serves until then"
+        if world.device.type == "cuda" and chosen == "sdpa" and config.policy.attention == "auto"
         else ""
     )
     return judge("attention", chosen, warning=remedy)

@@ -14,7 +14,10 @@ from .world import POLL_S, World, drain
 
 DONE, STOP = -1, -2  # in place of the index of a work item
 _POLL_MAX_S = 0.05  # the longest pause between two looks
-_ANSWER_WITHIN_S = 0.02  # the same for a rank that wants work
+_ANSWER_WITHIN_S = 0.02  # the same while there is work to hand out
+_GROWTH = 1.05  # of root's pause: by then a rank waits for at most a twentieth of the time since the last claim
+_LOOKS = 2  # at a message: MPI takes it in at one call, and tells of it at the next
+_SWITCH_S = 0.0005  # after which a thread that computes in Python lets another one's MPI call return
 
 
 class Progress(threading.Thread):
@@ -32,6 +35,7 @@ class Progress(threading.Thread):
         self._current = (0, None)  # tag and counter of the claim at hand; one value, for two threads
         self._ended = threading.Event()
         atexit.register(self._end)  # before MPI ends
+        sys.setswitchinterval(_SWITCH_S)
         self.start()
 
     def _end(self):
@@ -51,21 +55,23 @@ class Progress(threading.Thread):
         while not self._ended.wait(pause_s):
             _, counter = self._current
             longest_s = _POLL_MAX_S if counter is None or counter.nothing_left else _ANSWER_WITHIN_S
-            pause_s = POLL_S if self._answer() else min(longest_s, 1.5 * pause_s)
+            pause_s = POLL_S if self._answer() else min(longest_s, _GROWTH * pause_s)
 
     def _answer(self) -> bool:
         """Answer every rank that waits for work; False when there was none."""
         answered, (tag, counter) = False, self._current
         status = self._mpi.Status()
-        while self._comm.iprobe(source=self._mpi.ANY_SOURCE, tag=tag, status=status) and counter is not None:
+        while self._has_come(self._mpi.ANY_SOURCE, tag, status) and counter is not None:
             told = self._comm.recv(source=status.source, tag=tag)
             self._comm.send(counter.next(told), dest=status.source, tag=tag)
             answered = True
         return answered
 
     def claim(self, tag: int, n: int, tick: Callable[[int], None], world: World) -> Callable[[], int]:
-        """A function that gives this rank its next item, or DONE or STOP. Each call of `claim` has a tag of its own,
-        so that a rank that is ahead is not given an item of the one before."""
+        """A function that gives this rank the items after its first, then DONE or STOP.
+
+        Each call of `claim` has a tag of its own, so that a rank that is ahead is not given an item of the one before.
+        """
         if not world.is_root:
             return functools.partial(self._ask, tag, world)
         counter = Counter(n, world.size, tick)
@@ -81,21 +87,29 @@ class Progress(threading.Thread):
 
         return take
 
+    def _has_come(self, source, tag, status=None) -> bool:
+        """Whether there is a message to be received."""
+        return any(self._comm.iprobe(source, tag, status) for _ in range(_LOOKS))
+
     def _ask(self, tag, world) -> int:
         self._comm.send(bool(world.told), dest=0, tag=tag)
-        sleep_until(lambda: self._comm.iprobe(source=0, tag=tag), _ANSWER_WITHIN_S)
+        sleep_until(lambda: self._has_come(0, tag), _ANSWER_WITHIN_S)
         return self._comm.recv(source=0, tag=tag)
 
 
 class Counter:
-    """The numbers 0 .. n-1, once each, to any thread; none any more once a rank was told to stop.
+    """The numbers n_ranks .. n-1, once each, to any thread; none any more once a rank was told to stop.
+
+    The first ones need no asking, they are the ranks' own numbers: a stage does not begin with every rank in a queue.
 
     Attributes:
         everyone_knows: set when every rank has been told that there is nothing more.
     """
 
     def __init__(self, n: int, n_ranks: int, tick: Callable[[int], None]):
-        self._next, self._n, self._tick = 0, n, tick
+        self._next, self._n, self._tick = min(n, n_ranks), n, tick
+        for index in range(self._next):
+            tick(index)
         self._working = n_ranks
         self._told = False
         self._lock = threading.Lock()

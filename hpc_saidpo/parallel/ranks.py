@@ -11,8 +11,8 @@ import time
 from datetime import timedelta
 
 import numpy as np
-import torch
 
+from . import idle
 from .dispatch import STOP, Progress, sleep_until
 from .world import World, drain, from_words, in_words
 
@@ -34,6 +34,7 @@ class MPIWorld(World):
         node.Free()
         self._n_claims = 0
         self._n_groups = 0
+        self._work = idle.Work()
         self._progress = None
         if self.size > 1 and mpi.Query_thread() == mpi.THREAD_MULTIPLE:
             self._progress = Progress(mpi, self._comm.Dup())
@@ -42,11 +43,23 @@ class MPIWorld(World):
         return next(filter(None, self.gather(self.told.by)), "")
 
     def claim(self, n, tick=lambda index: None):
+        self._work = idle.Work()
+        return self._work.at(self._claim(n, tick))
+
+    def idle_shares(self):
+        if self.size == 1:
+            return super().idle_shares()
+        self.barrier()
+        return idle.shares(self.gather(self._work.now()))
+
+    def _claim(self, n, tick):
         self._n_claims += 1
         if self._progress is None:
             yield from self._static_share(n, tick)
             return
         take = self._progress.claim(self._n_claims % 1000 + 1, n, tick, self)
+        if self.rank < n:
+            yield self.rank
         while (index := take()) >= 0:
             yield index
         if index == STOP:
@@ -107,6 +120,8 @@ class MPIWorld(World):
         }
 
     def all_reduce_rate(self, n_bytes, repeats=5):
+        import torch
+
         with self.group():
             data = torch.ones(n_bytes // 4, device=self.device)
             times = []
@@ -126,6 +141,8 @@ class MPIWorld(World):
 
     @contextlib.contextmanager
     def group(self):
+        import torch
+
         self._n_groups += 1
         self._join_group()
         try:
@@ -138,6 +155,8 @@ class MPIWorld(World):
 
     def _join_group(self):
         """torch.distributed from the MPI world: root opens a store on a free port and tells the others."""
+        import torch
+
         one_node = self.local_size == self.size
         if one_node:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")

@@ -13,15 +13,16 @@ import sys
 import termios
 import time
 from collections.abc import Callable, Iterator
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
-import torch
-from torch import nn
 
 from ..records import RunError
-from .gradients import Replicas
 from .stop import Stopped, StopRequest
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h: not done, start again
 POLL_S = 0.001  # pause between two looks of a waiting rank: it must not burn the core that another computes on
@@ -51,6 +52,8 @@ class World:
         Raises:
             RunError: more ranks than GPUs on a node.
         """
+        import torch
+
         n_gpus = torch.cuda.device_count()
         if n_gpus == 0:
             return torch.device("cpu")
@@ -61,6 +64,8 @@ class World:
 
     def use_threads(self, n: int) -> int:
         """Compute with n threads on this rank; 0 means this node's cores divided by its ranks. Returns the number."""
+        import torch
+
         n = n or max(1, len(os.sched_getaffinity(0)) // self.local_size)
         torch.set_num_threads(n)
         return n
@@ -129,6 +134,13 @@ class World:
         index, words = min(told)
         raise failed[1] if failed and failed[0] == index else from_words(words)
 
+    def idle_shares(self) -> list[float]:
+        """Of the last `claim`'s time, the share that each rank waited for an item or for the others to end. Collective.
+
+        In rank order; one rank waits for nobody.
+        """
+        return [0.0]
+
     def barrier(self) -> None:
         """Wait for every rank, sleeping rather than spinning."""
 
@@ -173,6 +185,8 @@ class World:
     @contextlib.contextmanager
     def replicas(self, model: nn.Module, exact: bool):
         """A data-parallel view of the model for one training round. Collective."""
+        from .gradients import Replicas
+
         with self.group():
             replicas = Replicas(model, self, exact)
             try:

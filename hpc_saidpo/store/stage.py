@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -132,14 +133,22 @@ class Stage:
         """The chunks that are on disk already, alone or in a shard."""
         return {index for first, last, _ in self._pieces() for index in range(first, last + 1)}
 
-    def shards(self, n_chunks: int, chunk_rows: int) -> list[range]:
+    def shards(self, chunk_rows: Sequence[int]) -> list[range]:
         """How the chunks of a finished stage are put together: the same for any number of ranks.
 
         Args:
-            chunk_rows: rows of a full chunk.
+            chunk_rows: rows of each chunk.
+
+        Returns:
+            Neighbouring chunks that have at most `SHARD_ROWS` rows together; or one that has more alone.
         """
-        per_shard = max(1, SHARD_ROWS // chunk_rows)
-        return [range(i, min(i + per_shard, n_chunks)) for i in range(0, n_chunks, per_shard)]
+        starts, rows = [], 0
+        for index, own in enumerate(chunk_rows):
+            if not starts or rows + own > SHARD_ROWS:
+                starts.append(index)
+                rows = 0
+            rows += own
+        return [range(a, b) for a, b in itertools.pairwise([*starts, len(chunk_rows)])]
 
     def seal(self, chunks: range, table: type[Columns]) -> None:
         """Put chunks into one shard, sorted; then, once it has been read back, remove their own files.

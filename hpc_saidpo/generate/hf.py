@@ -1,0 +1,69 @@
+"""The reference engine: transformers' own generate, for every model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import torch
+
+from ..policy import Policy, left_pad
+from .sampling import Response, Sampling, logp_of
+from .stopping import stopped
+
+
+@torch.inference_mode()
+def generate(
+    policy: Policy,
+    prompts: Sequence[Sequence[int]],
+    seeds: Sequence[Sequence[int]],
+    responses: Sequence[Sequence[Response]],
+    how: Sampling,
+    n_rows: int,
+) -> None:
+    """Fill in the responses; as `shared.generate`, but what is drawn depends on how prompts are batched."""
+    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+    batch: list[int] = []
+    for i in order:
+        if batch and sum(len(seeds[j]) for j in [*batch, i]) > n_rows:
+            _batch(policy, batch, prompts, seeds, responses, how)
+            batch = []
+        batch.append(i)
+    _batch(policy, batch, prompts, seeds, responses, how)
+
+
+def _batch(policy, batch, prompts, seeds, responses, how):
+    started = time.perf_counter()
+    rows = [prompts[i] for i in batch for _ in seeds[i]]
+    ids, mask = left_pad(rows, policy.tokenizer.pad_token_id, policy.device)
+    drawn = {"do_sample": False}
+    if how.temperature > 0:
+        drawn = {
+            "do_sample": True,
+            "temperature": how.temperature,
+            "top_p": how.top_p,
+            "top_k": how.top_k,
+            "min_p": how.min_p or None,
+        }
+    torch.manual_seed(int(seeds[batch[0]][0]) % 2**63)
+    stop = {"stop_strings": list(how.stop), "tokenizer": policy.tokenizer} if how.stop else {}
+    with policy.autocast():
+        made = policy.model.generate(
+            ids, attention_mask=mask, max_new_tokens=how.max_new_tokens, pad_token_id=policy.tokenizer.pad_token_id,
+            eos_token_id=list(policy.eos_ids), output_logits=True, return_dict_in_generate=True, **drawn, **stop,
+        )  # fmt: skip
+    tokens = made.sequences[:, ids.shape[1] :]
+    logp = torch.stack([logp_of(step.float(), t) for step, t in zip(made.logits, tokens.T, strict=True)], dim=1)
+    own = [response for i in batch for response in responses[i]]
+    for response, row, own_logp in zip(own, tokens.tolist(), logp.tolist(), strict=True):
+        _fill(policy, response, row, own_logp, how)
+        response.seconds = (time.perf_counter() - started) / len(own)
+
+
+def _fill(policy, response, row, logp, how):
+    for token, own in zip(row, logp, strict=True):
+        response.tokens.append(token)
+        response.logp += own
+        response.finished = token in policy.eos_ids or stopped(policy, response.tokens, how.stop)
+        if response.finished:
+            return

@@ -1,0 +1,112 @@
+"""vLLM is not installed where these tests run: what it is asked for and how it is read, with objects of its fields."""
+
+import os
+import types
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from hpc_saidpo.generate import Config, Response, Sampling, free, generate, vllm
+from hpc_saidpo.records import RunError
+
+HOW = Sampling(0.7, 0.9, 5, stop=("\n\n",), top_k=20, min_p=0.05)
+
+
+def output(tokens, reason, logp=-1.5):
+    return SimpleNamespace(token_ids=tuple(tokens), finish_reason=reason, cumulative_logprob=logp)
+
+
+def test_a_request():
+    assert vllm.request(2**64 - 1, HOW, {7, 2}) == {
+        "n": 1, "seed": 2**63 - 1, "temperature": 0.7, "top_p": 0.9, "top_k": 20, "min_p": 0.05, "max_tokens": 5,
+        "stop": ["\n\n"], "stop_token_ids": [2, 7], "logprobs": 0, "skip_special_tokens": False,
+        "spaces_between_special_tokens": False,
+    }  # fmt: skip
+    assert vllm.request(3, Sampling(0.0, 1.0, 5), {2})["seed"] is None
+
+
+def test_responses_are_filled():
+    responses = [Response(), Response()]
+    vllm.fill(responses, [output([5, 6, 2], "stop"), output([5, 6, 7, 8, 9], "length", -4.0)], HOW, 16.0)
+    assert responses == [
+        Response(tokens=[5, 6, 2], finished=True, seconds=6.0, logp=-1.5),
+        Response(tokens=[5, 6, 7, 8, 9], finished=False, seconds=10.0, logp=-4.0),
+    ]
+
+
+@pytest.mark.parametrize("reason", ["length", "abort", "error"])
+def test_a_response_that_did_not_end_is_an_error(reason):
+    with pytest.raises(RunError, match=f"ended after 2 tokens by '{reason}'"):
+        vllm.fill([Response()], [output([5, 6], reason)], HOW, 1.0)
+
+
+def test_without_a_gpu(micro):
+    with pytest.raises(RunError, match=r"engine=vllm needs a GPU.*use engine=shared"):
+        generate(micro, [[5]], [[1]], HOW, Config(engine="vllm"))
+
+
+@pytest.fixture
+def on_gpu(micro):
+    """The micro model, which says that it lies on the second GPU that this rank sees."""
+    yield SimpleNamespace(
+        path=micro.path, device=torch.device("cuda", 1), precision=torch.bfloat16, eos_ids=micro.eos_ids,
+        tokenizer=micro.tokenizer,
+    )  # fmt: skip
+    free()
+
+
+def test_without_the_package(on_gpu):
+    with pytest.raises(RunError, match=r"No module named 'vllm': pip install 'hpc_saidpo\[vllm\]'"):
+        generate(on_gpu, [[5]], [[1]], HOW, Config(engine="vllm"))
+
+
+@pytest.fixture
+def package(monkeypatch):
+    """A package of the names that are used of vLLM; it records what it is told, and gives the prompt back."""
+    told = []
+
+    class LLM:
+        def __init__(self, **arguments):
+            told.append(("start", arguments["model"], os.environ["CUDA_VISIBLE_DEVICES"]))
+            told.append(os.environ["VLLM_WORKER_MULTIPROC_METHOD"])
+            core = SimpleNamespace(shutdown=lambda: told.append(("end", arguments["model"])))
+            self.llm_engine = SimpleNamespace(engine_core=core)
+
+        def generate(self, prompts, sampling_params, *, use_tqdm):
+            told.append(("asked", [p["prompt_token_ids"] for p in prompts], [s.seed for s in sampling_params]))
+            return [SimpleNamespace(outputs=[output([*p["prompt_token_ids"], 1], "stop")]) for p in prompts]
+
+    def import_module(name):
+        assert name == "vllm"
+        return types.SimpleNamespace(LLM=LLM, TokensPrompt=dict, SamplingParams=SimpleNamespace)
+
+    monkeypatch.setattr(vllm.importlib, "import_module", import_module)
+    return told
+
+
+def test_one_request_for_each_response_and_one_process_for_each_policy(on_gpu, package, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    monkeypatch.delenv("VLLM_WORKER_MULTIPROC_METHOD", raising=False)
+    prompts, seeds = [[10, 11], [12]], [[1, 2], [3, 4]]
+    made = generate(on_gpu, prompts, seeds, HOW, Config(engine="vllm"))
+    assert [[r.tokens for r in row] for row in made] == [[[10, 11, 1]] * 2, [[12, 1]] * 2]
+    assert all(r.finished and r.text == on_gpu.tokenizer.decode(r.tokens[:-1]) for row in made for r in row)
+    generate(on_gpu, prompts[:1], [[5]], HOW, Config(engine="vllm"))
+    on_gpu.path, first = "next", on_gpu.path
+    generate(on_gpu, prompts[:1], [[6]], HOW, Config(engine="vllm"))
+    free()
+    free()
+    assert package == [
+        ("start", first, "6"), "spawn", ("asked", [[10, 11], [10, 11], [12], [12]], [1, 2, 3, 4]),
+        ("asked", [[10, 11]], [5]), ("end", first), ("start", "next", "6"), "spawn", ("asked", [[10, 11]], [6]),
+        ("end", "next"),
+    ]  # fmt: skip
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,6" and "VLLM_WORKER_MULTIPROC_METHOD" not in os.environ
+
+
+def test_what_it_is_started_with(on_gpu):
+    given = vllm.arguments(on_gpu, 0.4)
+    assert given["model"] == on_gpu.path and given["dtype"] == "bfloat16" and given["gpu_memory_utilization"] == 0.4
+    # the probability of a token under the policy itself, which is what a Response tells
+    assert given["logprobs_mode"] == "raw_logprobs" and given["trust_remote_code"] is False
