@@ -20,7 +20,7 @@ class Checkpoint:
 
     It is a cost, 12 bytes per parameter with AdamW in float32, so it is written by the clock and not by the step: a
     round shorter than `minutes` writes none and would be restarted alone, a longer one loses at most `minutes`. Data
-    order and learning rates are functions of the step (`dpo.batches`, `dpo.rate`): there is nothing of them to keep.
+    order and learning rates are functions of the step (`dpo.schedule`): there is nothing of them to keep.
 
     Args:
         stage: the folder that the round writes to.

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from . import training
 from .difficulty import in_band, measure, pass_at_k
 from .evaluate import wilson
 from .records import UNGRADABLE, ClusterCounts, Difficulty, Draw, Pairs, Rollouts
@@ -15,6 +16,10 @@ LOW_YIELD = 0.05  # under one pair in twenty explored questions, a round trains 
 NEAR_UNIFORM = 0.999  # share of the uniform entropy above which the weights say nothing
 MIN_PROBES_PER_CLUSTER = 2
 MANY_UNGRADABLE = 0.05
+TRAINING = (
+    "loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "logps/chosen",
+    "logps/rejected", "ref_logps/chosen", "ref_logps/rejected", "grad_norm",
+)  # fmt: skip
 
 
 def of_probe(difficulty: Difficulty, usable_Q: np.ndarray) -> dict:
@@ -87,10 +92,11 @@ def not_drawn(rollouts: Rollouts, k: int) -> tuple[int, float]:
 
 
 def of_training(steps: Sequence[Mapping]) -> dict:
-    """Figures of the DPO round: means over its steps, and the last step's."""
-    names = ("loss", "margin", "accuracy", "grad_norm")
-    facts = {f"dpo_{name}": float(np.mean([step[name] for step in steps])) for name in names}
-    return {"dpo_steps": len(steps), **facts, **{f"dpo_{name}_last": steps[-1][name] for name in names}}
+    """Figures of the DPO round, by the names that TRL gives them: means over its steps, and the last step's."""
+    names = [name for name in (*TRAINING, "tokens_per_s") if name in steps[0]]  # rounds of earlier versions have fewer
+    facts = {f"dpo/{name}": float(np.mean([step[name] for step in steps])) for name in names}
+    last = {f"dpo/{name}_last": steps[-1][name] for name in names if name != "tokens_per_s"}
+    return {"dpo/steps": len(steps), **facts, **last}
 
 
 def of_iteration(t, config, cluster_N, probed, counts, draws, explored, pairs, steps, scores) -> dict:
@@ -116,7 +122,7 @@ def of_iteration(t, config, cluster_N, probed, counts, draws, explored, pairs, s
         "scores": scores[0],
         "scores_before": scores[1],
     }
-    return {**record, "signatures": signatures(record, scores[1])}
+    return {**record, "signatures": [*signatures(record, scores[1]), *training.signatures(steps)]}
 
 
 def signatures(now: Mapping, before: Mapping | None) -> list[str]:

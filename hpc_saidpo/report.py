@@ -6,6 +6,8 @@ import html
 import io
 import json
 
+import numpy as np
+
 from .evaluate import interval, percent
 from .loop import Outcome
 from .store import RunDir
@@ -17,10 +19,14 @@ COLUMNS = {
     "pair yield": lambda r: percent(r["pair_yield"]),
     "ungradable": lambda r: percent(r.get("ungradable_share")),  # runs of earlier versions have none
     "pairs": lambda r: str(r["pairs"]),
-    "DPO loss": lambda r: f"{r['dpo_loss']:.3f}",
-    "margin": lambda r: f"{r['dpo_margin']:+.3f}",
-    "accuracy": lambda r: percent(r["dpo_accuracy"]),
+    "DPO loss": lambda r: _number(r.get("dpo/loss"), ".3f"),
+    "rewards/margins": lambda r: _number(r.get("dpo/rewards/margins"), "+.3f"),
+    "rewards/accuracies": lambda r: percent(r.get("dpo/rewards/accuracies")),
 }
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
 
 
 def _spread(values) -> str:
@@ -103,8 +109,8 @@ def curves(outcome: Outcome) -> bytes:
         axes[1, 0].plot(range(1, len(ranked) + 1), ranked, marker=".", label=f"iteration {record['iteration']}")
     axes[1, 0].axhline(1, color="grey", linewidth=0.8, linestyle="--")
     axes[1, 0].set(title="Cluster weights, ranked", xlabel="cluster rank", ylabel="W(i)")
-    for key, label in (("dpo_loss", "loss"), ("dpo_margin", "margin"), ("dpo_accuracy", "reward accuracy")):
-        axes[1, 1].plot(t, [r[key] for r in done], marker="o", label=label)
+    for name in ("loss", "rewards/margins", "rewards/accuracies"):
+        axes[1, 1].plot(t, [r.get(f"dpo/{name}", np.nan) for r in done], marker="o", label=name)
     axes[1, 1].set(title="DPO, mean over steps", xlabel="iteration")
     for axis in axes.flat:
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -21,8 +21,8 @@ os.environ.setdefault("MPIR_CVAR_ENABLE_HEAVY_YIELD", "1")
 import torch
 import transformers
 
-from hpc_saidpo import parallel, policy
-from hpc_saidpo.records import Columns, Rollouts
+from hpc_saidpo import arithmetic, parallel, policy
+from hpc_saidpo.records import Columns, Pairs, Rollouts
 
 transformers.logging.disable_progress_bar()
 torch.set_num_threads(1)
@@ -92,6 +92,18 @@ def make_rollouts(rows) -> Rollouts:
         np.array(question), np.array(sample), np.array(verdict), np.array(n_tokens), np.array(n_steps),
         np.array(finished, dtype=bool), np.arange(len(rows), dtype=np.uint64), np.ones(len(rows)),
         [f"q{i}" for i in question], list(text),
+    )  # fmt: skip
+
+
+def make_pairs(n=20, seed=0) -> Pairs:
+    """Right against wrong answers of arithmetic questions; question i of the pool, by index 100 + i, is called q<i>."""
+    problems = arithmetic.problems({"trained": 1.0}, n, seed)
+    zeros = np.zeros(n, dtype=np.int64)
+    yes = np.ones(n, dtype=bool)
+    return Pairs(
+        100 + np.arange(n), zeros, zeros, zeros + 1, yes, yes, zeros, np.full(n, 0.5), zeros + 2.0, zeros + 9.0,
+        [f"q{i}" for i in range(n)],
+        [p.text + "\n" for p in problems], [p.solution for p in problems], [p.solution[:-1] + "x" for p in problems],
     )  # fmt: skip
 
 

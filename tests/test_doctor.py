@@ -54,6 +54,9 @@ def test_memory_arithmetic():
     lean = built("experiment=tiny", "dpo.micro_pairs=2", "rollouts.max_new_tokens=100", "dpo.checkpointing=true",
                  "run.deterministic=false")  # fmt: skip
     assert plan.training_bytes(MODEL, lean, 50, 1, 2) == 18e6 + 2 * tokens * 100 * 10 + 34 * tokens * 100 + logits
+    chunked = built("experiment=tiny", "dpo.micro_tokens=5000", "rollouts.max_new_tokens=100", "dpo.head_tokens=64",
+                    "run.deterministic=false")  # fmt: skip
+    assert plan.training_bytes(MODEL, chunked, 50, 1, 2) == 18e6 + 34 * 5000 * 100 * 10 + 3 * 4 * 64 * 1000
 
 
 def test_the_papers_set_up_needs_more_than_one_gpu_of_80_gib():

@@ -1,9 +1,9 @@
 import pytest
 import torch
-from architectures import ARCHITECTURES
-from transformers import AutoModelForCausalLM
+from architectures import ARCHITECTURES, EAGER_ONLY, SMALL, UNUSUAL
+from transformers import AutoModelForCausalLM, CohereConfig, OPTConfig
 
-from hpc_saidpo.logps import response_logps, shares_prompts
+from hpc_saidpo.logps import ResponseLogps, layout, response_logps, shares_prompts
 
 PROMPTS = [[5, 6, 7, 8, 9, 10], [11, 12], [13, 14, 15]]
 RESPONSES = [([20, 21, 22], [23]), ([24, 25], [24, 26, 27, 28]), ([29], [30])]
@@ -19,9 +19,35 @@ def one_by_one(model, prompts, responses):
     return torch.stack([torch.stack([logp(p, r) for r in own]) for p, own in zip(prompts, responses, strict=True)])
 
 
+# What an architecture may do between its last hidden states and its logits, besides those of `architectures`.
+HEADS = {
+    "cohere-scaled-logits": CohereConfig(**SMALL, num_key_value_heads=2, intermediate_size=64, logit_scale=0.3),
+    "opt-decoder-inside": OPTConfig(
+        vocab_size=99, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, ffn_dim=64, word_embed_proj_dim=32,
+        max_position_embeddings=64, bos_token_id=None, eos_token_id=1, pad_token_id=0, dropout=0.0,
+    ),
+}  # fmt: skip
+EVERY = {**ARCHITECTURES, **EAGER_ONLY, **UNUSUAL, **HEADS}
+WEIGHT = torch.tensor([[1.0, -1.0], [0.5, -2.0], [3.0, 1.0]])
+
+
 def random_model(name, attention="sdpa"):
     torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(ARCHITECTURES[name], attn_implementation=attention).eval()
+    return AutoModelForCausalLM.from_config(EVERY[name], attn_implementation=attention).eval()
+
+
+def with_bias(model):
+    """The model with a bias at its head, of random values."""
+    head = model.get_output_embeddings()
+    head.bias = torch.nn.Parameter(torch.randn(head.out_features))
+    return model
+
+
+def gradients(model, value):
+    """Of every parameter that the value depends on."""
+    model.zero_grad(set_to_none=True)
+    value.backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -31,21 +57,98 @@ def test_values_and_gradients_are_those_of_one_row_at_a_time(name, attention):
     assert shares_prompts(model) == ("sliding" not in name)
     ours, expected = response_logps(model, PROMPTS, RESPONSES, 0), one_by_one(model, PROMPTS, RESPONSES)
     torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
-    weight = torch.tensor([[1.0, -1.0], [0.5, -2.0], [3.0, 1.0]])
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    got = torch.autograd.grad((ours * weight).sum(), parameters, allow_unused=True)
-    wanted = torch.autograd.grad((expected * weight).sum(), parameters, allow_unused=True)
-    for g, w in zip(got, wanted, strict=True):
-        if w is not None:
-            torch.testing.assert_close(g, w, rtol=1e-4, atol=1e-5)
+    got = gradients(model, (ours * WEIGHT).sum())
+    wanted = gradients(model, (expected * WEIGHT).sum())
+    assert got.keys() == wanted.keys()
+    for name in wanted:
+        torch.testing.assert_close(got[name], wanted[name], rtol=1e-4, atol=1e-5)
 
 
-def test_only_the_positions_around_responses_reach_the_head(micro):
-    seen = []
-    hook = micro.model.get_output_embeddings().register_forward_hook(lambda m, args, out: seen.append(out.shape))
-    response_logps(micro.model, [[5] * 40, [6] * 30], [([7, 8], [9]), ([9], [9])], 0)
+def plain(model, batch):
+    """Log-probabilities of the response tokens from [rows, time, V] logits of the model's own forward."""
+    assert batch.segment_RT.max() <= 1
+    mask = (batch.segment_RT >= 0).long()
+    logits = model(input_ids=batch.ids_RT, attention_mask=mask, position_ids=batch.position_RT).logits
+    logits_NV = logits.flatten(0, 1)[batch.predictor_N]
+    return logits_NV.log_softmax(-1).gather(1, batch.target_N[:, None])[:, 0]
+
+
+@pytest.mark.parametrize("change", [None, with_bias], ids=["", "bias"])
+@pytest.mark.parametrize("name", EVERY)
+def test_the_chunked_head_gives_the_values_and_gradients_of_the_plain_one(name, change):
+    model = random_model(name, "eager")
+    if change:
+        model = change(model)
+    batch = layout(PROMPTS, RESPONSES, 0, shared=False)
+    expected = plain(model, batch)
+    weight_N = torch.linspace(-1, 2, len(expected))
+    wanted = gradients(model, expected @ weight_N)
+    for head_tokens in (1, 3, 12, 100):  # 12 response tokens: chunks of one, with and without a rest, one chunk
+        ours = ResponseLogps(model, head_tokens)(batch).token_N
+        torch.testing.assert_close(ours, expected, rtol=1e-6, atol=1e-6)
+        got = gradients(model, ours @ weight_N)
+        assert got.keys() == wanted.keys()
+        for key, value in wanted.items():
+            assert (got[key] - value).norm() <= 1e-6 * value.norm() + 1e-8, key
+
+
+def test_a_tied_head_is_trained_from_both_ends(micro):
+    model = random_model("qwen2")
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    batch = layout(PROMPTS, RESPONSES, 0, shared=True)
+    key = "model.embed_tokens.weight"
+    whole, chunked = (gradients(model, ResponseLogps(model, n)(batch).token_N.sum())[key] for n in (100, 2))
+    torch.testing.assert_close(chunked, whole, rtol=1e-5, atol=1e-6)
+    seen = sorted({token for row in PROMPTS for token in row})
+    assert (whole[seen].abs().sum(-1) > 0).all()
+
+
+@pytest.mark.parametrize("head_tokens, sizes", [(2, [2] * 5), (4, [2, 4, 4]), (1024, [10])])
+def test_only_the_positions_before_response_tokens_reach_the_head_and_never_more_than_a_chunk(
+    micro, head_tokens, sizes
+):
+    rows = []
+    hook = micro.model.get_output_embeddings().register_forward_hook(
+        lambda m, args, out: rows.append(out.numel() // out.shape[-1])
+    )
+    value = response_logps(micro.model, [[5] * 40, [6] * 30], [([7, 8, 9], [9]), ([9] * 5, [9])], 0, head_tokens)
+    forward, rows[:] = list(rows), []
+    value.sum().backward()
     hook.remove()
-    assert [tuple(shape[:2]) for shape in seen] == [(2, 4)]  # 3 response tokens and the prompt's end, of 43
+    micro.model.zero_grad()
+    assert forward == sizes  # 10 response tokens, of 83 positions; those of a short response are not padded
+    assert sorted(rows) == sorted(sizes[:-1])  # computed again, all but the last
+
+
+def test_the_log_probabilities_of_each_token_are_there(micro):
+    batch = layout(PROMPTS, RESPONSES, 0, shares_prompts(micro.model))
+    found = ResponseLogps(micro.model, 4)(batch)
+    assert found.n_tokens_BR.tolist() == [[3, 1], [2, 4], [1, 1]] and found.token_N.dtype == torch.float32
+    responses = [(prompt, response) for prompt, own in zip(PROMPTS, RESPONSES, strict=True) for response in own]
+    for (prompt, response), logps in zip(responses, found.by_response, strict=True):
+        all_logps = micro.model(torch.tensor([prompt + response])).logits[0].log_softmax(-1)
+        expected = all_logps[range(len(prompt) - 1, len(prompt) + len(response) - 1), response]
+        torch.testing.assert_close(logps, expected, rtol=0, atol=1e-5)
+    sums = torch.stack([logps.sum() for logps in found.by_response]).view(3, 2)
+    torch.testing.assert_close(found.sum_BR, sums)
+
+
+def test_bfloat16_is_that_of_the_model_in_autocast(micro):
+    batch = layout(PROMPTS, RESPONSES, 0, shared=False)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        expected = plain(micro.model, batch)
+        ours = ResponseLogps(micro.model, 5)(batch).token_N
+    got, wanted = (gradients(micro.model, value.float().sum()) for value in (ours, expected))
+    micro.model.zero_grad()
+    torch.testing.assert_close(ours, expected.float(), rtol=0, atol=0.05)
+    for key, value in wanted.items():
+        assert (got[key] - value).norm() <= 0.03 * value.norm(), key
+
+
+def test_no_attribute_of_the_model_is_left_changed(micro):
+    before = {name: id(module) for name, module in micro.model.named_modules()}
+    response_logps(micro.model, PROMPTS, RESPONSES, 0, 2)
+    assert before == {name: id(module) for name, module in micro.model.named_modules()}
 
 
 def test_responses_behind_one_prompt_do_not_see_each_other(micro):

@@ -66,7 +66,7 @@ def test_tiny_runs_end_to_end_on_two_ranks(tiny):
     for m in metrics:
         assert 0 < m["probe_pass_rate"] < 1 and 0 < m["pair_yield"] <= 1 and m["pairs"] > 0
         assert m["scores"]["held_out"]["n_questions"] > 100
-    for wanted in ("probe pass rate", "pair yield", "margin", "held_out before → after", "policy:", "probe: "):
+    for wanted in ("probe pass rate", "pair yield", "rewards/margins", "held_out before → after", "policy:", "probe: "):
         assert wanted in done.stdout
     assert "Traceback" not in done.stderr
     for name in ("config.yaml", "env.json", "report.html", "curves.png", "log/rank-0001.log"):

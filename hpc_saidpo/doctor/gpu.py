@@ -129,7 +129,7 @@ def _dpo(device) -> tuple[str, bool]:
         examples = dpo.tokenise(pairs, own, chat=False, stop=())
         steps = dpo.train(own, pairs, examples, config, World(), 0, 0, False, _silent)
         weights.append(torch.cat([p.detach().flatten().cpu() for p in own.model.parameters()]))
-        margins.append(steps[-1]["margin"])
+        margins.append(steps[-1]["rewards/margins"])
     difference = float((weights[0] - weights[1]).abs().max())
     return f"weights at most {difference:.1e} from the CPU's, margin {margins[0]:+.3f}", difference < 2e-4 and margins[
         0

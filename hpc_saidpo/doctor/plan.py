@@ -77,19 +77,21 @@ def training_bytes(model: Model, config, n_prompt: int, size: int, n_bytes: int)
 
     Weights, gradients and two AdamW moments in float32; DDP's buckets; with run.deterministic a float64 sum.
     Activations after Korthikanti et al. 2022, eq. 2 (34 bytes per token, layer and hidden unit at 16 bits, attention
-    matrices not kept); logits, their softmax and its gradient where there are responses.
+    matrices not kept); logits, their softmax and its gradient of one chunk of response tokens (dpo.head_tokens).
 
     Args:
         n_prompt: tokens of a prompt.
         size: number of ranks.
         n_bytes: of a number in the precision of the computation.
     """
-    tokens = config.dpo.micro_pairs * (n_prompt + 2 * config.rollouts.max_new_tokens)
+    pair = n_prompt + 2 * config.rollouts.max_new_tokens
+    tokens = max(pair, config.dpo.micro_tokens) if config.dpo.micro_tokens else config.dpo.micro_pairs * pair
     layer = 17 * n_bytes * tokens * model.hidden
     kept = (
         n_bytes * tokens * model.hidden * model.n_layers + layer if config.dpo.checkpointing else layer * model.n_layers
     )
-    logits = 3 * 4 * config.dpo.micro_pairs * 2 * config.rollouts.max_new_tokens * model.vocabulary
+    answered = tokens * 2 * config.rollouts.max_new_tokens // pair
+    logits = 3 * 4 * min(config.dpo.head_tokens, answered) * model.vocabulary
     weights = 16 + (4 if size > 1 else 0) + (8 if config.run.deterministic else 0) + (2 if n_bytes == 2 else 0)
     return weights * model.n_parameters + kept + logits
 
@@ -245,11 +247,14 @@ def _memory(model, config, n_prompt, size, n_bytes, have) -> Finding:
     )
     failure = warning = ""
     if train > have:
-        failure = "training does not fit: dpo.checkpointing=true, dpo.micro_pairs=1, a smaller model or larger GPUs"
+        failure = (
+            "training does not fit: dpo.checkpointing=true, dpo.micro_pairs=1, a lower dpo.head_tokens, a smaller "
+            "model or larger GPUs"
+        )
     elif roll > have:
         failure = "the rollouts do not fit: lower rollouts.generate.rows"
     elif max(train, roll) > 0.85 * have:
-        warning = "close to the limit: lower dpo.micro_pairs and rollouts.generate.rows"
+        warning = "close to the limit: lower dpo.micro_pairs (or dpo.micro_tokens) and rollouts.generate.rows"
     return judge("memory", told, failure=failure, warning=warning)
 
 

@@ -1,0 +1,94 @@
+"""Preference pairs as token ids, and what the reference says of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..logps import Logps, ResponseLogps, layout, shares_prompts
+from ..parallel import World
+from ..policy import Policy
+from ..records import Pairs
+from .schedule import micro_batches
+from .settings import Config
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Tokenised pairs.
+
+    Attributes:
+        prompt, chosen, rejected: token ids.
+        pad_id: fills rows up.
+        shared: a pair is one row, its prompt in front of both responses; else it is two (`logps.shares_prompts`).
+    """
+
+    prompt: list[list[int]]
+    chosen: list[list[int]]
+    rejected: list[list[int]]
+    pad_id: int = 0
+    shared: bool = True
+
+    def __len__(self) -> int:
+        return len(self.prompt)
+
+    def logps(self, module: nn.Module, rows: Sequence[int]) -> Logps:
+        """Log-probabilities of the chosen and rejected responses of some pairs.
+
+        Args:
+            module: a `ResponseLogps`, possibly wrapped.
+        """
+        both = [(self.chosen[i], self.rejected[i]) for i in rows]
+        return module(layout([self.prompt[i] for i in rows], both, self.pad_id, self.shared))
+
+    @property
+    def tokens_B(self) -> np.ndarray:
+        """Tokens that the model sees of each pair, padding aside."""
+        prompt_B, chosen_B, rejected_B = (
+            np.array([len(ids) for ids in column]) for column in (self.prompt, self.chosen, self.rejected)
+        )
+        return (1 if self.shared else 2) * prompt_B + chosen_B + rejected_B
+
+    @property
+    def width_B(self) -> np.ndarray:
+        """Places that each pair takes up in a micro-batch where it is the longest."""
+        longest_B = np.array([max(len(c), len(r)) for c, r in zip(self.chosen, self.rejected, strict=True)])
+        prompt_B = np.array([len(ids) for ids in self.prompt])
+        return self.tokens_B if self.shared else 2 * (prompt_B + longest_B)
+
+
+def tokenise(pairs: Pairs, policy: Policy, chat: bool, stop: Sequence[str]) -> Examples:
+    """Token ids of prompts and responses, as the policy generated them."""
+    return Examples(
+        [policy.encode_prompt(text, chat) for text in pairs.prompt_B],
+        [policy.encode_response(t, f, stop) for t, f in zip(pairs.chosen_B, pairs.chosen_finished_B, strict=True)],
+        [policy.encode_response(t, f, stop) for t, f in zip(pairs.rejected_B, pairs.rejected_finished_B, strict=True)],
+        policy.tokenizer.pad_token_id,
+        shares_prompts(policy.model),
+    )
+
+
+def reference_logps(examples: Examples, policy: Policy, config: Config, world: World, progress) -> np.ndarray:
+    """log pi_ref of every response, [B, 2]: the policy as it starts is the reference. Collective."""
+    chunks = micro_batches(range(len(examples)), examples.width_B, config)
+    module = ResponseLogps(policy.model, config.head_tokens)
+    own, label = {}, f"reference log-probabilities: {len(examples)} pairs"
+    with progress(label, len(chunks)) as tick, torch.no_grad(), policy.autocast():
+        for c in world.claim(len(chunks), tick):
+            own[c] = examples.logps(module, chunks[c]).sum_BR.cpu().numpy()
+    reference_B2 = np.empty((len(examples), 2))
+    for part in world.gather(own):
+        for c, logps in part.items():
+            reference_B2[chunks[c]] = logps
+    return reference_B2
+
+
+def key_of(pairs: Pairs) -> str:
+    """What tells these pairs, in this order, from others: 16 hex digits."""
+    rows = zip(pairs.question_B.tolist(), pairs.prompt_B, pairs.chosen_B, pairs.rejected_B, strict=True)
+    return hashlib.sha256(repr(list(rows)).encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -1,0 +1,52 @@
+"""A round's schedule: which pairs in which step and micro-batch, and the learning rate. The same on every rank."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+
+from ..records import seeded
+from .settings import Config
+
+
+def batches(width_B: np.ndarray, config: Config, seed: int, iteration: int) -> list[list[list[int]]]:
+    """For every optimizer step its micro-batches of pair indices.
+
+    Which pairs make a step depends on the seed and `dpo.batch_pairs` alone, whatever the micro-batches.
+
+    Args:
+        width_B: places that each pair takes up in a row (`Examples.width_B`).
+    """
+    steps = []
+    for epoch in range(config.epochs):
+        order = seeded(seed, iteration, "epoch", epoch).permutation(len(width_B))
+        for start in range(0, len(order), config.batch_pairs):
+            steps.append(micro_batches(order[start : start + config.batch_pairs].tolist(), width_B, config))
+    return steps
+
+
+def micro_batches(pairs: Iterable[int], width_B: np.ndarray, config: Config) -> list[list[int]]:
+    """Pairs cut into micro-batches of like length, longest first.
+
+    Each holds `dpo.micro_pairs` pairs; or, with `dpo.micro_tokens`, as many as fit into that many places with every row
+    as wide as the longest, and one pair at least.
+    """
+    order = sorted(pairs, key=lambda i: (-width_B[i], i))
+    found, start = [], 0
+    while start < len(order):
+        n = config.micro_pairs
+        if config.micro_tokens:
+            n = max(1, config.micro_tokens // int(width_B[order[start]]))
+        found.append(order[start : start + n])
+        start += n
+    return found
+
+
+def rate(step: int, n_steps: int, warmup: float) -> float:
+    """Learning rate at a step, as a share of the peak: linear warm-up, then cosine to zero; never zero itself."""
+    n_warmup = round(warmup * n_steps)
+    if step < n_warmup:
+        return (step + 1) / (n_warmup + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - n_warmup) / (n_steps - n_warmup)))

@@ -1,0 +1,33 @@
+"""What a DPO round can be told."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from ..logps import HEAD_TOKENS
+from ..records import settings
+
+
+@settings()
+class Config:
+    loss: Literal["sigmoid", "sigmoid_norm", "ipo"] = "sigmoid"
+    beta: Annotated[float, Field(gt=0)] = 0.1
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    nll: Annotated[float, Field(ge=0)] = 0.0
+    lr: Annotated[float, Field(gt=0)] = 5e-7
+    warmup: Annotated[float, Field(ge=0, le=1)] = 0.1
+    epochs: Annotated[int, Field(ge=1)] = 1
+    batch_pairs: Annotated[int, Field(ge=1)] = 128
+    micro_pairs: Annotated[int, Field(ge=1)] = 4
+    micro_tokens: Annotated[int, Field(ge=1)] | None = None
+    head_tokens: Annotated[int, Field(ge=1)] = HEAD_TOKENS
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    checkpointing: bool = False
+    checkpoint_minutes: Annotated[float, Field(ge=0)] | None = 10.0
+
+    def __post_init__(self):
+        if self.loss == "ipo" and self.label_smoothing:
+            raise ValueError(f"label_smoothing ({self.label_smoothing}) is of the sigmoid losses: with loss=ipo, set 0")
