@@ -21,7 +21,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from . import flash
-from .progress import log
+from .progress import say_once
 from .records import RunError, settings
 
 PACKAGE = "pkg://"  # pkg://some_package/inner/path: a file that an installed Python package ships
@@ -242,13 +242,8 @@ def attention_of(config: Config, device: torch.device) -> str:
     if config.attention != "auto":
         raise RunError(f"policy.attention={config.attention}: {why_not[config.attention]}: use policy.attention=auto")
     if device.type == "cuda":
-        _say_once("attention: sdpa (" + "; ".join(f"no {name}: {why}" for name, why in why_not.items()) + ")")
+        say_once("attention: sdpa (" + "; ".join(f"no {name}: {why}" for name, why in why_not.items()) + ")")
     return "sdpa"
-
-
-@functools.cache
-def _say_once(text: str) -> None:
-    log.info(text)
 
 
 def is_gguf(path: str) -> bool:

@@ -40,6 +40,12 @@ def start_logging(path: Path, is_root: bool) -> None:
     log.propagate = False
 
 
+@functools.cache
+def say_once(text: str) -> None:
+    """Log what would be the same every time; once per process."""
+    log.info(text)
+
+
 class _File(logging.FileHandler):
     """A log file that a full disk silences: what stops the run says so itself."""
 

@@ -9,6 +9,7 @@ import torch
 from conftest import MICRO
 
 from hpc_saidpo import flash, policy
+from hpc_saidpo.progress import log, say_once
 from hpc_saidpo.records import RunError
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
@@ -32,7 +33,7 @@ def node(monkeypatch):
             there = isinstance(modules.get(name), types.SimpleNamespace)
             monkeypatch.setattr(flash, f"is_flash_attn_{version}_available", lambda there=there: there)
 
-    policy._say_once.cache_clear()
+    say_once.cache_clear()
     return make
 
 
@@ -71,11 +72,11 @@ def test_the_better_version_that_runs_here(node):
         ((9, 0), {"a": types.SimpleNamespace()}, "auto", GPU, "does not load"),  # flash-attn-4 has the same module name
     ],
 )
-def test_where_it_cannot_run(node, caplog, name, capability, modules, precision, device, says):
+def test_where_it_cannot_run(node, monkeypatch, caplog, name, capability, modules, precision, device, says):
     node(capability, **{module: found for found in modules.values() for module in flash.MODULE_OF.values()})
     with pytest.raises(RunError, match=f"policy.attention={name}: .*{says}.*: use policy.attention=auto"):
         chosen(name, precision, device)
-    policy.log.propagate = True
+    monkeypatch.setattr(log, "propagate", True)
     with caplog.at_level("INFO", "hpc_saidpo"):
         assert chosen("auto", precision, device) == chosen("auto", precision, device) == "sdpa"
     assert len(caplog.records) == (device == GPU)  # said once; on a CPU nobody expects it

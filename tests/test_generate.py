@@ -13,8 +13,9 @@ from torch._dynamo.utils import counters
 from transformers import AutoModelForCausalLM, MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from hpc_saidpo.generate import Config, Sampling, choose, common_prefix, generate, linears
+from hpc_saidpo.generate.engine import CPU_ROWS, budget, rows_within
 from hpc_saidpo.policy import Policy
-from hpc_saidpo.progress import log
+from hpc_saidpo.progress import log, say_once
 from hpc_saidpo.records import RunError, seed_of
 
 DRIVEN = {**ARCHITECTURES, **EAGER_ONLY}
@@ -181,12 +182,14 @@ def test_what_may_be_drawn_is_what_transformers_leaves(how, warper):
 
 
 @pytest.mark.parametrize("name", UNUSUAL)
-def test_attention_that_cannot_be_driven_is_left_to_transformers(micro, name, caplog):
+def test_attention_that_cannot_be_driven_is_left_to_transformers(micro, name, caplog, monkeypatch):
     policy = tiny(micro, name)
-    log.addHandler(caplog.handler)
-    ours = generate(policy, tokens(micro), seeds(4, 1), Sampling(0.0, 1.0, 6))
-    log.removeHandler(caplog.handler)
-    assert "engine hf" in caplog.text
+    say_once.cache_clear()
+    monkeypatch.setattr(log, "propagate", True)
+    with caplog.at_level("INFO", "hpc_saidpo"):
+        ours = generate(policy, tokens(micro), seeds(4, 1), Sampling(0.0, 1.0, 6))
+        generate(policy, tokens(micro), seeds(4, 1), Sampling(0.0, 1.0, 6))
+    assert caplog.text.count("engine hf") == 1
     for prompt, (response,) in zip(tokens(micro), ours, strict=True):
         assert response.tokens == greedy_by_transformers(policy, prompt, 6)
 
@@ -228,6 +231,13 @@ resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_IN
 assert run() == short, "other responses"
 print(sorted({len(r) for of_prompt in short for r in of_prompt}))
 """
+
+
+def test_rows_are_what_memory_holds(micro):
+    assert [rows_within(n, 10, 64) for n in (10_000, 640, 639, 100, 5, -1)] == [64, 64, 32, 8, 1, 1]
+    asked = tokens(micro), Sampling(1.0, 1.0, 100)
+    assert budget(micro, *asked) == CPU_ROWS
+    assert budget(micro, asked[0], Sampling(1.0, 1.0, 10**9)) == 1  # a terabyte a response
 
 
 def test_out_of_memory_halves_the_rows_and_loses_nothing():

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import shutil
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 
 from ..policy import Policy
-from ..progress import log
+from ..progress import log, say_once
 from ..records import RunError, settings
 from . import hf, linears, shared, vllm
 from .attention import NotDriven
@@ -21,7 +23,7 @@ from .stopping import finish
 
 CPU_ROWS = 64  # more gain nothing: the products are long enough
 GPU_ROWS = 512
-GPU_SHARE = 0.6  # of the free memory, for keys and values
+FREE_SHARE = 0.6  # of the free memory, for keys, values and logits
 
 
 @settings()
@@ -82,7 +84,7 @@ def _decode(policy, prompts, seeds, responses, how, config):
             with linears.fast(policy, getattr(torch, config.linears), config.compile):
                 engine(policy, *parts, made, how, n_rows)
         except NotDriven as error:
-            log.warning("  the model's attention has %s: engine hf", error)
+            say_once(f"  the attention of {type(policy.model).__name__} has {error}: engine hf")
             engine = hf.generate
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
@@ -100,7 +102,7 @@ def _engine(policy: Policy, config: Config) -> Callable[..., None]:
     if config.engine == "hf":
         return hf.generate
     if not shared.can_drive(policy):
-        log.warning("  the model's attention cannot be driven: engine hf")
+        say_once(f"  the attention of {type(policy.model).__name__} cannot be driven: engine hf")
         return hf.generate
     if config.compile and not any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))):
         raise RunError("rollouts.generate.compile=true needs a C++ compiler on this node (CXX, g++ or clang++)")
@@ -133,18 +135,34 @@ def _halved(n_rows: int) -> int:
 
 
 def budget(policy: Policy, prompts: Sequence[Sequence[int]], how: Sampling) -> int:
-    """How many responses to decode at once.
+    """How many responses to decode at once: what free memory holds at full length, up to where more gains nothing.
 
-    On a CPU a fixed number, so that the same run makes the same batches anywhere; on a GPU what its free memory holds.
+    On a CPU that is CPU_ROWS wherever memory is not short, so that the same run makes the same batches anywhere.
     """
-    if policy.device.type != "cuda":
-        return CPU_ROWS
     config = policy.model.config
     n_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     of_token = 2 * config.num_hidden_layers * n_heads * size * policy.precision.itemsize
     of_row = of_token * (how.max_new_tokens + max(map(len, prompts))) + 16 * config.vocab_size
+    most = GPU_ROWS if policy.device.type == "cuda" else CPU_ROWS
+    return rows_within(FREE_SHARE * _free_bytes(policy), of_row, most)
+
+
+def rows_within(n_bytes: float, of_row: float, most: int) -> int:
+    """A power of two times `most` that fits, at least 1: a little more or less free memory gives the same batches."""
+    rows = most
+    while rows > 1 and rows * of_row > n_bytes:
+        rows //= 2
+    return rows
+
+
+def _free_bytes(policy: Policy) -> float:
+    """Of the GPU; of the node's memory as much as this rank has of its cores."""
+    if policy.device.type != "cuda":
+        available = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())[1]
+        return 1024 * int(available) * min(1.0, torch.get_num_threads() / len(os.sched_getaffinity(0)))
     free, _ = torch.cuda.mem_get_info(policy.device)
+    free += torch.cuda.memory_reserved(policy.device) - torch.cuda.memory_allocated(policy.device)
     if policy.precision != torch.float32:  # copies of the weights (linears)
         free -= policy.precision.itemsize * sum(p.numel() for p in policy.model.parameters())
-    return max(1, min(GPU_ROWS, int(GPU_SHARE * free / of_row)))
+    return free
