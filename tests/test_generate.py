@@ -210,6 +210,19 @@ def test_bfloat16_linears_round_and_leave_the_model_as_it_was(micro):
     assert [own[0].logp for own in again] == [own[0].logp for own in exact]
 
 
+@pytest.mark.parametrize("engine", ["shared", "hf"])
+def test_log_probabilities_are_the_models_own_however_tokens_are_drawn(micro, engine):
+    how = Sampling(0.6, 0.9, 12, top_k=7)
+    for prompt, own in zip(
+        tokens(micro), generate(micro, tokens(micro), seeds(4, 3), how, Config(engine=engine)), strict=True
+    ):
+        for response in own:
+            with torch.inference_mode():
+                logits = micro.model(torch.tensor([prompt + response.tokens])).logits[0, len(prompt) - 1 : -1]
+            expected = logits.log_softmax(-1).gather(1, torch.tensor(response.tokens)[:, None]).sum()
+            assert response.logp == pytest.approx(float(expected), abs=1e-4)
+
+
 SHORT_OF_MEMORY = """
 import resource, sys, torch
 from transformers import LlamaConfig, AutoModelForCausalLM

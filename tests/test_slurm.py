@@ -42,7 +42,8 @@ def test_ranks_that_do_not_see_each_other_are_refused(slurm):
         "hpc_saidpo", *SHORT, f"run.root={slurm.folder}", "run.name=singletons", check=False,
     )  # fmt: skip
     assert done.returncode != 0
-    assert done.stderr.count("2 tasks were started that do not see each other") == 1
+    # Told by the first task; by the other one too where the first is slow to come up: they cannot ask each other.
+    assert 1 <= done.stderr.count("2 tasks were started that do not see each other") <= 2
     assert "use srun --mpi=pmi2" in done.stderr and not (slurm.folder / "singletons").exists()
 
 

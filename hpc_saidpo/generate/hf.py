@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 
 import torch
+from transformers import LogitsProcessor, LogitsProcessorList
 
 from ..policy import Policy, left_pad
 from .sampling import Response, Sampling, logp_of
@@ -47,17 +48,36 @@ def _batch(policy, batch, prompts, seeds, responses, how):
         }
     torch.manual_seed(int(seeds[batch[0]][0]) % 2**63)
     stop = {"stop_strings": list(how.stop), "tokenizer": policy.tokenizer} if how.stop else {}
+    seen = _Logps()
     with policy.autocast():
         made = policy.model.generate(
             ids, attention_mask=mask, max_new_tokens=how.max_new_tokens, pad_token_id=policy.tokenizer.pad_token_id,
-            eos_token_id=list(policy.eos_ids), output_logits=True, return_dict_in_generate=True, **drawn, **stop,
+            eos_token_id=list(policy.eos_ids), logits_processor=LogitsProcessorList([seen]), **drawn, **stop,
         )  # fmt: skip
-    tokens = made.sequences[:, ids.shape[1] :]
-    logp = torch.stack([logp_of(step.float(), t) for step, t in zip(made.logits, tokens.T, strict=True)], dim=1)
+    seen.note(made)
+    tokens, logp = made[:, ids.shape[1] :], torch.stack(seen.logps, dim=1)
     own = [response for i in batch for response in responses[i]]
     for response, row, own_logp in zip(own, tokens.tolist(), logp.tolist(), strict=True):
         _fill(policy, response, row, own_logp, how)
         response.seconds = (time.perf_counter() - started) / len(own)
+
+
+class _Logps(LogitsProcessor):
+    """Sees the model's own logits, before temperature and all that shapes them, and keeps those of one step only."""
+
+    def __init__(self):
+        self.logps: list[torch.Tensor] = []  # [R] of each step
+        self._logits_RV = None
+
+    def __call__(self, input_ids, scores):
+        self.note(input_ids)
+        self._logits_RV = scores.float()
+        return scores
+
+    def note(self, ids_RT: torch.Tensor) -> None:
+        """The last token of each row was drawn from the logits at hand."""
+        if self._logits_RV is not None:
+            self.logps.append(logp_of(self._logits_RV, ids_RT[:, -1]))
 
 
 def _fill(policy, response, row, logp, how):
