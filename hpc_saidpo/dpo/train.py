@@ -16,9 +16,11 @@ from ..logps import ResponseLogps
 from ..parallel import Stopped, World
 from ..policy import Policy
 from ..records import Pairs
+from .adapters import inject, trained
 from .examples import Examples, reference_logps
 from .figures import N_SUMS, check_finite, step_figures, sums_of
 from .loss import loss_of, rewards
+from .optimizer import optimizer_of
 from .schedule import batches, rate
 from .settings import Config
 
@@ -34,12 +36,14 @@ def train(
     exact: bool,
     progress: Callable,
     checkpoint: Checkpoint | None = None,
+    known: Callable[[Callable[[], np.ndarray]], np.ndarray] = lambda compute: compute(),
 ) -> list[dict]:
     """One DPO round; changes the policy's weights in place. Collective.
 
     Args:
         exact: see `parallel.gradients.Replicas`.
         checkpoint: where the round is taken up, and left from time to time.
+        known: gives the reference log-probabilities, [B, 2]; from what it is passed, where it does not know them.
 
     Returns:
         Per optimizer step: step, pairs, the figures of `figures.step_figures`, grad_norm (before clipping), lr,
@@ -50,9 +54,10 @@ def train(
         Stopped: the ranks were told to stop; the round is in its checkpoint.
     """
     model = policy.model
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    merge = inject(model, config.lora, seed, iteration)
+    optimizer = optimizer_of(trained(model).values(), config)
     restored = checkpoint.restore(model, optimizer) if checkpoint else None
-    steps, reference_B2 = restored or ([], reference_logps(examples, policy, config, world, progress))
+    steps, reference_B2 = restored or ([], known(lambda: reference_logps(examples, policy, config, world, progress)))
     schedule, tokens_B = batches(examples.width_B, config, seed, iteration), examples.tokens_B
     if config.checkpointing:
         checkpoint_layers(model)
@@ -84,6 +89,7 @@ def train(
                 if stopping:
                     raise Stopped(stopping)
             tick()
+    merge()
     return steps
 
 

@@ -1,0 +1,33 @@
+"""The optimizer of a round. Weights are float32 whatever it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from ..records import RunError
+from .settings import Config
+
+EIGHT_BITS = {"adamw_8bit": "AdamW8bit", "paged_adamw_8bit": "PagedAdamW8bit"}  # as bitsandbytes calls them
+
+
+def optimizer_of(parameters: Iterable[nn.Parameter], config: Config) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov and Hutter 2019); its moments in float32, or in 8 bits (Dettmers et al. 2022).
+
+    Raises:
+        RunError: bitsandbytes is not installed, or does not load.
+    """
+    parameters, how = list(parameters), {"lr": config.lr, "weight_decay": config.weight_decay}
+    if config.optimizer == "adamw":
+        # One after the other: for all at once, its default on GPUs, it makes another copy of all of them.
+        return torch.optim.AdamW(parameters, foreach=False, **how)
+    try:
+        import bitsandbytes
+    except (ImportError, RuntimeError, OSError) as error:
+        raise RunError(
+            f"dpo.optimizer={config.optimizer} needs bitsandbytes ({error}): pip install 'hpc_saidpo[8bit]', or "
+            "dpo.optimizer=adamw"
+        ) from error
+    return getattr(bitsandbytes.optim, EIGHT_BITS[config.optimizer])(parameters, **how)
