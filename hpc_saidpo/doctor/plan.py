@@ -16,31 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
 
-from .. import benchmarks, policy, pool
-from ..generate.engine import CPU_ROWS
+from .. import benchmarks, memory, policy, pool
+from ..memory import GIB, Model
 from ..parallel import World
 from ..records import Question, RunError
 from ..store import RunDir
 from .finding import Finding, judge
 
-GIB = 2**30
 CHARACTERS_PER_TOKEN = 3.5  # assumed
 YIELD = 0.5  # assumed share of drawn questions that give a pair
 TRAINING, DECODING = 0.3, 0.5  # shares of the measured rates that whole steps reach (the demo's, on the CPU)
 LAYER_OVERHEAD_S = 0.4e-3  # of a decoding step, on the host
-
-
-@dataclass(frozen=True)
-class Model:
-    """What the arithmetic needs to know of a model; `kv_width` is keys and values of one token in one layer."""
-
-    n_parameters: int
-    n_layers: int
-    hidden: int
-    kv_width: int
-    vocabulary: int
 
 
 @dataclass(frozen=True)
@@ -51,67 +38,15 @@ class Rates:
     bytes_per_s: float
 
 
-def model_of(path: str) -> Model:
-    """The model at a path, by its configuration alone: no weights are read."""
-    found = Path(policy.locate(path))
-    if policy.is_gguf(str(found)):
-        config = AutoConfig.from_pretrained(found.parent, gguf_file=found.name)
-    else:
-        config = AutoConfig.from_pretrained(found)
-    with torch.device("meta"):
-        n = sum(p.numel() for p in AutoModelForCausalLM.from_config(config).parameters())
-    text = config.get_text_config()
-    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-    head_size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    return Model(n, text.num_hidden_layers, text.hidden_size, 2 * heads * head_size, text.vocab_size)
-
-
 def prompt_tokens(questions: Sequence[Question], config) -> int:
     """Mean length of a prompt, from the characters of the first thousand questions; few-shot examples are as long."""
     some = questions[:1000]
     return round((1 + config.rollouts.prompt.shots) * sum(len(q.text) for q in some) / len(some) / CHARACTERS_PER_TOKEN)
 
 
-def training_bytes(model: Model, config, n_prompt: int, size: int, n_bytes: int) -> float:
-    """Peak memory of a DPO step on one rank.
-
-    Weights, gradients and two AdamW moments in float32; DDP's buckets; with run.deterministic a float64 sum.
-    Activations after Korthikanti et al. 2022, eq. 2 (34 bytes per token, layer and hidden unit at 16 bits, attention
-    matrices not kept); logits, their softmax and its gradient of one chunk of response tokens (dpo.head_tokens).
-
-    Args:
-        n_prompt: tokens of a prompt.
-        size: number of ranks.
-        n_bytes: of a number in the precision of the computation.
-    """
-    pair = n_prompt + 2 * config.rollouts.max_new_tokens
-    tokens = max(pair, config.dpo.micro_tokens) if config.dpo.micro_tokens else config.dpo.micro_pairs * pair
-    layer = 17 * n_bytes * tokens * model.hidden
-    kept = (
-        n_bytes * tokens * model.hidden * model.n_layers + layer if config.dpo.checkpointing else layer * model.n_layers
-    )
-    answered = tokens * 2 * config.rollouts.max_new_tokens // pair
-    logits = 3 * 4 * min(config.dpo.head_tokens, answered) * model.vocabulary
-    weights = 16 + (4 if size > 1 else 0) + (8 if config.run.deterministic else 0) + (2 if n_bytes == 2 else 0)
-    return weights * model.n_parameters + kept + logits
-
-
-def decoded_at_once(config) -> int:
-    """Responses of a chunk that are decoded together; on a GPU the engine takes more where there is room for them."""
-    return min(config.rollouts.chunk_questions * config.rollouts.k, config.rollouts.generate.rows or CPU_ROWS)
-
-
-def rollout_bytes(model: Model, config, n_prompt: int, n_bytes: int) -> float:
-    """Peak memory of decoding on one rank: weights, and keys and values of all rows at full length."""
-    rows = decoded_at_once(config)
-    tokens = n_prompt + config.rollouts.max_new_tokens
-    weights = 4 + (2 if n_bytes == 2 else 0)
-    return weights * model.n_parameters + rows * tokens * model.n_layers * model.kv_width * n_bytes
-
-
 def chunk_s(model: Model, config, rates: Rates, n_bytes: int) -> float:
     """Time of a large chunk of rollouts: a decoding step reads the weights once and multiplies them with every row."""
-    rows = decoded_at_once(config)
+    rows = memory.decoded_at_once(config)
     times = config.rollouts.chunk_questions * config.rollouts.k / rows
     step = max(n_bytes * model.n_parameters / rates.bytes_per_s, 2 * rows * model.n_parameters / rates.flops)
     return times * config.rollouts.max_new_tokens * (step / DECODING + LAYER_OVERHEAD_S * model.n_layers)
@@ -239,8 +174,8 @@ def _read(config) -> tuple[int, int, int]:
 
 
 def _memory(model, config, n_prompt, size, n_bytes, have) -> Finding:
-    train = training_bytes(model, config, n_prompt, size, n_bytes)
-    roll = rollout_bytes(model, config, n_prompt, n_bytes)
+    train = sum(memory.training(model, config, n_prompt, "ddp", size, n_bytes).values())
+    roll = sum(memory.rollouts(model, config, n_prompt, n_bytes).values())
     told = (
         f"{model.n_parameters / 1e6:,.1f} M parameters; training {train / GIB:.1f} GiB, rollouts {roll / GIB:.1f} GiB, "
         f"of {have / GIB:.1f} per rank"
@@ -248,8 +183,8 @@ def _memory(model, config, n_prompt, size, n_bytes, have) -> Finding:
     failure = warning = ""
     if train > have:
         failure = (
-            "training does not fit: dpo.checkpointing=true, dpo.micro_pairs=1, a lower dpo.head_tokens, a smaller "
-            "model or larger GPUs"
+            "training does not fit: see tools/plan_memory.py; dpo.checkpointing=true, dpo.micro_pairs=1, a lower "
+            "dpo.head_tokens, dpo=lora, a smaller model or larger GPUs"
         )
     elif roll > have:
         failure = "the rollouts do not fit: lower rollouts.generate.rows"
