@@ -104,7 +104,7 @@ def test_the_papers_set_up_is_planned_on_8_gpus_of_80_gib():
     rows = [row for row in table_rows(done.stdout) if row[-1] in ("yes", "no")]
     assert [row[-1] for row in rows] == [*("no", "no", "no", "yes") * 2, *("yes", "yes") * 2, "yes"]  # by strategy
     assert rows[0][2] == f"{4 * 7_615_616_512 / 2**30:.1f}"
-    assert "dpo.strategy=fsdp dpo.checkpointing=false takes" in done.stdout
+    assert "dpo.strategy=fsdp dpo.checkpointing=false: training" in done.stdout
 
 
 def test_three_models_are_compared_and_one_that_no_strategy_saves_is_told():

@@ -105,7 +105,7 @@ def main() -> int:
     parser.add_argument("--brief", action="store_true", help="a line for each model")
     parser.add_argument("--check", nargs="*", metavar="CASE", help="compare with real steps, here; all cases, or these")
     parser.add_argument("--peak-of", nargs="*", help=argparse.SUPPRESS)
-    asked = parser.parse_args()
+    asked = parser.parse_intermixed_args()
     try:
         if asked.peak_of is not None:
             return show_peak(asked.peak_of)
@@ -223,7 +223,8 @@ def advice(found: list[Plan], gpu_gib: float, n_gpus: int) -> str:
         if p.strategy in wanted and p.peak_gib <= gpu_gib:
             words = [f"dpo.strategy={p.strategy}"] * (n_gpus > 1) + [f"dpo.lora.rank={p.dpo.lora.rank}"] * p.is_lora
             words += [f"dpo.checkpointing={str(p.dpo.checkpointing).lower()}"]
-            return f"{' '.join(words)} takes {p.peak_gib:.1f} of {gpu_gib:g} GiB"
+            training = sum(p.training.values()) / GIB
+            return f"{' '.join(words)}: training {training:.1f}, rollouts {decoding:.1f} of {gpu_gib:g} GiB"
     return "training does not fit: more GPUs with dpo.strategy=fsdp, a lower dpo.micro_pairs or rollouts.max_new_tokens"
 
 
