@@ -200,10 +200,13 @@ class Job:
             examples = dpo.tokenise(chosen, current, config.rollouts.prompt.chat, config.rollouts.stop)
             exact = config.run.deterministic
             resume = checkpoint.Checkpoint(stage, config.dpo.checkpoint_minutes, dpo.key_of(chosen), self.world)
+
+            def save():
+                stage.write_folder("model", lambda folder: current.save(folder, self.world), self.world)
+
             steps = dpo.train(
-                current, chosen, examples, config.dpo, self.world, self.seed, t, exact, self._progress, resume
+                current, chosen, examples, config.dpo, self.world, self.seed, t, exact, self._progress, resume, save
             )
-            self.world.on_root(lambda: stage.write_folder("model", current.save))
             self.world.on_root(lambda: stage.write_json("steps", steps))
             self.world.on_root(resume.remove)
             forget_policies()

@@ -25,6 +25,7 @@ class Config:
     head_tokens: Annotated[int, Field(ge=1)] = HEAD_TOKENS
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    strategy: Literal["ddp", "fsdp", "single"] = "ddp"
     checkpointing: bool = False
     checkpoint_minutes: Annotated[float, Field(ge=0)] | None = 10.0
 
