@@ -66,7 +66,7 @@ def fill_folder(path: Path, fill: Callable[[Path], None], world: World) -> None:
     Raises:
         RunError: the disk refuses, on any rank; `path` is what it was before.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = _temporary(path)
 
     def make():
         shutil.rmtree(temporary, ignore_errors=True)
@@ -91,6 +91,19 @@ def fill_folder(path: Path, fill: Callable[[Path], None], world: World) -> None:
     finally:
         if world.is_root:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder, which is gone as a whole before anything of it is."""
+    temporary = _temporary(path)
+    shutil.rmtree(temporary, ignore_errors=True)
+    os.replace(path, temporary)
+    shutil.rmtree(temporary)
+
+
+def _temporary(folder: Path) -> Path:
+    """Where it stands while it is filled or removed."""
+    return folder.with_name(f".{folder.name}.tmp")
 
 
 def make_folder(path: Path) -> None:

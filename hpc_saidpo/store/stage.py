@@ -7,7 +7,6 @@ import itertools
 import json
 import os
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
@@ -220,9 +219,12 @@ class Stage:
         files.fill_folder(self.path / name, save, world or World())
 
     def remove(self, name: str) -> None:
-        """Remove a file or folder that the stage needed only while it was under way."""
+        """Remove a file or folder that the stage needed only while it was under way; half of it is never seen."""
         path = self.path / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        if path.is_dir():
+            files.remove_folder(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _hash(listed: dict) -> str:
