@@ -38,6 +38,13 @@ class Config:
     dpo: dpo.Config
     evaluate: evaluate.Config
 
+    def __post_init__(self):
+        if self.run.deterministic and self.dpo.strategy == "fsdp":
+            raise ValueError(
+                "run.deterministic=true asks for the same weights on any number of ranks, bit for bit, which "
+                "dpo.strategy=fsdp cannot give: use ddp or single, or run.deterministic=false"
+            )
+
 
 @settings()
 class Evaluation:
@@ -168,7 +175,7 @@ def _explain(error: Mapping) -> str:
     if error["type"] in ("missing", "missing_argument"):
         return f"  {key} must be given"
     got = "" if isinstance(error["input"], Mapping) else f" (got {error['input']!r})"
-    return f"  {key}: {error['msg'].removeprefix('Value error, ')}{got}"
+    return "  " + f"{key}: " * bool(key) + error["msg"].removeprefix("Value error, ") + got
 
 
 def _unknown(path: list[str], valid: list[str]) -> str:

@@ -200,12 +200,16 @@ class Job:
             examples = dpo.tokenise(chosen, current, config.rollouts.prompt.chat, config.rollouts.stop)
             exact = config.run.deterministic
             resume = checkpoint.Checkpoint(stage, config.dpo.checkpoint_minutes, dpo.key_of(chosen), self.world)
+
+            def save():
+                stage.write_folder("model", lambda folder: current.save(folder, self.world), self.world)
+
             key = dpo.reference_key(examples, current, stage.facts["policy_hash"], config.dpo)
             steps = dpo.train(
                 current, chosen, examples, config.dpo, self.world, self.seed, t, exact, self._progress, resume,
+                save,
                 functools.partial(self._reference, key),
             )  # fmt: skip
-            self.world.on_root(lambda: stage.write_folder("model", current.save))
             self.world.on_root(lambda: stage.write_json("steps", steps))
             self.world.on_root(resume.remove)
             forget_policies()

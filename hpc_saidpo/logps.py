@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -16,9 +17,10 @@ Tokens = Sequence[int]
 HEAD_TOKENS = 1024
 
 
-@dataclass(frozen=True)
-class Logps:
+class Logps(NamedTuple):
     """Log-probabilities of the responses of a batch: B prompts with R responses each, N response tokens in all.
+
+    (A tuple, because FSDP looks for tensors in tuples.)
 
     Attributes:
         token_N: of every response token, in nats, float32; prompt by prompt, response by response.

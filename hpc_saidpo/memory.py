@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
@@ -13,7 +12,6 @@ from . import policy
 from .dpo.adapters import linear_layers
 from .generate.engine import CPU_ROWS
 
-Strategy = Literal["single", "ddp", "fsdp"]
 GIB = 2**30
 MOMENTS = {"adamw": 8.0, "adamw_8bit": 2.03, "paged_adamw_8bit": 2.03}  # bytes per parameter; a scale for 256 numbers
 GATHERED = 2  # layers at once, of FSDP: one computes while the next comes
@@ -75,7 +73,7 @@ def model_of(config: PretrainedConfig) -> Model:
     )
 
 
-def training(model: Model, config, n_prompt: int, strategy: Strategy, size: int, n_bytes: int) -> dict[str, float]:
+def training(model: Model, config, n_prompt: int, size: int, n_bytes: int) -> dict[str, float]:
     """Bytes of a DPO step on one rank, at its peak, by part.
 
     Weights, gradients and moments are float32 (but dpo.optimizer), of adapters only with dpo.lora.rank, and divided by
@@ -89,7 +87,8 @@ def training(model: Model, config, n_prompt: int, strategy: Strategy, size: int,
         size: number of ranks; one rank has nothing to communicate.
         n_bytes: of a number in the precision of the computation.
     """
-    lora, is_cut = config.dpo.lora.rank, strategy == "fsdp" and size > 1
+    strategy, lora = config.dpo.strategy, config.dpo.lora.rank
+    is_cut = strategy == "fsdp" and size > 1
     adapters = model.rank_parameters * (lora or 0)
     trained, held = adapters or model.n_parameters, model.n_parameters + adapters
     share = 1 / size if is_cut else 1.0

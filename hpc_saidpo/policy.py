@@ -7,23 +7,29 @@ import functools
 import hashlib
 import importlib.util
 import io
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
-from huggingface_hub import snapshot_download
+from huggingface_hub import snapshot_download, split_torch_state_dict_into_shards
 from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.errors import HFValidationError
 from pydantic import Field
+from safetensors.torch import save_file
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.core_model_loading import revert_weight_conversion
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
 from . import flash
+from .parallel import World, shards
 from .progress import say_once
 from .records import RunError, settings
 
+FILE_BYTES = 5_000_000_000  # of a file of weights
 PACKAGE = "pkg://"  # pkg://some_package/inner/path: a file that an installed Python package ships
 
 
@@ -136,10 +142,21 @@ class Policy:
         model.config.use_cache = True
         return policy
 
-    def save(self, folder: Path) -> None:
-        """Save in Hugging Face layout: AutoModelForCausalLM.from_pretrained(folder) loads it."""
-        self.model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+    def save(self, folder: Path, world: World | None = None, file_bytes: int = FILE_BYTES) -> None:
+        """Save in Hugging Face layout: AutoModelForCausalLM.from_pretrained(folder) loads it.
+
+        Args:
+            world: collective: root writes, also weights of which each rank has a shard. None: this rank writes.
+            file_bytes: the size of a file of weights; what one of them holds, at most, root has twice in memory.
+        """
+        is_root = world is None or world.is_root
+        weights = self.model.state_dict(keep_vars=True)
+        if any(map(shards.is_spread, weights.values())):
+            _save_spread(self.model, weights, folder, is_root, file_bytes)
+        elif is_root:
+            self.model.save_pretrained(folder, max_shard_size=file_bytes)
+        if is_root:
+            self.tokenizer.save_pretrained(folder)
 
     @property
     def eos_ids(self) -> set[int]:
@@ -178,6 +195,36 @@ class Policy:
             return ids
         end = self.tokenizer(stop[0], add_special_tokens=False)["input_ids"] if stop else [self.tokenizer.eos_token_id]
         return ids + end
+
+
+def is_stored_as_computed(model: nn.Module) -> bool:
+    """Whether its weights have the same names in files as in memory: transformers puts those of experts together."""
+    weights = {name: torch.empty_like(w, device="meta") for name, w in model.state_dict().items()}
+    return revert_weight_conversion(model, weights).keys() == weights.keys()
+
+
+def _save_spread(model, weights: dict[str, torch.Tensor], folder: Path, is_root: bool, file_bytes: int) -> None:
+    """Like save_pretrained, for weights spread over the ranks: root holds those of one file at a time. Collective."""
+    names = {id(tensor): name for name, tensor in reversed(list(weights.items()))}  # tied weights: by the first one's
+    plan = split_torch_state_dict_into_shards(
+        {name: torch.empty(weights[name].shape, dtype=weights[name].dtype, device="meta") for name in names.values()},
+        max_shard_size=file_bytes,
+    )
+    for file, held in plan.filename_to_tensors.items():
+        tensors = {}
+        for name in held:
+            tensor = shards.whole(weights[name].detach())
+            if is_root:
+                tensors[name] = tensor.to("cpu").contiguous()
+        if is_root:
+            save_file(tensors, folder / file, metadata={"format": "pt"})
+    if not is_root:
+        return
+    model.config.save_pretrained(folder)
+    model.generation_config.save_pretrained(folder)
+    if plan.is_sharded:
+        index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
+        (folder / SAFE_WEIGHTS_INDEX_NAME).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
 
 
 def attends_to_all(config) -> bool:

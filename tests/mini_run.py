@@ -31,10 +31,10 @@ def _roll(stage):
 
 
 def _train(stage):
-    stage.write_tensors("checkpoint", {"w": torch.ones(3)}, {"step": "1"})
+    stage.write_folder("checkpoint-000001", _save)
     stage.write_folder("model", _save)
     stage.write_json("steps", [{"step": 0}])
-    stage.remove("checkpoint.safetensors")
+    stage.remove("checkpoint-000001")
 
 
 def _save(folder):

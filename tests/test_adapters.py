@@ -4,17 +4,18 @@ import functools
 import sys
 
 import pytest
+import test_strategies
 import torch
 from architectures import ARCHITECTURES
 from conftest import load_micro, make_pairs, silent
-from safetensors import safe_open
 from test_dpo import Killed, killed_after, prepared, train, untimed
+from test_strategies import assert_same
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from hpc_saidpo import dpo
-from hpc_saidpo.dpo.adapters import inject, trained
+from hpc_saidpo.dpo.adapters import inject
 from hpc_saidpo.logps import response_logps
-from hpc_saidpo.parallel import World
+from hpc_saidpo.parallel import World, shards
 from hpc_saidpo.records import RunError
 from hpc_saidpo.store import Stage
 
@@ -34,6 +35,10 @@ def structure(model):
     """Modules and parameters by name, in order, and which of them are trained."""
     modules = [(name, type(module)) for name, module in model.named_modules()]
     return modules, [(name, p.shape, p.dtype, p.requires_grad) for name, p in model.named_parameters()]
+
+
+def trained(model):
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
 @pytest.mark.mpi
@@ -58,12 +63,32 @@ def test_a_killed_round_goes_on_from_its_checkpoint(world, folder, kind):
     assert torch.equal(resumed, whole) and untimed(steps) == untimed(steps_whole)
 
 
+@pytest.mark.mpi
+@pytest.mark.parametrize("strategy", test_strategies.STRATEGIES)
+def test_adapters_are_trained_and_merged_by_every_strategy(world, folder, strategy):
+    wanted = test_strategies.train(World(), "ddp", **LORA)
+    found = test_strategies.train(world, strategy, folder, **LORA)
+    saved = AutoModelForCausalLM.from_pretrained(folder / "model").state_dict()
+    assert_same(found if world.is_root else (found[0], saved), wanted)
+    assert_same((found[0], saved), wanted)
+
+
+@pytest.mark.mpi
+def test_shards_of_adapters_are_taken_up_whole(world, folder):
+    wanted, stage = test_strategies.train(World(), "ddp", **LORA), Stage(folder)
+    world.on_root(stage.prepare)
+    with pytest.raises(Killed):
+        progress = functools.partial(killed_after, 3)
+        test_strategies.train(world, "fsdp", checkpoint=(stage, 0.0), progress=progress, **LORA)
+    world.barrier()
+    assert_same(test_strategies.train(World(), "ddp", checkpoint=(stage, None), **LORA), wanted)
+
+
 def test_checkpoint_gradients_and_moments_are_those_of_the_adapters_only(folder):
     stage = prepared(folder)
     with pytest.raises(Killed):
         train(World(), checkpoint=(stage, 0), progress=functools.partial(killed_after, 1), **LORA)
-    with safe_open(folder / "checkpoint.safetensors", "pt") as file:
-        kept = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118
+    kept, _ = shards.saved(folder / "checkpoint-000001")
     weights = {key for key in kept if key.startswith("weights/")}
     assert weights and all(".lora_A." in key or ".lora_B." in key for key in weights)
     assert {key.partition("/")[2].rpartition("/")[0] for key in kept if key.startswith("optimizer/")} == {

@@ -200,6 +200,12 @@ def test_a_wrong_type_or_value_is_refused_by_key(override, says):
     assert says in str(error.value)
 
 
+def test_settings_of_two_groups_that_exclude_each_other_are_refused():
+    assert built("dpo.strategy=fsdp").dpo.strategy == "fsdp"
+    with pytest.raises(RunError, match=r"run\.deterministic=true asks .* dpo\.strategy=fsdp cannot give: use ddp"):
+        built("dpo.strategy=fsdp", "run.deterministic=true")
+
+
 def test_a_task_that_cannot_be_graded_is_refused():
     setting = "{name: a, task: puzzle24, tags: [games], n: 5}"
     with pytest.raises(RunError, match=r"task 'puzzle24' cannot be graded: many answers are right"):

@@ -77,6 +77,7 @@ def test_imports_go_down(name):
     floor = FLOOR[name]
     beside = {
         "store": {"parallel"},
+        "policy": {"parallel"},
         "generate": {"policy", "progress"},
         "logps": {"policy"},
         "checkpoint": {"parallel", "store"},

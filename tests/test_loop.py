@@ -114,12 +114,18 @@ def test_without_mpi_one_process_gives_the_same_run(root):
 
 
 def test_the_fast_mode_agrees_up_to_the_first_training(root):
-    for ranks in (1, 2):
-        succeed(
-            root, f"fast{ranks}", *SMALL, "run.deterministic=false", "run.threads=1", "loop.iterations=1", ranks=ranks
-        )
-    differing = {note.split(":")[0] for note in compare(root / "fast1", root / "fast2").notes}
-    assert differing <= {"iter-000/policy", "iter-000/evaluate/held_out", "iter-000/metrics"}
+    fast = ("run.deterministic=false", "run.threads=1", "loop.iterations=1")
+    for name, ranks, strategy in (("fast1", 1, "ddp"), ("fast2", 2, "ddp"), ("shards2", 2, "fsdp")):
+        succeed(root, name, *SMALL, *fast, f"dpo.strategy={strategy}", ranks=ranks)
+        differing = {note.split(":")[0] for note in compare(root / "fast1", root / name).notes}
+        assert differing <= {"iter-000/policy", "iter-000/evaluate/held_out", "iter-000/metrics"}
+        one, several = (Stage(root / run / "iter-000" / "policy").read_json("steps") for run in ("fast1", name))
+        assert [s["loss"] for s in several] == pytest.approx([s["loss"] for s in one], rel=1e-3)
+
+
+def test_root_trains_alone_what_all_ranks_train_together(root):
+    succeed(root, "single2", *SMALL, "dpo.strategy=single", ranks=2)
+    assert_same(root / "single2", small2(root))
 
 
 def test_a_run_can_be_split_over_jobs_and_grow(root):

@@ -23,11 +23,7 @@ def built(*overrides):
 
 
 def training(*overrides, strategy="ddp", size=1, n_bytes=2):
-    return memory.training(MODEL, built(*overrides), N_PROMPT, strategy, size, n_bytes)
-
-
-def total(*overrides, **how):
-    return sum(training(*overrides, **how).values())
+    return memory.training(MODEL, built(*overrides, f"dpo.strategy={strategy}"), N_PROMPT, size, n_bytes)
 
 
 def test_a_model_is_known_by_its_configuration(tmp_path):

@@ -175,7 +175,8 @@ def test_before_the_first_iteration_accepted_changes_redo_the_base_too(folder, w
 
 
 @pytest.mark.parametrize(
-    "section, key", [("loop", "iterations"), ("loop", "stop_after"), ("dpo", "checkpoint_minutes")]
+    "section, key",
+    [("loop", "iterations"), ("loop", "stop_after"), ("dpo", "checkpoint_minutes"), ("dpo", "strategy")],
 )
 def test_what_changes_no_result_is_no_other_configuration(folder, world, section, key):
     with open_run(folder, world, {**RESOLVED, section: {key: 2}}) as run:

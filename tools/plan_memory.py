@@ -75,14 +75,14 @@ CASES = {
     "LoRA": (1, ["dpo.lora.rank=8"]),
     "LoRA, checkpointing": (1, ["dpo.lora.rank=8", "dpo.checkpointing=true"]),
     "ddp, 2 ranks": (2, []),
+    "fsdp, 2 ranks": (2, ["dpo.strategy=fsdp"]),
 }  # name: ranks, overrides
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One way to train: strategy and settings, its parts in bytes, and those of the rollouts."""
+    """One way to train: its settings, its parts in bytes, and those of the rollouts."""
 
-    strategy: str
     dpo: dpo.Config
     training: dict[str, float]
     rollouts: dict[str, float]
@@ -165,11 +165,11 @@ def plans_of(model: memory.Model, config, asked) -> list[Plan]:
         for strategy in STRATEGIES:
             for checkpointing in (False, True):
                 adapters = dataclasses.replace(config.dpo.lora, rank=lora)
-                changed = dataclasses.replace(config.dpo, lora=adapters, checkpointing=checkpointing)
+                changed = dataclasses.replace(config.dpo, strategy=strategy, lora=adapters, checkpointing=checkpointing)
                 whole = dataclasses.replace(config, dpo=changed)
-                parts = memory.training(model, whole, asked.prompt_tokens, strategy, asked.gpus, n_bytes)
+                parts = memory.training(model, whole, asked.prompt_tokens, asked.gpus, n_bytes)
                 decoding = memory.rollouts(model, whole, asked.prompt_tokens, n_bytes)
-                found.append(Plan(strategy, changed, parts, decoding))
+                found.append(Plan(changed, parts, decoding))
     return found
 
 
@@ -181,7 +181,7 @@ def sizes_told(config, asked) -> str:
 def tables(found: list[Plan], gpu_gib: float) -> Iterator[str]:
     """A table for each strategy, and one of the rollouts."""
     for strategy in STRATEGIES:
-        own = [p for p in found if p.strategy == strategy]
+        own = [p for p in found if p.dpo.strategy == strategy]
         shown = [part for part in own[0].training if any(p.training[part] for p in own)]
         rows = [["LoRA", "checkpointing", *shown, "training", "fits"]]
         for p in own:
@@ -202,7 +202,7 @@ def brief_table(plans: dict[str, list[Plan]], asked) -> str:
     for name, found in plans.items():
         cells = []
         for lora, strategy in ways:
-            own = [p for p in found if p.strategy == strategy and p.is_lora == lora]
+            own = [p for p in found if p.dpo.strategy == strategy and p.is_lora == lora]
             cells.append(", ".join(gib(sum(p.training.values()), digits=0) for p in own))
         rows.append([name, *cells, gib(sum(found[0].rollouts.values()), digits=0)])
     return markdown(rows)
@@ -220,8 +220,8 @@ def advice(found: list[Plan], gpu_gib: float, n_gpus: int) -> str:
         return f"the rollouts do not fit ({decoding:.0f} of {gpu_gib:g} GiB): lower rollouts.generate.rows"
     wanted = ("single",) if n_gpus == 1 else ("ddp", "fsdp")
     for p in found:
-        if p.strategy in wanted and p.peak_gib <= gpu_gib:
-            words = [f"dpo.strategy={p.strategy}"] * (n_gpus > 1) + [f"dpo.lora.rank={p.dpo.lora.rank}"] * p.is_lora
+        if p.dpo.strategy in wanted and p.peak_gib <= gpu_gib:
+            words = [f"dpo.strategy={p.dpo.strategy}"] * (n_gpus > 1) + [f"dpo.lora.rank={p.dpo.lora.rank}"] * p.is_lora
             words += [f"dpo.checkpointing={str(p.dpo.checkpointing).lower()}"]
             training = sum(p.training.values()) / GIB
             return f"{' '.join(words)}: training {training:.1f}, rollouts {decoding:.1f} of {gpu_gib:g} GiB"
@@ -247,7 +247,7 @@ def check(names: list[str]) -> int:
         ranks, overrides = CASES[name]
         config = small_config(overrides)
         n_bytes = policy.precision_of(config.policy, torch.device("cpu")).itemsize
-        planned = sum(memory.training(memory.model_of(SMALL), config, PROMPT, "ddp", ranks, n_bytes).values())
+        planned = sum(memory.training(memory.model_of(SMALL), config, PROMPT, ranks, n_bytes).values())
         measured = peak_of(ranks, overrides)
         worst = max(worst, abs(measured / planned - 1))
         rows.append([name, f"{planned / 2**20:.0f}", f"{measured / 2**20:.0f}", f"{measured / planned:.2f}"])

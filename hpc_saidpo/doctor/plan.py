@@ -174,7 +174,7 @@ def _read(config) -> tuple[int, int, int]:
 
 
 def _memory(model, config, n_prompt, size, n_bytes, have) -> Finding:
-    train = sum(memory.training(model, config, n_prompt, "ddp", size, n_bytes).values())
+    train = sum(memory.training(model, config, n_prompt, size, n_bytes).values())
     roll = sum(memory.rollouts(model, config, n_prompt, n_bytes).values())
     told = (
         f"{model.n_parameters / 1e6:,.1f} M parameters; training {train / GIB:.1f} GiB, rollouts {roll / GIB:.1f} GiB, "

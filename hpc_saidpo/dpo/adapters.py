@@ -48,11 +48,6 @@ def inject(model: nn.Module, config: Lora, seed: int, iteration: int) -> Callabl
     return merge
 
 
-def trained(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that a round changes, by name."""
-    return {name: p for name, p in model.named_parameters() if p.requires_grad}
-
-
 def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
     """Those that adapters may stand beside by default: all but the LM head."""
     head = model.get_output_embeddings()

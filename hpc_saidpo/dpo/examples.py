@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..logps import Logps, ResponseLogps, layout, shares_prompts
+from ..logps import Logps, layout, shares_prompts
 from ..parallel import World
+from ..parallel.gradients import Replicas
 from ..policy import Policy
 from ..records import Pairs
 from .schedule import micro_batches
@@ -73,14 +74,19 @@ def tokenise(pairs: Pairs, policy: Policy, chat: bool, stop: Sequence[str]) -> E
     )
 
 
-def reference_logps(examples: Examples, policy: Policy, config: Config, world: World, progress) -> np.ndarray:
-    """log pi_ref of every response, [B, 2]: the policy as it starts is the reference. Collective."""
+def reference_logps(
+    examples: Examples, policy: Policy, config: Config, world: World, progress, replicas: Replicas
+) -> np.ndarray:
+    """log pi_ref of every response, [B, 2]: the policy as it starts is the reference. Collective.
+
+    Args:
+        replicas: the ranks' `ResponseLogps` of the policy.
+    """
     chunks = micro_batches(range(len(examples)), examples.width_B, config)
-    module = ResponseLogps(policy.model, config.head_tokens)
     own, label = {}, f"reference log-probabilities: {len(examples)} pairs"
     with progress(label, len(chunks)) as tick, torch.no_grad(), policy.autocast():
-        for c in world.claim(len(chunks), tick):
-            own[c] = examples.logps(module, chunks[c]).sum_BR.cpu().numpy()
+        for c in replicas.claim(len(chunks), tick):
+            own[c] = examples.logps(replicas.bare, chunks[c]).sum_BR.cpu().numpy()
     reference_B2 = np.empty((len(examples), 2))
     for part in world.gather(own):
         for c, logps in part.items():
@@ -94,8 +100,8 @@ def reference_key(examples: Examples, policy: Policy, policy_hash: str, config: 
     How a batch is cut is a matter of rounding, and so of the same weights bit for bit. Learning rate, epochs and the
     loss are not in it.
     """
-    how = (policy.device.type, policy.precision, policy.model.config._attn_implementation, examples.shared)
-    cut = (config.micro_pairs, config.micro_tokens, config.head_tokens)
+    how = (policy.device.type, policy.precision, policy.model.config._attn_implementation, config.strategy == "fsdp")
+    cut = (config.micro_pairs, config.micro_tokens, config.head_tokens, examples.shared)
     return _hash((policy_hash, how, cut, examples.prompt, examples.chosen, examples.rejected))
 
 

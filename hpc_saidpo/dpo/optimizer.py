@@ -19,7 +19,8 @@ def optimizer_of(parameters: Iterable[nn.Parameter], config: Config) -> torch.op
     Raises:
         RunError: bitsandbytes is not installed, or does not load.
     """
-    parameters, how = list(parameters), {"lr": config.lr, "weight_decay": config.weight_decay}
+    # As a group: a rank that trains nothing has none, which is refused as a list.
+    parameters, how = [{"params": list(parameters)}], {"lr": config.lr, "weight_decay": config.weight_decay}
     if config.optimizer == "adamw":
         # One after the other: for all at once, its default on GPUs, it makes another copy of all of them.
         return torch.optim.AdamW(parameters, foreach=False, **how)

@@ -34,9 +34,12 @@ class Config:
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
     lora: Lora = Field(default_factory=Lora)
+    strategy: Literal["ddp", "fsdp", "single"] = "ddp"
     checkpointing: bool = False
     checkpoint_minutes: Annotated[float, Field(ge=0)] | None = 10.0
 
     def __post_init__(self):
         if self.loss == "ipo" and self.label_smoothing:
             raise ValueError(f"label_smoothing ({self.label_smoothing}) is of the sigmoid losses: with loss=ipo, set 0")
+        if self.strategy == "fsdp" and self.optimizer != "adamw":
+            raise ValueError(f"optimizer={self.optimizer} knows no shards: with strategy=fsdp, set adamw")

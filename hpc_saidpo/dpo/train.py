@@ -14,9 +14,10 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from ..checkpoint import Checkpoint
 from ..logps import ResponseLogps
 from ..parallel import Stopped, World
-from ..policy import Policy
-from ..records import Pairs
-from .adapters import inject, trained
+from ..parallel.gradients import Replicas
+from ..policy import Policy, is_stored_as_computed
+from ..records import Pairs, RunError
+from .adapters import inject
 from .examples import Examples, reference_logps
 from .figures import N_SUMS, check_finite, step_figures, sums_of
 from .loss import loss_of, rewards
@@ -36,13 +37,18 @@ def train(
     exact: bool,
     progress: Callable,
     checkpoint: Checkpoint | None = None,
+    save: Callable[[], None] = lambda: None,
     known: Callable[[Callable[[], np.ndarray]], np.ndarray] = lambda compute: compute(),
 ) -> list[dict]:
-    """One DPO round; changes the policy's weights in place. Collective.
+    """One DPO round. Collective.
+
+    It changes the policy's weights in place: on every rank (dpo.strategy=ddp), on root (single), or each rank's shards,
+    of which `save` alone can make something (fsdp).
 
     Args:
         exact: see `parallel.gradients.Replicas`.
         checkpoint: where the round is taken up, and left from time to time.
+        save: called on every rank when the weights are trained.
         known: gives the reference log-probabilities, [B, 2]; from what it is passed, where it does not know them.
 
     Returns:
@@ -50,46 +56,57 @@ def train(
         tokens_per_s (prompt and response tokens over all ranks; of the clock, so never twice the same).
 
     Raises:
-        RunError: a loss or gradient is not finite; names the step and the pairs.
+        RunError: a loss or gradient is not finite, with the step and the pairs; or dpo.strategy=fsdp cannot save such a
+            model.
         Stopped: the ranks were told to stop; the round is in its checkpoint.
     """
-    model = policy.model
-    merge = inject(model, config.lora, seed, iteration)
-    optimizer = optimizer_of(trained(model).values(), config)
-    restored = checkpoint.restore(model, optimizer) if checkpoint else None
-    steps, reference_B2 = restored or ([], known(lambda: reference_logps(examples, policy, config, world, progress)))
     schedule, tokens_B = batches(examples.width_B, config, seed, iteration), examples.tokens_B
+    if config.strategy == "fsdp" and not is_stored_as_computed(policy.model):
+        raise RunError(
+            f"dpo.strategy=fsdp: {policy.path} is a {policy.model.config.model_type} model, whose weights have other "
+            "names in memory than in its files: use dpo.strategy=ddp"
+        )
+    merge = inject(policy.model, config.lora, seed, iteration)
+    layers = [layer for layer in policy.model.modules() if isinstance(layer, GradientCheckpointingLayer)]
     if config.checkpointing:
-        checkpoint_layers(model)
-    label = f"DPO: {len(pairs)} pairs" + f", from step {len(steps)} of {len(schedule)}" * bool(steps)
-    todo = range(len(steps), len(schedule))
-    module = ResponseLogps(model, config.head_tokens)
-    with world.replicas(module, exact) as replicas, progress(label, len(todo)) as tick:
-        for step in todo:
-            started = time.perf_counter()
-            lr = config.lr * rate(step, len(schedule), config.warmup)
-            losses = Losses(policy, examples, reference_B2, config, schedule[step])
-            replicas.gradient(losses.of_rank(world))
-            grad_norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm))
-            rows = [i for micro in schedule[step] for i in micro]
-            figures = step_figures(world.sum(losses.sums), len(rows))
-            bad = [i for part in world.gather(losses.bad) for i in part]
-            check_finite(step, figures["loss"], grad_norm, pairs, rows, bad)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            speed = float(tokens_B[rows].sum() / (time.perf_counter() - started))
-            facts = {"step": step, "pairs": len(rows), **figures}
-            steps.append({**facts, "grad_norm": grad_norm, "lr": lr, "tokens_per_s": speed})
-            if step + 1 < len(schedule):
-                stopping = world.stopping()
-                if checkpoint:
-                    checkpoint.save_if_due(model, optimizer, steps, reference_B2, at_once=bool(stopping))
-                if stopping:
-                    raise Stopped(stopping)
-            tick()
-    merge()
+        checkpoint_layers(policy.model)
+    module = ResponseLogps(policy.model, config.head_tokens)
+    with world.replicas(module, exact, config.strategy, layers, policy.precision) as replicas:
+        parameters = replicas.parameters()
+        optimizer = optimizer_of(parameters.values(), config)
+        restored = checkpoint.restore(parameters, optimizer) if checkpoint else None
+        steps, reference_B2 = restored or (
+            [], known(lambda: reference_logps(examples, policy, config, world, progress, replicas))
+        )  # fmt: skip
+        label = f"DPO: {len(pairs)} pairs" + f", from step {len(steps)} of {len(schedule)}" * bool(steps)
+        todo = range(len(steps), len(schedule))
+        with progress(label, len(todo)) as tick:
+            for step in todo:
+                started = time.perf_counter()
+                lr = config.lr * rate(step, len(schedule), config.warmup)
+                losses = Losses(policy, examples, reference_B2, config, schedule[step])
+                replicas.gradient(losses.of_rank(replicas))
+                grad_norm = replicas.clip(config.max_grad_norm)
+                rows = [i for micro in schedule[step] for i in micro]
+                figures = step_figures(world.sum(losses.sums), len(rows))
+                bad = [i for part in world.gather(losses.bad) for i in part]
+                check_finite(step, figures["loss"], grad_norm, pairs, rows, bad)
+                for group in optimizer.param_groups:
+                    group["lr"] = lr
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+                speed = float(tokens_B[rows].sum() / (time.perf_counter() - started))
+                facts = {"step": step, "pairs": len(rows), **figures}
+                steps.append({**facts, "grad_norm": grad_norm, "lr": lr, "tokens_per_s": speed})
+                if step + 1 < len(schedule):
+                    stopping = world.stopping()
+                    if checkpoint:
+                        checkpoint.save_if_due(parameters, optimizer, steps, reference_B2, at_once=bool(stopping))
+                    if stopping:
+                        raise Stopped(stopping)
+                tick()
+        merge()
+        save()
     return steps
 
 
@@ -122,11 +139,11 @@ class Losses:
     sums: np.ndarray = field(default_factory=lambda: np.zeros(N_SUMS))
     bad: list[int] = field(default_factory=list)
 
-    def of_rank(self, world: World) -> list[Callable[[nn.Module], torch.Tensor]]:
+    def of_rank(self, replicas: Replicas) -> list[Callable[[nn.Module], torch.Tensor]]:
         """One function per micro-batch of this rank: its share of the mean over the step's pairs."""
-        own = self.micro_batches[world.rank :: world.size]
-        # Every rank takes part in every step: one without a micro-batch computes one that weighs nothing.
-        return [self._loss(rows, 1.0) for rows in own] or [self._loss(self.micro_batches[0][:1], 0.0)]
+        own = replicas.share(self.micro_batches)
+        # Every rank takes part in every turn: one without a micro-batch computes one that weighs nothing.
+        return [self._loss(rows, 1.0) if rows else self._loss(self.micro_batches[-1][-1:], 0.0) for rows in own]
 
     def _loss(self, rows, weight):
         n = sum(map(len, self.micro_batches))

@@ -12,7 +12,7 @@ import struct
 import sys
 import termios
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
@@ -23,6 +23,8 @@ from .stop import Stopped, StopRequest
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+    from .gradients import Strategy
 
 EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h: not done, start again
 POLL_S = 0.001  # pause between two looks of a waiting rank: it must not burn the core that another computes on
@@ -128,11 +130,39 @@ class World:
                     do(index)
                 except Exception as error:  # noqa: BLE001 - it is raised again, on every rank
                     failed = index, error
+        self._raise_lowest(failed)
+
+    def everywhere(self, function: Callable):
+        """Run on every rank, and give its result; a failure is raised on every rank, that of the lowest. Collective."""
+        value, failed = None, None
+        try:
+            value = function()
+        except Exception as error:  # noqa: BLE001 - it is raised again, on every rank
+            failed = self.rank, error
+        self._raise_lowest(failed)
+        return value
+
+    def _raise_lowest(self, failed: tuple[int, Exception] | None) -> None:
+        """Of every rank's failure, raise the one with the lowest number on every rank."""
         told = [item for item in self.gather(failed and (failed[0], in_words(failed[1], self.rank))) if item]
         if not told:
             return
         index, words = min(told)
         raise failed[1] if failed and failed[0] == index else from_words(words)
+
+    def turns(self, n: int, tick: Callable[[int], None] = lambda index: None) -> Iterator[int]:
+        """Like `claim`, for work that the ranks do together: all are given equally many items.
+
+        In the last turn the last item goes to every rank that is left over.
+
+        Raises:
+            Stopped: a rank was told to stop; the ranks have ended the same turn.
+        """
+        for first in range(0, n, self.size):
+            self.stop_if_told()
+            for index in range(first, min(first + self.size, n)) if self.is_root else ():
+                tick(index)
+            yield min(first + self.rank, n - 1)
 
     def idle_shares(self) -> list[float]:
         """Of the last `claim`'s time, the share that each rank waited for an item or for the others to end. Collective.
@@ -183,12 +213,23 @@ class World:
         yield
 
     @contextlib.contextmanager
-    def replicas(self, model: nn.Module, exact: bool):
-        """A data-parallel view of the model for one training round. Collective."""
-        from .gradients import Replicas
+    def replicas(
+        self,
+        module: nn.Module,
+        exact: bool,
+        strategy: Strategy = "ddp",
+        layers: Sequence[nn.Module] = (),
+        precision: torch.dtype | None = None,
+    ):
+        """The ranks' view of a module for one training round. Collective.
 
-        with self.group():
-            replicas = Replicas(model, self, exact)
+        Args: see `gradients.Replicas` and `gradients.Shards`; `precision` is float32 if not given.
+        """
+        from .gradients import kind_of
+
+        kind = kind_of(strategy, self.size)
+        with self.group() if kind.needs_group else contextlib.nullcontext():
+            replicas = kind(module, self, exact, layers, precision)
             try:
                 yield replicas
             finally:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from yaml import YAMLError
 
+from ..parallel import World
 from ..records import RunError
 
 _TEMPORARY = re.compile(r"\..+\.tmp")
@@ -57,27 +58,52 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-@contextmanager
-def replacing_folder(path: Path) -> Iterator[Path]:
-    """A new folder to fill; on success it is on disk and stands at `path`, whose former content makes way.
+def fill_folder(path: Path, fill: Callable[[Path], None], world: World) -> None:
+    """Let `fill`, on every rank, write to a new folder. Collective.
+
+    On success it is on disk and stands at `path`, whose former content makes way.
 
     Raises:
-        RunError: the disk refuses; `path` is what it was before.
+        RunError: the disk refuses, on any rank; `path` is what it was before.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
-    with disk_errors(path):
+    temporary = _temporary(path)
+
+    def make():
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        try:
-            yield temporary
-            for below in [*temporary.rglob("*"), temporary]:
-                sync(below)
-            if path.exists():
-                os.replace(path, old_name(path))
-            os.replace(temporary, path)
-            sync(path.parent)
-        finally:
+
+    def put():
+        for below in [*temporary.rglob("*"), temporary]:
+            sync(below)
+        if path.exists():
+            os.replace(path, old_name(path))
+        os.replace(temporary, path)
+        sync(path.parent)
+
+    def told(work):
+        with disk_errors(path):
+            work()
+
+    try:
+        world.on_root(lambda: told(make))
+        world.everywhere(lambda: told(lambda: fill(temporary)))
+        world.on_root(lambda: told(put))
+    finally:
+        if world.is_root:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder, which is gone as a whole before anything of it is."""
+    temporary = _temporary(path)
+    shutil.rmtree(temporary, ignore_errors=True)
+    os.replace(path, temporary)
+    shutil.rmtree(temporary)
+
+
+def _temporary(folder: Path) -> Path:
+    """Where it stands while it is filled or removed."""
+    return folder.with_name(f".{folder.name}.tmp")
 
 
 def make_folder(path: Path) -> None:

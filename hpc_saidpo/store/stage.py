@@ -7,17 +7,14 @@ import itertools
 import json
 import os
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
+from ..parallel import World
 from ..records import Columns, RunError
 from . import files, tables, texts
 from .tables import Damaged
@@ -213,49 +210,21 @@ class Stage:
             file.flush()
             os.fsync(file.fileno())
 
-    def write_folder(self, name: str, save: Callable[[Path], None]) -> None:
-        """Let `save` fill a folder that appears whole or not at all; one that is there keeps under another name."""
-        with files.replacing_folder(self.path / name) as folder:
-            save(folder)
+    def write_folder(self, name: str, save: Callable[[Path], None], world: World | None = None) -> None:
+        """Let `save` fill a folder that appears whole or not at all; one that is there keeps under another name.
 
-    def write_tensors(self, name: str, tensors: Mapping, facts: Mapping[str, str]) -> None:
-        """Write named tensors, and facts as text, to <name>.safetensors: it appears whole or not at all."""
-        with files.replacing(self.path / f"{name}.safetensors") as temporary:
-            save_file({key: t.detach().contiguous() for key, t in tensors.items()}, temporary, metadata=dict(facts))
-
-    def read_tensors(self, name: str) -> dict:
-        """The tensors that `write_tensors` wrote, on the CPU.
-
-        Raises:
-            Damaged: the file is missing or not readable.
+        Args:
+            world: collective: every rank's `save` fills it. None: this rank alone.
         """
-        with self._tensors(name) as file:
-            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-
-    def read_tensor_facts(self, name: str) -> dict[str, str] | None:
-        """The facts that `write_tensors` wrote; None when there is no such file.
-
-        Raises:
-            Damaged: the file is not readable.
-        """
-        if not (self.path / f"{name}.safetensors").exists():
-            return None
-        with self._tensors(name) as file:
-            return file.metadata()
-
-    @contextmanager
-    def _tensors(self, name):
-        path = self.path / f"{name}.safetensors"
-        try:
-            with safe_open(path, "pt") as file:
-                yield file
-        except (SafetensorError, OSError) as error:
-            raise Damaged(path, f"is not readable ({error})") from error
+        files.fill_folder(self.path / name, save, world or World())
 
     def remove(self, name: str) -> None:
-        """Remove a file or folder that the stage needed only while it was under way."""
+        """Remove a file or folder that the stage needed only while it was under way; half of it is never seen."""
         path = self.path / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        if path.is_dir():
+            files.remove_folder(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _hash(listed: dict) -> str:
