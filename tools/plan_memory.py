@@ -96,7 +96,7 @@ class Plan:
         return max(sum(self.training.values()), sum(self.rollouts.values())) / GIB
 
 
-def main() -> int:
+def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*", metavar="MODEL or OVERRIDE", help=f"{', '.join(KNOWN)}; a path; key=value")
     parser.add_argument("--gpus", type=int, default=8, help="how many share the training (default: 8)")
@@ -105,7 +105,7 @@ def main() -> int:
     parser.add_argument("--brief", action="store_true", help="a line for each model")
     parser.add_argument("--check", nargs="*", metavar="CASE", help="compare with real steps, here; all cases, or these")
     parser.add_argument("--peak-of", nargs="*", help=argparse.SUPPRESS)
-    asked = parser.parse_intermixed_args()
+    asked = parser.parse_intermixed_args(words)
     try:
         if asked.peak_of is not None:
             return show_peak(asked.peak_of)

@@ -10,7 +10,8 @@
       base/                the policy before training: its evaluation
       iter-000/ probe/ draw/ explore/ pairs/ policy/ evaluate/
       report.html
-    runs/.shared/          pools from files, embeddings, clusters, converted policies: keyed by content, shared by runs
+    runs/.shared/          pools from files, embeddings, clusters, converted policies, reference log-probabilities:
+                           keyed by content, shared by runs
 
 Files are written under a temporary name, synced and renamed; a stage's DONE comes last, from root, after a barrier;
 readers trust nothing without it.
