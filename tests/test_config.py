@@ -206,6 +206,12 @@ def test_settings_of_two_groups_that_exclude_each_other_are_refused():
         built("dpo.strategy=fsdp", "run.deterministic=true")
 
 
+def test_eight_bit_moments_in_shards_are_refused():
+    assert built("dpo.optimizer=adamw_8bit", "dpo.strategy=single").dpo.optimizer == "adamw_8bit"
+    with pytest.raises(RunError, match="optimizer=adamw_8bit knows no shards: with strategy=fsdp, set adamw"):
+        built("dpo.optimizer=adamw_8bit", "dpo.strategy=fsdp")
+
+
 def test_a_task_that_cannot_be_graded_is_refused():
     setting = "{name: a, task: puzzle24, tags: [games], n: 5}"
     with pytest.raises(RunError, match=r"task 'puzzle24' cannot be graded: many answers are right"):

@@ -133,6 +133,13 @@ def test_three_models_are_compared_and_one_that_no_strategy_saves_is_told(plan):
     assert re.search(r"Qwen2.5-32B: does not fit: for rollouts every GPU holds .* 183 of 80 GiB", told)
 
 
+def test_ways_that_a_run_would_refuse_are_not_planned(plan):
+    for refused in ("run.deterministic=true", "dpo.optimizer=adamw_8bit"):
+        code, told = plan("Qwen2.5-7B", "dpo.micro_pairs=1", refused, "--brief")
+        _, row = table_rows(told)
+        assert code == 0 and row[3] == row[6] == "-" and "dpo.strategy=ddp dpo.lora.rank=32" in told
+
+
 @pytest.mark.parametrize(
     "words, code, says",
     [

@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import gc
+import itertools
 import os
 import shutil
 import subprocess
@@ -36,6 +37,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 
 from hpc_saidpo import config as configuration
@@ -157,19 +159,19 @@ def model_called(path: str) -> memory.Model:
 
 
 def plans_of(model: memory.Model, config, asked) -> list[Plan]:
-    """All ways to train, the most wanted first."""
+    """The ways to train that the run's other settings permit, the most wanted first."""
     n_bytes = 4 if config.policy.precision == "float32" else 2
     rank = config.dpo.lora.rank or configuration.from_overrides(["experiment=tiny", "dpo=lora"]).dpo.lora.rank
     found = []
-    for lora in (None, rank):
-        for strategy in STRATEGIES:
-            for checkpointing in (False, True):
-                adapters = dataclasses.replace(config.dpo.lora, rank=lora)
-                changed = dataclasses.replace(config.dpo, strategy=strategy, lora=adapters, checkpointing=checkpointing)
-                whole = dataclasses.replace(config, dpo=changed)
-                parts = memory.training(model, whole, asked.prompt_tokens, asked.gpus, n_bytes)
-                decoding = memory.rollouts(model, whole, asked.prompt_tokens, n_bytes)
-                found.append(Plan(changed, parts, decoding))
+    for lora, strategy, checkpointing in itertools.product((None, rank), STRATEGIES, (False, True)):
+        adapters = dataclasses.replace(config.dpo.lora, rank=lora)
+        changed = {"strategy": strategy, "lora": adapters, "checkpointing": checkpointing}
+        try:
+            whole = dataclasses.replace(config, dpo=dataclasses.replace(config.dpo, **changed))
+        except ValidationError:
+            continue
+        parts = memory.training(model, whole, asked.prompt_tokens, asked.gpus, n_bytes)
+        found.append(Plan(whole.dpo, parts, memory.rollouts(model, whole, asked.prompt_tokens, n_bytes)))
     return found
 
 
@@ -180,7 +182,7 @@ def sizes_told(config, asked) -> str:
 
 def tables(found: list[Plan], gpu_gib: float) -> Iterator[str]:
     """A table for each strategy, and one of the rollouts."""
-    for strategy in STRATEGIES:
+    for strategy in dict.fromkeys(p.dpo.strategy for p in found):
         own = [p for p in found if p.dpo.strategy == strategy]
         shown = [part for part in own[0].training if any(p.training[part] for p in own)]
         rows = [["LoRA", "checkpointing", *shown, "training", "fits"]]
@@ -203,7 +205,7 @@ def brief_table(plans: dict[str, list[Plan]], asked) -> str:
         cells = []
         for lora, strategy in ways:
             own = [p for p in found if p.dpo.strategy == strategy and p.is_lora == lora]
-            cells.append(", ".join(gib(sum(p.training.values()), digits=0) for p in own))
+            cells.append(", ".join(gib(sum(p.training.values()), digits=0) for p in own) or "-")
         rows.append([name, *cells, gib(sum(found[0].rollouts.values()), digits=0)])
     return markdown(rows)
 
