@@ -96,17 +96,8 @@ class Checkpoint:
 
         name = f"{NAME}-{len(steps):06d}"
         self.stage.write_folder(name, write, self.world)
-        self.world.on_root(lambda: self._remove(but=name))
+        self.world.on_root(lambda: remove(self.stage, but=name))
         self._saved = time.monotonic()
-
-    def remove(self) -> None:
-        """Remove the checkpoint: the round is done. Not collective: root only."""
-        self._remove()
-
-    def _remove(self, but: str = "") -> None:
-        for folder in self.stage.path.glob(f"{NAME}-*"):
-            if folder.name != but:
-                self.stage.remove(folder.name)
 
     def _newest(self) -> tuple[Path, dict] | tuple[None, None]:
         """The newest checkpoint of this round, and what is known of it beside its tensors."""
@@ -118,6 +109,13 @@ class Checkpoint:
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise Damaged(folder / FACTS, f"is not readable ({error})") from error
         return None, None
+
+
+def remove(stage: Stage, but: str = "") -> None:
+    """Remove every checkpoint in the folder of a round, except for one. Not collective: root only."""
+    for folder in stage.path.glob(f"{NAME}-*"):
+        if folder.name != but:
+            stage.remove(folder.name)
 
 
 def _fill(
