@@ -13,7 +13,8 @@ from safetensors import SafetensorError
 from torch import nn
 
 from .parallel import World, shards
-from .store import Damaged, Stage
+from .records import RunError
+from .store import Stage
 
 NAME, FACTS = "checkpoint", "facts.json"
 
@@ -50,7 +51,7 @@ class Checkpoint:
             (figures of the steps that are done, reference log-probabilities), or None when there is no checkpoint.
 
         Raises:
-            Damaged: the checkpoint is not readable.
+            RunError: the checkpoint is not readable.
         """
         folder, facts = self.world.on_root(self._newest)
         if folder is None:
@@ -64,7 +65,7 @@ class Checkpoint:
                 if parameters:
                     _fill(folder, known, parameters, optimizer)
             except (SafetensorError, OSError, RuntimeError, KeyError, ValueError) as error:
-                raise Damaged(folder, f"is not readable ({error})") from error
+                raise _damaged(folder, error) from error
 
         self.world.everywhere(read)
         return facts["steps"], np.array(facts["reference"])
@@ -107,8 +108,15 @@ class Checkpoint:
                 if facts["key"] == self.key:
                     return folder, facts
             except (OSError, ValueError, KeyError, TypeError) as error:
-                raise Damaged(folder / FACTS, f"is not readable ({error})") from error
+                raise _damaged(folder, error) from error
         return None, None
+
+
+def _damaged(folder: Path, error: Exception) -> RunError:
+    return RunError(
+        f"{folder}: the checkpoint is not readable ({error}). Move it away, and start the same command again: the "
+        "round is trained from its beginning"
+    )
 
 
 def remove(stage: Stage, but: str = "") -> None:
