@@ -13,7 +13,8 @@ from safetensors import SafetensorError
 from torch import nn
 
 from .parallel import World, shards
-from .store import Damaged, Stage
+from .records import RunError
+from .store import Stage
 
 NAME, FACTS = "checkpoint", "facts.json"
 
@@ -51,7 +52,7 @@ class Checkpoint:
             (figures of the steps that are done, reference log-probabilities), or None when there is no checkpoint.
 
         Raises:
-            Damaged: the checkpoint is not readable.
+            RunError: the checkpoint is not readable.
         """
         folder, facts = self.world.on_root(self._newest)
         if folder is None:
@@ -65,7 +66,7 @@ class Checkpoint:
                 if parameters:
                     _fill(folder, known, parameters, optimizer)
             except (SafetensorError, OSError, RuntimeError, KeyError, ValueError) as error:
-                raise Damaged(folder, f"is not readable ({error})") from error
+                raise _damaged(folder, error) from error
 
         self.world.everywhere(read)
         return facts["steps"], np.array(facts["reference"])
@@ -98,17 +99,8 @@ class Checkpoint:
 
         name = f"{NAME}-{len(steps):06d}"
         self.stage.write_folder(name, write, self.world)
-        self.world.on_root(lambda: self._remove(but=name))
+        self.world.on_root(lambda: remove(self.stage, but=name))
         self._saved = time.monotonic()
-
-    def remove(self) -> None:
-        """Remove the checkpoint: the round is done. Not collective: root only."""
-        self._remove()
-
-    def _remove(self, but: str = "") -> None:
-        for folder in self.stage.path.glob(f"{NAME}-*"):
-            if folder.name != but:
-                self.stage.remove(folder.name)
 
     def _newest(self) -> tuple[Path, dict] | tuple[None, None]:
         """The newest checkpoint of this round, and what is known of it beside its tensors."""
@@ -118,8 +110,22 @@ class Checkpoint:
                 if facts["key"] == self.key:
                     return folder, facts
             except (OSError, ValueError, KeyError, TypeError) as error:
-                raise Damaged(folder / FACTS, f"is not readable ({error})") from error
+                raise _damaged(folder, error) from error
         return None, None
+
+
+def _damaged(folder: Path, error: Exception) -> RunError:
+    return RunError(
+        f"{folder}: the checkpoint is not readable ({error}). Move it away, and start the same command again: the "
+        "round is trained from its beginning"
+    )
+
+
+def remove(stage: Stage, but: str = "") -> None:
+    """Remove every checkpoint in the folder of a round, except for one. Not collective: root only."""
+    for folder in stage.path.glob(f"{NAME}-*"):
+        if folder.name != but:
+            stage.remove(folder.name)
 
 
 def _fill(

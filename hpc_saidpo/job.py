@@ -192,30 +192,33 @@ class Job:
 
     def train(self, t: int, policy_path: str, chosen: Pairs) -> tuple[str, list[dict]]:
         """One DPO round on the pairs. Returns where the new policy lies, and the figures of each step."""
-        config = self.config
 
         def compute(stage: Stage):
             free()  # an engine's memory is training's now
-            current = self._policy(policy_path)
-            examples = dpo.tokenise(chosen, current, config.rollouts.prompt.chat, config.rollouts.stop)
-            exact = config.run.deterministic
-            resume = checkpoint.Checkpoint(stage, config.dpo.checkpoint_minutes, dpo.key_of(chosen), self.world)
-
-            def save():
-                stage.write_folder("model", lambda folder: current.save(folder, self.world), self.world)
-
-            key = dpo.reference_key(examples, current, stage.facts["policy_hash"], config.dpo)
-            steps = dpo.train(
-                current, chosen, examples, config.dpo, self.world, self.seed, t, exact, self._progress, resume,
-                save,
-                functools.partial(self._reference, key),
-            )  # fmt: skip
+            try:
+                steps = self._train(stage, t, self._policy(policy_path), chosen)
+            finally:
+                forget_policies()  # one in shards would keep its process group's threads
             self.world.on_root(lambda: stage.write_json("steps", steps))
-            self.world.on_root(resume.remove)
-            forget_policies()
+            self.world.on_root(lambda: checkpoint.remove(stage))
 
         return self._stage(
             t, "policy", compute, lambda stage: (str(stage.path / "model"), stage.read_json("steps")), policy_path
+        )
+
+    def _train(self, stage: Stage, t: int, current: policy.Policy, chosen: Pairs) -> list[dict]:
+        config = self.config
+        examples = dpo.tokenise(chosen, current, config.rollouts.prompt.chat, config.rollouts.stop)
+        exact = config.run.deterministic
+        resume = checkpoint.Checkpoint(stage, config.dpo.checkpoint_minutes, dpo.key_of(chosen), self.world)
+
+        def save():
+            stage.write_folder("model", lambda folder: current.save(folder, self.world), self.world)
+
+        key = dpo.reference_key(examples, current, stage.facts["policy_hash"], config.dpo)
+        known = functools.partial(self._reference, key)
+        return dpo.train(
+            current, chosen, examples, config.dpo, self.world, self.seed, t, exact, self._progress, resume, save, known
         )
 
     def _reference(self, key: str, compute: Callable[[], np.ndarray]) -> np.ndarray:

@@ -114,6 +114,17 @@ def test_roots_failure_is_everyones(world):
     assert world.on_root(lambda: world.rank) == 0
 
 
+def test_a_failure_on_any_rank_is_everyones_and_the_lowest_ranks_is_told(world):
+    assert world.everywhere(lambda: 10 * world.rank) == 10 * world.rank
+
+    def fail():
+        if world.rank >= min(1, world.size - 1):
+            raise RunError(f"rank {world.rank} cannot")
+
+    with pytest.raises(RunError, match=f"rank {min(1, world.size - 1)} cannot"):
+        world.everywhere(fail)
+
+
 def test_a_failure_that_cannot_be_pickled_still_arrives(world):
     class Local(Exception):
         pass

@@ -48,6 +48,17 @@ def test_told_when_everything_is_handed_out_the_work_is_done(world, told):
 
 
 @pytest.mark.mpi
+def test_told_ranks_that_take_turns_end_the_same_turn(world, told):
+    own = []
+    with pytest.raises(Stopped, match="SIGUSR1"):
+        for index in world.turns(100):
+            own.append(index)
+            if world.rank == world.size - 1 and len(own) == 2:
+                told.by = "SIGUSR1"
+    assert [len(part) for part in world.gather(own)] == [2] * world.size
+
+
+@pytest.mark.mpi
 def test_nobody_told(world):
     assert world.stopping() == ""
     world.stop_if_told()

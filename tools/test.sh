@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Set up .venv if need be, and run every test: the linter, the tests that run on every rank (2 and 3 ranks), the rest.
+# Set up .venv if need be, and run every test: the linter, the tests that run on every rank (2 and 3 ranks; how ranks
+# train together, 4 too), the rest.
 # Arguments are passed on to the last pytest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -10,5 +11,7 @@ for ranks in 2 3; do
     echo "== tests marked mpi on $ranks ranks"
     .venv/bin/mpiexec -n "$ranks" .venv/bin/python -m mpi4py -m pytest -q -m mpi
 done
+echo "== training on 4 ranks"
+.venv/bin/mpiexec -n 4 .venv/bin/python -m mpi4py -m pytest -q tests/test_strategies.py
 echo "== all tests, file by file in ${TEST_PROCESSES:-2} processes (they start mpiexec where a test needs it)"
 exec .venv/bin/python -m pytest -n "${TEST_PROCESSES:-2}" --dist loadfile "$@"
