@@ -1,10 +1,8 @@
 """A DPO round beside TRL's trainer, on the same pairs and model."""
 
-import datasets
 import numpy as np
 import pytest
 import torch
-import trl
 from conftest import load_micro, make_pairs, silent
 
 from hpc_saidpo import dpo
@@ -25,6 +23,9 @@ def varied(n):
 
 def trainer_of(policy, pairs, folder):
     """TRL's trainer, that takes the pairs as they come."""
+    import datasets
+    import trl
+
     arguments = trl.DPOConfig(
         output_dir=str(folder), per_device_train_batch_size=BATCH, beta=CONFIG.beta, learning_rate=CONFIG.lr,
         lr_scheduler_type="cosine", warmup_steps=0, weight_decay=0.0, max_grad_norm=CONFIG.max_grad_norm,
