@@ -69,7 +69,7 @@ class ResponseLogps(nn.Module):
 
     Only the positions that predict a response token go through the LM head, at most `head_tokens` at a time, and all
     chunks but the last are computed again in the backward pass: logits [batch, time, V] never exist. Memory for them is
-    about 3 · 4 bytes · head_tokens · V (logits, log-softmax, its gradient, in float32).
+    about 2 · 4 bytes · head_tokens · V (logits and their gradient, in float32).
 
     Args:
         model: a transformers causal LM.
@@ -105,7 +105,22 @@ class ResponseLogps(nn.Module):
     def _chunk_logps(self, hidden_ND, target_N, kind) -> torch.Tensor:
         decoded = _Decoded(self.model, kind(last_hidden_state=hidden_ND[None]))
         logits_NV = type(self.model).forward(decoded).logits[0]
-        return -nn.functional.cross_entropy(logits_NV.float(), target_N, reduction="none")
+        return _TargetLogps.apply(logits_NV.float(), target_N)
+
+
+class _TargetLogps(torch.autograd.Function):
+    """log_softmax at the targets. It keeps the logits and makes their gradient; autograd would hold a third [N, V]."""
+
+    @staticmethod
+    def forward(ctx, logits_NV, target_N):
+        ctx.save_for_backward(logits_NV, target_N)
+        return -nn.functional.cross_entropy(logits_NV, target_N, reduction="none")
+
+    @staticmethod
+    def backward(ctx, grad_N):
+        logits_NV, target_N = ctx.saved_tensors
+        grad_NV = logits_NV.softmax(-1).mul_(-grad_N[:, None])
+        return grad_NV.scatter_add_(1, target_N[:, None], grad_N[:, None]), None
 
 
 class _Decoded:
