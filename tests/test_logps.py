@@ -1,7 +1,10 @@
+import itertools
+
 import pytest
 import torch
 from architectures import ARCHITECTURES, EAGER_ONLY, SMALL, UNUSUAL
 from transformers import AutoModelForCausalLM, CohereConfig, OPTConfig
+from transformers import modeling_flash_attention_utils as flash_utils
 
 from hpc_saidpo.logps import ResponseLogps, arrangement, layout, packs, response_logps, shares_prompts
 
@@ -79,6 +82,45 @@ def test_where_packing_is_not_offered_it_would_be_wrong(name):
     model = random_model(name, "eager")
     packed, padded = (ResponseLogps(model)(layout(PROMPTS, RESPONSES, 0, how)).sum_BR for how in ("packed", "padded"))
     assert (packed - padded).abs().max() > 1e-3
+
+
+def varlen_attention(q, k, v, cu_seqlens_q, cu_seqlens_k, softmax_scale=None, window_size=(-1, -1), **_):
+    """What flash-attn's kernel of this name computes, causal: documents end to end, [tokens, heads, size]."""
+    found = []
+    for (a, b), (c, d) in zip(itertools.pairwise(cu_seqlens_q), itertools.pairwise(cu_seqlens_k), strict=True):
+        behind = torch.arange(b - a)[:, None] - torch.arange(d - c)
+        seen = (behind >= 0) & (behind <= window_size[0] if window_size[0] >= 0 else True)
+        one = (x.transpose(0, 1) for x in (q[a:b], k[c:d], v[c:d]))
+        kwargs = {"attn_mask": seen, "scale": softmax_scale, "enable_gqa": True}
+        found.append(torch.nn.functional.scaled_dot_product_attention(*one, **kwargs).transpose(0, 1))
+    return torch.cat(found)
+
+
+def batch_attention(q, k, v, **how):
+    """The same of equally long documents, [batch, tokens, heads, size]."""
+    rows = [varlen_attention(*one, cu_seqlens_q=[0, len(one[0])], cu_seqlens_k=[0, len(one[1])], **how)
+            for one in zip(q, k, v, strict=True)]  # fmt: skip
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("name", ["llama-gqa", "mistral-sliding", "qwen3", "gemma3-sliding"])
+def test_rows_for_flash_attention(monkeypatch, name):
+    """transformers' own way from our rows to the kernel, which runs on GPUs only: another one stands in for it."""
+    model = random_model(name)
+    expected = one_by_one(model, PROMPTS, RESPONSES)
+    wanted = gradients(model, (expected * WEIGHT).sum())
+    functions = batch_attention, varlen_attention, None, flash_utils._pad_input, flash_utils._unpad_input
+    monkeypatch.setattr(flash_utils, "_lazy_imports", lambda *_, **__: functions)
+    for kept in [kept for kept in vars(flash_utils) if kept.startswith(("_flash", "_loaded", "_pad_fn", "_unpad_fn"))]:
+        monkeypatch.setattr(flash_utils, kept, getattr(flash_utils, kept))  # so that they are put back
+    model.config._attn_implementation = "flash_attention_2"
+    assert arrangement(model) == "packed"
+    for how in ("packed", "padded"):
+        ours = ResponseLogps(model, 5)(layout(PROMPTS, RESPONSES, 0, how)).sum_BR
+        torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
+        got = gradients(model, (ours * WEIGHT).sum())
+        for key in wanted:
+            torch.testing.assert_close(got[key], wanted[key], rtol=1e-4, atol=1e-5)
 
 
 def test_a_packed_row_holds_no_padding_and_a_shared_one_no_prompt_twice():
