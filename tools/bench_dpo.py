@@ -10,13 +10,13 @@ does. Both sides see the same tokens in the same order, with AdamW, gradient cli
 ours, with the settings of conf/dpo/default.yaml:
 
 - TRL at its best: reference log-probabilities beforehand, no gradient checkpointing (its padding_free is without effect
-  in 1.16, as it warns);
+  in 1.16, as it warns), the batch at once or pair by pair (gradient accumulation), whichever is faster;
 - TRL at its defaults: gradient checkpointing, and a forward of the reference model in every step;
 - ours and TRL's best in bfloat16 autocast.
 
 Each step is made by all in turn. CPU time is counted: of ours for the whole step with its figures, of TRL for
-`training_step`, clipping and `optimizer.step`; medians are shown. x_trl_default_with_reference adds to ours what its
-reference log-probabilities cost beforehand. Memory is the peak of a fresh process that makes two steps on the longest
+`training_step`, clipping and `optimizer.step`; medians are shown. reference_share is what ours pays for the reference
+beforehand, as a share of a step. Memory is the peak of a fresh process that makes two steps on the longest
 pairs, all included. The long case is a Llama of two narrow layers and a vocabulary of 150,000, one pair with a prompt
 of 512 tokens and responses of 1,024. max_logp_diff_per_token (nats) and max_logp_diff_per_sum (relative) compare
 log-probabilities before training, max_loss_curve_diff the losses of all steps.
@@ -55,7 +55,8 @@ from hpc_saidpo.store import RunDir, Stage
 LR, SEED = 2e-5, 0
 WAVES = (2, 2, 4)  # responses to a question, until it gives a pair
 CHUNK = 16  # questions asked at once
-THEIRS = ("TRL best", "TRL default")
+BEST = ("TRL best, at once", "TRL best, pair by pair")
+THEIRS = (*BEST, "TRL default")
 LONG = {"vocabulary": 150_000, "prompt": 512, "response": 1024}
 
 
@@ -141,9 +142,9 @@ class Theirs:
     """TRL's trainer, step by step over pairs in their order."""
 
     def __init__(self, side: str, own: policy.Policy, examples: dpo.Examples, batch: int, folder: Path):
-        best = side == "TRL best"
+        best, pieces = side != "TRL default", batch if "pair by pair" in side else 1
         arguments = trl.DPOConfig(
-            output_dir=str(folder / "trl"), per_device_train_batch_size=batch, beta=0.1, learning_rate=LR,
+            output_dir=str(folder / "trl"), per_device_train_batch_size=batch // pieces, beta=0.1, learning_rate=LR,
             lr_scheduler_type="cosine", warmup_steps=0, max_grad_norm=1.0, max_length=None,
             train_sampling_strategy="sequential", precompute_ref_log_probs=best, gradient_checkpointing=not best,
             bf16=False, use_cpu=True, report_to=[], disable_tqdm=True,
@@ -153,22 +154,24 @@ class Theirs:
             model=transformers.AutoModelForCausalLM.from_pretrained(own.path, dtype=torch.float32), args=arguments,
             processing_class=own.tokenizer, train_dataset=datasets.Dataset.from_dict(rows),
         )  # fmt: skip
-        self.batches = list(self.trainer.get_train_dataloader())
+        self.trainer.current_gradient_accumulation_steps = pieces
+        parts = list(self.trainer.get_train_dataloader())
+        self.batches = [parts[i : i + pieces] for i in range(0, len(parts), pieces)]
         self.trainer.create_optimizer_and_scheduler(len(self.batches))
         self.precision, self.losses = own.precision, []
 
     def steps(self) -> Iterator[float]:
         """CPU-seconds of each step."""
-        for inputs in self.batches:
+        for batch in self.batches:
             started = time.process_time()
-            loss = self.step(inputs)
+            loss = self.step(batch)
             yield time.process_time() - started
             self.losses.append(loss)
 
-    def step(self, inputs) -> float:
+    def step(self, batch) -> float:
         trainer = self.trainer
         with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == torch.bfloat16):
-            loss = trainer.training_step(trainer.model, inputs)
+            loss = sum(trainer.training_step(trainer.model, inputs) for inputs in batch)
         torch.nn.utils.clip_grad_norm_(trainer.model.parameters(), trainer.args.max_grad_norm)
         trainer.optimizer.step()
         trainer.lr_scheduler.step()
@@ -178,7 +181,7 @@ class Theirs:
     @torch.no_grad()
     def token_logps(self) -> list[torch.Tensor]:
         """Of the first batch: chosen and rejected, pair by pair."""
-        batch = self.batches[0]
+        (batch,) = self.batches[0]
         labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
         found = self.trainer.model(
             batch["input_ids"], attention_mask=batch["attention_mask"], labels=labels, fused_lm_head=True
@@ -206,12 +209,17 @@ def main() -> int:
         case = Case(Path(name) / "short", batch)
         load(case, n, new_tokens, asked.run)
         seconds, figures = compare(case, "float32", THEIRS)
-        seconds_bf16, _ = compare(case, "bfloat16", THEIRS[:1])
-        figures["x_trl_best_bf16"] = times(seconds_bf16, "TRL best")
-        figures |= memory(case) | memory(long_case(Path(name), case), "long_")
-    show({**seconds, **{f"{side}, bfloat16": found for side, found in seconds_bf16.items()}}, figures)
+        seconds_bf16, _ = compare(case, "bfloat16", BEST)
+        found = {**figures, **times(seconds), **times(seconds_bf16, "_bf16")}
+        peak = {"": memory(case), "long_": memory(long_case(Path(name), case))}
+    best = min(BEST, key=lambda side: statistics.median(seconds[side]))  # of both, also where memory is compared
+    for prefix, gib in peak.items():
+        found |= {f"{prefix}{key(side)}_peak_gib": value for side, value in gib.items()}
+        shares = {"mem_vs_trl_best": gib["ours"] / gib[best], "mem_vs_trl_default": gib["ours"] / gib["TRL default"]}
+        found |= {prefix + name: value for name, value in shares.items()}
+    show({**seconds, **{f"{side}, bfloat16": s for side, s in seconds_bf16.items()}}, found)
     if asked.json:
-        asked.json.write_text(json.dumps(figures, indent=1) + "\n")
+        asked.json.write_text(json.dumps(found, indent=1) + "\n")
     return 0
 
 
@@ -251,7 +259,7 @@ def compare(case: Case, precision: str, sides) -> tuple[dict[str, list[float]], 
     own = case.policy(precision)
     ours = Ours(own, case.table, case.examples(own, case.table), case.batch)
     others = {side: Theirs(side, own, ours.in_order, case.batch, case.folder) for side in sides}
-    figures = agreement(ours, others["TRL best"])
+    figures = agreement(ours, others[BEST[0]])
     going, seconds = {side: other.steps() for side, other in others.items()}, {side: [] for side in sides}
 
     def between():
@@ -265,11 +273,7 @@ def compare(case: Case, precision: str, sides) -> tuple[dict[str, list[float]], 
     figures["max_loss_curve_diff"] = max(
         float(np.abs(np.subtract(losses, other.losses)).max()) for other in others.values()
     )
-    for side in sides:
-        figures[f"x_{key(side)}"] = times(seconds, side)
-    if "TRL default" in sides:
-        whole = statistics.median(ours.seconds) + ours.reference_s / len(losses)
-        figures["x_trl_default_with_reference"] = statistics.median(seconds["TRL default"]) / whole
+    figures["reference_share"] = ours.reference_s / len(losses) / statistics.median(ours.seconds)
     return seconds, figures
 
 
@@ -289,11 +293,15 @@ def agreement(ours: Ours, theirs: Theirs) -> dict[str, float]:
 
 
 def key(side: str) -> str:
-    return side.lower().replace(" ", "_")
+    return side.lower().replace(",", "").replace(" ", "_")
 
 
-def times(seconds, side: str) -> float:
-    return statistics.median(seconds[side]) / statistics.median(seconds["ours"])
+def times(seconds: dict[str, list[float]], suffix: str = "") -> dict[str, float]:
+    """How many times our CPU time the others take, medians."""
+    ours, *others = map(statistics.median, seconds.values())
+    found = {key(side): other / ours for side, other in zip(list(seconds)[1:], others, strict=True)}
+    found["trl_best"] = min(found[key(side)] for side in BEST)
+    return {f"x_{name}{suffix}": value for name, value in found.items()}
 
 
 def long_case(folder: Path, short: Case) -> Case:
@@ -314,18 +322,16 @@ def long_case(folder: Path, short: Case) -> Case:
     return case
 
 
-def memory(case: Case, prefix: str = "") -> dict[str, float]:
-    """Peak memory of every side, in a process of its own, and ours as a share of the others'."""
+def memory(case: Case) -> dict[str, float]:
+    """Peak memory of every side, in a process of its own, GiB."""
     found = {}
     for side in ("ours", *THEIRS):
         line = [sys.executable, __file__, "--peak-of", side, case.folder, case.batch]
         done = subprocess.run(list(map(str, line)), capture_output=True, text=True)
         if done.returncode != 0:
             sys.exit(f"measuring memory failed:\n{done.stderr}")
-        found[f"{prefix}{key(side)}_peak_gib"] = float(done.stdout.split()[-1])
-    ours, *others = found.values()
-    shares = {f"{prefix}mem_vs_{key(side)}": ours / other for side, other in zip(THEIRS, others, strict=True)}
-    return {**found, **shares}
+        found[side] = float(done.stdout.split()[-1])
+    return found
 
 
 def peak_gib(side: str, case: Case) -> float:
@@ -345,9 +351,9 @@ def peak_gib(side: str, case: Case) -> float:
 
 
 def show(seconds: dict[str, list[float]], figures: dict) -> None:
-    print(f"\n{'CPU-seconds a step':24}{'median':>12}{'fastest':>12}{'slowest':>12}")
+    print(f"\n{'CPU-seconds a step':34}{'median':>12}{'fastest':>12}{'slowest':>12}")
     for side, found in seconds.items():
-        print(f"{side:24}{statistics.median(found):12.2f}{min(found):12.2f}{max(found):12.2f}")
+        print(f"{side:34}{statistics.median(found):12.2f}{min(found):12.2f}{max(found):12.2f}")
     print()
     for name, value in figures.items():
         print(f"{name:34}{value:12.4g}")
