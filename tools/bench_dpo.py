@@ -28,6 +28,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -39,6 +40,7 @@ from pathlib import Path
 
 HOME = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(HOME))
+os.environ.setdefault("TQDM_DISABLE", "1")  # TRL's bars, which heed nothing else
 
 import datasets
 import numpy as np

@@ -50,7 +50,9 @@ def train(
         Stopped: the ranks were told to stop; the round is in its checkpoint.
     """
     model = policy.model
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    # On a CPU torch's other ways go over all weights once per operation.
+    fused = policy.device.type == "cpu"
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=fused)
     restored = checkpoint.restore(model, optimizer) if checkpoint else None
     steps, reference_B2 = restored or ([], reference_logps(examples, policy, config, world, progress))
     schedule, tokens_B = batches(examples.width_B, config, seed, iteration), examples.tokens_B
