@@ -21,6 +21,7 @@ pairs, all included. The long case is a Llama of two narrow layers and a vocabul
 of 512 tokens and responses of 1,024. max_logp_diff_per_token (nats) and max_logp_diff_per_sum (relative) compare
 log-probabilities before training, max_loss_curve_diff the losses of all steps.
 --quick: 4 pairs, 2 to a step, responses of at most 64 tokens.
+It needs the extras `demo` and `test`.
 """
 
 from __future__ import annotations
