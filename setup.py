@@ -63,7 +63,7 @@ setup(
             "pytest>=8",
             "pytest-xdist>=3.6",
             "ruff>=0.6",
-            "trl>=0.20",
+            "trl>=1.16",
             "uv>=0.9",
         ],
     },

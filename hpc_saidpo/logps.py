@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -14,7 +14,9 @@ from torch.utils.checkpoint import checkpoint
 from .policy import attends_to_all
 
 Tokens = Sequence[int]
+Arrangement = Literal["shared", "packed", "padded"]  # of responses in rows: see `layout`
 HEAD_TOKENS = 1024
+PROBED = 8  # tokens of a document that `packs` tries
 
 
 class Logps(NamedTuple):
@@ -49,7 +51,7 @@ class Batch:
 
     Attributes:
         ids_RT, position_RT: token and position ids of the rows, padded on the left.
-        segment_RT: -1 padding, 0 prompt, 1.. the responses of the row.
+        segment_RT: -1 padding, 0 prompt, 1.. the responses of the row; None for one packed row.
         predictor_N: for every response token the place that predicts it, in the flattened rows.
         target_N: the response tokens.
         n_tokens_BR: tokens of each response.
@@ -57,7 +59,7 @@ class Batch:
 
     ids_RT: torch.Tensor
     position_RT: torch.Tensor
-    segment_RT: torch.Tensor
+    segment_RT: torch.Tensor | None
     predictor_N: torch.Tensor
     target_N: torch.Tensor
     n_tokens_BR: torch.Tensor
@@ -68,7 +70,7 @@ class ResponseLogps(nn.Module):
 
     Only the positions that predict a response token go through the LM head, at most `head_tokens` at a time, and all
     chunks but the last are computed again in the backward pass: logits [batch, time, V] never exist. Memory for them is
-    about 3 · 4 bytes · head_tokens · V (logits, log-softmax, its gradient, in float32).
+    about 2 · 4 bytes · head_tokens · V (logits and their gradient, in float32).
 
     Args:
         model: a transformers causal LM.
@@ -81,10 +83,10 @@ class ResponseLogps(nn.Module):
 
     def forward(self, batch: Batch) -> Logps:
         first = next(self.model.parameters())
-        segment_RT = batch.segment_RT.to(first.device)
+        # Packed, no mask at all and no cache: only then does transformers tell documents apart by their positions.
         outputs = self.model.base_model(
             input_ids=batch.ids_RT.to(first.device),
-            attention_mask=_mask(segment_RT, first.dtype),
+            attention_mask=None if batch.segment_RT is None else _mask(batch.segment_RT.to(first.device), first.dtype),
             position_ids=batch.position_RT.to(first.device),
             use_cache=False,
         )
@@ -104,7 +106,22 @@ class ResponseLogps(nn.Module):
     def _chunk_logps(self, hidden_ND, target_N, kind) -> torch.Tensor:
         decoded = _Decoded(self.model, kind(last_hidden_state=hidden_ND[None]))
         logits_NV = type(self.model).forward(decoded).logits[0]
-        return -nn.functional.cross_entropy(logits_NV.float(), target_N, reduction="none")
+        return _TargetLogps.apply(logits_NV.float(), target_N)
+
+
+class _TargetLogps(torch.autograd.Function):
+    """log_softmax at the targets. It keeps the logits and makes their gradient; autograd would hold a third [N, V]."""
+
+    @staticmethod
+    def forward(ctx, logits_NV, target_N):
+        ctx.save_for_backward(logits_NV, target_N)
+        return -nn.functional.cross_entropy(logits_NV, target_N, reduction="none")
+
+    @staticmethod
+    def backward(ctx, grad_N):
+        logits_NV, target_N = ctx.saved_tensors
+        grad_NV = logits_NV.softmax(-1).mul_(-grad_N[:, None])
+        return grad_NV.scatter_add_(1, target_N[:, None], grad_N[:, None]), None
 
 
 class _Decoded:
@@ -137,8 +154,16 @@ def response_logps(
 
     Args: see `layout` and `ResponseLogps`.
     """
-    batch = layout(prompts, responses, pad_id, shares_prompts(model))
+    batch = layout(prompts, responses, pad_id, arrangement(model))
     return ResponseLogps(model, head_tokens)(batch).sum_BR
+
+
+def arrangement(model: nn.Module) -> Arrangement:
+    """The best arrangement that the model computes rightly, by its attention; to be called in the autocast of use."""
+    if shares_prompts(model):
+        return "shared"
+    # Eager attention would keep the scores of a whole packed row, by whatever else stands in it.
+    return "packed" if model.config._attn_implementation != "eager" and packs(model) else "padded"
 
 
 def shares_prompts(model: nn.Module) -> bool:
@@ -149,37 +174,70 @@ def shares_prompts(model: nn.Module) -> bool:
     return config._attn_implementation in ("eager", "sdpa") and attends_to_all(config) and not relative
 
 
-def layout(prompts: Sequence[Tokens], responses: Sequence[Sequence[Tokens]], pad_id: int, shared: bool) -> Batch:
+@torch.no_grad()
+def packs(model: nn.Module) -> bool:
+    """Whether documents of one row do not see each other where their positions restart. Tried out on the model.
+
+    Some architectures ignore it silently (OPT, Bloom, gpt-oss with eager attention in transformers 5). What a document
+    changes in the one behind it must be next to nothing, beside what it changes where positions go on.
+    """
+    ids_3N = torch.arange(3 * PROBED, device=next(model.parameters()).device).view(3, PROBED) % model.config.vocab_size
+    restarting = torch.arange(PROBED, device=ids_3N.device).repeat(2)
+
+    def changed(position_T):
+        of_one, of_other = (
+            model.base_model(
+                input_ids=torch.cat([before, ids_3N[2]])[None], position_ids=position_T[None], use_cache=False
+            ).last_hidden_state[:, PROBED:]
+            for before in ids_3N[:2]
+        )
+        return (of_one - of_other).float().norm()
+
+    # A mixture of experts rounds differently beside other tokens.
+    return bool(changed(restarting) < 0.1 * changed(torch.arange(2 * PROBED, device=ids_3N.device)))
+
+
+def layout(prompts: Sequence[Tokens], responses: Sequence[Sequence[Tokens]], pad_id: int, how: Arrangement) -> Batch:
     """The rows of a batch.
 
     Args:
         prompts: token ids of B prompts.
         responses: for each prompt its R responses, token ids.
-        shared: a prompt stands once, in front of all its responses, whose positions go on from its end and which do not
-            see each other (`shares_prompts`); else each response gets a row of its own.
+        how: "shared": a row per prompt, which stands once, in front of all its responses; their positions go on from
+            its end, and they do not see each other (`shares_prompts`). "packed": one row of documents, each a prompt
+            and one response, at whose starts positions restart (`packs`); no padding. "padded": a row per document.
     """
-    rows = [(prompt, list(own)) for prompt, own in zip(prompts, responses, strict=True)]
-    n_tokens_BR = torch.tensor([[len(response) for response in own] for _, own in rows])
-    if not shared:
-        rows = [(prompt, [response]) for prompt, own in rows for response in own]
-    width = max(len(prompt) + sum(map(len, own)) for prompt, own in rows)
+    n_tokens_BR = torch.tensor([[len(response) for response in own] for own in responses])
+    if how == "shared":
+        rows = [_parts(prompt, own) for prompt, own in zip(prompts, responses, strict=True)]
+    else:
+        rows = [_parts(prompt, [one]) for prompt, own in zip(prompts, responses, strict=True) for one in own]
+    if how == "packed":
+        rows = [[part for row in rows for part in row]]
+    width = max(sum(len(tokens) for *_, tokens in row) for row in rows)
     ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
     position, segment = torch.zeros_like(ids), torch.full_like(ids, -1)
     predictor, target = [], []
-    for i, (prompt, own) in enumerate(rows):
-        parts = [(0, 0, prompt), *((s, len(prompt), response) for s, response in enumerate(own, 1))]
-        start = width - len(prompt) - sum(map(len, own))
-        prompt_end = start + len(prompt) - 1
-        for s, first_position, tokens in parts:
-            place = slice(start, start + len(tokens))
-            ids[i, place] = torch.tensor(tokens, dtype=torch.long)
-            position[i, place] = torch.arange(first_position, first_position + len(tokens))
-            segment[i, place] = s
-            if s and len(tokens):
-                predictor += [i * width + p for p in (prompt_end, *range(start, start + len(tokens) - 1))]
+    for i, row in enumerate(rows):
+        start = width - sum(len(tokens) for *_, tokens in row)
+        for s, first_position, tokens in row:
+            end = start + len(tokens)
+            ids[i, start:end] = torch.tensor(tokens, dtype=torch.long)
+            position[i, start:end] = torch.arange(first_position, first_position + len(tokens))
+            segment[i, start:end] = s
+            if s == 0:
+                prompt_end = end - 1
+            elif len(tokens):
+                predictor += [i * width + p for p in (prompt_end, *range(start, end - 1))]
                 target += tokens
-            start += len(tokens)
-    return Batch(ids, position, segment, torch.tensor(predictor), torch.tensor(target), n_tokens_BR)
+            start = end
+    segment_RT = None if how == "packed" else segment
+    return Batch(ids, position, segment_RT, torch.tensor(predictor), torch.tensor(target), n_tokens_BR)
+
+
+def _parts(prompt: Tokens, responses: Sequence[Tokens]) -> list[tuple[int, int, Tokens]]:
+    """A prompt and what continues it: segment, position of the first token, tokens."""
+    return [(0, 0, prompt), *((s, len(prompt), tokens) for s, tokens in enumerate(responses, 1))]
 
 
 def _mask(segment_RT, dtype) -> torch.Tensor:

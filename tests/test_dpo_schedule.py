@@ -30,7 +30,14 @@ def test_a_token_budget_holds_and_cuts_pairs_of_like_length_together_from_the_sa
             assert width_B[micro].min() >= width_B[following].max()
             widest = width_B[micro].max()
             assert len(micro) * widest <= 80 or len(micro) == 1  # a pair longer than the budget is alone
-            assert (len(micro) + 1) * widest > 80  # and no micro-batch is smaller than it has to be
+            # and no micro-batch is smaller than it has to be
+            assert (len(micro) + 1) * widest > 80 or width_B[following].max() < 0.75 * widest
+
+
+def test_pairs_of_unlike_length_are_cut_apart_at_most_micro_pairs_together():
+    config = dpo.Config(batch_pairs=7, micro_pairs=3)
+    ((*micro_batches,),) = dpo.batches(np.array([100, 30, 80, 75, 74, 20, 90]), config, 0, 0)
+    assert micro_batches == [[0, 6, 2], [3, 4], [1], [5]]
 
 
 def test_the_rate_warms_up_and_falls_to_zero_without_ever_being_it():

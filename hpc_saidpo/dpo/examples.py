@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..logps import Logps, layout, shares_prompts
+from ..logps import Arrangement, Logps, arrangement, layout
 from ..parallel import World
 from ..parallel.gradients import Replicas
 from ..policy import Policy
@@ -26,14 +26,14 @@ class Examples:
     Attributes:
         prompt, chosen, rejected: token ids.
         pad_id: fills rows up.
-        shared: a pair is one row, its prompt in front of both responses; else it is two (`logps.shares_prompts`).
+        how: they lie in rows (`logps.layout`).
     """
 
     prompt: list[list[int]]
     chosen: list[list[int]]
     rejected: list[list[int]]
     pad_id: int = 0
-    shared: bool = True
+    how: Arrangement = "shared"
 
     def __len__(self) -> int:
         return len(self.prompt)
@@ -45,7 +45,7 @@ class Examples:
             module: a `ResponseLogps`, possibly wrapped.
         """
         both = [(self.chosen[i], self.rejected[i]) for i in rows]
-        return module(layout([self.prompt[i] for i in rows], both, self.pad_id, self.shared))
+        return module(layout([self.prompt[i] for i in rows], both, self.pad_id, self.how))
 
     @property
     def tokens_B(self) -> np.ndarray:
@@ -53,24 +53,26 @@ class Examples:
         prompt_B, chosen_B, rejected_B = (
             np.array([len(ids) for ids in column]) for column in (self.prompt, self.chosen, self.rejected)
         )
-        return (1 if self.shared else 2) * prompt_B + chosen_B + rejected_B
+        return (1 if self.how == "shared" else 2) * prompt_B + chosen_B + rejected_B
 
     @property
     def width_B(self) -> np.ndarray:
         """Places that each pair takes up in a micro-batch where it is the longest."""
         longest_B = np.array([max(len(c), len(r)) for c, r in zip(self.chosen, self.rejected, strict=True)])
         prompt_B = np.array([len(ids) for ids in self.prompt])
-        return self.tokens_B if self.shared else 2 * (prompt_B + longest_B)
+        return 2 * (prompt_B + longest_B) if self.how == "padded" else self.tokens_B
 
 
 def tokenise(pairs: Pairs, policy: Policy, chat: bool, stop: Sequence[str]) -> Examples:
     """Token ids of prompts and responses, as the policy generated them."""
+    with policy.autocast():
+        how = arrangement(policy.model)
     return Examples(
         [policy.encode_prompt(text, chat) for text in pairs.prompt_B],
         [policy.encode_response(t, f, stop) for t, f in zip(pairs.chosen_B, pairs.chosen_finished_B, strict=True)],
         [policy.encode_response(t, f, stop) for t, f in zip(pairs.rejected_B, pairs.rejected_finished_B, strict=True)],
         policy.tokenizer.pad_token_id,
-        shares_prompts(policy.model),
+        how,
     )
 
 
@@ -101,7 +103,7 @@ def reference_key(examples: Examples, policy: Policy, policy_hash: str, config: 
     loss are not in it.
     """
     how = (policy.device.type, policy.precision, policy.model.config._attn_implementation, config.strategy == "fsdp")
-    cut = (config.micro_pairs, config.micro_tokens, config.head_tokens, examples.shared)
+    cut = (config.micro_pairs, config.micro_tokens, config.head_tokens, examples.how)
     return _hash((policy_hash, how, cut, examples.prompt, examples.chosen, examples.rejected))
 
 

@@ -19,11 +19,13 @@ def optimizer_of(parameters: Iterable[nn.Parameter], config: Config) -> torch.op
     Raises:
         RunError: bitsandbytes is not installed, or does not load.
     """
-    # As a group: a rank that trains nothing has none, which is refused as a list.
-    parameters, how = [{"params": list(parameters)}], {"lr": config.lr, "weight_decay": config.weight_decay}
+    trained, how = list(parameters), {"lr": config.lr, "weight_decay": config.weight_decay}
+    groups = [{"params": trained}]  # a rank that trains nothing has none, which is refused as a list
     if config.optimizer == "adamw":
-        # One after the other: for all at once, its default on GPUs, it makes another copy of all of them.
-        return torch.optim.AdamW(parameters, foreach=False, **how)
+        # Fused, one pass over each weight on a CPU. Else one after the other: for all at once, its default on GPUs, it
+        # makes another copy of all of them.
+        fused = all(p.device.type == "cpu" for p in trained)
+        return torch.optim.AdamW(groups, foreach=False, fused=fused, **how)
     try:
         import bitsandbytes
     except (ImportError, RuntimeError, OSError) as error:
@@ -31,4 +33,4 @@ def optimizer_of(parameters: Iterable[nn.Parameter], config: Config) -> torch.op
             f"dpo.optimizer={config.optimizer} needs bitsandbytes ({error}): pip install 'hpc_saidpo[8bit]', or "
             "dpo.optimizer=adamw"
         ) from error
-    return getattr(bitsandbytes.optim, EIGHT_BITS[config.optimizer])(parameters, **how)
+    return getattr(bitsandbytes.optim, EIGHT_BITS[config.optimizer])(groups, **how)

@@ -10,6 +10,8 @@ import numpy as np
 from ..records import seeded
 from .settings import Config
 
+ALIKE = 0.75  # of the width of a micro-batch's first pair: less would be mostly padding
+
 
 def batches(width_B: np.ndarray, config: Config, seed: int, iteration: int) -> list[list[list[int]]]:
     """For every optimizer step its micro-batches of pair indices.
@@ -30,17 +32,16 @@ def batches(width_B: np.ndarray, config: Config, seed: int, iteration: int) -> l
 def micro_batches(pairs: Iterable[int], width_B: np.ndarray, config: Config) -> list[list[int]]:
     """Pairs cut into micro-batches of like length, longest first.
 
-    Each holds `dpo.micro_pairs` pairs; or, with `dpo.micro_tokens`, as many as fit into that many places with every row
-    as wide as the longest, and one pair at least.
+    Each holds at most `dpo.micro_pairs` pairs; or, with `dpo.micro_tokens`, as many as fit into that many places with
+    every row as wide as the longest, and one pair at least. A pair much narrower than that begins the next.
     """
     order = sorted(pairs, key=lambda i: (-width_B[i], i))
     found, start = [], 0
     while start < len(order):
-        n = config.micro_pairs
-        if config.micro_tokens:
-            n = max(1, config.micro_tokens // int(width_B[order[start]]))
-        found.append(order[start : start + n])
-        start += n
+        widest = int(width_B[order[start]])
+        n = max(1, config.micro_tokens // widest) if config.micro_tokens else config.micro_pairs
+        found.append([i for i in order[start : start + n] if width_B[i] >= ALIKE * widest])
+        start += len(found[-1])
     return found
 
 

@@ -1,0 +1,368 @@
+#!/usr/bin/env python3
+"""Measure a DPO step beside TRL's DPOTrainer, on one thread of a CPU.
+
+    python tools/bench_dpo.py --quick
+    python tools/bench_dpo.py --json bench.json
+
+SmolLM2-135M in float32 is trained on 32 pairs, 4 to a step: of a stored run (--run DIR), or else of its own responses,
+at most 256 tokens, to questions of the demo's pool (reasoning-gym) in its chat template, graded and paired as a run
+does. Both sides see the same tokens in the same order, with AdamW, gradient clipping and a cosine schedule. Beside
+ours, with the settings of conf/dpo/default.yaml:
+
+- TRL at its best: reference log-probabilities beforehand, no gradient checkpointing (its padding_free is without effect
+  in 1.16, as it warns), the batch at once or pair by pair (gradient accumulation), whichever is faster;
+- TRL at its defaults: gradient checkpointing, and a forward of the reference model in every step;
+- ours and TRL's best in bfloat16 autocast.
+
+Each step is made by all in turn. CPU time is counted: of ours for the whole step with its figures, of TRL for
+`training_step`, clipping and `optimizer.step`; medians are shown. reference_share is what ours pays for the reference
+beforehand, as a share of a step. Memory is the peak of a fresh process that makes two steps on the longest
+pairs, all included. The long case is a Llama of two narrow layers and a vocabulary of 150,000, one pair with a prompt
+of 512 tokens and responses of 1,024. max_logp_diff_per_token (nats) and max_logp_diff_per_sum (relative) compare
+log-probabilities before training, max_loss_curve_diff the losses of all steps.
+--quick: 4 pairs, 2 to a step, responses of at most 64 tokens.
+It needs the extras `demo` and `test`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+HOME = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(HOME))
+os.environ.setdefault("TQDM_DISABLE", "1")  # TRL's bars, which heed nothing else
+
+import datasets
+import numpy as np
+import torch
+import transformers
+import trl
+import yaml
+
+from hpc_saidpo import config, difficulty, dpo, export, pairs, parallel, policy, pool, progress, records, rollouts
+from hpc_saidpo.grader import Grader
+from hpc_saidpo.logps import ResponseLogps
+from hpc_saidpo.store import RunDir, Stage
+
+LR, SEED = 2e-5, 0
+WAVES = (2, 2, 4)  # responses to a question, until it gives a pair
+CHUNK = 16  # questions asked at once
+BEST = ("TRL best, at once", "TRL best, pair by pair")
+THEIRS = (*BEST, "TRL default")
+LONG = {"vocabulary": 150_000, "prompt": 512, "response": 1024}
+
+
+@dataclass
+class Case:
+    """A folder with a model and pairs."""
+
+    folder: Path
+    batch: int
+
+    def policy(self, precision: str = "float32") -> policy.Policy:
+        settings = policy.Config(path=str(self.folder / "model"), precision=precision)
+        return policy.Policy.load(settings.path, settings, torch.device("cpu"))
+
+    @property
+    def table(self) -> records.Pairs:
+        return Stage(self.folder / "pairs").read("pairs", records.Pairs)
+
+    def write(self, table: records.Pairs, chat: bool, stop: list[str]) -> None:
+        stage = Stage(self.folder / "pairs")
+        stage.prepare()
+        stage.write("pairs", table)
+        stage.write_json("prompt", {"chat": chat, "stop": stop})
+
+    def examples(self, own: policy.Policy, table: records.Pairs) -> dpo.Examples:
+        return dpo.tokenise(table, own, **Stage(self.folder / "pairs").read_json("prompt"))
+
+
+@dataclass
+class Ours:
+    """A round of ours, which calls `between` after each step."""
+
+    own: policy.Policy
+    table: records.Pairs
+    examples: dpo.Examples
+    batch: int
+    seconds: list[float] = field(default_factory=list)
+    reference_s: float = 0.0
+
+    @property
+    def config(self) -> dpo.Config:
+        changed = {"lr": LR, "warmup": 0, "nll": 0, "batch_pairs": self.batch}
+        return config.from_overrides(["experiment=demo", *(f"dpo.{k}={v}" for k, v in changed.items())]).dpo
+
+    def train(self, between: Callable[[], None]) -> list[float]:
+        """The losses of the steps; their CPU-seconds are noted."""
+
+        @contextlib.contextmanager
+        def watch(label, total):
+            started = time.process_time()
+
+            def tick(*_):
+                nonlocal started
+                if label.startswith("DPO"):
+                    self.seconds.append(time.process_time() - started)
+                    between()
+                    started = time.process_time()
+
+            yield tick
+            if not label.startswith("DPO"):
+                self.reference_s = time.process_time() - started
+
+        arguments = self.own, self.table, self.examples, self.config, parallel.World(), SEED, 0, False
+        return [step["loss"] for step in dpo.train(*arguments, watch)]
+
+    @property
+    def in_order(self) -> dpo.Examples:
+        """The examples as the round takes them."""
+        schedule = dpo.batches(self.examples.width_B, self.config, SEED, 0)
+        order = [i for step in schedule for micro in step for i in micro]
+        columns = {name: [getattr(self.examples, name)[i] for i in order] for name in ("prompt", "chosen", "rejected")}
+        return replace(self.examples, **columns)
+
+
+class Tokenised(trl.DPOTrainer):
+    """TRL's trainer on token ids that are given."""
+
+    def _prepare_dataset(self, dataset, *_):
+        return dataset
+
+
+class Theirs:
+    """TRL's trainer, step by step over pairs in their order."""
+
+    def __init__(self, side: str, own: policy.Policy, examples: dpo.Examples, batch: int, folder: Path):
+        best, pieces = side != "TRL default", batch if "pair by pair" in side else 1
+        arguments = trl.DPOConfig(
+            output_dir=str(folder / "trl"), per_device_train_batch_size=batch // pieces, beta=0.1, learning_rate=LR,
+            lr_scheduler_type="cosine", warmup_steps=0, max_grad_norm=1.0, max_length=None,
+            train_sampling_strategy="sequential", precompute_ref_log_probs=best, gradient_checkpointing=not best,
+            bf16=False, use_cpu=True, report_to=[], disable_tqdm=True,
+        )  # fmt: skip
+        rows = {"prompt_ids": examples.prompt, "chosen_ids": examples.chosen, "rejected_ids": examples.rejected}
+        self.trainer = Tokenised(
+            model=transformers.AutoModelForCausalLM.from_pretrained(own.path, dtype=torch.float32), args=arguments,
+            processing_class=own.tokenizer, train_dataset=datasets.Dataset.from_dict(rows),
+        )  # fmt: skip
+        self.trainer.current_gradient_accumulation_steps = pieces
+        parts = list(self.trainer.get_train_dataloader())
+        self.batches = [parts[i : i + pieces] for i in range(0, len(parts), pieces)]
+        self.trainer.create_optimizer_and_scheduler(len(self.batches))
+        self.precision, self.losses = own.precision, []
+
+    def steps(self) -> Iterator[float]:
+        """CPU-seconds of each step."""
+        for batch in self.batches:
+            started = time.process_time()
+            loss = self.step(batch)
+            yield time.process_time() - started
+            self.losses.append(loss)
+
+    def step(self, batch) -> float:
+        trainer = self.trainer
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == torch.bfloat16):
+            loss = sum(trainer.training_step(trainer.model, inputs) for inputs in batch)
+        torch.nn.utils.clip_grad_norm_(trainer.model.parameters(), trainer.args.max_grad_norm)
+        trainer.optimizer.step()
+        trainer.lr_scheduler.step()
+        trainer.optimizer.zero_grad()
+        return loss.item()
+
+    @torch.no_grad()
+    def token_logps(self) -> list[torch.Tensor]:
+        """Of the first batch: chosen and rejected, pair by pair."""
+        (batch,) = self.batches[0]
+        labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
+        found = self.trainer.model(
+            batch["input_ids"], attention_mask=batch["attention_mask"], labels=labels, fused_lm_head=True
+        )
+        rows = [row[m] for row, m in zip(found.log_probs, batch["completion_mask"][:, 1:].bool(), strict=True)]
+        half = len(rows) // 2
+        return [rows[i + half * r] for i in range(half) for r in range(2)]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="4 pairs, 2 to a step, at most 64 tokens")
+    parser.add_argument("--json", type=Path, help="write the figures to this file too, as one flat object")
+    parser.add_argument("--run", type=Path, help="take the pairs of this stored run of SmolLM2-135M")
+    parser.add_argument("--peak-of", nargs=3, metavar=("SIDE", "FOLDER", "BATCH"), help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    if asked.peak_of:
+        side, folder, batch = asked.peak_of
+        print(peak_gib(side, Case(Path(folder), int(batch))))
+        return 0
+    n, batch, new_tokens = (4, 2, 64) if asked.quick else (32, 4, 256)
+    with tempfile.TemporaryDirectory() as name:
+        (Path(name) / "short").mkdir()
+        case = Case(Path(name) / "short", batch)
+        load(case, n, new_tokens, asked.run)
+        seconds, figures = compare(case, "float32", THEIRS)
+        seconds_bf16, _ = compare(case, "bfloat16", BEST)
+        found = {**figures, **times(seconds), **times(seconds_bf16, "_bf16")}
+        peak = {"": memory(case), "long_": memory(long_case(Path(name), case))}
+    best = min(BEST, key=lambda side: statistics.median(seconds[side]))  # of both, also where memory is compared
+    for prefix, gib in peak.items():
+        found |= {f"{prefix}{key(side)}_peak_gib": value for side, value in gib.items()}
+        shares = {"mem_vs_trl_best": gib["ours"] / gib[best], "mem_vs_trl_default": gib["ours"] / gib["TRL default"]}
+        found |= {prefix + name: value for name, value in shares.items()}
+    show({**seconds, **{f"{side}, bfloat16": s for side, s in seconds_bf16.items()}}, found)
+    if asked.json:
+        asked.json.write_text(json.dumps(found, indent=1) + "\n")
+    return 0
+
+
+def load(case: Case, n: int, new_tokens: int, run: Path | None) -> None:
+    """The demo's model, converted, and n pairs, into the case's folder."""
+    settings = config.from_overrides(["experiment=demo", "rollouts/prompt=smollm2", "rollouts.stop=[]"])
+    (case.folder / "model").mkdir()
+    policy.convert_gguf(policy.locate(settings.policy.path), case.folder / "model")
+    if run is None:
+        case.write(made(case.policy(), n, new_tokens, settings), True, [])
+        return
+    stages = export.finished_stages(run, "pairs")
+    table = records.Pairs.concat([own[0].read("pairs", records.Pairs) for own in stages.values()])
+    told = yaml.safe_load((run / "config.yaml").read_text())["rollouts"]
+    case.write(table.take(range(n)), told["prompt"]["chat"], told["stop"])
+
+
+def made(own: policy.Policy, n: int, new_tokens: int, settings) -> records.Pairs:
+    """n pairs of the policy's own responses."""
+    asked = pool.load(settings.pool, RunDir(Path("none"), parallel.World(), {}, print)).questions
+    prompts = rollouts.Prompts(asked, {}, own, settings.rollouts.prompt)
+    how, found = replace(settings.rollouts.sampling(), max_new_tokens=new_tokens), []
+    order = np.random.default_rng(SEED).permutation(len(asked)).tolist()
+    with Grader() as grader:
+        while sum(map(len, found)) < n:
+            token_Q = {q: prompts.tokens(q) for q in sorted(order[:CHUNK])}
+            del order[:CHUNK]
+            seed = (SEED, 0, "explore")
+            graded = rollouts.in_waves(WAVES, token_Q, prompts, how, settings.rollouts, seed, grader)
+            hard = difficulty.measure(graded)
+            found.append(pairs.select(graded, hard, np.zeros(len(asked)), prompts.text, settings.pairs, SEED, 0))
+    return records.Pairs.concat(found).take(range(n))
+
+
+def compare(case: Case, precision: str, sides) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """CPU-seconds of every step of every side, made in turn; and how they agree."""
+    own = case.policy(precision)
+    ours = Ours(own, case.table, case.examples(own, case.table), case.batch)
+    others = {side: Theirs(side, own, ours.in_order, case.batch, case.folder) for side in sides}
+    figures = agreement(ours, others[BEST[0]])
+    going, seconds = {side: other.steps() for side, other in others.items()}, {side: [] for side in sides}
+
+    def between():
+        for side, steps in going.items():
+            seconds[side].append(next(steps))
+
+    losses = ours.train(between)
+    for steps in going.values():
+        next(steps, None)  # the last loss is noted
+    seconds = {"ours": ours.seconds, **seconds}
+    figures["max_loss_curve_diff"] = max(
+        float(np.abs(np.subtract(losses, other.losses)).max()) for other in others.values()
+    )
+    figures["reference_share"] = ours.reference_s / len(losses) / statistics.median(ours.seconds)
+    return seconds, figures
+
+
+@torch.no_grad()
+def agreement(ours: Ours, theirs: Theirs) -> dict[str, float]:
+    """Log-probabilities of the first batch's responses, before training."""
+    with ours.own.autocast():
+        module = ResponseLogps(ours.own.model, ours.config.head_tokens)
+        found = ours.in_order.logps(module, range(ours.batch)).by_response
+    expected = theirs.token_logps()
+    return {
+        "max_logp_diff_per_token": max(float((a - b).abs().max()) for a, b in zip(found, expected, strict=True)),
+        "max_logp_diff_per_sum": max(
+            float(((a.sum() - b.sum()) / b.sum()).abs()) for a, b in zip(found, expected, strict=True)
+        ),
+    }
+
+
+def key(side: str) -> str:
+    return side.lower().replace(",", "").replace(" ", "_")
+
+
+def times(seconds: dict[str, list[float]], suffix: str = "") -> dict[str, float]:
+    """How many times our CPU time the others take, medians."""
+    ours, *others = map(statistics.median, seconds.values())
+    found = {key(side): other / ours for side, other in zip(list(seconds)[1:], others, strict=True)}
+    found["trl_best"] = min(found[key(side)] for side in BEST)
+    return {f"x_{name}{suffix}": value for name, value in found.items()}
+
+
+def long_case(folder: Path, short: Case) -> Case:
+    """One long pair, and a model for it with next to no layers and a large vocabulary."""
+    case = Case(folder / "long", 1)
+    shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
+    ends = {"bos_token_id": None, "eos_token_id": 2, "pad_token_id": 2, "max_position_embeddings": 8192}
+    tokenizer = short.policy().tokenizer
+    transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(vocab_size=LONG["vocabulary"], tie_word_embeddings=True, **shape, **ends)
+    ).save_pretrained(case.folder / "model")
+    tokenizer.save_pretrained(case.folder / "model")
+    table = short.table.take([0])
+    table.prompt_B[:] = [" one" * LONG["prompt"]]
+    table.chosen_B[:], table.rejected_B[:] = ([word * LONG["response"]] for word in (" two", " three"))
+    table.chosen_finished_B[:] = table.rejected_finished_B[:] = False
+    case.write(table, True, [])
+    return case
+
+
+def memory(case: Case) -> dict[str, float]:
+    """Peak memory of every side, in a process of its own, GiB."""
+    found = {}
+    for side in ("ours", *THEIRS):
+        line = [sys.executable, __file__, "--peak-of", side, case.folder, case.batch]
+        done = subprocess.run(list(map(str, line)), capture_output=True, text=True)
+        if done.returncode != 0:
+            sys.exit(f"measuring memory failed:\n{done.stderr}")
+        found[side] = float(done.stdout.split()[-1])
+    return found
+
+
+def peak_gib(side: str, case: Case) -> float:
+    own = case.policy()
+    widest = np.argsort(-case.examples(own, case.table).width_B)[: case.batch]
+    table = case.table.take([*widest, *widest])  # two steps: the first makes the optimizer's state
+    ours = Ours(own, table, case.examples(own, table), case.batch)
+    if side == "ours":
+        Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+        ours.train(lambda: None)
+    else:
+        examples, own.model, ours = ours.in_order, None, None
+        Path("/proc/self/clear_refs").write_text("5")
+        list(Theirs(side, own, examples, case.batch, case.folder).steps())
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status["VmHWM"].split()[0]) / 2**20
+
+
+def show(seconds: dict[str, list[float]], figures: dict) -> None:
+    print(f"\n{'CPU-seconds a step':34}{'median':>12}{'fastest':>12}{'slowest':>12}")
+    for side, found in seconds.items():
+        print(f"{side:34}{statistics.median(found):12.2f}{min(found):12.2f}{max(found):12.2f}")
+    print()
+    for name, value in figures.items():
+        print(f"{name:34}{value:12.4g}")
+
+
+if __name__ == "__main__":
+    progress.log.disabled = True
+    datasets.disable_progress_bars()
+    sys.exit(main())
