@@ -5,13 +5,15 @@
     python tools/bench_generate.py --json bench.json
 
 SmolLM2-135M in float32 answers questions of the demo's pool (reasoning-gym): 8 responses each, at most 128 new tokens,
-temperature 1, without examples (8 questions of as many kinds) and behind the demo's four examples (6 questions of one
-kind, a chunk of a run). Beside our engine:
+temperature 1, without examples (24 questions of all kinds) and behind the demo's four examples (24 questions of one
+kind): chunks as a run makes them. Beside our engine, which takes each chunk at its defaults:
 
-- `model.generate` at its best: 48 rows at once, prompts sorted by length;
-- one question at a time with num_return_sequences=8 (1 question: what a token costs does not depend on more);
+- `model.generate` at its best: 48 rows at once, prompts sorted by length (12 questions, two full batches);
+- one question at a time with num_return_sequences=8 (one question);
 - transformers' continuous batching, `model.generate_batch`, without examples (6 questions: 48 responses at once);
 - our engine with linear layers in bfloat16, where the CPU has AMX.
+
+What a token costs the three does not depend on more questions: their batches follow one another.
 
 Each repeat goes through all of them in turn. CPU time is counted and divided by the tokens made; medians are shown.
 greedy_match is the share of greedy responses that equal `model.generate`'s token for token; memory is the peak of a
@@ -19,7 +21,7 @@ fresh process above what the loaded model takes, at 48 rows. What bfloat16 chang
 the share of positions with the same likeliest token, and the total variation between the next-token distributions.
 Early decision (rollouts.adaptive) is measured in tokens, with the micro model on its own arithmetic: tokens per
 question that gives a pair, against 8 fixed responses, on its whole pool and on those questions that give pairs.
---quick: fewer questions, at most 16 tokens, one repeat.
+--quick: 6 questions, at most 12 tokens, one repeat: too short for more than the order of things.
 """
 
 from __future__ import annotations
@@ -100,7 +102,7 @@ ENGINES = {
     "generate_batch": None,
     **({"shared, bfloat16": Config(linears="bfloat16")} if AMX else {}),
 }
-SOME = {"one at a time": 1, "generate_batch": ROWS // K}  # questions; others take all
+SOME = {"generate": 2 * ROWS // K, "one at a time": 1, "generate_batch": ROWS // K}  # questions; others take all
 NAMES = {"generate": "x_hf_batched", "one at a time": "x_one_at_a_time", "generate_batch": "x_continuous_batching"}
 
 
@@ -110,15 +112,16 @@ def engines_for(kind: str) -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="6 questions, 16 tokens, one repeat")
+    parser.add_argument("--quick", action="store_true", help="6 questions, 12 tokens, one repeat")
+    parser.add_argument("--repeats", type=int, default=3, help="of which medians are shown (default %(default)s)")
     parser.add_argument("--json", type=Path, help="write the figures to this file too, as one flat object")
-    parser.add_argument("--peak-of", nargs=3, metavar=("ENGINE", "MODEL", "PROMPTS"), help=argparse.SUPPRESS)
+    parser.add_argument("--peak-of", nargs=4, metavar=("ENGINE", "MODEL", "PROMPTS", "TOKENS"), help=argparse.SUPPRESS)
     asked = parser.parse_args()
     torch.set_num_threads(1)
     if asked.peak_of:
         print(peak_gib(*asked.peak_of))
         return 0
-    repeats, n, new_tokens = (1, 6, 16) if asked.quick else (3, 8, 128)
+    repeats, n, new_tokens = (1, 6, 12) if asked.quick else (asked.repeats, 24, 128)
     with tempfile.TemporaryDirectory() as folder:
         bench = load(Path(folder), n, new_tokens)
         figures = peaks(Path(folder), bench)
@@ -129,7 +132,7 @@ def main() -> int:
     figures |= speeds(bench)
     figures["greedy_match"] = greedy_match(bench)
     figures |= agreement(bench) if AMX else {}
-    figures |= early_decision(200 if asked.quick else 1000)
+    figures |= early_decision(100 if asked.quick else 1000)
     show(bench, figures)
     if asked.json:
         asked.json.write_text(json.dumps(figures, indent=1) + "\n")
@@ -148,8 +151,8 @@ def load(folder: Path, n: int, new_tokens: int) -> Bench:
     by_kind: dict[str, list[records.Question]] = {}
     for question in made.questions:
         by_kind.setdefault(question.subject, []).append(question)
-    various = [questions[0] for questions in by_kind.values()][:n]
-    alike = next(iter(by_kind.values()))[:6]
+    various = [question for rank in zip(*by_kind.values(), strict=False) for question in rank][:n]
+    alike = max(by_kind.values(), key=len)[:n]
 
     def tokens(questions, prompt, examples):
         prompts = rollouts.Prompts(questions, examples, own, prompt)
@@ -176,7 +179,7 @@ def greedy_match(bench: Bench) -> float:
     """Share of greedy responses that are transformers', token for token."""
     how = Sampling(0.0, 1.0, bench.new_tokens)
     same = []
-    for prompts in bench.prompts.values():
+    for prompts in (prompts[: SOME["generate"]] for prompts in bench.prompts.values()):
         one = [[0]] * len(prompts)
         ours, theirs = (generate(bench.policy, prompts, one, how, ENGINES[e]) for e in ("shared", "generate"))
         same += [a.tokens == b.tokens for (a,), (b,) in zip(ours, theirs, strict=True)]
@@ -187,7 +190,7 @@ def greedy_match(bench: Bench) -> float:
 def agreement(bench: Bench) -> dict[str, float]:
     """What linear layers in bfloat16 change, on the prompts and responses of the exact model."""
     same, variation = [], []
-    for prompts in bench.prompts.values():
+    for prompts in (prompts[: SOME["generate"]] for prompts in bench.prompts.values()):
         made = generate(bench.policy, prompts, [[7]] * len(prompts), Sampling(1.0, 1.0, bench.new_tokens), Config())
         for prompt, (response,) in zip(prompts, made, strict=True):
             ids, after = torch.tensor([prompt + response.tokens]), slice(len(prompt) - 1, -1)
@@ -208,7 +211,8 @@ def peaks(folder: Path, bench: Bench) -> dict[str, float]:
     (folder / "prompts.json").write_text(json.dumps(bench.prompts["fewshot"][: ROWS // K]))
     found = {}
     for engine in ("shared", "hf"):
-        line = [sys.executable, __file__, "--peak-of", engine, folder / "model", folder / "prompts.json"]
+        asked = engine, folder / "model", folder / "prompts.json", min(bench.new_tokens, 64)
+        line = [sys.executable, __file__, "--peak-of", *asked]
         done = subprocess.run(list(map(str, line)), capture_output=True, text=True)
         if done.returncode != 0:
             sys.exit(f"measuring memory failed:\n{done.stderr}")
@@ -216,14 +220,12 @@ def peaks(folder: Path, bench: Bench) -> dict[str, float]:
     return {**found, "mem_vs_hf": found["shared_peak_gib"] / found["hf_peak_gib"]}
 
 
-def peak_gib(engine: str, model: str, prompts: str) -> float:
+def peak_gib(engine: str, model: str, prompts: str, new_tokens: str) -> float:
     own = policy.Policy.load(model, policy.Config(path=model), torch.device("cpu"))
     token_ids = json.loads(Path(prompts).read_text())
     seeds = [[1000 * i + s for s in range(K)] for i in range(len(token_ids))]
-    how = Sampling(1.0, 1.0, 64)
-    generate(
-        own, token_ids[:1], seeds[:1], Sampling(1.0, 1.0, 2), Config(engine=engine, rows=ROWS)
-    )  # what is made once
+    how, few = Sampling(1.0, 1.0, int(new_tokens)), Sampling(1.0, 1.0, 2)
+    generate(own, token_ids[:1], seeds[:1], few, Config(engine=engine, rows=ROWS))  # what is made once
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before = _status("VmRSS")
     generate(own, token_ids, seeds, how, Config(engine=engine, rows=ROWS))

@@ -67,11 +67,12 @@ class Kept:
         self.own_R = torch.zeros(0, dtype=torch.long, device=self.device)
         self._slots: torch.Tensor | None = None  # written in this forward
         self._masks: dict[int | None, torch.Tensor] = {}
+        self._places: dict[tuple[int, int], torch.Tensor] = {}
 
     @contextmanager
     def during(self, mode: str, slots: torch.Tensor | None = None) -> Iterator[None]:
         """What a forward is for: "prefix" and "prompts" (into these slots) fill, "rows" decodes one token of each."""
-        self.mode, self._slots, self._masks = mode, slots, {}
+        self.mode, self._slots, self._masks, self._places = mode, slots, {}, {}
         if mode == "rows":
             self._arrange()
         token = _current.set(self)
@@ -155,9 +156,9 @@ class Kept:
         n, heads, _, size = query.shape
         n_kept = key.shape[1]
         k, v = self._room(layer, key, value)
-        row = torch.arange(n, device=self.device)
-        k[row, :, self.own_R], v[row, :, self.own_R] = key[:, :, 0], value[:, :, 0]
-        own = int(self._n_own)
+        for kept, new in ((k, key), (v, value)):
+            kept.view(-1, size).index_copy_(0, self._next(n_kept, k.shape[2]), new.reshape(-1, size))
+        own = self._n_own
         k, v = k[:n, :, :own], v[:n, :, :own]
         query = query[:, :, 0].view(n, n_kept, heads // n_kept, size)
         if self.kernel and kernels.fits(size) and self._furthest < (window or math.inf):
@@ -203,6 +204,13 @@ class Kept:
                 new[:, :, :have] = old
             layer.rows = grown
         return layer.rows
+
+    def _next(self, n_kept: int, room: int) -> torch.Tensor:
+        """[R * H] where the rows' next tokens stand in keys or values [R, H, room, D], seen as [R * H * room, D]."""
+        if (n_kept, room) not in self._places:
+            row = torch.arange(len(self.own_R) * n_kept, device=self.device)
+            self._places[n_kept, room] = row * room + self.own_R.repeat_interleave(n_kept)
+        return self._places[n_kept, room]
 
     def _arrange(self) -> None:
         self._by_prompt = ByPrompt(self.slot_R, self.n_slots)

@@ -21,7 +21,7 @@ from .attention import NotDriven
 from .sampling import Response, Sampling
 from .stopping import finish
 
-CPU_ROWS = 64  # more gain nothing: the products are long enough
+CPU_ROWS = 96  # more gain nothing: the products are long enough
 GPU_ROWS = 512
 FREE_SHARE = 0.6  # of the free memory, for keys, values and logits
 

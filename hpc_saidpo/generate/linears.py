@@ -85,7 +85,7 @@ def _by_weights(weight, bias, x):
     n = x.shape[:-1].numel()
     if not FEWEST <= n <= MOST:
         return linear(x, weight, bias)
-    y = (weight @ x.reshape(n, -1).T).T
+    y = (weight @ x.reshape(n, -1).T.contiguous()).T
     y = y.reshape(*x.shape[:-1], -1)
     return y if bias is None else y + bias
 

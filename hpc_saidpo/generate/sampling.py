@@ -50,22 +50,25 @@ def choose(logits_RV: torch.Tensor, uniform_R: torch.Tensor | None, how: Samplin
     """The next token of each row, by inverting the cumulative distribution at the row's own uniform number.
 
     Args:
-        logits_RV: float32; overwritten.
+        logits_RV: float32, contiguous; overwritten.
         uniform_R: in [0, 1); unused when greedy.
 
     Returns:
         (tokens [R], their log-probabilities [R] at temperature 1 with nothing cut off, nats).
     """
-    greatest_R1, likeliest_R1 = logits_RV.max(-1, keepdim=True)
-    logits_RV -= greatest_R1
-    share_RV = logits_RV.exp()  # the likeliest token has 1
-    log_total_R1 = share_RV.sum(-1, keepdim=True).log()
-    if how.temperature == 0:
-        token_R1 = likeliest_R1
+    logits_RV -= logits_RV.amax(-1, keepdim=True)  # the likeliest token has 0
+    if how.temperature == 1:
+        share_RV = logits_RV.exp_()
+        token_R1 = _invert(_kept(share_RV, how), uniform_R)
+        chosen_R1 = share_RV.gather(1, token_R1).log()
     else:
-        weight_RV = share_RV if how.temperature == 1 else (logits_RV / how.temperature).exp_()
-        token_R1 = _invert(_kept(weight_RV, how), uniform_R)[:, None]
-    return token_R1[:, 0], (logits_RV.gather(1, token_R1) - log_total_R1)[:, 0]
+        if how.temperature == 0:
+            token_R1 = logits_RV.argmax(-1, keepdim=True)
+        else:
+            token_R1 = _invert(_kept((logits_RV / how.temperature).exp_(), how), uniform_R)
+        chosen_R1 = logits_RV.gather(1, token_R1)
+        share_RV = logits_RV.exp_()
+    return token_R1[:, 0], (chosen_R1 - share_RV.sum(-1, keepdim=True).log())[:, 0]
 
 
 def _kept(weight, how: Sampling):
@@ -84,10 +87,11 @@ def _kept(weight, how: Sampling):
 
 
 def _invert(weight_RV: torch.Tensor, uniform_R: torch.Tensor) -> torch.Tensor:
-    """The first token whose cumulative weight exceeds the uniform share of the whole; block first, then token."""
+    """The first token, [R, 1], whose cumulative weight exceeds the uniform share of the whole; first its block."""
     n, size = weight_RV.shape
-    padded = torch.nn.functional.pad(weight_RV, (0, -size % BLOCK)).view(n, -1, BLOCK)
-    block_RB = padded.sum(-1, dtype=torch.float64).cumsum(-1)
+    padded = torch.nn.functional.pad(weight_RV, (0, -size % BLOCK)) if size % BLOCK else weight_RV
+    padded = padded.view(n, -1, BLOCK)
+    block_RB = padded.sum(-1).double().cumsum(-1)
     target_R1 = uniform_R[:, None].double() * block_RB[:, -1:]
     block_R1 = torch.searchsorted(block_RB, target_R1, right=True).clamp_(max=block_RB.shape[1] - 1)
     before_R1 = torch.where(block_R1 > 0, block_RB.gather(1, (block_R1 - 1).clamp_(min=0)), 0.0)
@@ -95,7 +99,7 @@ def _invert(weight_RV: torch.Tensor, uniform_R: torch.Tensor) -> torch.Tensor:
     within_R1 = torch.searchsorted(own, target_R1 - before_R1, right=True)
     # Rounding may look beyond the last token that can be drawn.
     last_R1 = BLOCK - 1 - (own.diff(dim=-1, prepend=own.new_zeros(n, 1)).flip(-1) > 0).double().argmax(-1, keepdim=True)
-    return (block_R1 * BLOCK + torch.minimum(within_R1, last_R1))[:, 0]
+    return block_R1 * BLOCK + torch.minimum(within_R1, last_R1)
 
 
 def logp_of(logits_RV: torch.Tensor, token_R: torch.Tensor) -> torch.Tensor:
