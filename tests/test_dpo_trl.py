@@ -90,7 +90,7 @@ def test_log_probabilities_and_gradients_are_trls(tmp_path, how):
         schedule = dpo.batches(examples.width_B, config, SEED, 0)
         losses = Losses(policy, examples, reference_B2, config, schedule[0])
         with World().replicas(ResponseLogps(policy.model), False) as replicas:
-            replicas.gradient(losses.of_rank(World()))
+            replicas.gradient(losses.of_rank(replicas))
         got = vector(policy.model)
         policy.model.zero_grad()
         assert (got - wanted).norm() < 1e-4 * wanted.norm()
