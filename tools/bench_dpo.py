@@ -20,7 +20,7 @@ beforehand, as a share of a step. Memory is the peak of a fresh process that mak
 pairs, all included. The long case is a Llama of two narrow layers and a vocabulary of 150,000, one pair with a prompt
 of 512 tokens and responses of 1,024. max_logp_diff_per_token (nats) and max_logp_diff_per_sum (relative) compare
 log-probabilities before training, max_loss_curve_diff the losses of all steps.
---quick: 4 pairs, 2 to a step, responses of at most 64 tokens.
+--quick: 4 pairs, 2 to a step, of the demo's own kind, whose answers have a handful of tokens: it shows that all runs.
 It needs the extras `demo` and `test`.
 """
 
@@ -58,6 +58,7 @@ from hpc_saidpo.store import RunDir, Stage
 LR, SEED = 2e-5, 0
 WAVES = (2, 2, 4)  # responses to a question, until it gives a pair
 CHUNK = 16  # questions asked at once
+LONG_ANSWERS = ["rollouts/prompt=smollm2", "rollouts.stop=[]", "rollouts.max_new_tokens=256"]
 BEST = ("TRL best, at once", "TRL best, pair by pair")
 THEIRS = (*BEST, "TRL default")
 LONG = {"vocabulary": 150_000, "prompt": 512, "response": 1024}
@@ -196,7 +197,7 @@ class Theirs:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="4 pairs, 2 to a step, at most 64 tokens")
+    parser.add_argument("--quick", action="store_true", help="4 pairs of short answers, 2 to a step")
     parser.add_argument("--json", type=Path, help="write the figures to this file too, as one flat object")
     parser.add_argument("--run", type=Path, help="take the pairs of this stored run of SmolLM2-135M")
     parser.add_argument("--peak-of", nargs=3, metavar=("SIDE", "FOLDER", "BATCH"), help=argparse.SUPPRESS)
@@ -206,11 +207,11 @@ def main() -> int:
         side, folder, batch = asked.peak_of
         print(peak_gib(side, Case(Path(folder), int(batch))))
         return 0
-    n, batch, new_tokens = (4, 2, 64) if asked.quick else (32, 4, 256)
+    n, batch, answers = (4, 2, []) if asked.quick else (32, 4, LONG_ANSWERS)
     with tempfile.TemporaryDirectory() as name:
         (Path(name) / "short").mkdir()
         case = Case(Path(name) / "short", batch)
-        load(case, n, new_tokens, asked.run)
+        load(case, n, answers, asked.run)
         seconds, figures = compare(case, "float32", THEIRS)
         seconds_bf16, _ = compare(case, "bfloat16", BEST)
         found = {**figures, **times(seconds), **times(seconds_bf16, "_bf16")}
@@ -226,25 +227,32 @@ def main() -> int:
     return 0
 
 
-def load(case: Case, n: int, new_tokens: int, run: Path | None) -> None:
-    """The demo's model, converted, and n pairs, into the case's folder."""
-    settings = config.from_overrides(["experiment=demo", "rollouts/prompt=smollm2", "rollouts.stop=[]"])
+def load(case: Case, n: int, answers: list[str], run: Path | None) -> None:
+    """The demo's model, converted, and n pairs, into the case's folder.
+
+    Args:
+        answers: what differs from the demo where the pairs are made here.
+    """
+    settings = config.from_overrides(["experiment=demo", *answers])
     (case.folder / "model").mkdir()
     policy.convert_gguf(policy.locate(settings.policy.path), case.folder / "model")
     if run is None:
-        case.write(made(case.policy(), n, new_tokens, settings), True, [])
+        case.write(made(case.policy(), n, settings), settings.rollouts.prompt.chat, list(settings.rollouts.stop))
         return
     stages = export.finished_stages(run, "pairs")
     table = records.Pairs.concat([own[0].read("pairs", records.Pairs) for own in stages.values()])
     told = yaml.safe_load((run / "config.yaml").read_text())["rollouts"]
+    if len(table) < n:
+        sys.exit(f"{run} has {len(table)} pairs, and {n} are asked for")
     case.write(table.take(range(n)), told["prompt"]["chat"], told["stop"])
 
 
-def made(own: policy.Policy, n: int, new_tokens: int, settings) -> records.Pairs:
+def made(own: policy.Policy, n: int, settings) -> records.Pairs:
     """n pairs of the policy's own responses."""
-    asked = pool.load(settings.pool, RunDir(Path("none"), parallel.World(), {}, print)).questions
-    prompts = rollouts.Prompts(asked, {}, own, settings.rollouts.prompt)
-    how, found = replace(settings.rollouts.sampling(), max_new_tokens=new_tokens), []
+    loaded = pool.load(settings.pool, RunDir(Path("none"), parallel.World(), {}, print))
+    asked, found = loaded.questions, []
+    examples = loaded.examples if settings.rollouts.prompt.shots else {}
+    prompts, how = rollouts.Prompts(asked, examples, own, settings.rollouts.prompt), settings.rollouts.sampling()
     order = np.random.default_rng(SEED).permutation(len(asked)).tolist()
     with Grader() as grader:
         while sum(map(len, found)) < n:
