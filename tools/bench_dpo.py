@@ -199,6 +199,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="4 pairs of short answers, 2 to a step")
     parser.add_argument("--json", type=Path, help="write the figures to this file too, as one flat object")
+    parser.add_argument("--pairs", type=int, default=32, help="4 to a step (default %(default)s)")
     parser.add_argument("--run", type=Path, help="take the pairs of this stored run of SmolLM2-135M")
     parser.add_argument("--peak-of", nargs=3, metavar=("SIDE", "FOLDER", "BATCH"), help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -207,7 +208,7 @@ def main() -> int:
         side, folder, batch = asked.peak_of
         print(peak_gib(side, Case(Path(folder), int(batch))))
         return 0
-    n, batch, answers = (4, 2, []) if asked.quick else (32, 4, LONG_ANSWERS)
+    n, batch, answers = (4, 2, []) if asked.quick else (asked.pairs, 4, LONG_ANSWERS)
     with tempfile.TemporaryDirectory() as name:
         (Path(name) / "short").mkdir()
         case = Case(Path(name) / "short", batch)
@@ -243,7 +244,7 @@ def load(case: Case, n: int, answers: list[str], run: Path | None) -> None:
     table = records.Pairs.concat([own[0].read("pairs", records.Pairs) for own in stages.values()])
     told = yaml.safe_load((run / "config.yaml").read_text())["rollouts"]
     if len(table) < n:
-        sys.exit(f"{run} has {len(table)} pairs, and {n} are asked for")
+        sys.exit(f"{run} has {len(table)} pairs, and {n} are asked for: lower --pairs, or take a longer run")
     case.write(table.take(range(n)), told["prompt"]["chat"], told["stop"])
 
 
