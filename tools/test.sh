@@ -7,11 +7,12 @@ cd "$(dirname "$0")/.."
 tools/setup.sh
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
-for ranks in 2 3; do
-    echo "== tests marked mpi on $ranks ranks"
-    .venv/bin/mpiexec -n "$ranks" .venv/bin/python -m mpi4py -m pytest -q -m mpi
-done
-echo "== training on 4 ranks"
-.venv/bin/mpiexec -n 4 .venv/bin/python -m mpi4py -m pytest -q tests/test_strategies.py
+run() { # ranks, pytest's arguments
+    echo "== tests marked mpi on $1 ranks"
+    .venv/bin/mpiexec -n "$1" .venv/bin/python -m mpi4py -m pytest -q -m mpi "${@:2}"
+}
+run 2
+run 3 --ignore tests/test_strategies.py --ignore tests/test_adapters.py --ignore tests/test_reference.py
+run 4 tests/test_strategies.py
 echo "== all tests, file by file in ${TEST_PROCESSES:-2} processes (they start mpiexec where a test needs it)"
 exec .venv/bin/python -m pytest -n "${TEST_PROCESSES:-2}" --dist loadfile "$@"
