@@ -156,8 +156,7 @@ def test_what_does_not_fit_or_is_not_known_is_told(plan, words, code, says):
 
 
 def test_planned_is_within_a_quarter_of_what_real_steps_take():
-    done = start("--check", "all weights", "checkpointing", "bfloat16", "LoRA", "ddp, 2 ranks", "fsdp, 2 ranks",
-                 program=("tools/plan_memory.py",))  # fmt: skip
+    done = start("--check", "all weights", "LoRA", "fsdp, 2 ranks", program=("tools/plan_memory.py",), timeout_s=1200)
     assert done.returncode == 0, done.stdout + done.stderr
     (_, *rows) = table_rows(done.stdout)
-    assert len(rows) == 6 and all(0.75 <= float(row[-1]) <= 1.25 for row in rows), done.stdout
+    assert len(rows) == 3 and all(0.75 <= float(row[-1]) <= 1.25 for row in rows), done.stdout
