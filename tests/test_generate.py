@@ -10,7 +10,7 @@ from architectures import ARCHITECTURES, EAGER_ONLY, UNUSUAL
 from conftest import MICRO
 from scipy import stats
 from torch._dynamo.utils import counters
-from transformers import AutoModelForCausalLM, MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+from transformers import AutoModelForCausalLM, LogitsProcessorList, MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from hpc_saidpo.generate import Config, Sampling, choose, common_prefix, generate, linears
 from hpc_saidpo.generate.engine import CPU_ROWS, budget, rows_within
@@ -163,21 +163,26 @@ def test_finished_rows_leave_at_once_and_the_next_prompts_take_their_places(micr
     assert max(decoded) <= 16 and np.mean(decoded[: len(decoded) // 2]) > 12
 
 
+@pytest.mark.parametrize("size", [300, 512])  # tokens: blocks that are filled up, and whole ones
+@pytest.mark.parametrize("temperature", [0.7, 1.0, 1.6])
 @pytest.mark.parametrize(
-    ("how", "warper"),
+    ("kept", "warper"),
     [
-        (Sampling(0.7, 1.0, 1, top_k=5), TopKLogitsWarper(5)),
-        (Sampling(0.7, 1.0, 1, min_p=0.2), MinPLogitsWarper(0.2)),
-        (Sampling(0.7, 0.6, 1), TopPLogitsWarper(0.6)),
+        ({}, LogitsProcessorList()),
+        ({"top_k": 5}, TopKLogitsWarper(5)),
+        ({"min_p": 0.5}, MinPLogitsWarper(0.5)),
+        ({"top_p": 0.6}, TopPLogitsWarper(0.6)),
     ],
 )
-def test_what_may_be_drawn_is_what_transformers_leaves(how, warper):
-    logits = 0.5 * torch.randn(1, 300, generator=torch.Generator().manual_seed(0))
-    expected = warper(None, logits / 0.7).softmax(-1)[0].double().numpy()
+def test_what_may_be_drawn_is_what_transformers_leaves(kept, warper, temperature, size):
+    how = Sampling(**{"temperature": temperature, "top_p": 1.0, "max_new_tokens": 1, **kept})
+    logits = 0.5 * torch.randn(1, size, generator=torch.Generator().manual_seed(0))
+    expected = warper(None, logits / temperature).softmax(-1)[0].double().numpy()
     uniform = (torch.arange(40_000, dtype=torch.float64) + 0.5) / 40_000  # evenly: shares are exact to a few
     token, logp = choose(logits.repeat(40_000, 1), uniform, how)
-    observed = np.bincount(token, minlength=300) / 40_000
-    assert 1 < (expected > 0).sum() < 150 and observed == pytest.approx(expected, abs=1e-4)
+    observed = np.bincount(token, minlength=size) / 40_000
+    assert observed == pytest.approx(expected, abs=1e-4)
+    assert (expected > 0).all() if not kept else 1 < (expected > 0).sum() < 0.8 * size
     assert torch.allclose(logp, logits.log_softmax(-1)[0, token], atol=1e-5)
 
 

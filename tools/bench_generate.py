@@ -21,7 +21,7 @@ fresh process above what the loaded model takes, at 48 rows. What bfloat16 chang
 the share of positions with the same likeliest token, and the total variation between the next-token distributions.
 Early decision (rollouts.adaptive) is measured in tokens, with the micro model on its own arithmetic: tokens per
 question that gives a pair, against 8 fixed responses, on its whole pool and on those questions that give pairs.
---quick: 6 questions, at most 12 tokens, one repeat: too short for more than the order of things.
+--quick: 3 questions, at most 8 tokens, one repeat: too short for more than the order of things.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def engines_for(kind: str) -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="6 questions, 12 tokens, one repeat")
+    parser.add_argument("--quick", action="store_true", help="3 questions, 8 tokens, one repeat")
     parser.add_argument("--repeats", type=int, default=3, help="of which medians are shown (default %(default)s)")
     parser.add_argument("--json", type=Path, help="write the figures to this file too, as one flat object")
     parser.add_argument("--peak-of", nargs=4, metavar=("ENGINE", "MODEL", "PROMPTS", "TOKENS"), help=argparse.SUPPRESS)
@@ -121,7 +121,7 @@ def main() -> int:
     if asked.peak_of:
         print(peak_gib(*asked.peak_of))
         return 0
-    repeats, n, new_tokens = (1, 6, 12) if asked.quick else (asked.repeats, 24, 128)
+    repeats, n, new_tokens = (1, 3, 8) if asked.quick else (asked.repeats, 24, 128)
     with tempfile.TemporaryDirectory() as folder:
         bench = load(Path(folder), n, new_tokens)
         figures = peaks(Path(folder), bench)
@@ -132,7 +132,7 @@ def main() -> int:
     figures |= speeds(bench)
     figures["greedy_match"] = greedy_match(bench)
     figures |= agreement(bench) if AMX else {}
-    figures |= early_decision(100 if asked.quick else 1000)
+    figures |= early_decision(50 if asked.quick else 1000)
     show(bench, figures)
     if asked.json:
         asked.json.write_text(json.dumps(figures, indent=1) + "\n")
