@@ -55,6 +55,7 @@ setup(
         # -m hydra/launcher=slurm
         "slurm": ["hydra-submitit-launcher>=1.2"],
         "test": [
+            "array-api-strict>=2.0",
             "bitsandbytes>=0.48",
             "hydra-submitit-launcher>=1.2",
             "hypothesis>=6.100",

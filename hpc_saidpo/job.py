@@ -34,7 +34,7 @@ from .generate import Sampling, free
 from .grader import Grader, Limits
 from .parallel import World
 from .progress import log
-from .records import Columns, Difficulty, Draw, Pairs, Reference, Rollouts, pick, seeded
+from .records import Columns, Difficulty, Draw, Pairs, Reference, Rollouts, pick, seed_of, seeded
 from .store import RunDir, Stage
 
 _shown: list[bool] = []  # whether this process has shown a prompt
@@ -132,19 +132,21 @@ class Job:
 
     def observe(self, history: sampler.History, t: int, seen: Difficulty) -> sampler.History:
         """Add graded questions to what the run knows about clusters and questions."""
-        usable_Q = difficulty.in_band(seen, self.config.difficulty)
-        counted_Q = np.ones(len(seen), dtype=bool) if self.config.sampler.rule == "error_all" else usable_Q
-        counts = probe.count(seen, self.cluster_N, self.n_clusters, counted_Q, usable_Q)
-        return history.observe(t, seen, counts)
+        return history.observe(t, seen, self.cluster_N, difficulty.in_band(seen, self.config.difficulty))
+
+    def cluster_weights(self, t: int, history: sampler.History) -> np.ndarray:
+        """W(i) at the draw of iteration t."""
+        seed = seed_of(self.seed, t, "thompson", 0)
+        return sampler.cluster_weights(history.counts, self.config.sampler, self.config.rollouts.k, seed)
 
     def draw(self, t: int, history: sampler.History) -> Draw:
         """The questions that this iteration explores."""
-        config = self.config.sampler
-        weight_N = sampler.weights(history, self.cluster_N, t, config)
+        config, seed = self.config.sampler, seed_of(self.seed, t, "thompson", 0)
+        weight_N = sampler.weights(history, self.cluster_N, t, config, self.config.rollouts.k, seed)
 
         def compute(stage: Stage):
             excluded_N = sampler.excluded(history, t, config)
-            question_Q = sampler.draw(weight_N, config.n_questions, seeded(self.seed, t, "draw"), excluded_N)
+            question_Q = sampler.draw(weight_N, config.n_questions, seed_of(self.seed, t, "draw", 0), excluded_N)
             self._write(stage, "draw", Draw(question_Q, weight_N[question_Q], self.cluster_N[question_Q]))
 
         return self._stage(t, "draw", compute, lambda stage: stage.read("draw", Draw))

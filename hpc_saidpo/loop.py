@@ -58,7 +58,7 @@ def run(config, world: World, store: RunDir) -> Outcome:
             probed = job.probe(t, policy_path, history)
             history = job.observe(history, t, difficulty.measure(probed))
             last_drawn, drawn = drawn, job.draw(t, history)
-            counts = history.counts
+            counts, weight_C = history.counts, job.cluster_weights(t, history)
             explored, fresh = job.explore(t, policy_path, drawn, probed, history)
             history = job.observe(history, t, difficulty.measure(fresh)).drew(t, drawn.question_Q)
             hard = difficulty.measure(explored)
@@ -69,7 +69,7 @@ def run(config, world: World, store: RunDir) -> Outcome:
             after = job.evaluate(t, policy_path)
             draws, both_scores = (drawn, last_drawn), (after, scores)
             record = metrics.of_iteration(
-                t, config, job.cluster_N, probed, counts, draws, explored, chosen, steps, both_scores
+                t, config, job.cluster_N, probed, (counts, weight_C), draws, explored, chosen, steps, both_scores
             )
             scores = after or scores
             done.append({**record, "policy": policy_path})

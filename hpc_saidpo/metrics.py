@@ -10,7 +10,7 @@ from . import training
 from .difficulty import in_band, measure, pass_at_k
 from .evaluate import wilson
 from .records import UNGRADABLE, ClusterCounts, Difficulty, Draw, Pairs, Rollouts
-from .sampler import cluster_weights, entropy_share, posterior_rate
+from .sampler import Config, entropy_share, events, posterior_rate
 
 LOW_YIELD = 0.05  # under one pair in twenty explored questions, a round trains on almost nothing
 NEAR_UNIFORM = 0.999  # share of the uniform entropy above which the weights say nothing
@@ -40,15 +40,17 @@ def of_probe(difficulty: Difficulty, usable_Q: np.ndarray) -> dict:
 def of_draw(
     counts: ClusterCounts,
     weight_C: np.ndarray,
-    kappa: float,
+    config: Config,
     cluster_N: np.ndarray,
     draw: Draw,
     before: Draw | None,
 ) -> dict:
     """Figures of the draw: error rate of each cluster with its interval, weights, entropy, overlap."""
     size_C = np.bincount(cluster_N, minlength=len(weight_C))
-    rate_C = posterior_rate(counts.error_C, counts.n_C, kappa)
-    interval_C = [wilson(min(e, n), n) for e, n in zip(counts.error_C, counts.n_C, strict=True)]
+    # Whatever the rule weighs by, errors are shown: in the band, unless the rule counts them all.
+    error_C = events(counts, "error_all" if config.rule == "error_all" else "error")
+    rate_C = posterior_rate(error_C, counts.n_C, config.kappa)
+    interval_C = [wilson(min(e, n), n) for e, n in zip(error_C, counts.n_C, strict=True)]
     overlap = None if before is None else len(np.intersect1d(draw.question_Q, before.question_Q)) / len(draw)
     return {
         "cluster_error_rate": [None if np.isnan(r) else float(r) for r in rate_C],
@@ -99,24 +101,23 @@ def of_training(steps: Sequence[Mapping]) -> dict:
     return {"dpo/steps": len(steps), **facts, **last}
 
 
-def of_iteration(t, config, cluster_N, probed, counts, draws, explored, pairs, steps, scores) -> dict:
+def of_iteration(t, config, cluster_N, probed, evidence, draws, explored, pairs, steps, scores) -> dict:
     """Everything measured in iteration t, one record.
 
     Args:
         config: the run's configuration.
         probed, explored: the rollouts of both stages.
-        counts: evidence per cluster at the time of the draw.
+        evidence: (counts, weight) per cluster at the time of the draw.
         draws: (this iteration's, the last one's or None).
         steps: figures of each optimizer step.
         scores: accuracy by benchmark (after this iteration, before it).
     """
     seen, hard = measure(probed), measure(explored)
-    weight_C = cluster_weights(counts, config.sampler)
     record = {
         "iteration": t,
         "sampler_rule": config.sampler.rule,
         **of_probe(seen, in_band(seen, config.difficulty)),
-        **of_draw(counts, weight_C, config.sampler.kappa, cluster_N, *draws),
+        **of_draw(*evidence, config.sampler, cluster_N, *draws),
         **of_explore(explored, hard, config.difficulty, pairs, config.rollouts.k),
         **of_training(steps),
         "scores": scores[0],

@@ -1,4 +1,4 @@
-"""Which questions to probe, and what the probe says about each cluster (README, method steps 1 and 3)."""
+"""Which questions to probe (README, method step 1)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from .records import ClusterCounts, Difficulty, settings
+from .records import settings
 
 
 @settings()
@@ -31,24 +31,3 @@ def choose(cluster_N: np.ndarray, config: Config, rng: np.random.Generator) -> n
     quota_C[remainder] += 1
     chosen = [rng.choice(np.flatnonzero(cluster_N == c), size=q, replace=False) for c, q in enumerate(quota_C)]
     return np.sort(np.concatenate(chosen))
-
-
-def count(
-    difficulty: Difficulty, cluster_N: np.ndarray, n_clusters: int, counted_Q: np.ndarray, usable_Q: np.ndarray
-) -> ClusterCounts:
-    """Evidence per cluster from one stage's graded questions.
-
-    Args:
-        counted_Q: bool; whose errors count: the questions in the band for the `error` rule (the too easy and the too
-            hard are discarded before errors are counted), every question for `error_all`.
-        usable_Q: bool; questions with 0 < s < K, which could give a pair.
-    """
-    cluster_Q = cluster_N[difficulty.question_Q]
-    error_Q = np.where(counted_Q, 1.0 - difficulty.pass_rate_Q, 0.0)
-
-    def per_cluster(weight_Q):
-        return np.bincount(cluster_Q, weights=weight_Q, minlength=n_clusters)
-
-    return ClusterCounts(
-        n_C=per_cluster(np.ones(len(difficulty))), error_C=per_cluster(error_Q), usable_C=per_cluster(usable_Q * 1.0)
-    )

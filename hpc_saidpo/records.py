@@ -235,18 +235,27 @@ class Draw(Columns):
 
 
 @dataclass(frozen=True)
+class Seen(Columns):
+    """What a run knows of single questions: those that it has rolled out or drawn, ascending."""
+
+    question_Q: np.ndarray = column(np.int64, "index of the question in the pool")
+    seen_at_Q: np.ndarray = column(np.int32, "last iteration it was rolled out in; -1: never")
+    n_tried_Q: np.ndarray = column(np.int32, "K: gradable rollouts of that occasion")
+    n_correct_Q: np.ndarray = column(np.int32, "s: correct ones among them")
+    tokens_Q: np.ndarray = column(np.float32, "mean response length of that occasion; NaN: unknown", "tokens")
+    drawn_at_Q: np.ndarray = column(np.int32, "last iteration it was drawn in; -1: never")
+
+
+@dataclass(frozen=True)
 class ClusterCounts(Columns):
-    """Evidence per cluster (README, method step 3): questions tried, and error mass over the ones that count.
+    """Evidence per cluster (README, method step 3): running sums over the questions tried, each with s of K correct."""
 
-    Attributes:
-        n_C: (running) number of questions tried in the cluster.
-        error_C: (running) sum of 1 - p(x) over the questions in the band, or over all for `error_all`.
-        usable_C: (running) number of questions with 0 < s < K.
-    """
-
-    n_C: np.ndarray
-    error_C: np.ndarray
-    usable_C: np.ndarray
+    n_C: np.ndarray = column(np.float64, "questions tried", "questions")
+    error_C: np.ndarray = column(np.float64, "sum of 1 - s/K over questions in the band", "questions")
+    usable_C: np.ndarray = column(np.float64, "questions with 0 < s < K", "questions")
+    passed_C: np.ndarray = column(np.float64, "sum of s/K", "questions")
+    several_C: np.ndarray = column(np.float64, "questions with K > 1", "questions")
+    differ_C: np.ndarray = column(np.float64, "sum of 2 s (K-s) / (K (K-1)): two rollouts differ", "questions")
 
     @classmethod
     def zero(cls, n_clusters: int) -> ClusterCounts:

@@ -61,6 +61,7 @@ def test_the_one_line_systems():
     assert (built("experiment=saidpo").sampler.alpha, built("experiment=saidpo").sampler.history) == (1.0, 0.0)
     assert built("experiment=idpo").sampler.rule == "uniform"
     assert built("experiment=frontier").sampler.rule == "frontier"
+    assert built("experiment=frontier_error").sampler.rule == "frontier_error"
     assert built("experiment=no_clusters").clusters.n == 1
     no_difficulty = built("experiment=no_difficulty")
     assert no_difficulty.sampler.rule == "error_all" and no_difficulty.difficulty.order == ("random",)
@@ -179,7 +180,10 @@ def test_good_overrides_pass():
     [
         ("clusters.n=many", "clusters.n: Input should be a valid integer"),
         ("rollouts.k=1", "rollouts.k: Input should be greater than or equal to 2"),
-        ("sampler.rule=best", "sampler.rule: Input should be 'error', 'error_all', 'frontier' or 'uniform'"),
+        (
+            "sampler.rule=best",
+            "sampler.rule: Input should be 'error', 'error_all', 'frontier', 'frontier_error' or 'uniform'",
+        ),
         ("difficulty.order=[tokens,luck]", "difficulty.order.1: Input should be 'pass_rate'"),
         ("difficulty.too_hard=1", "too_hard (1.0) must be below too_easy"),
         ("dpo.lr=-1", "dpo.lr: Input should be greater than 0"),

@@ -1,8 +1,7 @@
 import numpy as np
 from scipy import stats
 
-from hpc_saidpo import difficulty, probe
-from hpc_saidpo.records import Difficulty
+from hpc_saidpo import probe
 
 
 def test_probe_is_uniform_without_replacement():
@@ -21,16 +20,3 @@ def test_stratified_takes_the_same_share_of_every_cluster():
     cluster_N = np.repeat([0, 1, 2], [60, 30, 10])
     chosen = probe.choose(cluster_N, probe.Config(fraction=0.1, stratified=True), np.random.default_rng(0))
     assert np.bincount(cluster_N[chosen]).tolist() == [6, 3, 1]
-
-
-def test_errors_count_only_in_the_band():
-    # cluster 0: s = 0 (too hard) and s = 6; cluster 1: s = 8 (too easy); cluster 2: none; K = 8
-    d = Difficulty(np.array([0, 1, 2]), np.full(3, 8), np.array([0, 6, 8]), *np.ones((3, 3)))
-    cluster_N = np.array([0, 0, 1, 2])
-    usable_Q = difficulty.in_band(d, difficulty.Config())
-    counts = probe.count(d, cluster_N, 3, counted_Q=usable_Q, usable_Q=usable_Q)
-    assert counts.n_C.tolist() == [2, 1, 0]
-    assert counts.error_C.tolist() == [0.25, 0, 0]
-    assert counts.usable_C.tolist() == [1, 0, 0]
-    every = probe.count(d, cluster_N, 3, counted_Q=np.ones(3, bool), usable_Q=usable_Q)
-    assert every.error_C.tolist() == [1.25, 0, 0]

@@ -1,14 +1,43 @@
+import itertools
+
 import numpy as np
 import pytest
 from scipy import stats
+from scipy.special import betaln
 
-from hpc_saidpo import sampler
-from hpc_saidpo.records import ClusterCounts, Difficulty, RunError
+from hpc_saidpo import difficulty, sampler
+from hpc_saidpo.records import ClusterCounts, Difficulty
+from hpc_saidpo.sampler import betabinomial
+
+MODELS = ("frontier", "frontier_error")
 
 
-def counts(n, error, usable=None):
+def counts(n, error):
+    """Counts that the error rule looks at."""
     n, error = np.array(n, float), np.array(error, float)
-    return ClusterCounts(n, error, n / 2 if usable is None else np.array(usable, float))
+    return ClusterCounts(n, error, n / 2, n / 2, n, n / 4)
+
+
+def graded(question, s, k=8) -> Difficulty:
+    n = len(question)
+    return Difficulty(np.array(question), np.broadcast_to(k, n).astype(int), np.array(s), *np.ones((3, n)))
+
+
+def counted(cluster, s, k=8, n_clusters=None) -> ClusterCounts:
+    seen = graded(range(len(cluster)), s, k)
+    cluster_N = np.array(cluster)
+    return sampler.count(
+        seen, cluster_N, n_clusters or cluster_N.max() + 1, difficulty.in_band(seen, difficulty.Config())
+    )
+
+
+def test_errors_count_only_in_the_band():
+    # cluster 0: s = 0 (too hard) and s = 6; cluster 1: s = 8 (too easy); cluster 2: none; K = 8
+    found = counted([0, 0, 1], [0, 6, 8], n_clusters=3)
+    assert found.n_C.tolist() == found.several_C.tolist() == [2, 1, 0]
+    assert found.error_C.tolist() == [0.25, 0, 0] and found.usable_C.tolist() == [1, 0, 0]
+    assert sampler.events(found, "error_all").tolist() == [1.25, 0, 0]
+    assert found.differ_C == pytest.approx([2 * 6 * 2 / 56, 0, 0])
 
 
 def test_error_weights_of_a_worked_example():
@@ -20,10 +49,12 @@ def test_error_weights_of_a_worked_example():
     assert sampler.cluster_weights(counts([10, 10, 0], [3, 1, 0]), bold) == pytest.approx(np.square(expected))
 
 
-def test_an_unprobed_cluster_weighs_exactly_one():
+@pytest.mark.parametrize("rule", ["error", "error_all", *MODELS])
+def test_an_unprobed_cluster_weighs_exactly_one(rule):
+    found = counted([0] * 5 + [2] * 3, [1, 2, 0, 8, 4, 7, 8, 3], n_clusters=4)
     for alpha in (0.5, 1.0, 2.0, 3.7):
-        weight_C = sampler.cluster_weights(counts([7, 0, 3], [1.3, 0, 2.1]), sampler.Config(alpha=alpha))
-        assert weight_C[1] == 1.0
+        weight_C = sampler.cluster_weights(found, sampler.Config(rule=rule, alpha=alpha))
+        assert weight_C[[1, 3]].tolist() == [1.0, 1.0] and (weight_C[[0, 2]] != 1.0).all()
 
 
 @pytest.mark.parametrize("config", [sampler.Config(alpha=0.0), sampler.Config(rule="uniform")])
@@ -31,39 +62,102 @@ def test_alpha_zero_is_the_idpo_baseline(config):
     assert sampler.cluster_weights(counts([10, 5], [3, 0.2]), config).tolist() == [1.0, 1.0]
 
 
-def test_without_any_error_nothing_distinguishes_clusters():
-    assert sampler.cluster_weights(counts([5, 5], [0, 0]), sampler.Config()).tolist() == [1.0, 1.0]
-    assert sampler.cluster_weights(counts([0, 0], [0, 0]), sampler.Config()).tolist() == [1.0, 1.0]
+@pytest.mark.parametrize("thompson", [False, True])
+@pytest.mark.parametrize("rule", ["error", *MODELS])
+def test_without_any_event_nothing_distinguishes_clusters(rule, thompson):
+    config = sampler.Config(rule=rule, thompson=thompson)
+    for cluster, s in (([], []), ([0, 1], [8, 8]), ([0, 1], [0, 0]), ([0, 1], [0, 8])):
+        found = counted(np.array(cluster, int), np.array(s, int), n_clusters=2)
+        assert sampler.cluster_weights(found, config).tolist() == [1.0, 1.0]
 
 
-def test_frontier_weighs_by_usable_questions():
-    weight_C = sampler.cluster_weights(counts([10, 10], [9, 1], usable=[1, 8]), sampler.Config(rule="frontier"))
-    assert weight_C[1] > 1 > weight_C[0]
+@pytest.mark.parametrize("rule", ["error_all", *MODELS])
+@pytest.mark.parametrize("thompson", [False, True])
+def test_extreme_clusters_have_finite_weights(rule, thompson):
+    """All wrong, all correct, all the same s, one question, differing K, K = 1."""
+    found = counted(
+        [0] * 50 + [1] * 50 + [2] * 50 + [3, 4], [0] * 50 + [8] * 50 + [4] * 50 + [1, 1], [8] * 150 + [2, 1]
+    )
+    for kappa, alpha in itertools.product((1e-6, 4.0), (0.5, 4.0)):
+        config = sampler.Config(rule=rule, kappa=kappa, alpha=alpha, thompson=thompson)
+        weight_C = sampler.cluster_weights(found, config)
+        assert np.isfinite(weight_C).all() and (weight_C >= 0).all()
+        if rule in MODELS and not thompson:
+            assert weight_C[2] > max(weight_C[:2])
 
 
-def test_usable_probability_is_the_beta_binomial():
-    s, k = np.arange(9), np.full(9, 8)
-    expected = [1 - sum(stats.betabinom.pmf(x, 8, a + 0.5, 8 - a + 0.5) for x in (0, 8)) for a in s]
-    assert sampler.usable_probability(s, k) == pytest.approx(expected)
+@pytest.mark.parametrize(
+    "a, b, k", [(0.5, 0.5, 8), (2.0, 5.0, 8), (30.0, 1.0, 4), (0.01, 0.02, 16), (3000.0, 7000.0, 3)]
+)
+def test_expectations_are_those_of_the_beta_binomial(a, b, k):
+    s = np.arange(1, k)
+    p = stats.betabinom.pmf(s, k, a, b)
+    assert betabinomial.usable(k, a, b) == pytest.approx(p.sum(), abs=1e-9)
+    assert betabinomial.usable_error(k, a, b) == pytest.approx((p * (1 - s / k)).sum(), abs=1e-9)
+    assert betabinomial.none_of(k, a, b) == pytest.approx(np.exp(betaln(a, b + k) - betaln(a, b)), rel=1e-6)
 
 
-def test_frontier_history_sharpens_single_questions():
-    config = sampler.Config(rule="frontier", alpha=1.0, history=0.5)
-    cluster_N = np.zeros(4, dtype=int)
-    history = sampler.History.empty(4, 1)
-    seen = Difficulty(np.array([1, 2]), np.array([8, 8]), np.array([4, 0]), *np.ones((3, 2)))
-    history = history.observe(0, seen, counts([2], [1], usable=[1]))
-    weight_N = sampler.weights(history, cluster_N, 1, config)
-    assert weight_N[1] > weight_N[0] == weight_N[3] > weight_N[2]
+def test_the_fit_finds_the_beta_that_rates_were_drawn_from_at_any_k():
+    rng = np.random.default_rng(0)
+    truth, n = [(0.5, 0.5), (2.0, 6.0), (6.0, 3.0)], 20_000
+    cluster = np.repeat(range(3), n)
+    k = rng.choice([2, 4, 8, 16], 3 * n)
+    s = rng.binomial(k, np.concatenate([rng.beta(a, b, n) for a, b in truth]))
+    found, _ = betabinomial.fit(counted(cluster, s, k), kappa=4.0)
+    for i, (a, b) in enumerate(truth):
+        assert (found.a[i], found.b[i]) == (pytest.approx(a, rel=0.1), pytest.approx(b, rel=0.1))
+
+
+def test_few_counts_stay_near_the_pool():
+    cluster, s = [0] * 400 + [1], [0, 2, 4, 8] * 100 + [8]
+    beta_C, pool = betabinomial.fit(counted(cluster, s), kappa=4.0)
+    assert beta_C.mean[0] == pytest.approx(pool.mean, rel=0.01)
+    assert pool.mean < beta_C.mean[1] < 0.5 * (1 + pool.mean)
+
+
+def test_frontier_goes_for_pairs_and_frontier_error_for_the_harder_of_them():
+    easy, middle, hard = [7, 6, 8, 7], [4, 5, 3, 4], [1, 2, 0, 1]
+    found = counted(np.repeat(range(3), 100), (easy * 25) + (middle * 25) + (hard * 25))
+    frontier, error = (sampler.cluster_weights(found, sampler.Config(rule=rule)) for rule in MODELS)
+    assert frontier[1] > frontier[0] == pytest.approx(frontier[2])
+    assert error[2] > error[1] > error[0]
+
+
+@pytest.mark.parametrize("rule", MODELS)
+def test_a_question_seen_before_has_its_own_weight_by_its_posterior(rule):
+    config = sampler.Config(rule=rule, alpha=1.0, history=0.5)
+    cluster_N = np.array([0, 0, 0, 0, 1])
+    seen = graded([1, 2, 3], [4, 0, 8])
+    history = sampler.History.empty(5, 2).observe(0, seen, cluster_N, difficulty.in_band(seen, difficulty.Config()))
+    weight_N = sampler.weights(history, cluster_N, 2, config, k=4)
+    beta_C, pool = betabinomial.fit(history.counts, config.kappa)
+    for question, s in ((1, 4), (2, 0), (3, 8)):
+        own = beta_C.a[0] + 0.25 * s, beta_C.b[0] + 0.25 * (8 - s)
+        expected = sampler.UTILITIES[rule](4, *own) / sampler.UTILITIES[rule](4, pool.a, pool.b)
+        assert weight_N[question] == pytest.approx(expected)
+    assert weight_N[1] > weight_N[0] > max(weight_N[2:4]) and weight_N[4] == 1.0
+    forgotten = sampler.weights(history.discounted(0.0), cluster_N, 1, sampler.Config(rule=rule, history=0.0))
+    assert forgotten.tolist() == [1.0] * 5
+
+
+@pytest.mark.parametrize("rule", ["error", "error_all", *MODELS])
+def test_thompson_draws_rates_around_the_posterior_mean_by_the_seed(rule):
+    plain = sampler.Config(rule=rule, alpha=1.0)
+    config = sampler.Config(rule=rule, alpha=1.0, thompson=True)
+    found = counted([0] * 200 + [1] * 3, [1, 2, 3, 4] * 50 + [1, 4, 7], n_clusters=3)
+    drawn = np.array([sampler.cluster_weights(found, config, 8, seed) for seed in range(500)])
+    assert (drawn[7] == sampler.cluster_weights(found, config, 8, 7)).all()
+    known, little, none = drawn.std(axis=0)
+    assert 0 < known < little < none  # what is little known is explored
+    if rule == "error":  # of a rate, the mean is the posterior's
+        expected = sampler.cluster_weights(found, plain)
+        assert drawn.mean(axis=0) == pytest.approx(expected, abs=4 * none / np.sqrt(500))
 
 
 def test_history_discounts_old_evidence():
-    history = sampler.History.empty(3, 2).observe(
-        0, Difficulty(np.array([0]), np.array([8]), np.array([4]), *np.ones((3, 1))), counts([1, 0], [0.5, 0])
-    )
-    later = history.discounted(0.5).observe(
-        1, Difficulty(np.array([2]), np.array([8]), np.array([2]), *np.ones((3, 1))), counts([0, 1], [0, 0.75])
-    )
+    cluster_N, band = np.array([0, 0, 1]), np.array([True])
+    history = sampler.History.empty(3, 2).observe(0, graded([0], [4]), cluster_N, band)
+    later = history.discounted(0.5).observe(1, graded([2], [2]), cluster_N, band)
     assert later.counts.n_C.tolist() == [0.5, 1.0]
     assert later.counts.error_C.tolist() == [0.25, 0.75]
     assert later.seen_at_N.tolist() == [0, -1, 1]
@@ -71,41 +165,11 @@ def test_history_discounts_old_evidence():
     assert np.isnan(later.tokens_N).tolist() == [False, True, False] and np.isnan(history.tokens_N[2])
 
 
-def test_gumbel_top_1_is_the_categorical_distribution():
-    weight_N = np.array([1.0, 2.0, 3.0, 0.0, 4.0])
-    rng = np.random.default_rng(1)
-    n = 20_000
-    observed = np.bincount([sampler.draw(weight_N, 1, rng)[0] for _ in range(n)], minlength=5)
-    assert observed[3] == 0
-    allowed = weight_N > 0
-    assert stats.chisquare(observed[allowed], n * weight_N[allowed] / weight_N.sum()).pvalue > 0.01
-
-
-def test_gumbel_top_k_is_successive_sampling_without_replacement():
-    weight_N = np.array([1.0, 2.0, 3.0, 4.0])
-    rng = np.random.default_rng(2)
-    n = 20_000
-    observed = np.zeros((4, 4))
-    for _ in range(n):
-        first, second = sampler.draw(weight_N, 2, rng)
-        observed[first, second] += 1
-    p = weight_N / weight_N.sum()
-    expected = n * np.array([[p[i] * p[j] / (1 - p[i]) if i != j else 0 for j in range(4)] for i in range(4)])
-    off_diagonal = ~np.eye(4, dtype=bool)
-    assert np.diag(observed).sum() == 0
-    assert stats.chisquare(observed[off_diagonal], expected[off_diagonal]).pvalue > 0.01
-
-
-def test_excluded_questions_are_never_drawn():
-    excluded_N = np.zeros(100, dtype=bool)
-    excluded_N[::2] = True
-    drawn = sampler.draw(np.ones(100), 50, np.random.default_rng(0), excluded_N)
-    assert sorted(drawn) == list(range(1, 100, 2))
-
-
-def test_too_few_questions_name_the_setting():
-    with pytest.raises(RunError, match=r"sampler\.n_questions asks for 5 questions, but only 3"):
-        sampler.draw(np.array([1.0, 1, 1, 0]), 5, np.random.default_rng(0))
+def test_what_one_iteration_says_in_parts_adds_up():
+    cluster_N, band = np.zeros(2, int), np.array([True])
+    history = sampler.History.empty(2, 1).observe(3, graded([1], [2]), cluster_N, band)
+    assert history.observe(3, graded([1], [3], k=4), cluster_N, band).n_correct_N.tolist() == [0, 5]
+    assert history.observe(4, graded([1], [3], k=4), cluster_N, band).n_tried_N.tolist() == [0, 4]
 
 
 def test_the_exclusion_rule_looks_back_r_iterations():

@@ -1,0 +1,125 @@
+"""Weights -> drawn questions: exactly weighted, without replacement, the same on numpy, CuPy and any number of ranks.
+
+Every question i has an exponential clock E_i / w_i, and the n that ring first are drawn: successive sampling with
+probability proportional to the weights (Efraimidis & Spirakis 2006), the same as Gumbel top-k (Kool et al. 2019), for
+-log(E_i / w_i) is log w_i plus Gumbel noise. E_i = -log(1 - u_i), where u_i is a hash of the question's number: it
+depends on the seed and on i alone.
+
+Hash, comparison and choice of candidates are integer and exactly rounded arithmetic of the array API, in blocks. As
+E_i >= u_i, a question cannot be drawn if u_i > w_i times the n-th smallest clock so far: no logarithm is needed for
+most. The few candidates come to the host, which takes the logarithms. So every array library draws the same.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+
+from ..records import RunError
+
+# Questions looked at together: on a CPU what its cache holds, on a GPU what fills it.
+HOST_BLOCK, DEVICE_BLOCK = 2**15, 2**22
+ROUNDED = 1 + 1e-12  # a bound that a rounded product must not undercut
+# SplitMix64 (Steele, Lea & Flood 2014) as a function of (seed, counter).
+_GOLDEN, _MIX_1, _MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+
+
+def draw(weight_N, n: int, seed: int, excluded_N=None, xp=None, block: int | None = None) -> np.ndarray:
+    """Draw n questions without replacement with probability proportional to weight.
+
+    Args:
+        weight_N: non-negative floats; zero is never drawn.
+        seed: 64 bits.
+        excluded_N: bool, True forbids a question.
+        xp: array-API namespace to work with: numpy, cupy; None: that of `weight_N`.
+        block: questions looked at together; the draw does not depend on it.
+
+    Returns:
+        Indices in drawing order, a numpy array.
+
+    Raises:
+        RunError: fewer than n questions may be drawn.
+        ValueError: n is not positive, or a weight is negative or not finite.
+    """
+    if n < 1:
+        raise ValueError(f"n must be 1 or more, not {n}")
+    xp = xp or namespace(weight_N)
+    block = block or (HOST_BLOCK if xp is np else DEVICE_BLOCK)
+    first, n_allowed = _First(n), 0
+    for start in range(0, weight_N.shape[0], block):
+        part = slice(start, min(start + block, weight_N.shape[0]))
+        w = xp.asarray(weight_N[part], dtype=xp.float64)
+        if not bool(xp.all((w >= 0) & (w < xp.inf))):
+            raise ValueError("weights must be finite and non-negative")
+        if excluded_N is not None:
+            w = xp.where(xp.asarray(excluded_N[part]), xp.zeros_like(w), w)
+        u, allowed = uniforms(seed, part.start, part.stop, xp), w > 0
+        n_allowed += int(xp.count_nonzero(allowed))
+        row = xp.nonzero(allowed & (u <= w * first.latest) if first.full else allowed)[0]
+        first.add(start + _on_host(row), *(_on_host(xp.take(x, row)) for x in (u, w)))
+    if n_allowed < n:
+        raise RunError(
+            f"sampler.n_questions asks for {n} questions, but only {n_allowed} of {weight_N.shape[0]} may be drawn: "
+            "lower it, or sampler.exclude_iterations, or give a larger pool"
+        )
+    return first.questions()
+
+
+def uniforms(seed: int, start: int, stop: int, xp=np):
+    """u_i in [0, 1) for start <= i < stop, float64: 53 bits of a hash of (seed, i)."""
+
+    def constant(value: int):
+        return xp.asarray(value, dtype=xp.uint64)
+
+    x = xp.arange(start + 1, stop + 1, dtype=xp.uint64)
+    x *= constant(_GOLDEN)
+    x += constant(seed)
+    x ^= x >> constant(30)
+    x *= constant(_MIX_1)
+    x ^= x >> constant(27)
+    x *= constant(_MIX_2)
+    x ^= x >> constant(31)
+    x >>= constant(11)
+    return xp.astype(x, xp.float64) * 2.0**-53
+
+
+def namespace(array):
+    """The array-API namespace of an array: numpy, cupy, or what it says itself."""
+    if hasattr(array, "__array_namespace__"):
+        return array.__array_namespace__()
+    return sys.modules[type(array).__module__.partition(".")[0]]
+
+
+def _on_host(array) -> np.ndarray:
+    return array.get() if hasattr(array, "get") else np.asarray(array)
+
+
+class _First:
+    """The n clocks that ring first, of those added so far; ties in the order of the questions.
+
+    Attributes:
+        full: there are n; later clocks than `latest` do not matter.
+    """
+
+    def __init__(self, n: int):
+        self.n, self.full, self.latest = n, False, np.inf
+        self._index, self._clock, self._n_kept = [], [], 0
+
+    def add(self, index: np.ndarray, u: np.ndarray, w: np.ndarray) -> None:
+        self._index.append(index)
+        self._clock.append(-np.log1p(-u) / w)
+        self._n_kept += len(index)
+        if self._n_kept >= (2 * self.n if self.full else self.n):
+            self._keep()
+
+    def _keep(self):
+        index, clock = np.concatenate(self._index), np.concatenate(self._clock)
+        nth = np.partition(clock, self.n - 1)[self.n - 1]
+        kept = clock <= nth
+        self._index, self._clock, self._n_kept = [index[kept]], [clock[kept]], int(kept.sum())
+        self.full, self.latest = True, float(nth) * ROUNDED
+
+    def questions(self) -> np.ndarray:
+        index, clock = np.concatenate(self._index), np.concatenate(self._clock)
+        return index[np.lexsort((index, clock))[: self.n]]

@@ -1,0 +1,122 @@
+"""What a run has learned of its questions and clusters, and how that ages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..records import ClusterCounts, Difficulty, Seen
+from .settings import Config
+
+NEVER = -1
+
+
+@dataclass(frozen=True)
+class History:
+    """What the run has learned so far; every method returns a new value.
+
+    Attributes:
+        counts: running evidence per cluster.
+        seen_at_N: the last iteration each question was rolled out in; -1 for never.
+        n_tried_N, n_correct_N: K and s of that occasion.
+        tokens_N: mean response length of that occasion, in tokens; NaN for never, or unknown.
+        drawn_at_N: the last iteration each question was drawn in; -1 for never.
+    """
+
+    counts: ClusterCounts
+    seen_at_N: np.ndarray
+    n_tried_N: np.ndarray
+    n_correct_N: np.ndarray
+    tokens_N: np.ndarray
+    drawn_at_N: np.ndarray
+
+    @classmethod
+    def empty(cls, n_questions: int, n_clusters: int) -> History:
+        never, none = np.full(n_questions, NEVER, np.int32), np.zeros(n_questions, np.int32)
+        tokens_N = np.full(n_questions, np.nan, np.float32)
+        return cls(ClusterCounts.zero(n_clusters), never, none, none, tokens_N, never)
+
+    @classmethod
+    def of(cls, counts: ClusterCounts, seen: Seen, n_questions: int) -> History:
+        """The history that `seen` was taken of, together with the counts of its clusters."""
+        known = cls.empty(n_questions, len(counts))._with(
+            seen.question_Q,
+            seen_at_N=seen.seen_at_Q,
+            n_tried_N=seen.n_tried_Q,
+            n_correct_N=seen.n_correct_Q,
+            tokens_N=seen.tokens_Q,
+            drawn_at_N=seen.drawn_at_Q,
+        )
+        return replace(known, counts=counts)
+
+    def seen(self) -> Seen:
+        """The questions that were ever rolled out or drawn, a row each, ascending."""
+        question_Q = np.flatnonzero((self.seen_at_N > NEVER) | (self.drawn_at_N > NEVER))
+        columns = (self.seen_at_N, self.n_tried_N, self.n_correct_N, self.tokens_N, self.drawn_at_N)
+        return Seen(question_Q, *(column[question_Q] for column in columns))
+
+    def discounted(self, discount: float) -> History:
+        """At the start of an iteration: older evidence weighs less, for the policy has moved on."""
+        return replace(self, counts=self.counts * discount)
+
+    def observe(self, iteration: int, seen: Difficulty, cluster_N: np.ndarray, in_band_Q: np.ndarray) -> History:
+        """Add graded questions: to their own counts and to their clusters'.
+
+        What one iteration says of a question in parts adds up; what an earlier one said of it is replaced.
+
+        Args:
+            in_band_Q: bool; whose errors count for the `error` rule (`difficulty.in_band`).
+        """
+        counts = count(seen, cluster_N[seen.question_Q], len(self.counts), in_band_Q)
+        again_Q = self.seen_at_N[seen.question_Q] == iteration
+        known = self._with(
+            seen.question_Q,
+            seen_at_N=iteration,
+            n_tried_N=seen.n_tried_Q + np.where(again_Q, self.n_tried_N[seen.question_Q], 0),
+            n_correct_N=seen.n_correct_Q + np.where(again_Q, self.n_correct_N[seen.question_Q], 0),
+            tokens_N=seen.tokens_Q,
+        )
+        return replace(known, counts=self.counts + counts)
+
+    def drew(self, iteration: int, question_Q: np.ndarray) -> History:
+        """Note the questions drawn in this iteration, for the exclusion rule."""
+        return self._with(question_Q, drawn_at_N=iteration)
+
+    def _with(self, question_Q, **values_Q) -> History:
+        columns = {name: getattr(self, name).copy() for name in values_Q}
+        for name, value_Q in values_Q.items():
+            columns[name][question_Q] = value_Q
+        return replace(self, **columns)
+
+
+def count(seen: Difficulty, cluster_Q: np.ndarray, n_clusters: int, in_band_Q: np.ndarray) -> ClusterCounts:
+    """Evidence per cluster from graded questions.
+
+    Args:
+        cluster_Q: the cluster of each of the questions.
+        in_band_Q: bool; the too easy and the too hard are discarded before errors are counted (the paper's order).
+    """
+    s_Q, k_Q = seen.n_correct_Q.astype(np.float64), seen.n_tried_Q.astype(np.float64)
+    several_Q = k_Q > 1
+    rollout_pairs_Q = np.maximum(k_Q * (k_Q - 1), 1.0)
+
+    def per_cluster(value_Q):
+        return np.bincount(cluster_Q, weights=value_Q, minlength=n_clusters)
+
+    return ClusterCounts(
+        n_C=per_cluster(np.ones(len(seen))),
+        error_C=per_cluster(np.where(in_band_Q, 1.0 - s_Q / k_Q, 0.0)),
+        usable_C=per_cluster(1.0 * ((s_Q > 0) & (s_Q < k_Q))),
+        passed_C=per_cluster(s_Q / k_Q),
+        several_C=per_cluster(1.0 * several_Q),
+        differ_C=per_cluster(2 * s_Q * (k_Q - s_Q) / rollout_pairs_Q),
+    )
+
+
+def excluded(history: History, iteration: int, config: Config) -> np.ndarray:
+    """Which questions the exclusion rule forbids, a bool per question of the pool.
+
+    Those drawn in this iteration already, or in the last `exclude_iterations` before it.
+    """
+    return (history.drawn_at_N > NEVER) & (history.drawn_at_N >= iteration - config.exclude_iterations)

@@ -1,0 +1,121 @@
+"""The sampler as a library: an object that knows nothing of runs, ranks or models."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from hpc_saidpo import difficulty, sampler
+from hpc_saidpo.records import Difficulty, RunError, seed_of
+from hpc_saidpo.sampler import Config, Sampler
+
+CLUSTER = np.arange(300) % 3
+RATE = np.array([0.02, 0.5, 0.99])  # of a question of each cluster
+
+
+def answer(question_Q, rng):
+    return rng.binomial(8, RATE[CLUSTER[question_Q]])
+
+
+def test_it_imports_neither_torch_nor_mpi_nor_hydra():
+    program = (
+        "import sys; from hpc_saidpo.sampler import Config, Sampler\n"
+        "s = Sampler([0, 1] * 10, Config(n_questions=4), seed=1)\n"
+        "q = s.draw(); s.update(q, [1, 0, 4, 8], [8] * 4); s.begin(); s.weights(); s.draw(2)\n"
+        "print([m for m in ('torch', 'mpi4py', 'hydra', 'omegaconf', 'transformers', 'h5py') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("rule", ["error", "frontier", "frontier_error"])
+def test_it_finds_the_cluster_that_gives_pairs(rule):
+    it, rng = Sampler(CLUSTER, Config(rule=rule, n_questions=45), seed=1), np.random.default_rng(0)
+    assert it.weights().tolist() == [1.0] * 300
+    for t in range(4):
+        it.begin(t)
+        question_Q = it.draw()
+        it.update(question_Q, answer(question_Q, rng), [8] * 45)
+    it.begin()
+    assert it.iteration == 4 and np.argmax(it.cluster_weights()) == 1
+    assert (CLUSTER[it.draw(60)] == 1).mean() > 0.5
+
+
+def test_the_loops_parts_give_the_same():
+    config = Config(rule="frontier", n_questions=20, exclude_iterations=1, thompson=True)
+    it, history = Sampler(CLUSTER, config, seed=9, k=4), sampler.History.empty(300, 3)
+    for t in range(3):
+        it.begin(t)
+        history = history.discounted(config.history)
+        weight_N = sampler.weights(history, CLUSTER, t, config, 4, seed_of(9, t, "thompson", 0))
+        assert (it.weights() == weight_N).all()
+        drawn = sampler.draw(weight_N, 20, seed_of(9, t, "draw", 0), sampler.excluded(history, t, config))
+        assert (it.draw() == drawn).all()
+        s_Q = answer(np.sort(drawn), np.random.default_rng(t))
+        it.update(np.sort(drawn), s_Q, [8] * 20)
+        seen = Difficulty(np.sort(drawn), np.full(20, 8), s_Q, *np.ones((3, 20)))
+        history = history.observe(t, seen, CLUSTER, difficulty.in_band(seen, difficulty.Config())).drew(t, drawn)
+
+
+def test_draws_of_one_iteration_share_no_question():
+    it = Sampler(CLUSTER, Config(), seed=0)
+    drawn = np.concatenate([it.draw(100) for _ in range(3)])
+    assert sorted(drawn) == list(range(300))
+    with pytest.raises(RunError, match="only 0 of 300 may be drawn"):
+        it.draw(1)
+    it.begin()
+    assert not (it.draw(100) == drawn[:100]).all()
+
+
+def test_rollouts_may_be_told_one_by_one_and_by_ids():
+    names = [f"q{i}" for i in range(300)]
+    one, all_at_once = (Sampler(CLUSTER, Config(rule="frontier"), ids=names) for _ in range(2))
+    one.update(["q4", "q1", "q4", "q4", "q2"], [1, 0, 0, 1, 0], [1, 1, 1, 1, 0])
+    all_at_once.update(["q1", "q4"], [0, 2], [1, 3])
+    assert (one.weights() == all_at_once.weights()).all() and one.counts.n_C.sum() == 2
+    assert set(one.draw(5)) <= set(names)
+
+
+def test_skipped_iterations_discount_too():
+    it = Sampler(CLUSTER, Config(history=0.5))
+    it.begin(0)
+    it.update([0], [4], [8])
+    it.begin(3)
+    assert it.counts.n_C.tolist() == [0.125, 0, 0]
+    with pytest.raises(ValueError, match="iteration 1 lies before 3"):
+        it.begin(1)
+
+
+def test_its_state_goes_through_json():
+    config = Config(rule="frontier_error", n_questions=10, exclude_iterations=1)
+    it, rng = Sampler(CLUSTER, config, seed=4), np.random.default_rng(0)
+    for _ in range(2):
+        question_Q = it.draw()
+        it.update(question_Q, answer(question_Q, rng), [8] * 10)
+        it.begin()
+    it.draw(7)
+    other = Sampler(CLUSTER, config, seed=4)
+    other.load_state_dict(json.loads(json.dumps(it.state_dict())))
+    assert other.iteration == it.iteration and (other.weights() == it.weights()).all()
+    assert (other.draw() == it.draw()).all()
+    with pytest.raises(ValueError, match="of 300 questions in 3 clusters, not of 4 in 2"):
+        Sampler([0, 1, 0, 1]).load_state_dict(it.state_dict())
+
+
+@pytest.mark.parametrize(
+    "call, says",
+    [
+        (lambda it: it.update([0], [5], [4]), "0 <= n_correct <= n_tried"),
+        (lambda it: it.update([0, 1], [1], [4]), "0 <= n_correct <= n_tried"),
+        (lambda it: it.update([300], [1], [4]), "questions are 0 .. 299"),
+        (lambda it: Sampler(CLUSTER, ids=["a"]), "as many as there are questions"),
+        (lambda it: Sampler([0, 1], ids=["a", "b"]).update(["c"], [1], [2]), "no question has the id 'c'"),
+        (lambda it: Sampler([]), "not empty"),
+        (lambda it: it.draw(0), "n must be 1 or more"),
+    ],
+)
+def test_what_is_wrong_is_said(call, says):
+    with pytest.raises(ValueError, match=says):
+        call(Sampler(CLUSTER))
