@@ -19,7 +19,7 @@ import numpy as np
 from ..records import RunError
 
 # Questions looked at together: on a CPU what its cache holds, on a GPU what fills it.
-HOST_BLOCK, DEVICE_BLOCK = 2**15, 2**22
+HOST_BLOCK, DEVICE_BLOCK = 2**16, 2**22
 ROUNDED = 1 + 1e-12  # a bound that a rounded product must not undercut
 # SplitMix64 (Steele, Lea & Flood 2014) as a function of (seed, counter).
 _GOLDEN, _MIX_1, _MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
