@@ -170,13 +170,22 @@ def is_given(key: str) -> bool:
 
 
 def run_name(composed: DictConfig) -> str:
-    """The run's name; in a multirun each job's overrides are added, so that every job has a folder of its own."""
+    """The run's name; in a multirun each job's overrides are added, so that every job has a folder of its own.
+
+    Experiments are added by their names alone: [tiny,idpo] of a run called tiny is "tiny,idpo".
+    """
     hydra_config = HydraConfig.get()
     if hydra_config.mode != RunMode.MULTIRUN or is_given("run.name"):
         return composed.run.name
-    elsewhere = ("run.root=", "run.threads=", "run.grace_s=", "run.accept_changes=", "experiment=")
-    varied = [o for o in hydra_config.overrides.task if not o.startswith(elsewhere)]
-    return re.sub(r"[^\w.,=+-]+", "_", ",".join([composed.run.name, *varied]))
+    elsewhere = ("run.root=", "run.threads=", "run.grace_s=", "run.accept_changes=", "sweep=")
+    parts = [composed.run.name]
+    for override in hydra_config.overrides.task:
+        key, _, value = override.partition("=")
+        if key.removeprefix("+").partition("@")[0] == "experiment":
+            parts += [name for name in re.findall(r"[\w-]+", value) if name not in parts]
+        elif not override.startswith(elsewhere):
+            parts.append(override)
+    return re.sub(r"[^\w.,=+-]+", "_", ",".join(parts))
 
 
 def environment(world: parallel.World, n_threads: int) -> dict:
