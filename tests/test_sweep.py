@@ -15,9 +15,13 @@ from matplotlib.figure import Figure
 from hpc_saidpo import sweep
 from hpc_saidpo.records import CORRECT, UNGRADABLE, WRONG, Rollouts, RunError
 from hpc_saidpo.store import Stage
-from hpc_saidpo.sweep import curves, runs, tables
+from hpc_saidpo.sweep import comparison, evaluations, marks, tables
 
-TOOL = Path(__file__).parent.parent / "tools" / "report_sweep.py"
+TOOL = Path(__file__).parent.parent / "tools" / "compare_runs.py"
+NO_ROLLOUTS = dict.fromkeys(
+    ["rollout_tokens", "tokens_per_usable_pair"]
+    + [f"rho_{name}{where}" for where in ("", "_in_band") for name in ("steps", "tokens", "seconds")]
+)
 BASE = {
     "run": {"seed": 0, "threads": 0},
     "loop": {"iterations": 2, "stop_after": None},
@@ -104,14 +108,14 @@ def test_row_of_a_run(tmp_path):
             "name": "a", "run.seed": "1", "sampler.rule": "uniform", "difficulty.order": "[pass_rate, steps]",
             "iterations_finished": 2, "iterations_asked": 2,
             "held_out_before": 0.25, "held_out_after": 0.75, "held_out_low95": 0.625, "held_out_high95": 0.875,
-            "mean_pair_yield": 0.375, "pairs": 9, "explored_questions": 21, "failure_signatures": 0,
+            "mean_pair_yield": 0.375, "pairs": 9, "explored_questions": 21, "failure_signatures": 0, **NO_ROLLOUTS,
             "state": "complete",
         },
         {
             "name": "b", "run.seed": "0", "sampler.rule": "error", "difficulty.order": "[random]",
             "iterations_finished": 0, "iterations_asked": 2,
             "held_out_before": None, "held_out_after": None, "held_out_low95": None, "held_out_high95": None,
-            "mean_pair_yield": None, "pairs": 0, "explored_questions": 0, "failure_signatures": 0,
+            "mean_pair_yield": None, "pairs": 0, "explored_questions": 0, "failure_signatures": 0, **NO_ROLLOUTS,
             "state": "no iteration yet",
         },
     ]  # fmt: skip
@@ -154,7 +158,7 @@ def test_a_damaged_run_is_named_and_stops_nothing(tmp_path, file, content, told)
     assert sum(row["state"] == "complete" for row in rows.values()) == 5
     (note,) = tables.notes(found)
     assert note.startswith("c-50-seed-1: ") and told in note
-    assert told in sweep.text(found) and len(sweep.write(found, tmp_path / "sweep")) == 4
+    assert told in sweep.text(found) and len(sweep.write(found, tmp_path / "sweep")) == 5
 
 
 def test_evaluations(tmp_path):
@@ -179,15 +183,15 @@ def test_evaluations(tmp_path):
         "a-0": "done", "a-1": "done", "b-0": "unfinished", "base-0": "done", "c-0": "damaged", "d-0": "unfinished",
     }  # fmt: skip
     assert rows["b-0"]["accuracy"] is None and len(tables.notes(found)) == 3
-    assert runs.evaluated(found, found.runs[0], "held_out") == (0.25, 0.5)
+    assert evaluations.accuracies(found.evaluations, found.runs[0], "held_out") == (0.25, 0.5)
     moved = (tmp_path / "runs").rename(tmp_path / "moved")
     found = sweep.read(moved)
-    assert runs.evaluated(found, found.runs[0], "held_out") == (0.25, 0.5)
+    assert evaluations.accuracies(found.evaluations, found.runs[0], "held_out") == (0.25, 0.5)
 
 
 def test_interval_over_runs():
-    assert curves.mean_interval([0.5, 0.6, 0.7]) == pytest.approx((0.6, 0.6 - 0.2484138, 0.6 + 0.2484138))
-    assert curves.mean_interval([1, 3]) == pytest.approx((2, 2 - 12.7062047, 2 + 12.7062047))
+    assert comparison.mean_interval([0.5, 0.6, 0.7]) == pytest.approx((0.6, 0.6 - 0.2484138, 0.6 + 0.2484138))
+    assert comparison.mean_interval([1, 3]) == pytest.approx((2, 2 - 12.7062047, 2 + 12.7062047))
 
 
 @pytest.mark.parametrize(
@@ -205,17 +209,16 @@ def test_a_number_is_an_axis_only_where_there_is_a_curve_over_it(tmp_path, syste
         put_run(tmp_path / f"{i}", lines_of(0.1, 0.2), settings)
     found = sweep.read(tmp_path)
     without_seeds = [key for key in found.keys if not key.endswith("seed")]
-    assert curves.axes_of(found) == (expected or (None, without_seeds))
+    assert marks.axes_of(found) == (expected or (None, without_seeds))
 
 
 def test_what_is_drawn(tmp_path):
     grid(tmp_path, skip=[(100, 2)])
     put_run(tmp_path / "c-100-seed-2", lines_of(0.25, 0.9), {"clusters.n": 100, "run.seed": 2})  # unfinished
     found = sweep.read(tmp_path)
-    marks = curves.Marks(found)
+    (after,) = [measure for measure in comparison.measures(found) if measure.key == "held_out_after"]
     axis = Figure().subplots()
-    ends = {run.name: (run.before("held_out").accuracy, run.after("held_out").accuracy) for run in found.runs}
-    marks.draw_ends(axis, ends)
+    marks.Marks(found).draw_groups(axis, after, 0.25)
     dots = [dot for dot in axis.collections if isinstance(dot, PathCollection)]
     assert len(dots) == 6
     (hollow,) = [dot.get_offsets().tolist() for dot in dots if not len(dot.get_facecolor())]
@@ -230,7 +233,7 @@ def test_systems_are_named_after_their_runs(tmp_path):
     for name, rule in (("idpo", "uniform"), ("saidpo", "error")):
         for seed in range(2):
             put_run(tmp_path / f"{name}-seed-{seed}", lines_of(0.1, 0.2), {"sampler.rule": rule, "run.seed": seed})
-    assert list(curves.Marks(sweep.read(tmp_path)).label.values()) == ["idpo", "saidpo"]
+    assert marks.Marks(sweep.read(tmp_path)).ticks == ["idpo", "saidpo"]
 
 
 def run_tool(*arguments):
@@ -247,7 +250,13 @@ def test_tool(tmp_path):
     for out, arguments in ((tmp_path / "out", ["--out", tmp_path / "out"]), (root / "sweep", [])):
         done = run_tool(root, *arguments)
         assert (done.returncode, done.stderr) == (0, "")
-        assert {p.name for p in out.iterdir()} == {"sweep.csv", "evaluations.csv", "sweep.png", "sweep.html"}
+        assert {p.name for p in out.iterdir()} == {
+            "comparison.csv",
+            "sweep.csv",
+            "evaluations.csv",
+            "sweep.png",
+            "sweep.html",
+        }
         assert (out / "sweep.png").read_bytes().startswith(b"\x89PNG")
         with (out / "sweep.csv").open() as file:
             names = [row["name"] for row in csv.DictReader(file)]
@@ -263,7 +272,7 @@ def test_tool_without_runs(tmp_path):
         sweep.read(tmp_path / "nowhere")
     done = run_tool(tmp_path)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
-    assert done.stderr.startswith("report_sweep: ") and not list(tmp_path.iterdir())
+    assert done.stderr.startswith("compare_runs: ") and not list(tmp_path.iterdir())
     grid(tmp_path / "runs")
     (tmp_path / "file").touch()
     assert run_tool(tmp_path / "runs", "--out", tmp_path / "file").returncode == 2
