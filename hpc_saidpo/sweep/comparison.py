@@ -11,7 +11,7 @@ from scipy.special import stdtrit
 from . import evaluations
 from .rollouts import PROXIES
 from .runs import Run
-from .sweep import Group, Sweep
+from .sweep import Sweep
 
 MAX_KEYS = 2  # systems that differ in more settings are told apart by their names
 HOW_TO_READ = (
@@ -102,7 +102,7 @@ def rows(sweep: Sweep) -> list[dict]:
 
 
 def _row(sweep, group, found):
-    row = {"name": group.name, **dict(zip(sweep.compared, group.values, strict=True))}
+    row = {"name": group.label, **dict(zip(sweep.compared, group.values, strict=True))}
     row |= {"runs": len(group.runs), "complete": sum(run.complete for run in group.runs)}
     for measure in found:
         values = measure.values(group.runs)
@@ -120,13 +120,8 @@ def table(sweep: Sweep) -> list[list[str]]:
     for group in sweep.groups():
         complete = sum(run.complete for run in group.runs)
         n = str(complete) if complete == len(group.runs) else f"{complete} of {len(group.runs)}"
-        body.append([*([title(group)] if by_name else group.values), n, *(_cell(m, group) for m in found)])
+        body.append([*([group.label] if by_name else group.values), n, *(_cell(m, group) for m in found)])
     return body
-
-
-def title(group: Group) -> str:
-    """What a group is called where there is room for one name."""
-    return group.name or ", ".join(group.values) or "all runs"
 
 
 def _cell(measure, group):

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from .comparison import Measure, mean_interval, title
+from .comparison import Measure, mean_interval
 from .runs import text_of
 from .sweep import Sweep
 
 SHOWN_CHARACTERS, MAX_LEGEND = 30, 12
-ROOM_CHARACTERS = 64  # along the x axis of a panel
+ROOM_CHARACTERS = 56  # along the x axis of a panel
 
 
 def short(text: str) -> str:
@@ -48,30 +48,26 @@ class Marks:
     """
 
     def __init__(self, sweep: Sweep):
-        from matplotlib import colormaps
-
         self.x, rest = axes_of(sweep)
         self.groups = sweep.groups()
-        line_of = [tuple(group.runs[0].value(key) for key in rest) if self.x else () for group in self.groups]
-        self.lines = {line: [g for g, own in zip(self.groups, line_of, strict=True) if own == line] for line in line_of}
-        places = sorted({group.runs[0].settings[self.x] for group in self.groups}) if self.x else []
         if self.x:
-            self.place = {g.values: places.index(g.runs[0].settings[self.x]) for g in self.groups}
-            self.ticks = [text_of(place) for place in places]
+            at = [group.runs[0].settings[self.x] for group in self.groups]
+            places = sorted(set(at))
+            self.ticks, index = [text_of(place) for place in places], [places.index(place) for place in at]
+            lines = [tuple(group.runs[0].value(key) for key in rest) for group in self.groups]
         else:
-            self.place = {group.values: i for i, group in enumerate(self.groups)}
-            self.ticks = [short(", ".join(g.values) if sweep.by else title(g)) for g in self.groups]
-        if self.x and rest:  # a colour for each line
-            names, index = [short(", ".join(line)) for line in self.lines], [list(self.lines).index(o) for o in line_of]
-        else:  # a colour for each place, ordered as the values are
-            names, index = self.ticks, [self.place[group.values] for group in self.groups]
-        ordered = self.x and not rest
-        few = len(names) <= 10 and not ordered
-        spread = range(len(names)) if few else np.linspace(0, 0.85, len(names))
-        self._palette = colormaps["viridis" if ordered else "tab10" if few else "turbo"](spread)
-        self._names = names
-        self.colour = {g.values: self._palette[i] for g, i in zip(self.groups, index, strict=True)}
-        self.title = ", ".join(rest if self.x and rest else [self.x] if self.x else sweep.by or ["system"])
+            places, index = [], range(len(self.groups))
+            self.ticks = [short(group.label) for group in self.groups]
+            lines = [()] * len(self.groups)
+        self.place = {group.values: i for group, i in zip(self.groups, index, strict=True)}
+        self.lines = {line: [g for g, own in zip(self.groups, lines, strict=True) if own == line] for line in lines}
+        by_line = bool(self.x and rest)  # else a colour for each place
+        self._names = [short(", ".join(line)) for line in self.lines] if by_line else self.ticks
+        self._palette = _palette(len(self._names), ordered=bool(self.x) and not by_line)
+        numbers = [list(self.lines).index(line) for line in lines] if by_line else index
+        self.colour = {group.values: self._palette[i] for group, i in zip(self.groups, numbers, strict=True)}
+        told_apart = rest if sweep.by or len(rest) == 1 else ["system"]
+        self.title = ", ".join([self.x] if self.x and not rest else rest if self.x else told_apart)
         uneven = self.x and np.ptp(np.diff(places)) > 1e-9 * max(map(abs, places))
         self.axis_label = f"{self.x} (not to scale)" if uneven else self.x or self.title
 
@@ -105,7 +101,9 @@ class Marks:
         own = [run for run in group.runs if run.name in measure.of]
         for run in own:
             face = colour if run.complete else "none"
-            axis.scatter(at, measure.factor * measure.of[run.name], s=28, color=face, edgecolors=[colour], zorder=3)
+            axis.scatter(
+                at, measure.factor * measure.of[run.name], s=47 * room, color=face, edgecolors=[colour], zorder=3
+            )
         shown = [measure.factor * measure.of[run.name] for run in own]
         complete = [measure.factor * value for value in measure.values(own)]
         if len(complete) < 2:
@@ -152,6 +150,16 @@ class Marks:
             named = zip(self._palette, self._names, strict=True)
             handles = [Line2D([], [], color=colour, marker=".", label=name) for colour, name in named]
             figure.legend(handles=handles, title=self.title, loc="outside lower center", ncols=6)
+
+
+def _palette(n, ordered):
+    """n colours: in the order of the values they stand for, or as different as can be."""
+    from matplotlib import colormaps
+
+    few = n <= 10 and not ordered
+    return colormaps["viridis" if ordered else "tab10" if few else "turbo"](
+        range(n) if few else np.linspace(0, 0.85, n)
+    )
 
 
 def label_places(axis, labels: list[str]) -> None:

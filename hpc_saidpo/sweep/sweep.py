@@ -60,6 +60,8 @@ class Sweep:
             return [own[k] if n else 0 for k, n in zip(self.compared, numeric, strict=True)], first.index(values)
 
         names = _distinct_names(list(found.values()))
+        if self.by or not all(names):
+            names = [", ".join(values) or "all runs" for values in found]
         return [Group(values, names[first.index(values)], found[values]) for values in sorted(found, key=place)]
 
 
@@ -69,11 +71,11 @@ class Group:
 
     Attributes:
         values: of the settings that are compared, as texts.
-        name: what its runs' names have in common and other groups' have not; else the values.
+        label: what its runs' names have in common and other groups' have not; where that is no name, the values.
     """
 
     values: tuple[str, ...]
-    name: str
+    label: str
     runs: list[Run]
 
 
@@ -106,8 +108,12 @@ def _is_seed(key):
 
 
 def _distinct_names(groups):
-    """A name for each group of runs: their common name without its seed, and without what all groups' names hold."""
+    """A name for each group of runs: their common name without its seed, and without what all groups' names hold.
+
+    Empty where runs of a group have several names, or where the name consists of overrides (of a multirun's jobs).
+    """
     names = [{_SEED.sub("", run.name) for run in group} for group in groups]
     parts = [next(iter(own)).split(",") if len(own) == 1 else [] for own in names]
     shared = set.intersection(*map(set, parts)) if len(parts) > 1 else set()
-    return [",".join(part for part in own if part not in shared) for own in parts]
+    found = [",".join(part for part in own if part not in shared) for own in parts]
+    return ["" if "=" in name else name for name in found]
