@@ -115,8 +115,8 @@ def table(sweep: Sweep) -> list[list[str]]:
     """The comparison for reading: a header and rows."""
     found = [m for m in measures(sweep) if compares_proxies(sweep) or not m.key.startswith("rho_")]
     by_name = not sweep.by and len(sweep.compared) > MAX_KEYS
-    body = [["system"] if by_name else list(sweep.compared)]
-    body[0] += ["runs", *(measure.label for measure in found)]
+    first = ["system"] if by_name else sweep.compared
+    body = [[*first, "runs", *(measure.label for measure in found)]]
     for group in sweep.groups():
         complete = sum(run.complete for run in group.runs)
         n = str(complete) if complete == len(group.runs) else f"{complete} of {len(group.runs)}"
@@ -133,8 +133,9 @@ def _cell(measure, group):
 
 
 def compares_proxies(sweep: Sweep) -> bool:
-    """Whether it is difficulty's order that is compared, so that how its keys agree says something."""
-    return "difficulty.order" in sweep.compared
+    """Whether an order that puts a proxy first is among what is compared, so that how proxies agree says something."""
+    orders = [run.settings.get("difficulty.order") or [""] for run in sweep.runs]
+    return "difficulty.order" in sweep.compared and any(order[0] in PROXIES for order in orders)
 
 
 def notes(sweep: Sweep) -> list[str]:
@@ -142,8 +143,9 @@ def notes(sweep: Sweep) -> list[str]:
     told = [HOW_TO_READ]
     if compares_proxies(sweep):
         told.append(OF_PROXIES)
-        if not any(r.pairs >= (run.settings.get("pairs.budget") or np.inf) for run in sweep.runs for r in run.records):
-            told.append(UNCUT)
+    cut = any(r.pairs >= (run.settings.get("pairs.budget") or np.inf) for run in sweep.runs for r in run.records)
+    if "difficulty.order" in sweep.compared and not cut:
+        told.append(UNCUT)
     if sweep.mixed:
         told.append(f"Runs of one row differ in {', '.join(sweep.mixed)} too: --by with these keys tells them apart")
     return told

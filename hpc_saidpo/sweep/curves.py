@@ -16,7 +16,6 @@ HOW_TO_READ = (
     "Dots are runs; hollow ones are unfinished and in no mean. Bars are the mean of the complete runs and its 95 % "
     "interval, mean ± t·sd/√n, where there are n ≥ 2; those without an end go on outside. Grey: mean accuracy before."
 )
-
 BANDS = (("", ""), (" in band", "_in_band"))
 
 

@@ -66,8 +66,8 @@ class Marks:
         self._palette = _palette(len(self._names), ordered=bool(self.x) and not by_line)
         numbers = [list(self.lines).index(line) for line in lines] if by_line else index
         self.colour = {group.values: self._palette[i] for group, i in zip(self.groups, numbers, strict=True)}
-        told_apart = rest if sweep.by or len(rest) == 1 else ["system"]
-        self.title = ", ".join([self.x] if self.x and not rest else rest if self.x else told_apart)
+        by_keys = self.x or sweep.by or len(rest) == 1  # else by name
+        self.title = (", ".join(rest) if by_keys else "system") if rest else self.x or "system"
         uneven = self.x and np.ptp(np.diff(places)) > 1e-9 * max(map(abs, places))
         self.axis_label = f"{self.x} (not to scale)" if uneven else self.x or self.title
 
@@ -101,9 +101,8 @@ class Marks:
         own = [run for run in group.runs if run.name in measure.of]
         for run in own:
             face = colour if run.complete else "none"
-            axis.scatter(
-                at, measure.factor * measure.of[run.name], s=47 * room, color=face, edgecolors=[colour], zorder=3
-            )
+            y = measure.factor * measure.of[run.name]
+            axis.scatter(at, y, s=47 * room, color=face, edgecolors=[colour], zorder=3)
         shown = [measure.factor * measure.of[run.name] for run in own]
         complete = [measure.factor * value for value in measure.values(own)]
         if len(complete) < 2:
@@ -156,10 +155,9 @@ def _palette(n, ordered):
     """n colours: in the order of the values they stand for, or as different as can be."""
     from matplotlib import colormaps
 
-    few = n <= 10 and not ordered
-    return colormaps["viridis" if ordered else "tab10" if few else "turbo"](
-        range(n) if few else np.linspace(0, 0.85, n)
-    )
+    if n <= 10 and not ordered:
+        return colormaps["tab10"](range(n))
+    return colormaps["viridis" if ordered else "turbo"](np.linspace(0, 0.85, n))
 
 
 def label_places(axis, labels: list[str]) -> None:
