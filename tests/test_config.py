@@ -6,10 +6,11 @@ import pytest
 import yaml
 from conftest import jobs_of
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
+from hpc_saidpo import command, evaluate, pool
 from hpc_saidpo import config as configuration
-from hpc_saidpo import evaluate, pool
 from hpc_saidpo.records import RunError
 
 CONF = configuration.conf_folder()
@@ -76,6 +77,26 @@ def test_a_sweeps_values_can_be_changed_on_the_command_line():
     jobs = [configuration.build(composed("experiment=tiny", *job))[0] for job in jobs_of(
         "probe", "run.seed=7,8", "probe.fraction=0.1", "rollouts.k=4")]  # fmt: skip
     assert [(j.probe.fraction, j.run.seed, j.rollouts.k) for j in jobs] == [(0.1, 7, 4), (0.1, 8, 4)]
+
+
+@pytest.mark.parametrize(
+    "overrides, name",
+    [
+        (("experiment=[tiny,idpo]", "run.seed=1"), "tiny,idpo,run.seed=1"),
+        (("experiment=tiny", "+experiment@_global_=frontier", "run.root=r"), "tiny,frontier"),
+        (("sweep=probe", "experiment=saidpo", "probe.fraction=0.01"), "saidpo,probe.fraction=0.01"),
+        (("experiment=tiny", "difficulty.order=[steps,tokens]"), "tiny,difficulty.order=_steps,tokens_"),
+        (("experiment=tiny", "run.name=mine", "run.seed=1"), "mine"),
+    ],
+)
+def test_the_name_of_a_run_of_a_multirun(overrides, name):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        text = compose("config", ["hydra.mode=MULTIRUN", *overrides], return_hydra_config=True)
+    try:
+        HydraConfig.instance().set_config(text)
+        assert command.run_name(text) == name
+    finally:
+        HydraConfig.instance().cfg = None
 
 
 def test_the_proxies_are_compared_where_the_order_decides():
