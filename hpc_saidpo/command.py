@@ -66,6 +66,7 @@ def main(program: Program | None = None) -> None:
     # Hydra would print a shortened traceback of its own; ours names the rank.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     program = program or Program(run_loop)
+    process, codes = os.getpid(), []
 
     def guarded_job(composed: DictConfig) -> None:
         # With its failures told here: Hydra would first say that there was one, on every rank. It connects the ranks
@@ -73,7 +74,9 @@ def main(program: Program | None = None) -> None:
         with failures_end_the_job(None):
             world = parallel.connect()
         with failures_end_the_job(world):
-            job(composed, world, program)
+            codes.append(job(composed, world, program))
+        if codes[-1] and os.getpid() != process:
+            sys.exit(codes[-1])
 
     with failures_end_the_job(None):
         world = parallel.connect()
@@ -82,6 +85,7 @@ def main(program: Program | None = None) -> None:
         hydra.main(version_base="1.3", config_path=str(configuration.conf_folder()), config_name="config")(
             guarded_job
         )()
+    sys.exit(max(codes, default=0))  # a run out of pairs does not end the multirun that it is of
 
 
 @contextlib.contextmanager
@@ -100,8 +104,8 @@ def failures_end_the_job(world: parallel.World | None):
         world.abort(EXIT_BUG)
 
 
-def job(composed: DictConfig, world: parallel.World, program: Program) -> None:
-    """One run: the whole of it, or the next one of a multirun."""
+def job(composed: DictConfig, world: parallel.World, program: Program) -> int:
+    """One run: the whole of it, or the next one of a multirun. Its exit code; told to stop, it exits itself."""
     if not OmegaConf.is_missing(composed.policy, "path"):
         # A run stands for its newest policy, and is stored as that: when it has grown, this is another configuration.
         newest = world.on_root(lambda: newest_policy(Path(composed.policy.path)))
@@ -127,9 +131,8 @@ def job(composed: DictConfig, world: parallel.World, program: Program) -> None:
             tell(f"stopped by {stopped}: what is finished is on disk, the same command goes on from there")
         world.barrier()
         sys.exit(parallel.EXIT_STOPPED)
-    if code:
-        world.barrier()
-        sys.exit(code)
+    world.barrier()
+    return code
 
 
 def tell(message: str) -> None:
@@ -170,13 +173,22 @@ def is_given(key: str) -> bool:
 
 
 def run_name(composed: DictConfig) -> str:
-    """The run's name; in a multirun each job's overrides are added, so that every job has a folder of its own."""
+    """The run's name; in a multirun each job's overrides are added, so that every job has a folder of its own.
+
+    Experiments are added by their names alone: [tiny,idpo] of a run called tiny is "tiny,idpo".
+    """
     hydra_config = HydraConfig.get()
     if hydra_config.mode != RunMode.MULTIRUN or is_given("run.name"):
         return composed.run.name
-    elsewhere = ("run.root=", "run.threads=", "run.grace_s=", "run.accept_changes=", "experiment=")
-    varied = [o for o in hydra_config.overrides.task if not o.startswith(elsewhere)]
-    return re.sub(r"[^\w.,=+-]+", "_", ",".join([composed.run.name, *varied]))
+    elsewhere = ("run.root=", "run.threads=", "run.grace_s=", "run.accept_changes=", "sweep=")
+    parts = [composed.run.name]
+    for override in hydra_config.overrides.task:
+        key, _, value = override.partition("=")
+        if key.removeprefix("+").partition("@")[0] == "experiment":
+            parts += [name for name in re.findall(r"[\w-]+", value) if name not in parts]
+        elif not override.startswith(elsewhere):
+            parts.append(override)
+    return re.sub(r"[^\w.,=+-]+", "_", ",".join(parts))
 
 
 def environment(world: parallel.World, n_threads: int) -> dict:

@@ -128,7 +128,7 @@ def _check_key(key: str) -> None:
     for depth, part in enumerate(parts):
         valid = fields_at(parts[:depth])
         if depth == 0:
-            valid = [*valid, "experiment"]
+            valid = [*valid, "experiment", "sweep"]
         # Names in a mapping are free, and what is below a plain value is for the type check.
         if valid and part not in valid:
             raise RunError(_unknown(parts[: depth + 1], valid))

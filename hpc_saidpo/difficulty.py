@@ -76,6 +76,26 @@ def hardest_first(difficulty: Difficulty, config: Config, rng: np.random.Generat
     return np.lexsort(keys)
 
 
+def proxy_correlation(difficulty: Difficulty, name: str) -> float | None:
+    """Spearman's rank correlation of the pass rate with another key of difficulty, ties at their mean rank.
+
+    Negative where the proxy agrees: it calls long what the policy often fails at. None where either is the same for
+    all questions.
+
+    Args:
+        name: steps, tokens or seconds.
+    """
+    ranks = [_mean_ranks(difficulty.pass_rate_Q), _mean_ranks(-KEYS[name](difficulty))]
+    if any(len(np.unique(rank_Q)) < 2 for rank_Q in ranks):
+        return None
+    return float(np.corrcoef(*ranks)[0, 1])
+
+
+def _mean_ranks(value_Q: np.ndarray) -> np.ndarray:
+    _, inverse_Q, count = np.unique(value_Q, return_inverse=True, return_counts=True)
+    return (np.cumsum(count) - (count - 1) / 2)[inverse_Q]
+
+
 def pass_at_k(n_tried, n_correct, k: int) -> np.ndarray:
     """Unbiased pass@k = 1 - C(n-c, k) / C(n, k) (Chen et al. 2021, eq. 1), elementwise.
 

@@ -20,8 +20,12 @@ os.environ.setdefault("MPIR_CVAR_ENABLE_HEAVY_YIELD", "1")
 
 import torch
 import transformers
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from hpc_saidpo import arithmetic, parallel, policy
+from hpc_saidpo import config as configuration
 from hpc_saidpo.records import Columns, Pairs, Rollouts
 
 transformers.logging.disable_progress_bar()
@@ -116,6 +120,16 @@ def user_environment(**variables: str) -> dict[str, str]:
     """The environment of a user's shell: without what a launcher of this test process has set."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(LAUNCHER_VARIABLES)}
     return {**kept, "OMP_NUM_THREADS": "1", **variables}
+
+
+def jobs_of(sweep: str, *overrides: str) -> list[list[str]]:
+    """The overrides of each job of conf/sweep/<sweep>.yaml, as Hydra makes them of it and of the command line's."""
+    with initialize_config_dir(str(configuration.conf_folder()), version_base="1.3"):
+        composed = compose("config", [f"sweep={sweep}", "experiment=tiny"], return_hydra_config=True)
+    parameters = [f"{key}={value}" for key, value in composed.hydra.sweeper.params.items()]
+    parsed = OverridesParser.create().parse_overrides([*parameters, f"sweep={sweep}", *overrides])
+    (jobs,) = BasicSweeper.split_arguments(parsed, None)
+    return jobs
 
 
 def command(*arguments: str, ranks: int = 0, program: Sequence[str] = ("-m", "hpc_saidpo")) -> list[str]:

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conftest import jobs_of
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
+from hpc_saidpo import command, evaluate, pool
 from hpc_saidpo import config as configuration
-from hpc_saidpo import evaluate, pool
 from hpc_saidpo.records import RunError
 
 CONF = configuration.conf_folder()
@@ -46,6 +48,59 @@ def test_every_experiment_composes(experiment):
     configuration.build(
         composed(f"experiment={experiment}", *(f"{key}=given" for key in missing - {"evaluate.benchmarks"}))
     )
+
+
+SWEPT = {
+    "clusters": [("clusters", "n", {50, 100, 150, 200, 250})],
+    "clusters_small": [("clusters", "n", {4, 8, 12, 16, 20})],
+    "probe": [("probe", "fraction", {0.005, 0.01, 0.02, 0.05})],
+    "rollouts": [("rollouts", "k", {4, 8, 16})],
+    "proxies": [("difficulty", "order", {("pass_rate", "steps", "tokens"), ("steps",), ("tokens",), ("seconds",)})],
+    "systems": [
+        ("sampler", "rule", {"error", "error_all", "frontier", "uniform"}),
+        ("clusters", "n", {1, 12}),
+        ("sampler", "alpha", {1.0, 2.0}),
+    ],
+}
+
+
+@pytest.mark.parametrize("sweep", sorted(path.stem for path in (CONF / "sweep").glob("*.yaml")))
+def test_every_sweep_composes(sweep):
+    assert {word for job in jobs_of(sweep) for word in job if "seed" in word} == {f"run.seed={s}" for s in range(3)}
+    jobs = [configuration.build(composed("experiment=tiny", *job))[0] for job in jobs_of(sweep, "run.seed=0")]
+    assert len({repr(job) for job in jobs}) == len(jobs)  # no two are the same run
+    for group, key, values in SWEPT[sweep]:
+        assert {getattr(getattr(job, group), key) for job in jobs} == values
+
+
+def test_a_sweeps_values_can_be_changed_on_the_command_line():
+    jobs = [configuration.build(composed("experiment=tiny", *job))[0] for job in jobs_of(
+        "probe", "run.seed=7,8", "probe.fraction=0.1", "rollouts.k=4")]  # fmt: skip
+    assert [(j.probe.fraction, j.run.seed, j.rollouts.k) for j in jobs] == [(0.1, 7, 4), (0.1, 8, 4)]
+
+
+@pytest.mark.parametrize(
+    "overrides, name",
+    [
+        (("experiment=[tiny,idpo]", "run.seed=1"), "tiny,idpo,run.seed=1"),
+        (("experiment=tiny", "+experiment@_global_=frontier", "run.root=r"), "tiny,frontier"),
+        (("sweep=probe", "experiment=saidpo", "probe.fraction=0.01"), "saidpo,probe.fraction=0.01"),
+        (("experiment=tiny", "difficulty.order=[steps,tokens]"), "tiny,difficulty.order=_steps,tokens_"),
+        (("experiment=tiny", "run.name=mine", "run.seed=1"), "mine"),
+    ],
+)
+def test_the_name_of_a_run_of_a_multirun(overrides, name):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        text = compose("config", ["hydra.mode=MULTIRUN", *overrides], return_hydra_config=True)
+    try:
+        HydraConfig.instance().set_config(text)
+        assert command.run_name(text) == name
+    finally:
+        HydraConfig.instance().cfg = None
+
+
+def test_the_proxies_are_compared_where_the_order_decides():
+    assert built("sweep=proxies").pairs.budget and built().pairs.budget is None
 
 
 def test_the_papers_set_ups():
@@ -169,7 +224,8 @@ def test_a_misspelt_key_is_refused_with_the_valid_ones(override, says):
 
 def test_good_overrides_pass():
     configuration.check_overrides(
-        ["-m", "experiment=tiny", "clusters.n=50,100", "pool=arithmetic", "pool.shares.hard=0.5", "+new=1",
+        ["-m", "experiment=tiny", "sweep=probe", "clusters.n=50,100",
+         "pool=arithmetic", "pool.shares.hard=0.5", "+new=1",
          "hydra/launcher=basic", "hydra.sweep.dir=x",
          "rollouts/prompt=plain", "rollouts.prompt.shots=2", "--cfg", "job"]
     )  # fmt: skip

@@ -4,6 +4,7 @@ from math import comb
 import numpy as np
 import pytest
 from conftest import make_rollouts
+from scipy import stats
 
 from hpc_saidpo import difficulty
 from hpc_saidpo.records import CORRECT, UNGRADABLE, WRONG, Difficulty
@@ -83,3 +84,20 @@ def test_random_order_is_uniform():
 def test_an_impossible_band_is_refused():
     with pytest.raises(ValueError, match="too_hard"):
         difficulty.Config(too_hard=0.8, too_easy=0.2)
+
+
+def test_proxy_correlation_is_spearmans_with_ties():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        n = int(rng.integers(3, 40))
+        hard = Difficulty(np.arange(n), np.full(n, 8), rng.integers(0, 9, n), *rng.integers(1, 5, (3, n)).astype(float))
+        for name, proxy_Q in (("steps", hard.steps_Q), ("tokens", hard.tokens_Q), ("seconds", hard.seconds_Q)):
+            expected = stats.spearmanr(hard.pass_rate_Q, proxy_Q).statistic
+            assert difficulty.proxy_correlation(hard, name) == pytest.approx(expected)
+
+
+def test_what_is_the_same_everywhere_correlates_with_nothing():
+    assert difficulty.proxy_correlation(of([1, 2, 3], [2, 2, 2], [3, 2, 1]), "steps") is None
+    assert difficulty.proxy_correlation(of([2, 2, 2], [1, 2, 3], [3, 2, 1]), "steps") is None
+    assert difficulty.proxy_correlation(of([], [], []), "tokens") is None
+    assert difficulty.proxy_correlation(of([1, 2, 3], [2, 2, 2], [3, 2, 1]), "tokens") == pytest.approx(-1)

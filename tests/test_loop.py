@@ -234,6 +234,14 @@ def test_depletion_is_named_and_the_run_can_go_on_with_another_setting(root):
     assert (root / "depleted" / "iter-000.old-1").is_dir()
 
 
+def test_a_run_out_of_pairs_does_not_end_its_multirun(root):
+    vary = ("loop.iterations=1", "rollouts.max_new_tokens=1,24", f"run.root={root / 'depleting'}")
+    done = start("-m", *SMALL, *vary, ranks=2)
+    assert done.returncode == 3 and done.stdout.count("depletion in iteration 0") == 1
+    (depleted,), (complete,) = ((root / "depleting").glob(f"tiny,*rollouts.max_new_tokens={n}") for n in (1, 24))
+    assert not (depleted / "metrics.jsonl").exists() and (complete / "metrics.jsonl").exists()
+
+
 @pytest.mark.parametrize(
     "overrides, says",
     [

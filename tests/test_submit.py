@@ -8,13 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import jobs_of
 
 from hpc_saidpo import config as configuration
 from hpc_saidpo.records import RunError
 
 HOME = Path(__file__).parent.parent
 SLURM = HOME / "slurm"
-CLUSTERS, ABLATION = SLURM / "sweeps" / "clusters.txt", SLURM / "sweeps" / "ablation.txt"
+CLUSTERS = SLURM / "sweeps" / "clusters.txt"
 specification = importlib.util.spec_from_file_location("submit", HOME / "tools" / "submit.py")
 submit = importlib.util.module_from_spec(specification)
 specification.loader.exec_module(submit)
@@ -24,27 +25,34 @@ def built(*overrides):
     return configuration.from_overrides(["pool.path=p", "policy.path=m", *overrides])
 
 
-def test_the_cluster_sweep():
-    configs = [built(*line) for line in submit.read_sweep(CLUSTERS)]
-    assert [(c.clusters.n, c.run.seed) for c in configs] == [
-        (n, s) for s in (0, 1, 2) for n in (50, 100, 150, 200, 250)
-    ]
-    assert len({c.run.name for c in configs}) == 15
+def lines_of(name):
+    """The lines of a sweep file as sets of words, without the names of their runs, which all differ."""
+    lines = submit.read_sweep(SLURM / "sweeps" / f"{name}.txt")
+    names = {word for line in lines for word in line if word.startswith("run.name=")}
+    assert len(names) == len(lines)
+    return {frozenset(word for word in line if word not in names) for line in lines}
+
+
+@pytest.mark.parametrize("name", ["clusters", "probe", "rollouts", "proxies"])
+def test_a_sweep_file_holds_the_runs_of_hydras_sweep_of_that_name(name):
+    budget = {"pairs.budget=200"} if name == "proxies" else set()  # for a larger experiment than tiny
+    jobs = jobs_of(name)
+    assert lines_of(name) == {frozenset({*job, *budget} - {f"sweep={name}"}) for job in jobs}
+    assert len(lines_of(name)) == len(jobs)
+    assert all(built(*line).run.seed == 0 for line in lines_of(name) if "run.seed=0" in line)
 
 
 @pytest.mark.parametrize("base", ["saidpo", "saidpo_history"])
-def test_the_ablations_are_the_one_line_systems_on_any_base(base):
-    lines = submit.read_sweep(ABLATION)
-    configs = {c.run.name: c for c in (built(f"experiment={base}", *line) for line in lines)}
-    assert len(configs) == len(lines) == 27
-    for name in ("saidpo", "saidpo_history", "idpo", "frontier", "no_clusters", "no_difficulty"):
-        system = built(f"experiment={name}" if name == base else f"experiment=[{base},{name}]")
-        for seed in range(3):
-            own = configs[f"{name}-seed-{seed}"]
-            assert own.run.seed == seed
-            assert (own.sampler, own.difficulty, own.clusters) == (system.sampler, system.difficulty, system.clusters)
-    for by in ("steps", "tokens", "seconds"):
-        assert configs[f"by_{by}-seed-0"].difficulty.order == (by,)
+def test_the_systems_are_the_one_line_systems_on_any_base(base):
+    of_lines = [built(f"experiment={base}", *line) for line in lines_of("systems") if "run.seed=0" in line]
+    of_hydra = [built(f"experiment={base}", *job) for job in jobs_of("systems", "run.seed=0")]
+    assert len(of_lines) == len(of_hydra) == 6
+    assert sorted(map(repr, of_lines)) == sorted(map(repr, of_hydra))
+    for seed in "12":
+        assert lines_of("systems") >= {
+            frozenset(f"run.seed={seed}" if word == "run.seed=0" else word for word in line)
+            for line in lines_of("systems") if "run.seed=0" in line
+        }  # fmt: skip
 
 
 @pytest.fixture
@@ -119,7 +127,7 @@ def test_two_lines_may_not_write_one_run(dry, tmp_path):
     sweep.write_text("# the same\nrun.seed=0\n\nrun.seed=1\n")
     code, _, told = dry(sweep, "--", "experiment=tiny")
     assert code == 2 and "array tasks 0 and 1" in told and "both called tiny" in told
-    with pytest.raises(RunError, match=r"there are slurm/sweeps/ablation.txt, slurm/sweeps/clusters.txt"):
+    with pytest.raises(RunError, match=r"there are slurm/sweeps/clusters.txt, slurm/sweeps/probe.txt"):
         submit.read_sweep(tmp_path / "none.txt")
 
 

@@ -1,6 +1,9 @@
-"""Many runs under one root -> a row for each run and each evaluation, one picture, one HTML page. All is only read."""
+"""Many runs under one root -> their values compared, a row for each run and evaluation, one picture, one HTML page.
 
-from .runs import Sweep, read
+All is only read.
+"""
+
+from .sweep import Sweep, read
 from .tables import text, write
 
 __all__ = ["Sweep", "read", "text", "write"]

@@ -1,4 +1,4 @@
-"""Reading: the runs under a root, and their stand-alone evaluations. Nothing is written."""
+"""Reading runs: their settings, their figures, what is wrong with them. Nothing is written."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from .. import difficulty, evaluate
-from ..records import Rollouts, RunError
+from ..records import RunError
 from ..store import files
 from ..store.agreement import MAY_DIFFER, flat
-from ..store.run import folder_of, iterations_of, stages_of
+from ..store.run import iterations_of, stages_of
+from .rollouts import Drawn, drawn
 
 NOT_A_SETTING = set(MAY_DIFFER) - {"loop.iterations"}  # where a run lies and how it is started, not what it computes
-EVALUATION = ("name", "policy", "benchmark", "n_questions", "samples", "accuracy", "low95", "high95", "state")
 
 
 @dataclass(frozen=True)
@@ -49,16 +49,25 @@ _RECORD = TypeAdapter(Record)
 
 @dataclass(frozen=True)
 class Run:
-    """One run: its flattened settings, its finished iterations, and what is wrong with it, if anything is."""
+    """One run: its flattened settings, its finished iterations, and what is wrong with it, if anything is.
+
+    Attributes:
+        drawn: of the rollouts of its finished iterations.
+    """
 
     path: Path
     settings: dict = field(default_factory=dict)
     records: list[Record] = field(default_factory=list)
     damage: str = ""
+    drawn: Drawn = field(default_factory=Drawn)
 
     @property
     def name(self) -> str:
         return self.path.name
+
+    def value(self, key: str) -> str:
+        """A setting's value for reading."""
+        return text_of(self.settings.get(key))
 
     @property
     def asked(self) -> int:
@@ -71,6 +80,10 @@ class Run:
             return "damaged" if self.damage else "no iteration yet"
         return "complete" if len(self.records) == self.asked else "unfinished"
 
+    @property
+    def complete(self) -> bool:
+        return self.state == "complete"
+
     def before(self, benchmark: str) -> Score:
         """Of the policy before the first iteration that has the benchmark."""
         return next((r.scores_before[benchmark] for r in self.records if benchmark in r.scores_before), NO_SCORE)
@@ -79,9 +92,20 @@ class Run:
         """Of the policy after the last iteration that has the benchmark."""
         return next((r.scores[benchmark] for r in reversed(self.records) if benchmark in r.scores), NO_SCORE)
 
+    @property
+    def pair_yield(self) -> float | None:
+        """Mean over the iterations, a share of 1."""
+        return float(np.mean([r.pair_yield for r in self.records])) if self.records else None
+
+    @property
+    def tokens_per_usable_pair(self) -> float | None:
+        """Tokens of all rollouts, the probe's too, for each explored question that could give a pair."""
+        usable = sum(r.pair_yield * r.explored_questions for r in self.records)
+        return self.drawn.tokens / usable if self.drawn.tokens is not None and usable else None
+
     def notes(self) -> list[str]:
         """What a reader of its figures has to know: damage, what is not finished, failure signatures."""
-        found = [self.damage] if self.damage else []
+        found = [damage for damage in (self.damage, self.drawn.damage) if damage]
         if self.state in ("unfinished", "no iteration yet"):
             done = [str(stage.path.relative_to(self.path)) for stage in stages_of(self.path) if stage.done]
             last = f"last finished stage {done[-1]}" if done else "no stage is finished"
@@ -89,49 +113,16 @@ class Run:
         return found + [f"iteration {r.iteration}: {text}" for r in self.records for text in r.signatures]
 
 
-@dataclass(frozen=True)
-class Sweep:
-    """The runs and evaluations under a root.
-
-    Attributes:
-        evaluations: rows of evaluations.csv.
-        keys: the settings in which the runs differ.
-        benchmarks: all that some run has scores of.
-    """
-
-    root: Path
-    runs: list[Run]
-    evaluations: list[dict]
-    keys: list[str]
-    benchmarks: list[str]
-
-
-def read(root: Path) -> Sweep:
-    """Read the runs in ROOT and the stand-alone evaluations in ROOT/evaluate.
-
-    Raises:
-        RunError: there is no run. What is wrong with one of several is told in its row.
-    """
-    runs = [_read_run(path) for path in _run_folders(root)]
-    if not runs:
-        raise RunError(f"{root} holds no run (a folder with a config.yaml): name the folder of the runs (run.root)")
-    readable = [run.settings for run in runs if run.settings]
-    keys = [key for key in dict.fromkeys(key for known in readable for key in known) if key not in NOT_A_SETTING]
-    keys = [key for key in keys if len({text_of(known.get(key)) for known in readable}) > 1]
-    scores = [scores for run in runs for r in run.records for scores in (r.scores_before, r.scores)]
-    evaluations = [row for path in _run_folders(root / "evaluate") for row in _read_evaluation(path)]
-    return Sweep(root, runs, evaluations, keys, list(dict.fromkeys(name for names in scores for name in names)))
-
-
-def _run_folders(root):
+def run_folders(root: Path) -> list[Path]:
     """Those with a config.yaml, but for hidden ones (a preparation); numbers in their names count as numbers."""
     parts = {p.parent: re.split(r"(\d+)", p.parent.name) for p in root.glob("[!.]*/config.yaml")}
     return sorted(parts, key=lambda path: [int(s) if i % 2 else s for i, s in enumerate(parts[path])])
 
 
-def _read_run(path):
+def read(path: Path) -> Run:
+    """Read a run's folder; what is wrong with it is told in the run itself."""
     try:
-        settings = _settings(path / "config.yaml")
+        settings = settings_of(path / "config.yaml")
     except (RunError, OSError) as error:
         return Run(path, damage=str(error))
     try:
@@ -142,10 +133,16 @@ def _read_run(path):
     lost = (
         f"metrics.jsonl has {len(records)} of {finished} finished iterations: start the run again, it is written anew"
     )
-    return Run(path, settings, records, lost if len(records) < finished else "")
+    damage = lost if len(records) < finished else ""
+    return Run(path, settings, records, damage, drawn(path, settings, len(records)))
 
 
-def _settings(path):
+def settings_of(path: Path) -> dict:
+    """The flattened configuration of a run.
+
+    Raises:
+        RunError: it is no configuration of a run.
+    """
     settings = {key: _whole(value) for key, value in flat(files.parsed(path, yaml.safe_load)).items()}
     if type(settings.get("loop.iterations")) is not int:
         raise RunError(f"{path} has no loop.iterations, a whole number: put back the configuration of the run")
@@ -170,50 +167,8 @@ def _records(text):
     return records
 
 
-def _read_evaluation(path):
-    row = dict.fromkeys(EVALUATION)
-    row["name"] = path.name
-    try:
-        settings = _settings(path / "config.yaml")
-    except (RunError, OSError) as error:
-        return [{**row, "state": f"damaged: {error}"}]
-    stages = {s.path.name: s for s in stages_of(path) if s.facts["iteration"] == -1}
-    asked = dict.fromkeys([*(Path(b).stem for b in settings.get("evaluate.benchmarks") or []), *stages])
-    row["policy"] = settings.get("policy.path")
-    return [{**row, "benchmark": b, **_evaluated(stages.get(b))} for b in asked or [None]]
-
-
-def _evaluated(stage):
-    if stage is None or not stage.done:
-        return {"state": "unfinished"}
-    try:
-        stage.check_complete()
-        scores = evaluate.accuracy(difficulty.measure(stage.read_chunks(Rollouts)))
-    except (RunError, OSError) as error:
-        return {"state": f"damaged: {error}"}
-    return {"samples": scores.pop("n_samples"), **scores, "state": "done"}
-
-
 def text_of(value) -> str:
     """A setting's value for reading."""
     if isinstance(value, list):
         return f"[{', '.join(map(text_of, value))}]"
     return "" if value is None else value if isinstance(value, str) else json.dumps(value)
-
-
-def evaluated(sweep: Sweep, run: Run, benchmark: str) -> tuple[float | None, float | None]:
-    """(before, after): accuracies from the stand-alone evaluations of the policies a run began and ended with.
-
-    Of several evaluations of one policy, the one with most rollouts counts.
-    """
-    # A root that was moved is known by the place where the run was made: policy.path names that.
-    made_at = Path(str(run.settings.get("run.root")), str(run.settings.get("run.name")))
-    done = [row for row in sweep.evaluations if row["state"] == "done" and row["benchmark"] == benchmark]
-    done.sort(key=lambda row: row["n_questions"] * row["samples"])
-
-    def of(*paths):
-        return next((row["accuracy"] for row in reversed(done) if Path(row["policy"] or ".") in paths), None)
-
-    newest = Path(folder_of(len(run.records) - 1), "policy", "model")
-    last = [folder / newest for folder in (made_at, run.path, run.path.resolve())]
-    return of(Path(run.settings.get("policy.path") or ".")), of(*last)

@@ -1,4 +1,4 @@
-"""The runs and evaluations of a sweep as tables: for a console, for a spreadsheet, as an HTML page."""
+"""A sweep as tables: for a console, for a spreadsheet, as an HTML page."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import html
 import io
 from pathlib import Path
 
-import numpy as np
-
 from ..evaluate import interval, percent
 from ..store import files
-from .curves import HOW_TO_READ, curves, short
-from .runs import EVALUATION, Sweep, text_of
+from . import comparison, evaluations
+from .curves import HOW_TO_READ, curves
+from .marks import short
+from .rollouts import PROXIES
+from .runs import text_of
+from .sweep import Sweep
 
 SHOWN_KEYS = 6
 
@@ -23,16 +25,20 @@ def run_rows(sweep: Sweep) -> list[dict]:
 
 
 def _run_row(sweep, run):
-    row = {"name": run.name, **{key: text_of(run.settings.get(key)) for key in sweep.keys}}
+    row = {"name": run.name, **{key: run.value(key) for key in sweep.keys}}
     row |= {"iterations_finished": len(run.records), "iterations_asked": run.asked}
     for name in sweep.benchmarks:
         after = run.after(name)
         row |= {f"{name}_before": run.before(name).accuracy, f"{name}_after": after.accuracy}
         row |= {f"{name}_low95": after.low95, f"{name}_high95": after.high95}
     return row | {
-        "mean_pair_yield": float(np.mean([r.pair_yield for r in run.records])) if run.records else None,
+        "mean_pair_yield": run.pair_yield,
         "pairs": sum(r.pairs for r in run.records),
         "explored_questions": sum(r.explored_questions for r in run.records),
+        "rollout_tokens": run.drawn.tokens,
+        "tokens_per_usable_pair": run.tokens_per_usable_pair,
+        **{f"rho_{name}": run.drawn.rho.get(name) for name in PROXIES},
+        **{f"rho_{name}_in_band": run.drawn.rho_in_band.get(name) for name in PROXIES},
         "failure_signatures": sum(len(r.signatures) for r in run.records),
         "state": run.state,
     }
@@ -74,23 +80,27 @@ def notes(sweep: Sweep) -> list[str]:
 
 
 def text(sweep: Sweep) -> str:
-    """The report for a console."""
-    lines = []
-    for table in tables(sweep):
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        lines += ["  ".join(map(str.ljust, row, widths)).rstrip() for row in table] + [""]
+    """The report for a console; what is looked for comes last."""
+    lines = [line for table in tables(sweep) for line in [*_aligned(table), ""]]
     hidden = len(sweep.keys) - SHOWN_KEYS
     lines += [f"The runs differ in {hidden} more settings: see sweep.csv", ""] if hidden > 0 else []
-    return "\n".join([*lines, *notes(sweep)])
+    lines += [*notes(sweep), ""] if notes(sweep) else []
+    return "\n".join([*lines, *_aligned(comparison.table(sweep)), "", *comparison.notes(sweep)])
+
+
+def _aligned(table):
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in table]
 
 
 def write(sweep: Sweep, out: Path) -> list[Path]:
-    """Write sweep.csv, evaluations.csv, sweep.png and sweep.html; gives their paths.
+    """Write comparison.csv, sweep.csv, evaluations.csv, sweep.png and sweep.html; gives their paths.
 
     Raises:
         RunError: the disk refuses.
     """
     contents = {
+        "comparison.csv": _csv(comparison.rows(sweep)).encode(),
         "sweep.csv": _csv(run_rows(sweep)).encode(),
         "evaluations.csv": _csv(sweep.evaluations).encode(),
         "sweep.png": curves(sweep),
@@ -104,7 +114,7 @@ def write(sweep: Sweep, out: Path) -> list[Path]:
 
 def _csv(rows):
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, rows[0] if rows else EVALUATION, lineterminator="\n")
+    writer = csv.DictWriter(buffer, rows[0] if rows else evaluations.COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return buffer.getvalue()
@@ -112,20 +122,23 @@ def _csv(rows):
 
 def page(sweep: Sweep) -> str:
     """The report as one HTML page, beside sweep.png."""
-    shown = "".join(f'<div style="overflow-x:auto"><table>{_html_rows(table)}</table></div>' for table in tables(sweep))
+    compared, *shown = map(_html_table, [comparison.table(sweep), *tables(sweep)])
+    told = html.escape(" ".join(f"{note.rstrip('.')}." for note in comparison.notes(sweep)))
     bullets = "".join(f"<li>{html.escape(note)}</li>" for note in notes(sweep))
     return f"""<!doctype html><meta charset="utf-8"><title>Sweep {html.escape(sweep.root.resolve().name)}</title>
 <style>body{{font:15px system-ui,sans-serif;max-width:90em;margin:2em auto;padding:0 1em}}
 table{{border-collapse:collapse;margin:1em 0}}
 td,th{{border:1px solid #ccc;padding:.2em .5em;text-align:left}}th{{background:#f3f3f3}}img{{max-width:100%}}</style>
 <h1>Sweep {html.escape(str(sweep.root))}: {len(sweep.runs)} runs</h1>
-<img src="sweep.png" alt="accuracy, pair yield and entropy of the runs"><p>{HOW_TO_READ}</p>
+{compared}<p>{told} As numbers: <a href="comparison.csv">comparison.csv</a></p>
+<img src="sweep.png" alt="accuracy, tokens, pair yield and entropy of the runs"><p>{HOW_TO_READ}</p>
 <h2>Unfinished, damaged, or with failure signatures</h2>{f"<ul>{bullets}</ul>" if bullets else "<p>none</p>"}
-<h2>Tables</h2>{shown}<p>All settings in which the runs differ: <a href="sweep.csv">sweep.csv</a></p>
+<h2>Runs</h2>{"".join(shown)}<p>All settings in which the runs differ: <a href="sweep.csv">sweep.csv</a></p>
 """
 
 
-def _html_rows(table):
+def _html_table(table):
     cells = [[html.escape(cell) for cell in row] for row in table]
     head = "".join(f"<th>{cell}</th>" for cell in cells[0])
-    return f"<tr>{head}</tr>" + "".join("<tr>" + "".join(f"<td>{c}</td>" for c in row) + "</tr>" for row in cells[1:])
+    body = "".join("<tr>" + "".join(f"<td>{c}</td>" for c in row) + "</tr>" for row in cells[1:])
+    return f'<div style="overflow-x:auto"><table><tr>{head}</tr>{body}</table></div>'
