@@ -90,11 +90,25 @@ def encode(problem: arithmetic.Problem, tokenizer) -> tuple[torch.Tensor, torch.
     return torch.tensor(prompt + response), torch.tensor([-100] * len(prompt) + response)
 
 
-def train(model: LlamaForCausalLM, tokenizer, steps: int, seed: int) -> None:
+def make(steps: int, seed: int, slips: tuple[float, float] = SLIP_SHARES):
+    """A trained model and its tokenizer; the same for the same arguments, on one thread.
+
+    Args:
+        slips: as SLIP_SHARES; (0, 0) learns from right solutions only.
+    """
+    torch.set_num_threads(1)  # sums in a fixed order
+    torch.manual_seed(seed)
+    tokenizer = build_tokenizer()
+    model = build_model(tokenizer)
+    train(model, tokenizer, steps, seed, slips)
+    return model, tokenizer
+
+
+def train(model: LlamaForCausalLM, tokenizer, steps: int, seed: int, slips: tuple[float, float]) -> None:
     """Supervised fine-tuning; every topic is equally frequent, however few questions it has."""
     rng = np.random.default_rng(seed)
     topics = list(arithmetic.TOPICS)
-    slip_shares = dict(zip(topics, np.linspace(*SLIP_SHARES, len(topics)), strict=True))
+    slip_shares = dict(zip(topics, np.linspace(*slips, len(topics)), strict=True))
     cells: dict[tuple[str, str], list] = {}
     for span, found in training_problems(seed).items():
         for problem in found:
@@ -165,15 +179,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=REPOSITORY / "hpc_saidpo" / "micro_llama")
     parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--slips", type=float, nargs=2, default=SLIP_SHARES, metavar=("FIRST", "LAST"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--eval-questions", type=int, default=400, help="per range, at the end")
     args = parser.parse_args()
-    torch.set_num_threads(1)  # sums in a fixed order: the same seed gives the same weights
-    torch.manual_seed(args.seed)
     start_s = time.process_time()
-    tokenizer = build_tokenizer()
-    model = build_model(tokenizer)
-    train(model, tokenizer, args.steps, args.seed)
+    model, tokenizer = make(args.steps, args.seed, tuple(args.slips))
     print(f"trained {model.num_parameters()} parameters in {time.process_time() - start_s:.0f} CPU-seconds")
     model.save_pretrained(args.out)
     tokenizer.save_pretrained(args.out)
