@@ -268,6 +268,22 @@ class ClusterCounts(Columns):
         return ClusterCounts(*(getattr(self, f.name) * discount for f in fields(self)))
 
 
+@dataclass(frozen=True)
+class QuestionEvidence(Seen):
+    """What the draw of an iteration knew of single questions; those that are not in it share W of their cluster."""
+
+    cluster_Q: np.ndarray = column(np.int64, "cluster of the question")
+    weight_Q: np.ndarray = column(np.float64, "its weight at the draw: relative probability")
+
+
+@dataclass(frozen=True)
+class ClusterEvidence(ClusterCounts):
+    """What the draw of an iteration knew of the clusters, one row each."""
+
+    size_C: np.ndarray = column(np.int64, "questions of the pool in the cluster", "questions")
+    weight_C: np.ndarray = column(np.float64, "W of the cluster at the draw: relative probability")
+
+
 def seeded(seed: int, iteration: int, stage: str, *index: int) -> np.random.Generator:
     """The random stream of one thing: it depends on (seed, iteration, stage, index) and on nothing else.
 

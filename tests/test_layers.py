@@ -13,11 +13,11 @@ FLOORS = [
     },
     {"progress", "flash"},
     {"parallel", "store", "policy", "generate", "grader", "logps", "checkpoint"},
-    {"pool", "tags", "clusters", "rollouts", "dpo"},
-    {"inputs", "benchmarks", "preparation", "memory"},
+    {"pool", "tags", "clusters", "rollouts", "dpo", "loaded"},
+    {"inputs", "benchmarks", "preparation", "memory", "round"},
     {"job"},
     {"loop"},
-    {"__main__", "command", "config", "report", "sweep", "export", "doctor", "evaluate.__main__"},
+    {"__main__", "command", "config", "report", "sweep", "export", "explain", "doctor", "evaluate.__main__"},
 ]  # fmt: skip
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 ONLY_IN = {
