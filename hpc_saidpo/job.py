@@ -224,14 +224,12 @@ class Job:
             log.info("  %s: accuracy %s", benchmark.name, evaluate.percent(score))
             yield benchmark, graded
 
-    def finish(self, t: int, record: dict) -> None:
-        """Record what iteration t did; from now on it is finished."""
-        was_finished = self.store.has_finished(t)
-        self.store.finish_iteration(t, record)
+    def finish(self, t: int, record: dict) -> dict:
+        """Record what iteration t did; from now on it is finished. Gives the record as it is on disk."""
+        record = self.store.finish_iteration(t, {**record, "config_hash": self.store.config_hash})
         for warning in record["signatures"]:
             log.warning("  %s", warning)
-        if self.config.loop.stop_after == "evaluate" and not was_finished:
-            raise StageReached(f"iteration {t}")
+        return record
 
     def _of_pool(self, t, stage_name, policy_path, question_Q, history) -> Rollouts:
         """K rollouts of questions of the pool, as long as they were before or their clusters' are."""

@@ -252,6 +252,7 @@ class ClusterCounts(Columns):
 
     n_C: np.ndarray = column(np.float64, "questions tried", "questions")
     error_C: np.ndarray = column(np.float64, "sum of 1 - s/K over questions in the band", "questions")
+    error2_C: np.ndarray = column(np.float64, "sum of (1 - s/K)^2 over questions in the band", "questions")
     usable_C: np.ndarray = column(np.float64, "questions with 0 < s < K", "questions")
     passed_C: np.ndarray = column(np.float64, "sum of s/K", "questions")
     several_C: np.ndarray = column(np.float64, "questions with K > 1", "questions")

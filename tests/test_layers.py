@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "hpc_saidpo"
 FLOORS = [
     {
         "__init__", "records", "prompt", "verify", "probe", "difficulty", "sampler", "pairs", "evaluate", "metrics",
-        "arithmetic", "steps", "chunks", "training",
+        "arithmetic", "steps", "chunks", "training", "signatures",
     },
     {"progress", "flash"},
     {"parallel", "store", "policy", "generate", "grader", "logps", "checkpoint"},

@@ -238,6 +238,16 @@ def test_one_ranks_failure_ends_the_job_with_its_traceback(root, tmp_path):
     assert "rank 1 failed" in done.stderr and "ZeroDivisionError: a bug on one rank" in done.stderr
 
 
+def test_a_failure_signature_stops_the_run_if_it_shall(root):
+    weak = (*SMALL, "sampler.kappa=1e6", f"run.root={root}", "run.name=weak")
+    done = start(*weak, "loop.on_signature=stop", ranks=2)
+    assert done.returncode == 3 and "Traceback" not in done.stderr
+    assert "stopped after iteration 0" in done.stdout and "stagnation" in done.stdout
+    assert check(root / "weak").n_unfinished == 0 and (root / "weak" / "report.html").is_file()
+    succeed(root, "weak", *weak, ranks=1)
+    assert (root / "weak" / "iter-001" / "DONE").is_file()
+
+
 def test_depletion_is_named_and_the_run_can_go_on_with_another_setting(root):
     cut = (*SMALL, "rollouts.max_new_tokens=1", f"run.root={root}", "run.name=depleted")
     done = start(*cut, ranks=2)
