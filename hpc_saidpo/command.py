@@ -35,7 +35,7 @@ from . import config as configuration
 from .records import RunError
 from .store import RunDir, newest_policy
 
-EXIT_BUG, EXIT_USER, EXIT_DEPLETED = 1, 2, 3
+EXIT_BUG, EXIT_USER, EXIT_SIGNATURE = 1, 2, 3
 ROOT_SPEAKS_FIRST_S = 2.0
 SLURM_FACTS = (
     "SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT", "SLURM_JOB_NODELIST",
@@ -60,7 +60,8 @@ class Program:
 
 
 def main(program: Program | None = None) -> None:
-    """See README. Exits 0: the run is complete; 2: bad input; 3: it ran out of pairs; 75: it was told to stop."""
+    """See README. Exits 0: the run is complete; 2: bad input; 3: depletion, or a failure
+    signature with loop.on_signature=stop; 75: it was told to stop."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     # Hydra would print a shortened traceback of its own; ours names the rank.
@@ -164,7 +165,7 @@ def run_loop(config: configuration.Config, plain: dict, world: parallel.World, s
         progress.log.info("stopped after %s (loop.stop_after): start again without it to go on", outcome.paused)
     if outcome.stopped:
         progress.log.error("%s", outcome.stopped)
-    return EXIT_DEPLETED if outcome.stopped else 0
+    return EXIT_SIGNATURE if outcome.stopped else 0
 
 
 def is_given(key: str) -> bool:

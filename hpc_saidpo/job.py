@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +11,9 @@ import numpy as np
 
 from . import (
     benchmarks,
-    checkpoint,
     chunks,
     clusters,
     difficulty,
-    dpo,
     evaluate,
     inputs,
     metrics,
@@ -27,14 +24,15 @@ from . import (
     probe,
     progress,
     rollouts,
+    round,
     sampler,
     tags,
 )
-from .generate import Sampling, free
-from .grader import Grader, Limits
+from .generate import Sampling
+from .loaded import grader_of, load_policy
 from .parallel import World
 from .progress import log
-from .records import Columns, Difficulty, Draw, Pairs, Reference, Rollouts, pick, seed_of, seeded
+from .records import Columns, Difficulty, Draw, Pairs, Rollouts, pick, seed_of, seeded
 from .store import RunDir, Stage
 
 _shown: list[bool] = []  # whether this process has shown a prompt
@@ -140,14 +138,20 @@ class Job:
         return sampler.cluster_weights(history.counts, self.config.sampler, self.config.rollouts.k, seed)
 
     def draw(self, t: int, history: sampler.History) -> Draw:
-        """The questions that this iteration explores."""
+        """The questions that this iteration explores; beside them is written what the draw knew."""
         config, seed = self.config.sampler, seed_of(self.seed, t, "thompson", 0)
         weight_N = sampler.weights(history, self.cluster_N, t, config, self.config.rollouts.k, seed)
 
         def compute(stage: Stage):
             excluded_N = sampler.excluded(history, t, config)
             question_Q = sampler.draw(weight_N, config.n_questions, seed_of(self.seed, t, "draw", 0), excluded_N)
-            self._write(stage, "draw", Draw(question_Q, weight_N[question_Q], self.cluster_N[question_Q]))
+            weight_C = self.cluster_weights(t, history)
+            for name, table in (
+                ("draw", Draw(question_Q, weight_N[question_Q], self.cluster_N[question_Q])),
+                ("history", sampler.of_questions(history, self.cluster_N, weight_N)),
+                ("clusters", sampler.of_clusters(history.counts, self.cluster_N, weight_C)),
+            ):
+                self._write(stage, name, table)
 
         return self._stage(t, "draw", compute, lambda stage: stage.read("draw", Draw))
 
@@ -196,42 +200,9 @@ class Job:
         """One DPO round on the pairs. Returns where the new policy lies, and the figures of each step."""
 
         def compute(stage: Stage):
-            free()  # an engine's memory is training's now
-            try:
-                steps = self._train(stage, t, self._policy(policy_path), chosen)
-            finally:
-                forget_policies()  # one in shards would keep its process group's threads
-            self.world.on_root(lambda: stage.write_json("steps", steps))
-            self.world.on_root(lambda: checkpoint.remove(stage))
+            round.train(stage, t, policy_path, chosen, self.config, self.world, self.store, self._progress)
 
-        return self._stage(
-            t, "policy", compute, lambda stage: (str(stage.path / "model"), stage.read_json("steps")), policy_path
-        )
-
-    def _train(self, stage: Stage, t: int, current: policy.Policy, chosen: Pairs) -> list[dict]:
-        config = self.config
-        examples = dpo.tokenise(chosen, current, config.rollouts.prompt.chat, config.rollouts.stop)
-        exact = config.run.deterministic
-        resume = checkpoint.Checkpoint(stage, config.dpo.checkpoint_minutes, dpo.key_of(chosen), self.world)
-
-        def save():
-            stage.write_folder("model", lambda folder: current.save(folder, self.world), self.world)
-
-        key = dpo.reference_key(examples, current, stage.facts["policy_hash"], config.dpo)
-        known = functools.partial(self._reference, key)
-        return dpo.train(
-            current, chosen, examples, config.dpo, self.world, self.seed, t, exact, self._progress, resume, save, known
-        )
-
-    def _reference(self, key: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
-        """Reference log-probabilities, [B, 2]: computed once, whatever becomes of the round that asks for them."""
-
-        def write(stage: Stage):
-            reference_B2 = compute()
-            self._write(stage, "reference", Reference(*reference_B2.T))
-
-        found = self.store.shared("reference", key, write, lambda stage: stage.read("reference", Reference))
-        return np.stack([found.chosen_B, found.rejected_B], axis=1)
+        return self._stage(t, "policy", compute, round.load, policy_path)
 
     def evaluate(self, t: int | str, policy_path: str) -> dict[str, dict]:
         """Accuracy of a policy on every benchmark; {} in iterations that skip it (evaluate.every)."""
@@ -253,14 +224,12 @@ class Job:
             log.info("  %s: accuracy %s", benchmark.name, evaluate.percent(score))
             yield benchmark, graded
 
-    def finish(self, t: int, record: dict) -> None:
-        """Record what iteration t did; from now on it is finished."""
-        was_finished = self.store.has_finished(t)
-        self.store.finish_iteration(t, record)
+    def finish(self, t: int, record: dict) -> dict:
+        """Record what iteration t did; from now on it is finished. Gives the record as it is on disk."""
+        record = self.store.finish_iteration(t, {**record, "config_hash": self.store.config_hash})
         for warning in record["signatures"]:
             log.warning("  %s", warning)
-        if self.config.loop.stop_after == "evaluate" and not was_finished:
-            raise StageReached(f"iteration {t}")
+        return record
 
     def _of_pool(self, t, stage_name, policy_path, question_Q, history) -> Rollouts:
         """K rollouts of questions of the pool, as long as they were before or their clusters' are."""
@@ -319,23 +288,3 @@ class Job:
 
     def _write(self, stage: Stage, name: str, table: Columns):
         self.world.on_root(lambda: stage.write(name, table))
-
-
-@functools.lru_cache(maxsize=1)
-def load_policy(path: str, config: policy.Config, device) -> policy.Policy:
-    """The policy at a path; the last one stays in memory."""
-    forget_policies()
-    return policy.Policy.load(path, config, device)
-
-
-@functools.lru_cache(maxsize=1)
-def grader_of(limits: Limits) -> Grader:
-    """This process's grader: its verdicts are kept from stage to stage, and it ends with the process."""
-    return Grader(limits)
-
-
-def forget_policies() -> None:
-    """Free the policy in memory: its weights have changed, or another one is wanted."""
-    load_policy.cache_clear()
-    free()
-    gc.collect()

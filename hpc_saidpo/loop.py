@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from . import difficulty, metrics, sampler
+from . import difficulty, metrics, sampler, signatures
 from .job import Job, StageReached
 from .parallel import World
 from .progress import log
-from .records import Difficulty, settings
+from .records import settings
 from .store import RunDir
 
 
@@ -19,6 +19,7 @@ from .store import RunDir
 class Config:
     iterations: Annotated[int, Field(ge=1)] = 3
     stop_after: Literal["prepare", "base", "probe", "draw", "explore", "pairs", "policy", "evaluate"] | None = None
+    on_signature: Literal["warn", "stop"] = "warn"
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Outcome:
     """How a run ended: the figures of its iterations, the policy to use, and why it stopped early, if it did.
 
     Attributes:
-        stopped: why it cannot go on as it is (depletion).
+        stopped: why it does not go on as it is: depletion, or another signature (loop.on_signature).
         paused: after which stage it was asked to stop (loop.stop_after).
     """
 
@@ -38,7 +39,7 @@ class Outcome:
 
 
 def run(config, world: World, store: RunDir) -> Outcome:
-    """Run SAI-DPO to its last iteration, or until no question gives a pair. Collective.
+    """Run SAI-DPO to its last iteration, or until no question gives a pair or a failure signature stops it. Collective.
 
     What is on disk already is loaded, not computed again.
     """
@@ -46,7 +47,7 @@ def run(config, world: World, store: RunDir) -> Outcome:
     policy_path = job.first_policy()
     if config.loop.stop_after == "prepare":
         return Outcome({}, [], policy_path, paused="the preparation")
-    before = scores = job.evaluate("base", policy_path)
+    before = scores = best = job.evaluate("base", policy_path)
     if config.loop.stop_after == "base":
         return Outcome(before, [], policy_path, paused="the base evaluation")
     history = sampler.History.empty(len(job.pool.questions), job.n_clusters)
@@ -64,33 +65,24 @@ def run(config, world: World, store: RunDir) -> Outcome:
             hard = difficulty.measure(explored)
             chosen = job.pair(t, policy_path, explored, hard)
             if len(chosen) == 0:
-                return Outcome(before, done, policy_path, stopped=depletion(t, hard))
+                return Outcome(before, done, policy_path, stopped=signatures.no_pairs(t, hard))
             policy_path, steps = job.train(t, policy_path, chosen)
             after = job.evaluate(t, policy_path)
-            draws, both_scores = (drawn, last_drawn), (after, scores)
+            draws, known_scores = (drawn, last_drawn), (after, scores, best)
             record = metrics.of_iteration(
-                t, config, job.cluster_N, probed, (counts, weight_C), draws, explored, chosen, steps, both_scores
+                t, config, job.cluster_N, probed, (counts, weight_C), draws, explored, chosen, steps, known_scores
             )
-            scores = after or scores
-            done.append({**record, "policy": policy_path})
-            job.finish(t, done[-1])
+            scores, best = after or scores, metrics.best_of(best, after)
+            was_finished = store.has_finished(t)
+            done.append(job.finish(t, {**record, "policy": policy_path}))
+            # Where the run has gone on from it before, it goes on.
+            stopped = signatures.stops(done[-1], config.loop.on_signature, store.config_hash)
+            if stopped and not store.has_finished(t + 1):
+                return Outcome(before, done, policy_path, stopped=stopped)
+            if config.loop.stop_after == "evaluate" and not was_finished:
+                raise StageReached(f"iteration {t}")
     except StageReached as reached:
         if config.loop.stop_after == "policy":
             policy_path, _ = reached.value
         return Outcome(before, done, policy_path, paused=str(reached))
     return Outcome(before, done, policy_path)
-
-
-def depletion(t: int, hard: Difficulty) -> str:
-    """Why an iteration without a single pair stops the run, and what to do."""
-    too_hard, too_easy = int((hard.n_correct_Q == 0).sum()), int((hard.pass_rate_Q == 1).sum())
-    return (
-        f"depletion in iteration {t}: none of the {len(hard)} explored questions gives a preference pair ({too_hard} "
-        f"always wrong, {too_easy} always right). Go on in this run with another setting and run.accept_changes=true: "
-        + (
-            "an easier pool needs a new run, so first try a larger rollouts.k, more sampler.n_questions, or a better "
-            "prompt (rollouts/prompt)"
-            if too_hard >= too_easy
-            else "a higher rollouts.temperature or rollouts.k; a harder pool needs a new run"
-        )
-    )

@@ -1,21 +1,18 @@
-"""What an iteration did -> one flat record of figures with units, and the failure signatures it shows."""
+"""What an iteration did -> one flat record of figures with units."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from scipy.special import fdtrc
 
-from . import training
+from . import signatures, training
 from .difficulty import in_band, measure, pass_at_k
 from .evaluate import wilson
 from .records import UNGRADABLE, ClusterCounts, Difficulty, Draw, Pairs, Rollouts
 from .sampler import Config, entropy_share, events, posterior_rate
 
-LOW_YIELD = 0.05  # under one pair in twenty explored questions, a round trains on almost nothing
-NEAR_UNIFORM = 0.999  # share of the uniform entropy above which the weights say nothing
-MIN_PROBES_PER_CLUSTER = 2
-MANY_UNGRADABLE = 0.05
 TRAINING = (
     "loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "logps/chosen",
     "logps/rejected", "ref_logps/chosen", "ref_logps/rejected", "grad_norm",
@@ -56,12 +53,32 @@ def of_draw(
         "cluster_error_rate": [None if np.isnan(r) else float(r) for r in rate_C],
         "cluster_error_low95": [low for low, _ in interval_C],
         "cluster_error_high95": [high for _, high in interval_C],
+        "cluster_questions": counts.n_C.tolist(),
+        "cluster_difference_p": difference_p(counts),
         "cluster_weight": weight_C.tolist(),
         "cluster_drawn": np.bincount(draw.cluster_Q, minlength=len(weight_C)).tolist(),
         "clusters_probed": int((counts.n_C > 0).sum()),
         "entropy_share": entropy_share(weight_C, size_C),
         "draw_overlap": overlap,
     }
+
+
+def difference_p(counts: ClusterCounts) -> float | None:
+    """Probability of clusters that differ so much in their errors in the band if they were all alike.
+
+    The F-test of a one-way analysis of variance over the questions tried; None with too few to tell.
+    """
+    probed = counts.take(np.flatnonzero(counts.n_C > 0))
+    n, between_df = probed.n_C.sum(), len(probed) - 1
+    within_df = n - len(probed)
+    if between_df < 1 or within_df <= 0:
+        return None
+    mean_C = probed.error_C / probed.n_C
+    between = (probed.n_C * (mean_C - probed.error_C.sum() / n) ** 2).sum() / between_df
+    within = (probed.error2_C - probed.n_C * mean_C**2).sum() / within_df
+    if within <= 1e-12:  # no question differs from its cluster's others
+        return 0.0 if between > 1e-12 else 1.0
+    return float(fdtrc(between_df, within_df, between / within))
 
 
 def of_explore(rollouts: Rollouts, difficulty: Difficulty, config, pairs: Pairs, k: int) -> dict:
@@ -75,7 +92,9 @@ def of_explore(rollouts: Rollouts, difficulty: Difficulty, config, pairs: Pairs,
     return {
         "explored_questions": len(difficulty),
         "explored_pass_rate": float(difficulty.pass_rate_Q.mean()) if len(difficulty) else None,
-        "pair_yield": float(usable.mean()) if len(usable) else 0.0,
+        "explored_too_hard_share": _share(difficulty.pass_rate_Q <= config.too_hard),
+        "explored_too_easy_share": _share(difficulty.pass_rate_Q >= config.too_easy),
+        "pair_yield": _share(usable),
         "pairs": len(pairs),
         "rollout_tokens": int(rollouts.n_tokens_R.sum()),
         "undrawn_responses": undrawn,
@@ -84,6 +103,10 @@ def of_explore(rollouts: Rollouts, difficulty: Difficulty, config, pairs: Pairs,
         "ungradable_share": float((rollouts.verdict_R == UNGRADABLE).mean()) if len(rollouts) else None,
         "rollout_s": float(rollouts.seconds_R.sum()),
     }
+
+
+def _share(holds_Q: np.ndarray) -> float:
+    return float(holds_Q.mean()) if len(holds_Q) else 0.0
 
 
 def not_drawn(rollouts: Rollouts, k: int) -> tuple[int, float]:
@@ -101,6 +124,16 @@ def of_training(steps: Sequence[Mapping]) -> dict:
     return {"dpo/steps": len(steps), **facts, **last}
 
 
+def best_of(best: Mapping[str, dict], after: Mapping[str, dict]) -> dict[str, dict]:
+    """By benchmark, the score with the highest accuracy so far; one without questions does not count."""
+    scored = {name: score for name, score in after.items() if score["accuracy"] is not None}
+    known = {name: score for name, score in best.items() if score["accuracy"] is not None}
+    return {
+        name: max(filter(None, (known.get(name), scored.get(name))), key=lambda score: score["accuracy"])
+        for name in {**known, **scored}
+    }
+
+
 def of_iteration(t, config, cluster_N, probed, evidence, draws, explored, pairs, steps, scores) -> dict:
     """Everything measured in iteration t, one record.
 
@@ -110,7 +143,7 @@ def of_iteration(t, config, cluster_N, probed, evidence, draws, explored, pairs,
         evidence: (counts, weight) per cluster at the time of the draw.
         draws: (this iteration's, the last one's or None).
         steps: figures of each optimizer step.
-        scores: accuracy by benchmark (after this iteration, before it).
+        scores: accuracy by benchmark (after this iteration, before it, the best before it).
     """
     seen, hard = measure(probed), measure(explored)
     record = {
@@ -123,40 +156,4 @@ def of_iteration(t, config, cluster_N, probed, evidence, draws, explored, pairs,
         "scores": scores[0],
         "scores_before": scores[1],
     }
-    return {**record, "signatures": [*signatures(record, scores[1]), *training.signatures(steps)]}
-
-
-def signatures(now: Mapping, before: Mapping | None) -> list[str]:
-    """The failure signatures that an iteration shows, each with what to do."""
-    found = []
-    if now["pair_yield"] < LOW_YIELD:
-        found.append(
-            f"depletion: {now['pair_yield']:.1%} of the explored questions give a pair; raise rollouts.k or "
-            "rollouts.temperature, or use an easier pool"
-        )
-    if now["sampler_rule"] != "uniform" and len(now["cluster_weight"]) > 1 and now["entropy_share"] > NEAR_UNIFORM:
-        found.append(
-            "stagnation: the cluster weights are nearly uniform; raise probe.fraction or sampler.alpha, or lower "
-            "clusters.n"
-        )
-    if now["probe_questions"] < MIN_PROBES_PER_CLUSTER * len(now["cluster_weight"]):
-        found.append(
-            f"stagnation: {now['probe_questions']} probed questions for {len(now['cluster_weight'])} clusters say "
-            "little about each; raise probe.fraction or lower clusters.n"
-        )
-    share = max(now["cluster_drawn"]) / max(1, sum(now["cluster_drawn"]))
-    if len(now["cluster_drawn"]) > 1 and share > 0.8:
-        found.append(f"collapse: one cluster takes {share:.0%} of the draws; lower sampler.alpha or raise clusters.n")
-    if (now["ungradable_share"] or 0) > MANY_UNGRADABLE:
-        found.append(
-            f"grading: {now['ungradable_share']:.1%} of the responses are ungradable and were left out; look at the "
-            "gold answers of the pool (the log tells how many are doubtful), or raise rollouts.grader.cpu_s"
-        )
-    for name, scores in now["scores"].items():
-        earlier = (before or {}).get(name)
-        if earlier and scores["accuracy"] is not None and scores["high95"] < earlier["low95"]:
-            found.append(
-                f"collapse: {name} fell from {earlier['accuracy']:.1%} to {scores['accuracy']:.1%}; lower dpo.lr or "
-                "raise dpo.nll, and go on from the last good policy (policy.path)"
-            )
-    return found
+    return {**record, "signatures": [*signatures.of_iteration(record, scores[2]), *training.signatures(steps)]}

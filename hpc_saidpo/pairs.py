@@ -45,6 +45,27 @@ def candidates(rollouts: Rollouts) -> list[tuple[int, int]]:
     return [(int(c), int(r)) for c in chosen for r in rejected if text[c].strip() != text[r].strip()]
 
 
+def why_none(rollouts: Rollouts, in_band: bool, config: Config) -> str:
+    """Why a question gave no pair, in words.
+
+    Args:
+        rollouts: all of that question, one or more.
+        in_band: whether it is neither too hard nor too easy (`difficulty.in_band`).
+    """
+    n_correct, n_wrong = ((rollouts.verdict_R == verdict).sum() for verdict in (CORRECT, WRONG))
+    if n_correct + n_wrong == 0:
+        return "no response could be graded"
+    if n_correct == 0:
+        return "too hard: no response is correct"
+    if n_wrong == 0:
+        return "too easy: every response is correct"
+    if not in_band:
+        return "its pass rate lies outside the band of difficulty.too_hard and difficulty.too_easy"
+    if not candidates(rollouts):
+        return "every correct response is truncated, or is the same text as a wrong one"
+    return f"harder questions took all of pairs.budget={config.budget}"
+
+
 def pick(candidate: list[tuple[int, int]], rollouts: Rollouts, config: Config, rng: np.random.Generator):
     """At most `per_question` of the candidates, each response in as few pairs as can be."""
     order = [candidate[i] for i in rng.permutation(len(candidate))]

@@ -252,6 +252,7 @@ class ClusterCounts(Columns):
 
     n_C: np.ndarray = column(np.float64, "questions tried", "questions")
     error_C: np.ndarray = column(np.float64, "sum of 1 - s/K over questions in the band", "questions")
+    error2_C: np.ndarray = column(np.float64, "sum of (1 - s/K)^2 over questions in the band", "questions")
     usable_C: np.ndarray = column(np.float64, "questions with 0 < s < K", "questions")
     passed_C: np.ndarray = column(np.float64, "sum of s/K", "questions")
     several_C: np.ndarray = column(np.float64, "questions with K > 1", "questions")
@@ -266,6 +267,22 @@ class ClusterCounts(Columns):
 
     def __mul__(self, discount: float) -> ClusterCounts:
         return ClusterCounts(*(getattr(self, f.name) * discount for f in fields(self)))
+
+
+@dataclass(frozen=True)
+class QuestionEvidence(Seen):
+    """What the draw of an iteration knew of single questions; those that are not in it share W of their cluster."""
+
+    cluster_Q: np.ndarray = column(np.int64, "cluster of the question")
+    weight_Q: np.ndarray = column(np.float64, "its weight at the draw: relative probability")
+
+
+@dataclass(frozen=True)
+class ClusterEvidence(ClusterCounts):
+    """What the draw of an iteration knew of the clusters, one row each."""
+
+    size_C: np.ndarray = column(np.int64, "questions of the pool in the cluster", "questions")
+    weight_C: np.ndarray = column(np.float64, "W of the cluster at the draw: relative probability")
 
 
 def seeded(seed: int, iteration: int, stage: str, *index: int) -> np.random.Generator:

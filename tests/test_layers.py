@@ -9,15 +9,15 @@ PACKAGE = Path(__file__).parent.parent / "hpc_saidpo"
 FLOORS = [
     {
         "__init__", "records", "prompt", "verify", "probe", "difficulty", "sampler", "pairs", "evaluate", "metrics",
-        "arithmetic", "steps", "chunks", "training",
+        "arithmetic", "steps", "chunks", "training", "signatures",
     },
     {"progress", "flash"},
     {"parallel", "store", "policy", "generate", "grader", "logps", "checkpoint"},
-    {"pool", "tags", "clusters", "rollouts", "dpo"},
-    {"inputs", "benchmarks", "preparation", "memory"},
+    {"pool", "tags", "clusters", "rollouts", "dpo", "loaded"},
+    {"inputs", "benchmarks", "preparation", "memory", "round"},
     {"job"},
     {"loop"},
-    {"__main__", "command", "config", "report", "sweep", "export", "doctor", "evaluate.__main__"},
+    {"__main__", "command", "config", "report", "sweep", "export", "explain", "doctor", "evaluate.__main__"},
 ]  # fmt: skip
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 ONLY_IN = {

@@ -14,7 +14,8 @@ import yaml
 from conftest import MICRO, command, start, user_environment
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hpc_saidpo.records import Draw, Rollouts
+from hpc_saidpo.explain import explain
+from hpc_saidpo.records import Draw, Pairs, Rollouts
 from hpc_saidpo.store import Stage
 from hpc_saidpo.store.check import check
 from hpc_saidpo.store.compare import compare
@@ -82,6 +83,21 @@ def test_dynamic_sampling_draws_where_the_errors_are(tiny):
         assert m["pair_yield"] > 1.3 * m["probe_usable_share"]  # against what uniform sampling finds
         heaviest = int(np.argmax(m["cluster_weight"]))
         assert m["cluster_error_rate"][heaviest] == max(e for e in m["cluster_error_rate"] if e is not None)
+
+
+def test_every_drawn_question_can_be_explained(tiny):
+    run, stage = tiny[0], Stage(tiny[0] / "iter-001")
+    rollouts = Rollouts.concat([Stage(stage.path / n).read_chunks(Rollouts) for n in ("probe", "explore")])
+    name_of = dict(zip(rollouts.question_R.tolist(), rollouts.id_R, strict=True))
+    drawn, paired = stage.read("draw/draw", Draw), set(stage.read("pairs/pairs", Pairs).question_B.tolist())
+    for row in range(0, len(drawn), 60):
+        question = int(drawn.question_Q[row])
+        told = dict(explain(run, 1, name_of[question]))
+        assert told["draw"] == f"drawn as number {row + 1} of {len(drawn)}"
+        assert told["weight"].startswith(f"{drawn.weight_Q[row]:.4g};")
+        assert told["cluster"].startswith(f"{drawn.cluster_Q[row]}: ")
+        assert ("made: " in told["pair"]) == (question in paired)
+    assert paired & set(drawn.question_Q[::60].tolist()) and set(drawn.question_Q[::60].tolist()) - paired
 
 
 def test_the_probes_rollouts_are_used_again_not_made_twice(tiny):
@@ -220,6 +236,16 @@ def test_one_ranks_failure_ends_the_job_with_its_traceback(root, tmp_path):
     done = start(*SMALL, f"run.root={root}", "run.name=crash", ranks=2, program=(str(program),), timeout_s=120)
     assert done.returncode not in (0, None)
     assert "rank 1 failed" in done.stderr and "ZeroDivisionError: a bug on one rank" in done.stderr
+
+
+def test_a_failure_signature_stops_the_run_if_it_shall(root):
+    weak = (*SMALL, "sampler.kappa=1e6", f"run.root={root}", "run.name=weak")
+    done = start(*weak, "loop.on_signature=stop", ranks=2)
+    assert done.returncode == 3 and "Traceback" not in done.stderr
+    assert "stopped after iteration 0" in done.stdout and "stagnation" in done.stdout
+    assert check(root / "weak").n_unfinished == 0 and (root / "weak" / "report.html").is_file()
+    succeed(root, "weak", *weak, ranks=1)
+    assert (root / "weak" / "iter-001" / "DONE").is_file()
 
 
 def test_depletion_is_named_and_the_run_can_go_on_with_another_setting(root):

@@ -9,7 +9,8 @@ from test_dpo import Killed
 
 from hpc_saidpo import config as configuration
 from hpc_saidpo import policy, pool
-from hpc_saidpo.job import Job, forget_policies
+from hpc_saidpo.job import Job
+from hpc_saidpo.loaded import forget_policies
 from hpc_saidpo.store import Config, RunDir
 
 pytestmark = pytest.mark.mpi

@@ -15,7 +15,7 @@ MODELS = ("frontier", "frontier_error")
 def counts(n, error):
     """Counts that the error rule looks at."""
     n, error = np.array(n, float), np.array(error, float)
-    return ClusterCounts(n, error, n / 2, n / 2, n, n / 4)
+    return ClusterCounts(n, error, error, n / 2, n / 2, n, n / 4)
 
 
 def graded(question, s, k=8) -> Difficulty:

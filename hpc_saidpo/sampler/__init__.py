@@ -3,7 +3,9 @@
 Needs neither MPI, torch nor Hydra. `Sampler` is the whole of it as one object; the functions are its parts.
 """
 
+from .betabinomial import fit
 from .draw import draw
+from .evidence import chances, of_clusters, of_questions
 from .history import History, count, excluded
 from .inclusion import inclusion
 from .sampler import Sampler
@@ -15,13 +17,17 @@ __all__ = [
     "Config",
     "History",
     "Sampler",
+    "chances",
     "cluster_weights",
     "count",
     "draw",
     "entropy_share",
     "events",
     "excluded",
+    "fit",
     "inclusion",
+    "of_clusters",
+    "of_questions",
     "posterior_rate",
     "weights",
 ]

@@ -104,9 +104,11 @@ def count(seen: Difficulty, cluster_Q: np.ndarray, n_clusters: int, in_band_Q: n
     def per_cluster(value_Q):
         return np.bincount(cluster_Q, weights=value_Q, minlength=n_clusters)
 
+    error_Q = np.where(in_band_Q, 1.0 - s_Q / k_Q, 0.0)
     return ClusterCounts(
         n_C=per_cluster(np.ones(len(seen))),
-        error_C=per_cluster(np.where(in_band_Q, 1.0 - s_Q / k_Q, 0.0)),
+        error_C=per_cluster(error_Q),
+        error2_C=per_cluster(error_Q**2),
         usable_C=per_cluster(1.0 * ((s_Q > 0) & (s_Q < k_Q))),
         passed_C=per_cluster(s_Q / k_Q),
         several_C=per_cluster(1.0 * several_Q),

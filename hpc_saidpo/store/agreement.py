@@ -15,7 +15,7 @@ from . import files
 # A change of these does not change what an iteration computes: a run may go on with other values.
 MAY_DIFFER = (
     "run.root", "run.name", "run.threads", "run.accept_changes", "run.grace_s", "loop.iterations",
-    "loop.stop_after", "dpo.checkpoint_minutes", "dpo.strategy",
+    "loop.stop_after", "loop.on_signature", "dpo.checkpoint_minutes", "dpo.strategy",
 )  # fmt: skip
 # A change of these makes the stored question indices mean something else: a run can never go on with other values.
 MUST_AGREE = ("pool.",)

@@ -183,8 +183,17 @@ class RunDir:
 
         self.world.on_root(on_root)
 
-    def finish_iteration(self, iteration: int, metrics: dict) -> None:
-        """Record an iteration's metrics and mark it done: metrics.jsonl holds one line per finished iteration."""
+    @property
+    def config_hash(self) -> str:
+        """What the present configuration is known by in all that is written."""
+        return self._facts["config_hash"]
+
+    def finish_iteration(self, iteration: int, metrics: dict) -> dict:
+        """Record an iteration's metrics and mark it done: metrics.jsonl holds one line per finished iteration.
+
+        Returns:
+            Its record on disk: of one that was finished before, the one made then, with the configuration of then.
+        """
 
         def on_root():
             stage = self._stage(iteration, "")
@@ -195,8 +204,9 @@ class RunDir:
                 files.write_text(stage.path / "DONE", "")
             records = [Stage(folder).read_json("metrics") for folder in self.finished_iterations()]
             files.write_text(self.path / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in records))
+            return stage.read_json("metrics")
 
-        self.world.on_root(on_root)
+        return self.world.on_root(on_root)
 
     def has_finished(self, iteration: int | str) -> bool:
         """Whether an iteration is done to its end."""

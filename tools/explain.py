@@ -1,0 +1,39 @@
+#!/usr/bin/env python3
+"""Explain why an iteration drew a question, and what came of it.
+
+    python tools/explain.py runs/demo --iteration 1 --question numbers-17
+
+Shows the question's cluster with its counts and interval, its weight, its chance to be drawn, its difficulty, its
+rollouts, and the pair that it gave or why it gave none. Any question that the iteration probed or explored can be asked
+for. Exits 0, or 2 when there is no such run, iteration or question.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from hpc_saidpo.explain import explain
+from hpc_saidpo.records import RunError
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="the run folder")
+    parser.add_argument("--iteration", type=int, required=True)
+    parser.add_argument("--question", required=True, help="its id in the pool")
+    arguments = parser.parse_args()
+    try:
+        for about, text in explain(arguments.run, arguments.iteration, arguments.question):
+            print(f"{about:12s}{text}")
+    except RunError as error:
+        print(f"explain: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
