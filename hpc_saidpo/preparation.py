@@ -38,7 +38,8 @@ def check_golds(named: Mapping[str, Sequence[Question]], world: World, grader: G
         others = np.flatnonzero(~is_math_N)
         some = others[:: max(1, -(-len(others) // GRADED_GOLDS))]
         graded = grading.by_grading(pick(own, some).values(), grader)
-        log.info("%s: %s", name, grading.together(world.gather([by_text, graded])).text())
+        reports = world.gather(grading.together([by_text, graded]))
+        log.info("%s: %s", name, grading.together(reports).text())
 
 
 def _check_verifiers(own: set[str], world: World, grader: Grader) -> None:
