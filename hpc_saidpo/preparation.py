@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
 from . import clusters, pool
 from . import grader as grading
-from .grader import Grader
+from .grader import Grader, Limits
 from .parallel import World
 from .progress import log
 from .records import Question, Questions, RunError, pick
@@ -31,7 +31,7 @@ def check_golds(named: Mapping[str, Sequence[Question]], world: World, grader: G
         own = questions[begin:end]
         table = own if isinstance(own, Questions) else None
         verifier_N = np.array(table.verifier_N if table else [q.verifier for q in own], dtype=object)
-        _check_verifiers(set(verifier_N), world, grader)
+        check_verifiers(set(verifier_N), world, grader.limits)
         golds = zip(table.id_N, table.answer_N, strict=True) if table else ((q.id, q.answer) for q in own)
         is_math_N = verifier_N == "math"
         by_text = grading.self_check(gold for gold, is_math in zip(golds, is_math_N, strict=True) if is_math)
@@ -42,15 +42,20 @@ def check_golds(named: Mapping[str, Sequence[Question]], world: World, grader: G
         log.info("%s: %s", name, grading.together(reports).text())
 
 
-def _check_verifiers(own: set[str], world: World, grader: Grader) -> None:
-    needed = sorted(set().union(*world.gather(own)))
+def check_verifiers(own: Collection[str], world: World, limits: Limits) -> None:
+    """Refuse to start where a verifier that a rank needs cannot grade on some rank. Collective.
+
+    Raises:
+        RunError: on every rank; names the verifier, the first such rank, and what to do.
+    """
+    needed, problem = sorted(set().union(*world.gather(set(own)))), ""
     try:
-        grading.check(needed, grader.limits)
-        problem = ""
+        grading.check(needed, limits)
     except RunError as error:
         problem = str(error)
-    if problems := [f"rank {rank}: {told}" for rank, told in enumerate(world.gather(problem)) if told]:
-        raise RunError(problems[0])
+    for rank, told in enumerate(world.gather(problem)):
+        if told:
+            raise RunError(f"rank {rank}: {told}")
 
 
 def load_pool(config, store: RunDir, read: Mapping[str, Sequence[Question]]) -> pool.Pool:

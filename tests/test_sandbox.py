@@ -9,8 +9,8 @@ import threading
 
 import pytest
 
-from hpc_saidpo.grader import Grader, Limits, code_obstacle
-from hpc_saidpo.grader.code import run_tests
+from hpc_saidpo.grader import Grader, Limits
+from hpc_saidpo.grader.code import obstacle, run_tests
 from hpc_saidpo.records import CORRECT, UNGRADABLE, VERDICTS, WRONG, Question
 from hpc_saidpo.sandbox import values
 
@@ -27,7 +27,7 @@ def look():
         return repr(error)
 """
 pytestmark = pytest.mark.skipif(
-    bool(code_obstacle(LIMITS)) and not os.environ.get("REQUIRE_SANDBOX"),
+    bool(obstacle(LIMITS)) and not os.environ.get("REQUIRE_SANDBOX"),
     reason="not run: the kernel does not let this user make namespaces",
 )
 
@@ -167,6 +167,9 @@ def add(a, b):
         frame = frame.f_back
     return 0
 """,
+    "ends iterations": r"""
+def add(a, b): raise StopIteration
+""",
     "kills": r"""
 import os, signal
 for pid in (-1, 1, 2, os.getppid()):
@@ -205,7 +208,8 @@ for fd in range(3, 64):
 @pytest.mark.parametrize("code", FORGED.values(), ids=FORGED)
 def test_nothing_but_right_values_passes(code):
     tests = (
-        "assert add(2, 3) == 5\nassert all([add(2, 3) == 5]) and isinstance(add(2, 3), int) and sum([add(1, 1)]) == 2"
+        "assert all(map(add, [2, 3], [1, 1]))\nassert add(2, 3) == 5 and sum([add(1, 1)]) == 2\n"
+        "assert all([add(2, 3) == 5]) and isinstance(add(2, 3), int)"
     )
     assert judged(code, tests)[0] == WRONG
     assert judged("def add(a, b): return a + b", tests)[0] == CORRECT

@@ -11,7 +11,8 @@ import pytest
 from conftest import start
 
 from hpc_saidpo import parallel, pool, preparation
-from hpc_saidpo.grader import EVALUATING, Grader, Limits, by_grading, code_obstacle
+from hpc_saidpo.grader import EVALUATING, Grader, Limits, by_grading
+from hpc_saidpo.grader.code import obstacle
 from hpc_saidpo.pool import made
 from hpc_saidpo.records import CORRECT, UNGRADABLE, VERIFIERS, WRONG, Pairs, Question, RunError
 from hpc_saidpo.store import RunDir, Stage
@@ -19,7 +20,7 @@ from hpc_saidpo.verify import ballot, code_of, stated
 
 TOOL = Path(__file__).parent.parent / "tools" / "grade.py"
 needs_sandbox = pytest.mark.skipif(
-    bool(code_obstacle(Limits())), reason="not run: the kernel does not let this user make namespaces"
+    bool(obstacle(Limits())), reason="not run: the kernel does not let this user make namespaces"
 )
 
 

@@ -102,9 +102,12 @@ class Response:
 
 
 def _exception(name: str, told: str) -> Exception:
-    """An exception like the one that the response's code raised."""
+    """An exception like the one that the response's code raised.
+
+    StopIteration is another one: it would end a test's `all(map(f, ...))` before its first value.
+    """
     kind = getattr(builtins, name, None)
-    if isinstance(kind, type) and issubclass(kind, Exception):
+    if isinstance(kind, type) and issubclass(kind, Exception) and not issubclass(kind, StopIteration):
         with contextlib.suppress(TypeError):  # some need more than a text
             return kind(told)
     return RuntimeError(f"{name}: {told}")
