@@ -249,8 +249,9 @@ def test_the_tool_grades_by_the_verifier_of_a_line(tmp_path):
 def test_an_iteration_on_programs(tmp_path):
     """SmolLM2 writes lines of Python; tests in the sandbox say which are right, and DPO prefers those."""
     short = ("loop.iterations=1", "clusters.n=1", "rollouts.k=4", "rollouts.max_new_tokens=24", "probe.fraction=0.05",
-             "sampler.n_questions=10", "pool.held_out=0", "evaluate.benchmarks=[]", f"run.root={tmp_path}")  # fmt: skip
-    done = start("experiment=code", *short)
+             "sampler.n_questions=8", "pool.held_out=0", "evaluate.benchmarks=[]", "run.threads=1",
+             f"run.root={tmp_path}")  # fmt: skip
+    done = start("experiment=code", *short, timeout_s=600)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "pool: 100.00 % of 60 gold answers are right by themselves" in done.stdout
     run = tmp_path / "code"
