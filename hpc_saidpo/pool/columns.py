@@ -69,13 +69,12 @@ def mapper(config: Config, verifier: str = "math") -> Callable[[Mapping], Row]:
         BadRow: no question or answer; solution boxes that disagree; a list where one text is wanted; no such verifier,
             or not what it needs.
     """
-    default = verifier
     get = _getter([names(getattr(config, name)) for name in WANTED])
     missing = frozenset(config.no_answer)
 
     def texts(row: Mapping) -> Row:
         # Nearly all values are plain texts: what else there may be is looked at only where it is.
-        question, answer, id, solution, subject, level, tags, source, others, verifier, entry = [
+        question, answer, id, solution, subject, level, tags, source, others, own, entry = [
             (value.strip() if "\r" not in value else _scalar(value)) if type(value) is str else value
             for value in get(row)
         ]
@@ -83,9 +82,9 @@ def mapper(config: Config, verifier: str = "math") -> Callable[[Mapping], Row]:
         if not question:
             raise BadRow(_lack("question", names(config.question), row))
         solution = solution if type(solution) is str else _lines(solution)
-        verifier = verifier or default
+        graded_by = own or verifier
         if type(answer) is not str:  # tests may be a list of assertions
-            answer = _lines(answer) if verifier == "code" else _text(answer, "answer")
+            answer = _lines(answer) if graded_by == "code" else _text(answer, "answer")
         if not answer and config.answer_from != "column":
             answer = _FROM[config.answer_from](solution)
         if not answer or answer in missing:
@@ -100,7 +99,7 @@ def mapper(config: Config, verifier: str = "math") -> Callable[[Mapping], Row]:
             joined(_items(tags)) if tags else "",
             source if type(source) is str else _lines(source),
             joined(_items(others, separator=None)) if others else "",
-            *_graded_by(verifier, entry),
+            *_grading(graded_by, entry),
         )
 
     return texts
@@ -166,7 +165,7 @@ def _items(value, separator: str | None = ";") -> list[str]:
     return [item.replace(JOIN, " ") for item in found if item]
 
 
-def _graded_by(verifier, entry) -> tuple[str, str]:
+def _grading(verifier, entry) -> tuple[str, str]:
     """The verifier, and what its scorer needs."""
     if verifier not in VERIFIERS:
         raise BadRow(f"the verifier is {verifier!r}: there are {', '.join(VERIFIERS)}")

@@ -8,6 +8,7 @@ import os
 from . import values
 
 FIRST_FD = 3  # after the three standard ones, which lead nowhere
+MAX_FD = 2**16  # of which the process that starts this one has opened a handful
 MAX_TOLD = 200  # characters of an exception
 
 
@@ -18,7 +19,7 @@ def serve(calls: int, replies: int) -> None:
         calls, replies: the only file descriptors that stay open, besides the standard ones.
     """
     kept = sorted((calls, replies))
-    for begin, end in zip((FIRST_FD, *(fd + 1 for fd in kept)), (*kept, os.sysconf("SC_OPEN_MAX")), strict=True):
+    for begin, end in zip((FIRST_FD, *(fd + 1 for fd in kept)), (*kept, MAX_FD), strict=True):
         os.closerange(begin, end)
     with open(calls, "rb") as asked, open(replies, "wb", buffering=0) as told:
         scope = {"__name__": "response"}
