@@ -89,7 +89,7 @@ def test_tests_that_do_not_run_make_it_ungradable(tests, says):
         ("def f(n):\n    if n < 0: raise ValueError('negative')\n    return n",
          "try:\n    f(-1)\nexcept ValueError:\n    pass\nelse:\n    assert False\nassert f(1) == 1"),
         ("from collections import Counter\ndef f(s): return Counter(s)", "assert f('aab') == {'a': 2, 'b': 1}"),
-        ("import math\ndef f(n): return math.factorial(n)", "import math\nassert f(500) == math.factorial(500)"),
+        ("import math\ndef f(n): return math.factorial(n)", "import math\nassert f(2000) == math.factorial(2000)"),
         ("def f(x): return x + 1", "def check(candidate):\n    assert candidate(1) == 2\ncheck(f)"),
     ],
 )  # fmt: skip

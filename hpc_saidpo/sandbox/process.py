@@ -6,7 +6,7 @@ import json
 import os
 import sys
 
-from . import box, response, tests
+from . import box, response, tests, values
 
 
 def main() -> None:
@@ -16,6 +16,7 @@ def main() -> None:
     """
     limits = json.loads(sys.argv[1])
     box.end_with_parent()
+    sys.set_int_max_str_digits(values.MAX_DIGITS)
     nowhere, verdict = os.open("/dev/null", os.O_RDWR), os.dup(1)
     try:
         if limits["is_confined"]:

@@ -6,15 +6,14 @@ What arrives is of Python's own types, whatever was sent: nothing with an `__eq_
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from itertools import islice
 
 MAX_BYTES = 2**20  # of a message
 MAX_ITEMS = 100_000  # that are taken from an iterator
+MAX_DIGITS = 20_000  # of an integer: more would take long to read
 _SCALARS = (bool, int, float, str)
 _GROUPS = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset, "iterator": iter}
-sys.set_int_max_str_digits(20_000)  # more would take long to read
 
 
 def pack(value):
