@@ -87,7 +87,7 @@ def _look(key: str, value: str, kind: str, config=None) -> Input:
     if kind == "pool":
         return _pool(key, value, config.pool)
     try:
-        path = Path(value if kind == "questions" else policy.locate(value))
+        path = Path(pool.sources.located(value) if kind == "questions" else policy.locate(value))
     except RunError as error:
         return Input(key, value, kind, "", str(error))
     if not path.exists():

@@ -83,7 +83,8 @@ class Job:
         early = pairs.changed_by_early_decision(config.pairs) if config.rollouts.adaptive else []
         for warning in [*health["warnings"], *early]:
             log.warning("  %s", warning)
-        preparation.check_golds({"pool": questions.questions, **{b.name: b.questions for b in evaluated}}, world)
+        golds = {"pool": questions.questions, **{b.name: b.questions for b in evaluated}}
+        preparation.check_golds(golds, world, grader_of(config.rollouts.grader))
         return cls(config, world, store, questions, evaluated, cluster_N, health)
 
     @classmethod
@@ -96,7 +97,7 @@ class Job:
         world.on_root(lambda: inputs.check(config))
         questions = pool.load(config.pool, store) if config.pool else pool.Pool([])
         evaluated = world.on_root(lambda: benchmarks.load(config.evaluate, questions.held_out))
-        preparation.check_golds({b.name: b.questions for b in evaluated}, world)
+        preparation.check_golds({b.name: b.questions for b in evaluated}, world, grader_of(config.rollouts.grader))
         return cls(config, world, store, questions, evaluated, np.zeros(0, dtype=np.int64), {})
 
     @property

@@ -3,27 +3,59 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
 from . import clusters, pool
-from .grader import self_check, together
+from . import grader as grading
+from .grader import Grader, Limits
 from .parallel import World
 from .progress import log
-from .records import Question, Questions
+from .records import Question, Questions, RunError, pick
 from .store import RunDir, Stage
 
+GRADED_GOLDS = 256  # of a rank's share that are graded, where that takes a process; evenly spread
 
-def check_golds(named: Mapping[str, Sequence[Question]], world: World) -> None:
-    """Check every gold answer against itself, each rank its share, and tell the rate. Collective."""
+
+def check_golds(named: Mapping[str, Sequence[Question]], world: World, grader: Grader) -> None:
+    """Check every gold answer against itself, each rank its share, and tell the rate. Collective.
+
+    Mathematics by text, all of it; what takes a process to grade on GRADED_GOLDS questions of each rank at most.
+
+    Raises:
+        RunError: a verifier that questions ask for cannot grade here.
+    """
     for name, questions in named.items():
         begin, end = (len(questions) * r // world.size for r in (world.rank, world.rank + 1))
         own = questions[begin:end]
-        golds = (
-            zip(own.id_N, own.answer_N, strict=True) if isinstance(own, Questions) else ((q.id, q.answer) for q in own)
-        )
-        log.info("%s: %s", name, together(world.gather(self_check(golds))).text())
+        table = own if isinstance(own, Questions) else None
+        verifier_N = np.array(table.verifier_N if table else [q.verifier for q in own], dtype=object)
+        check_verifiers(set(verifier_N), world, grader.limits)
+        golds = zip(table.id_N, table.answer_N, strict=True) if table else ((q.id, q.answer) for q in own)
+        is_math_N = verifier_N == "math"
+        by_text = grading.self_check(gold for gold, is_math in zip(golds, is_math_N, strict=True) if is_math)
+        others = np.flatnonzero(~is_math_N)
+        some = others[:: max(1, -(-len(others) // GRADED_GOLDS))]
+        graded = grading.by_grading(pick(own, some).values(), grader)
+        reports = world.gather(grading.together([by_text, graded]))
+        log.info("%s: %s", name, grading.together(reports).text())
+
+
+def check_verifiers(own: Collection[str], world: World, limits: Limits) -> None:
+    """Refuse to start where a verifier that a rank needs cannot grade on some rank. Collective.
+
+    Raises:
+        RunError: on every rank; names the verifier, the first such rank, and what to do.
+    """
+    needed, problem = sorted(set().union(*world.gather(set(own)))), ""
+    try:
+        grading.check(needed, limits)
+    except RunError as error:
+        problem = str(error)
+    for rank, told in enumerate(world.gather(problem)):
+        if told:
+            raise RunError(f"rank {rank}: {told}")
 
 
 def load_pool(config, store: RunDir, read: Mapping[str, Sequence[Question]]) -> pool.Pool:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated
 
 from pydantic import Field
 
 from .records import Question, RunError, settings
+
+_OWN = re.compile(r"\{(answer|solution)\}")
 
 
 @settings()
@@ -56,11 +59,11 @@ def render(
     return chat_template(messages)
 
 
-# str.replace, not str.format: questions and templates are full of LaTeX braces. And each template has its own name
-# only: "\boxed{answer}" in a question, or in what is asked of the model, must not become the gold answer.
+# Not str.format: questions and templates are full of LaTeX braces. And each template has its own names only, looked for
+# once: "\boxed{answer}" in a question, or in what is asked of the model, must not become the gold answer.
 def _asked(config: Config, question: Question) -> str:
     return config.question.replace("{question}", question.text)
 
 
 def _answered(config: Config, question: Question) -> str:
-    return config.answer.replace("{answer}", question.answer)
+    return _OWN.sub(lambda name: getattr(question, name[1]), config.answer)

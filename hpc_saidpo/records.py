@@ -14,6 +14,7 @@ import functools
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
+from typing import Literal, get_args
 
 import numpy as np
 from pydantic import ConfigDict
@@ -24,6 +25,8 @@ settings = functools.partial(pydantic_dataclass, frozen=True, kw_only=True, conf
 
 CORRECT, WRONG, UNGRADABLE = 1, 0, -1
 VERDICTS = {CORRECT: "correct", WRONG: "wrong", UNGRADABLE: "ungradable"}
+Verifier = Literal["math", "exact", "reasoning_gym", "code"]  # what a question's responses are graded by
+VERIFIERS: tuple[str, ...] = get_args(Verifier)
 
 
 class RunError(Exception):
@@ -37,10 +40,12 @@ class Question:
     Attributes:
         id: unique within its file.
         text: the question as the policy sees it.
-        answer: the gold answer.
+        answer: the gold answer; for the verifier `code` the tests, in Python.
         subject: coarse topic; also the key of its few-shot examples.
         tags: knowledge points (1-5 of them), empty when the pool carries none.
         alt_answers: other answers that are right as well.
+        verifier: what its responses are graded by, one of VERIFIERS.
+        entry: for the verifier `reasoning_gym`, JSON of what its scorer asks for: task, question, answer, metadata.
     """
 
     id: str
@@ -52,6 +57,8 @@ class Question:
     tags: tuple[str, ...] = ()
     source: str = ""
     alt_answers: tuple[str, ...] = ()
+    verifier: str = "math"
+    entry: str = ""
 
 
 def column(dtype: type, meaning: str, unit: str = "1"):
@@ -133,6 +140,8 @@ class Questions(Columns):
     tags_N: list[str] = column(str, "knowledge points, joined by U+001F")
     source_N: list[str] = column(str, "where the question comes from")
     alt_answers_N: list[str] = column(str, "other right answers, joined by U+001F", "UTF-8")
+    verifier_N: list[str] = column(str, "what responses are graded by: math, exact, reasoning_gym or code")
+    entry_N: list[str] = column(str, "JSON for the scorer of reasoning-gym", "UTF-8")
 
     def __getitem__(self, index):
         """One question, or the table of a slice."""
@@ -141,10 +150,10 @@ class Questions(Columns):
         return next(iter(self.take([range(len(self))[index]])))
 
     def __iter__(self):
-        for id, text, answer, solution, subject, level, tags, source, alt in zip(
+        for id, text, answer, solution, subject, level, tags, source, alt, *how in zip(
             *(getattr(self, f.name) for f in fields(self)), strict=True
         ):
-            yield Question(id, text, answer, solution, subject, level, split(tags), source, split(alt))
+            yield Question(id, text, answer, solution, subject, level, split(tags), source, split(alt), *how)
 
 
 def pick(questions: Sequence[Question], rows: Iterable[int]) -> dict[int, Question]:

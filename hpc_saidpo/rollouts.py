@@ -184,14 +184,10 @@ def grade(
         step: what counts as a reasoning step (`steps.count_steps`).
         first: number of the first sample.
     """
-
-    def verdict(response: str, question: Question) -> int:
-        return grader.grade(response, question.answer, question.alt_answers).verdict
-
     return Rollouts.of(
         (
-            *(q, first + sample, verdict(r.text, question), len(r.tokens), count_steps(r.text, step), r.finished),
-            *(own_seeds[sample], r.seconds, question.id, r.text),
+            *(q, first + sample, grader.judge(r.text, question).verdict, len(r.tokens), count_steps(r.text, step)),
+            *(r.finished, own_seeds[sample], r.seconds, question.id, r.text),
         )
         for q, question, own_seeds, own in zip(index_Q, questions, seeds, responses, strict=True)
         for sample, r in enumerate(own)

@@ -274,8 +274,11 @@ def test_eight_bit_moments_in_shards_are_refused():
 
 def test_a_task_that_cannot_be_graded_is_refused():
     setting = "{name: a, task: puzzle24, tags: [games], n: 5}"
-    with pytest.raises(RunError, match=r"task 'puzzle24' cannot be graded: many answers are right"):
+    with pytest.raises(RunError, match=r"task 'puzzle24' cannot be graded by math: many answers are right"):
         configuration.build(composed("pool=reasoning_gym", "policy.path=m", f"pool.settings=[{setting}]"))
+    by_scorer = ("pool.verifier=reasoning_gym", f"pool.settings=[{setting}]")
+    with pytest.raises(RunError, match=r"by reasoning_gym: its scorer evaluates answers as Python"):
+        configuration.build(composed("pool=reasoning_gym", "policy.path=m", *by_scorer))
 
 
 def test_what_must_be_given_is_named_all_at_once():

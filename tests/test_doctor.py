@@ -9,7 +9,7 @@ from conftest import start
 
 from hpc_saidpo import config as configuration
 from hpc_saidpo import doctor, inputs, memory
-from hpc_saidpo.doctor import gpu, plan
+from hpc_saidpo.doctor import gpu, plan, software
 from hpc_saidpo.generate import Response, kernels
 from hpc_saidpo.parallel import World
 from hpc_saidpo.records import RunError
@@ -37,6 +37,15 @@ def test_time_arithmetic():
     assert times["probe"] == pytest.approx(80 * one) and times["explore"] == pytest.approx(40 * one)
     assert times["evaluate"] == pytest.approx(200 / 8 * one)
     assert times["DPO"] == pytest.approx(20 * 250 * 1e6 * 8 / (plan.TRAINING * 6.4e9) / 2)
+
+
+def test_a_verifier_that_cannot_grade_here_is_found(monkeypatch):
+    def found(*overrides):
+        return {f.name: f for f in software.check(World(), built("experiment=tiny", *overrides))}["verifier"]
+
+    assert (found().state, found().told) == (doctor.OK, "math")
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    assert found("pool=code").state == doctor.FAILURE and "code_unsandboxed" in found("pool=code").remedy
 
 
 def test_rates_are_of_this_machine():

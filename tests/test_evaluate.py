@@ -65,8 +65,9 @@ def graded(*questions):
     ],
 )
 def test_majority_vote(responses, worth):
-    assert evaluate.votes(graded(responses)).tolist() == [pytest.approx(worth)]
-    with_others = evaluate.votes(graded(["1-"] * 4, responses, ["3?"] * 4))
+    questions = [Question(str(i), "x", "1") for i in range(3)]
+    assert evaluate.votes(graded(responses), questions).tolist() == [pytest.approx(worth)]
+    with_others = evaluate.votes(graded(["1-"] * 4, responses, ["3?"] * 4), questions)
     assert with_others.tolist() == [0, pytest.approx(worth)]  # a question that cannot be graded is in no mean
 
 

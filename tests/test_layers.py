@@ -1,6 +1,7 @@
 """Imports go only downward, and the outside world is reached through one door each."""
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ FLOORS = [
         "__init__", "records", "prompt", "verify", "probe", "difficulty", "sampler", "pairs", "evaluate", "metrics",
         "arithmetic", "steps", "chunks", "training", "signatures",
     },
-    {"progress", "flash"},
+    {"progress", "flash", "sandbox"},
     {"parallel", "store", "policy", "generate", "grader", "logps", "checkpoint"},
     {"pool", "tags", "clusters", "rollouts", "dpo", "loaded"},
     {"inputs", "benchmarks", "preparation", "memory", "round"},
@@ -97,15 +98,19 @@ def test_one_door_each(name):
 
 @pytest.mark.parametrize("name", sorted(FLOORS[0]))
 def test_pure_modules_are_pure(name):
-    import sys
-
     _, outside = imports(name)
     roots = {o.split(".")[0] for o in outside}
     assert not roots - PURE_MAY_IMPORT - set(sys.stdlib_module_names)
     assert not roots & {"os", "pathlib", "time", "random", "socket"}
 
 
+def test_the_sandbox_needs_python_alone():
+    """It runs without site-packages."""
+    own, outside = imports("sandbox")
+    assert not own and {o.split(".")[0] for o in outside} <= set(sys.stdlib_module_names)
+
+
 def test_paths_of_a_run_are_named_in_the_store_only():
-    for name in set(MODULES) - {"store", "pool", "policy", "config"}:
+    for name in set(MODULES) - {"store", "pool", "policy", "config", "sandbox"}:  # whose files are pipes and /proc
         calls = [n for path, _ in files(name) for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
         assert not [n for n in calls if ast.unparse(n.func) in ("open", "os.replace")], f"{name} opens a file"

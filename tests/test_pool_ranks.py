@@ -205,10 +205,10 @@ def test_a_rank_that_cannot_read_ends_all(folder, world, monkeypatch):
     world.on_root(lambda: path.write_text("".join(f'{{"question": "{i}?", "answer": 1}}\n' for i in range(30))))
     rows_of = clean.rows
 
-    def torn(path, label, config, span):
+    def torn(path, label, config, span, verifier):
         if world.rank == world.size - 1 and span.first >= 20:
             raise RunError(f"{path}:{span.first}: cannot be read")
-        return rows_of(path, label, config, span)
+        return rows_of(path, label, config, span, verifier)
 
     monkeypatch.setattr(clean, "rows", torn)
     with pytest.raises(RunError, match=rf"{path}:[23]\d: cannot be read"):

@@ -42,6 +42,17 @@ def test_only_an_examples_answer_is_filled_in():
     assert prompt.render(asked, {}, config, None) == "What is {answer}? End with \\boxed{answer}."
 
 
+def test_an_example_may_show_its_solution_in_place_of_its_answer():
+    """Of a question with tests the answer is the tests: an example shows code."""
+    solved = Question(
+        id="e", text="one()", answer="assert one() == '{solution}'", solution="def one(): return '{answer}'"
+    )
+    shown = [prompt.render(QUESTION, {"sums": [solved]}, prompt.Config(chat=False, shots=1, answer=answer), None)
+             for answer in ("{solution}", "{answer}")]  # fmt: skip
+    assert solved.solution in shown[0] and "assert" not in shown[0]
+    assert solved.answer in shown[1] and "def" not in shown[1]
+
+
 PRESETS = sorted((configuration.conf_folder() / "rollouts" / "prompt").glob("*.yaml"), key=lambda p: p.stem)
 SOLVED = Question(id="e", text="1+1?", answer="2", subject="sums")
 

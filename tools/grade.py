@@ -5,10 +5,10 @@
     python tools/grade.py IN.jsonl --out OUT.jsonl
 
 Each line is a JSON object with `prediction_text`, the response, and `gold`, the right answer; `alt_answers`, a list of
-others that are right as well, may be there too. OUT.jsonl has the same lines with `answer` (what was taken for the
-answer), `verdict` (correct, wrong, ungradable) and `reason`. Where lines carry `expected` (true or false), the share of
-verdicts that agree is printed, and the lines that do not. Exits 0 when the file is graded, 2 when something has to be
-mended first.
+others that are right as well, `verifier` and `entry` may be there too, as in a pool. OUT.jsonl has the same lines with
+`answer` (what was taken for the answer), `verdict` (correct, wrong, ungradable) and `reason`. Where lines carry
+`expected` (true or false), the share of verdicts that agree is printed, and the lines that do not. Exits 0 when the
+file is graded, 2 when something has to be mended first.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from hpc_saidpo import grader as grading
 from hpc_saidpo import verify
 from hpc_saidpo.grader import Grader, Limits
-from hpc_saidpo.records import CORRECT, VERDICTS, RunError
+from hpc_saidpo.records import CORRECT, VERDICTS, VERIFIERS, Question, RunError
 
 
 def main() -> int:
@@ -44,11 +45,15 @@ def main() -> int:
 
 def grade(path: Path, out: Path | None, limits: Limits) -> None:
     """Grade a file, write the verdicts, print the counts."""
-    counts, agreed, differ = Counter(), 0, []
+    counts, agreed, differ, checked = Counter(), 0, [], set()
     with Grader(limits) as grader, contextlib.ExitStack() as stack:
         written = stack.enter_context(open(out, "w", encoding="utf-8")) if out else None
         for number, row in rows(path):
-            judgement = grader.grade(row["prediction_text"], row["gold"], row.get("alt_answers") or ())
+            question = asked(row, f"{path}:{number}")
+            if question.verifier not in checked:
+                grading.check([question.verifier], limits)
+                checked.add(question.verifier)
+            judgement = grader.judge(row["prediction_text"], question)
             verdict = VERDICTS[judgement.verdict]
             counts[verdict] += 1
             if "expected" in row:
@@ -56,7 +61,7 @@ def grade(path: Path, out: Path | None, limits: Limits) -> None:
                 agreed += right
                 differ += [] if right else [f"  line {number}: {verdict}, gold {row['gold']!r} ({judgement.reason})"]
             if written:
-                answer = verify.extract(row["prediction_text"])
+                answer = verify.stated(row["prediction_text"], question.verifier)
                 row |= {"answer": answer, "verdict": verdict, "reason": judgement.reason}
                 written.write(json.dumps(row) + "\n")
     total = sum(counts.values())
@@ -66,6 +71,20 @@ def grade(path: Path, out: Path | None, limits: Limits) -> None:
     if agreed or differ:
         print(f"as expected: {agreed} of {agreed + len(differ)} ({100 * agreed / (agreed + len(differ)):.1f} %)")
         print("\n".join(differ[:50]))
+
+
+def asked(row: dict, where: str) -> Question:
+    """The question that a line tells of.
+
+    Raises:
+        RunError: there is no such verifier, or what it needs is not there.
+    """
+    verifier, entry = row.get("verifier") or "math", row.get("entry") or ""
+    if verifier not in VERIFIERS:
+        raise RunError(f"{where}: the verifier is {verifier!r}: there are {', '.join(VERIFIERS)}")
+    entry = entry if isinstance(entry, str) else json.dumps(entry)
+    others = tuple(row.get("alt_answers") or ())
+    return Question(where, "", row["gold"], alt_answers=others, verifier=verifier, entry=entry)
 
 
 def rows(path: Path) -> Iterator[tuple[int, dict]]:

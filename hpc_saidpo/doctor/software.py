@@ -9,7 +9,7 @@ from importlib import metadata
 
 import torch
 
-from .. import flash, policy
+from .. import flash, policy, preparation
 from ..parallel import World
 from ..records import RunError
 from .finding import Finding, judge
@@ -18,8 +18,17 @@ PACKAGES = ("torch", "transformers", "sentence-transformers", "mpi4py", "h5py", 
 
 
 def check(world: World, config) -> list[Finding]:
-    """Versions on all nodes; driver, CUDA, cuML, CuPy; attention."""
-    return [_versions(world), _cuda(world), _clustering(config), _attention(world, config)]
+    """Versions on all nodes; driver, CUDA, cuML, CuPy; attention; what the pool's questions are graded by."""
+    return [_versions(world), _cuda(world), _clustering(config), _attention(world, config), _verifier(world, config)]
+
+
+def _verifier(world: World, config) -> Finding:
+    verifier = getattr(config.pool, "verifier", "math")
+    try:
+        preparation.check_verifiers([verifier], world, config.rollouts.grader)
+    except RunError as error:
+        return judge("verifier", verifier, failure=str(error))
+    return judge("verifier", verifier)
 
 
 def _versions(world: World) -> Finding:

@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import difficulty
 from ..records import CORRECT, UNGRADABLE, Difficulty, Question, Rollouts
-from ..verify import extract, normalise
+from ..verify import ballot
 
 Z_95 = 1.959963984540054  # the 97.5 % quantile of the standard normal
 
@@ -30,7 +30,7 @@ def rows(graded: Rollouts, questions: Sequence[Question]) -> list[dict]:
             truncated                 share of responses that were cut at rollouts.max_new_tokens
             tokens                    mean length of a response
     """
-    measured, vote_Q = difficulty.measure(graded), votes(graded)
+    measured, vote_Q = difficulty.measure(graded), votes(graded, questions)
     k_at_most = int(measured.n_tried_Q.min()) if len(measured) else 0
     ks = sorted({*(2**i for i in range(1, k_at_most.bit_length())), *([k_at_most] if k_at_most > 1 else [])})
     figures = []
@@ -65,7 +65,7 @@ def _natural(text: str) -> list:
     return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d{1,18})", text))]
 
 
-def votes(graded: Rollouts) -> np.ndarray:
+def votes(graded: Rollouts, questions: Sequence[Question]) -> np.ndarray:
     """What the most frequent answer to each gradable question is worth: 1 correct, 0 wrong, sorted by question.
 
     Answers are the same when their normalised texts are. Where several are as frequent, their mean counts; a response
@@ -74,9 +74,9 @@ def votes(graded: Rollouts) -> np.ndarray:
     gradable = graded.take(np.flatnonzero(graded.verdict_R != UNGRADABLE))
     ballots: dict[int, dict[str, list[bool]]] = {int(q): {} for q in np.unique(gradable.question_R)}
     for question, verdict, response in zip(gradable.question_R, gradable.verdict_R, gradable.text_R, strict=True):
-        answer = extract(response)
+        answer = ballot(response, questions[int(question)].verifier)
         if answer is not None:
-            ballots[int(question)].setdefault(normalise(answer), []).append(verdict == CORRECT)
+            ballots[int(question)].setdefault(answer, []).append(verdict == CORRECT)
     return np.array([_elected(ballot) for ballot in ballots.values()])
 
 

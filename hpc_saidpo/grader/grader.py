@@ -1,4 +1,4 @@
-"""A response and its gold answer -> a verdict, whatever the response is."""
+"""A response and its question -> a verdict, whatever the response is."""
 
 from __future__ import annotations
 
@@ -11,33 +11,16 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
-from typing import Annotated
-
-from pydantic import Field
+from collections.abc import Callable, Sequence
 
 from .. import verify
-from ..records import CORRECT, UNGRADABLE, WRONG, RunError, settings
+from ..records import CORRECT, UNGRADABLE, WRONG, Question, RunError
 from ..verify import Judgement
+from . import code, verifiers
+from .limits import START_S, Limits
 
 _LIST = re.compile(r",|\band\b|\bor\b|\\pm")
-START_S = 120.0  # that a worker may take to import its libraries, on a file system under load
 _LAUNCHERS = ("PMI", "PMIX", "OMPI_", "MPI", "HYDI_", "HYDRA_", "SLURM_")
-
-
-@settings()
-class Limits:
-    """What one pair may cost.
-
-    Attributes:
-        cpu_s: CPU time, s. It does not depend on how busy the machine is, so neither does a verdict.
-        wall_s: time on the clock, s, for a worker that does not even use CPU.
-        memory_gib: address space of the worker, GiB.
-    """
-
-    cpu_s: Annotated[float, Field(gt=0)] = 3.0
-    wall_s: Annotated[float, Field(gt=0)] = 30.0
-    memory_gib: Annotated[float, Field(gt=0)] = 4.0
 
 
 class _Lost(Exception):
@@ -59,7 +42,7 @@ class Grader:
     def __init__(self, limits: Limits | None = None, cache_size: int = 200_000):
         self.limits = limits or Limits()
         self.n_restarts = 0
-        self._cache: dict[tuple[str, str], Judgement] = {}
+        self._cache: dict[tuple[str, ...], Judgement] = {}
         self._cache_size = cache_size
         self._worker: subprocess.Popen | None = None
         self._lock = threading.Lock()
@@ -75,8 +58,16 @@ class Grader:
         with self._lock:
             self._stop()
 
+    def judge(self, response: str, question: Question) -> Judgement:
+        """The verdict on a response by the verifier of its question.
+
+        Returns:
+            CORRECT, WRONG, or UNGRADABLE: the gold answer cannot be used, or every checker gave up.
+        """
+        return verifiers.WAYS[question.verifier].judge(self, response, question)
+
     def grade(self, response: str, gold: str, alternatives: Sequence[str] = ()) -> Judgement:
-        """The verdict on a response.
+        """The verdict on a response, by mathematics.
 
         Args:
             gold: the gold answer, in LaTeX or plain.
@@ -106,22 +97,33 @@ class Grader:
         settled = verify.settle(gold, answer)
         if settled is not None:
             return settled
-        key = (gold, answer)
-        found = self._cache.get(key)
-        if found is None:
-            with self._lock:
-                found = self._cache.get(key) or self._ask(gold, answer)
-                if len(self._cache) >= self._cache_size:
-                    self._cache.pop(next(iter(self._cache)))
-                self._cache[key] = found
+        found = self.ask("math", gold, answer)
         if found.verdict == WRONG and verify.is_prose(gold):
             return Judgement(UNGRADABLE, "the gold answer is prose")
         return found
 
-    def _ask(self, gold: str, answer: str) -> Judgement:
+    def ask(self, *request: str) -> Judgement:
+        """What the worker says: to ("math", gold answer, answer), or ("reasoning_gym", entry, answer)."""
+        return self._once(request, lambda: self._ask(request))
+
+    def run_tests(self, program: str, tests: str) -> Judgement:
+        """The verdict on a program, by tests."""
+        return self._once(("code", tests, program), lambda: code.run_tests(program, tests, self.limits))
+
+    def _once(self, key: tuple[str, ...], judge: Callable[[], Judgement]) -> Judgement:
+        found = self._cache.get(key)
+        if found is None:
+            with self._lock:
+                found = self._cache.get(key) or judge()
+                if len(self._cache) >= self._cache_size:
+                    self._cache.pop(next(iter(self._cache)))
+                self._cache[key] = found
+        return found
+
+    def _ask(self, request: Sequence[str]) -> Judgement:
         for _ in range(3):
             try:
-                verdict, reason = self._request([gold, answer])
+                verdict, reason = self._request(request)
                 return Judgement(verdict, reason)
             except _Lost as lost:
                 self._stop()
@@ -130,11 +132,11 @@ class Grader:
                     return Judgement(UNGRADABLE, f"gave up: {lost}")
         return Judgement(UNGRADABLE, "gave up: the grading process was killed three times")
 
-    def _request(self, pair: list[str]):
+    def _request(self, request: Sequence[str]):
         if self._worker is None:
             self._start()
         try:
-            self._worker.stdin.write(json.dumps(pair).encode() + b"\n")
+            self._worker.stdin.write(json.dumps(request).encode() + b"\n")
             self._worker.stdin.flush()
         except OSError as error:  # it died before this pair
             raise _Lost(f"the grading process is gone: {error}", by_limit=False) from error

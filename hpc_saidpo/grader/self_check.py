@@ -7,8 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from .. import verify
-from ..records import CORRECT
+from ..records import CORRECT, WRONG, Question
 from ..verify import Judgement
+from .grader import Grader
+from .verifiers import WAYS
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,16 @@ def _is_itself(gold: str) -> bool:
     answer = verify.extract(f"\\boxed{{{gold}}}")
     judgement = Judgement(CORRECT, "") if answer == gold else verify.settle(gold, answer)
     return judgement is not None and judgement.verdict == CORRECT
+
+
+def by_grading(questions: Iterable[Question], grader: Grader, show: int = 5) -> GoldReport:
+    """Grade each question's own answer, or the solution of one with tests, against it: whatever its verifier takes.
+
+    Tests without a solution pass when they run, and turn down a response that is empty.
+    """
+    own = [(question, WAYS[question.verifier].own_response(question)) for question in questions]
+    failed = [q.id for q, text in own if grader.judge(text, q).verdict != (CORRECT if text else WRONG)]
+    return GoldReport(len(own), len(own) - len(failed), {}, tuple(failed[:show]))
 
 
 def together(reports: Sequence[GoldReport], show: int = 5) -> GoldReport:

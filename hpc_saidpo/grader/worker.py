@@ -6,6 +6,7 @@ CPU time, which the kernel enforces (no Python handler: those wait until C code 
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import json
 import resource
@@ -25,10 +26,10 @@ def main() -> None:
     sys.stdout = sys.stderr  # whatever a library prints must not pass for an answer
     print(json.dumps("ready"), file=answers, flush=True)
     for line in sys.stdin:
-        gold, answer = json.loads(line)
+        verifier, gold, answer = json.loads(line)
         signal.setitimer(signal.ITIMER_PROF, limit_s)
         try:
-            judgement = thorough(gold, answer, _ask_library)
+            judgement = _JUDGE[verifier](gold, answer)
         except Exception as error:  # noqa: BLE001 - whatever this input broke is told, and the next one is served
             judgement = Judgement(UNGRADABLE, f"gave up: {type(error).__name__}: {error}"[:200])
         signal.setitimer(signal.ITIMER_PROF, 0)
@@ -45,12 +46,24 @@ def _confine(limit_bytes: int) -> None:
         signal.signal(told_to_stop, signal.SIG_IGN)  # its rank decides: it may have responses to grade yet
 
 
-def _ask_library(gold: str, answer: str) -> bool | None:
-    left_s = signal.setitimer(signal.ITIMER_PROF, 0)[0]
-    from .library import settle  # seconds, once: not at the cost of this pair
+def _by_mathematics(gold: str, answer: str) -> Judgement:
+    return thorough(gold, answer, lambda *pair: _imported("hpc_saidpo.grader.library").settle(*pair))
 
+
+def _by_scorer(entry: str, answer: str) -> Judgement:
+    _imported("reasoning_gym")
+    return _imported("hpc_saidpo.grader.scorer").score(entry, answer)
+
+
+_JUDGE = {"math": _by_mathematics, "reasoning_gym": _by_scorer}
+
+
+def _imported(name: str):
+    """A module: its import may take seconds, once, and not at the cost of a pair."""
+    left_s = signal.setitimer(signal.ITIMER_PROF, 0)[0]
+    found = importlib.import_module(name)
     signal.setitimer(signal.ITIMER_PROF, max(left_s, 1e-3))
-    return settle(gold, answer)
+    return found
 
 
 if __name__ == "__main__":

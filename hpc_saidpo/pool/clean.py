@@ -35,18 +35,19 @@ class Problem:
 
 
 def rows(
-    path: Path, label: str, config: columns.Config, span: read.Span | None = None
+    path: Path, label: str, config: columns.Config, span: read.Span | None = None, verifier: str = "math"
 ) -> Iterator[tuple[int, columns.Row | Problem]]:
     """(line, texts) of every question of a file, in its order; in place of the texts the problem, where there is none.
 
     Args:
         label: what the ids of questions without one begin with.
         span: a part of the file; None for the whole.
+        verifier: of rows that name none.
 
     Raises:
         RunError: the file is damaged or cannot be read.
     """
-    texts_of = columns.mapper(config)
+    texts_of = columns.mapper(config, verifier)
     wanted = [columns.names(getattr(config, name)) for name in columns.WANTED]
     for line, row in read.rows(path, wanted, config.rows, span):
         if isinstance(row, read.Unreadable):

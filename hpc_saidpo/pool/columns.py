@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -9,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ..records import JOIN, joined, settings
+from ..records import JOIN, VERIFIERS, joined, settings
 
 Name = Annotated[str, Field(min_length=1)]
 Needed = Name | Annotated[tuple[Name, ...], Field(min_length=1)]  # of several, the first one that a row has counts
@@ -17,7 +18,9 @@ Names = Needed | None  # null: there is no such column
 Row = tuple[str, ...]  # the texts of a question in the order of the fields of `records.Questions`
 SHOWN_KEYS = 12
 # In this order: a table must have the first one.
-WANTED = ("question", "answer", "id", "solution", "subject", "level", "tags", "source", "alt_answers")
+WANTED = (
+    "question", "answer", "id", "solution", "subject", "level", "tags", "source", "alt_answers", "verifier", "entry",
+)  # fmt: skip
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])\s*")
 
 
@@ -40,6 +43,8 @@ class Config:
     tags: Names = "tags"
     source: Names = "source"
     alt_answers: Names = "alt_answers"
+    verifier: Names = "verifier"
+    entry: Names = "entry"
     rows: Name | None = None
 
 
@@ -54,18 +59,22 @@ def renamed(config: Config) -> dict[str, Names]:
     return {name: value for name, value in own.items() if value and value != getattr(Config(), name)}
 
 
-def mapper(config: Config) -> Callable[[Mapping], Row]:
+def mapper(config: Config, verifier: str = "math") -> Callable[[Mapping], Row]:
     """A function row -> texts of the question; its id is "" when it has none.
 
+    Args:
+        verifier: of a row that names none.
+
     It raises:
-        BadRow: no question or answer; solution boxes that disagree; a list where one text is wanted.
+        BadRow: no question or answer; solution boxes that disagree; a list where one text is wanted; no such verifier,
+            or not what it needs.
     """
     get = _getter([names(getattr(config, name)) for name in WANTED])
     missing = frozenset(config.no_answer)
 
     def texts(row: Mapping) -> Row:
         # Nearly all values are plain texts: what else there may be is looked at only where it is.
-        question, answer, id, solution, subject, level, tags, source, others = [
+        question, answer, id, solution, subject, level, tags, source, others, own, entry = [
             (value.strip() if "\r" not in value else _scalar(value)) if type(value) is str else value
             for value in get(row)
         ]
@@ -73,7 +82,9 @@ def mapper(config: Config) -> Callable[[Mapping], Row]:
         if not question:
             raise BadRow(_lack("question", names(config.question), row))
         solution = solution if type(solution) is str else _lines(solution)
-        answer = answer if type(answer) is str else _text(answer, "answer")
+        graded_by = own or verifier
+        if type(answer) is not str:  # tests may be a list of assertions
+            answer = _lines(answer) if graded_by == "code" else _text(answer, "answer")
         if not answer and config.answer_from != "column":
             answer = _FROM[config.answer_from](solution)
         if not answer or answer in missing:
@@ -88,6 +99,7 @@ def mapper(config: Config) -> Callable[[Mapping], Row]:
             joined(_items(tags)) if tags else "",
             source if type(source) is str else _lines(source),
             joined(_items(others, separator=None)) if others else "",
+            *_grading(graded_by, entry),
         )
 
     return texts
@@ -151,6 +163,16 @@ def _items(value, separator: str | None = ";") -> list[str]:
         value = text.split(separator) if separator else [text]
     found = [item.strip() if type(item) is str else _scalar(item) for item in value]
     return [item.replace(JOIN, " ") for item in found if item]
+
+
+def _grading(verifier, entry) -> tuple[str, str]:
+    """The verifier, and what its scorer needs."""
+    if verifier not in VERIFIERS:
+        raise BadRow(f"the verifier is {verifier!r}: there are {', '.join(VERIFIERS)}")
+    entry = json.dumps(entry) if isinstance(entry, Mapping) else _text(entry, "entry")
+    if verifier == "reasoning_gym" and not entry:
+        raise BadRow("the verifier reasoning_gym needs an entry (pool.columns.entry): task, question, answer, metadata")
+    return verifier, entry
 
 
 def _lack(what: str, columns: Sequence[str], row: Mapping) -> str:

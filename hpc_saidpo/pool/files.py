@@ -13,7 +13,7 @@ from . import clean, columns, marks, shards, sources
 from .pools import Pool, by_subject
 from .settings import Config
 
-LAYOUT = 2  # of what is written; part of its key
+LAYOUT = 3  # of what is written; part of its key
 
 
 def load(config: Config, store: RunDir, benchmarks: Mapping[str, Sequence[Question]]) -> Pool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -9,10 +10,11 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from .. import arithmetic
+from ..grader import EVALUATING
 from ..records import Question, RunError, settings
 from .pools import Count, Pool
 
-# Tasks whose answers are not one expression that another can be compared with.
+# Tasks whose answers are not one expression that another can be compared with: for their own scorers only.
 NOT_GRADABLE = {
     "countdown": "many answers are right",
     "puzzle24": "many answers are right",
@@ -44,10 +46,6 @@ class Setting:
     tags: tuple[str, ...]
     n: Annotated[int, Field(ge=1)]
 
-    def __post_init__(self):
-        if self.task in NOT_GRADABLE:
-            raise ValueError(f"task {self.task!r} cannot be graded: {NOT_GRADABLE[self.task]}")
-
 
 @settings()
 class ReasoningGym:
@@ -55,9 +53,18 @@ class ReasoningGym:
 
     kind: Literal["reasoning_gym"] = "reasoning_gym"
     settings: Annotated[tuple[Setting, ...], Field(min_length=1)]
+    verifier: Literal["math", "exact", "reasoning_gym"] = "math"
     examples: Count = 4
     held_out: Count = 200
     seed: Count = 0
+
+    def __post_init__(self):
+        refused = dict.fromkeys(EVALUATING, "its scorer evaluates answers as Python")
+        if self.verifier != "reasoning_gym":
+            refused = NOT_GRADABLE
+        for task in (setting.task for setting in self.settings):
+            if task in refused:
+                raise ValueError(f"task {task!r} cannot be graded by {self.verifier}: {refused[task]}")
 
 
 def make(config: Arithmetic | ReasoningGym) -> Pool:
@@ -96,7 +103,7 @@ def _from_problem(problem: arithmetic.Problem, name: str) -> Question:
 
 
 def _from_reasoning_gym(config: ReasoningGym) -> Pool:
-    made = {setting.name: _candidates(setting, config.seed) for setting in config.settings}
+    made = {setting.name: _candidates(setting, config.seed, config.verifier) for setting in config.settings}
     examples = {name: _examples(candidates, config.examples) for name, candidates in made.items()}
     shown = {c.expression for group in examples.values() for c in group}
     total = sum(setting.n for setting in config.settings)
@@ -126,7 +133,7 @@ class _Candidate:
         return zlib.crc32(self.expression.encode()) % HELD_OUT_ONE_IN == 0
 
 
-def _candidates(setting: Setting, seed: int) -> list[_Candidate]:
+def _candidates(setting: Setting, seed: int, verifier: str) -> list[_Candidate]:
     """Questions of a setting, distinct by text, more than enough to choose from."""
     try:
         import reasoning_gym
@@ -145,9 +152,23 @@ def _candidates(setting: Setting, seed: int) -> list[_Candidate]:
             subject=setting.name,
             tags=setting.tags,
             source=f"reasoning_gym.{setting.task}",
+            verifier=verifier,
+            entry=_entry(setting.task, entry) if verifier == "reasoning_gym" else "",
         )
         found.setdefault(text, _Candidate(question, expression))
     return list(found.values())
+
+
+def _entry(task: str, entry: dict) -> str:
+    """What the task's scorer asks for, as text.
+
+    Raises:
+        RunError: the task keeps what JSON has not.
+    """
+    try:
+        return json.dumps({"task": task, **{key: entry[key] for key in ("question", "answer", "metadata")}})
+    except TypeError as error:
+        raise RunError(f"task {task!r}: its entries cannot be kept ({error}): pool.verifier=exact may do") from error
 
 
 def _examples(candidates: list[_Candidate], n: int) -> list[_Candidate]:

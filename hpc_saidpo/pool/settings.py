@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ..records import settings
+from ..records import Verifier, settings
 from .columns import Config as Columns
 from .columns import Name, Names, Needed
 from .pools import Count
@@ -20,6 +20,7 @@ class Config:
     path: Needed
     files: Names = None
     columns: Columns = Field(default_factory=Columns)
+    verifier: Verifier = "math"
     on_bad: Literal["fail", "skip"] = "fail"
     decontaminate: bool = True
     benchmarks: tuple[Name, ...] = ()

@@ -98,7 +98,7 @@ class Writer:
     def _items(self, parts):
         for part in parts:
             path, label = self._paths[part.file], self._labels[part.file]
-            for line, row in clean.rows(path, label, self._config.columns, part.span):
+            for line, row in clean.rows(path, label, self._config.columns, part.span, self._config.verifier):
                 yield part.file, line, row
 
     def written(self, chunks: Sequence[int]) -> tuple[Questions, marks.Marks, marks.Bad]:

@@ -31,7 +31,7 @@ def extract(response: str) -> str | None:
     is joined to by and, or, or a comma; else what follows the last `####`; else what follows the last "answer is"; else
     the last line, if it is an answer in short, or its last formula or number.
     """
-    response = _end(response)
+    response = of_end(response)
     boxed = _boxed(response)
     if boxed is not None:
         return boxed
@@ -79,18 +79,19 @@ def candidates(response: str) -> list[str]:
     answer = extract(response)
     if answer is None:
         return []
-    contents = list(dict.fromkeys(b[2].strip() for b in boxes(_end(response))))
+    contents = list(dict.fromkeys(b[2].strip() for b in boxes(of_end(response))))
     everything = ", ".join(contents)
     return [answer] if everything == answer or not 1 < len(contents) <= MAX_BOXES else [answer, everything]
 
 
 def boxed_apart(response: str) -> list[str]:
     """What each box of the stated answer holds: the boxes that are joined by and, or, or a comma."""
-    found = boxes(_end(response))
-    return [b[2].strip() for b in _joined(_end(response), found)] if found else []
+    found = boxes(of_end(response))
+    return [b[2].strip() for b in _joined(of_end(response), found)] if found else []
 
 
-def _end(response: str) -> str:
+def of_end(response: str) -> str:
+    """What of a response counts: its end, behind `</think>`."""
     return response[-MAX_RESPONSE_CHARS:].rpartition("</think>")[2]
 
 
