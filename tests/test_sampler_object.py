@@ -30,6 +30,18 @@ def test_it_imports_neither_torch_nor_mpi_nor_hydra():
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("rule", ["error", "error_all"])
+def test_with_one_cluster_it_draws_as_idpo_does(rule):
+    """What tools/bench_claim.py relies on: the ablation without clusters is IDPO."""
+    own, uniform = (Sampler(np.zeros(300), Config(rule=r, n_questions=60), seed=2) for r in (rule, "uniform"))
+    rng = np.random.default_rng(1)
+    for t in range(4):
+        own.begin(t), uniform.begin(t)
+        question_Q = own.draw()
+        assert question_Q.tolist() == uniform.draw().tolist()
+        own.update(question_Q, answer(question_Q, rng), [8] * 60)
+
+
 @pytest.mark.parametrize("rule", ["error", "frontier", "frontier_error"])
 def test_it_finds_the_cluster_that_gives_pairs(rule):
     it, rng = Sampler(CLUSTER, Config(rule=rule, n_questions=45), seed=1), np.random.default_rng(0)

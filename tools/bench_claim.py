@@ -57,13 +57,14 @@ POOLS = {  # questions; shares of far too hard ones, of those in the policy's ra
     "70/15/15": (3_200, (0.70, 0.15, 0.15)),
     "10/50/40": (1_200, (0.10, 0.50, 0.40)),
 }
+LR, OTHER_LR = 3e-5, 1e-4
 SYSTEMS = {
-    "ours": "saidpo_history", "published": "saidpo", "frontier": "frontier", "IDPO": "idpo",
-    "- difficulty": "no_difficulty", "- clusters": "no_clusters",
+    "IDPO": "idpo", "published": "saidpo", "ours": "saidpo_history", "frontier": "frontier",
+    "frontier_error": "frontier_error", "- difficulty": "no_difficulty",
 }  # fmt: skip
-BASELINE, OURS, PUBLISHED = "IDPO", "ours", "published"
-ABLATIONS = ("- difficulty", "- clusters")
-BLIND = ("IDPO", "- clusters")  # to clusters
+BASELINE, OURS, PUBLISHED, BOLD = "IDPO", "ours", "published", "frontier_error"
+NO_CLUSTERS = "- clusters"  # every question weighs 1: IDPO, draw by draw
+NOT_RULES = (BASELINE, "- difficulty", NO_CLUSTERS)
 QUARTER = "ours, a quarter of the probe"
 TOPIC = {
     "addition": ("addition", "adding two numbers", "sums of integers"),
@@ -82,7 +83,7 @@ SPAN = {
 }
 UNSIZED = 0.1  # share of the questions whose knowledge points say nothing of the size
 BLOCK = 64  # questions explored before the tokens are counted again
-EVALUATED = 400
+EVALUATED = 800  # held-out questions
 
 
 @dataclass(frozen=True)
@@ -95,11 +96,12 @@ class Setup:
         clusters: K-Means clusters.
     """
 
-    iterations: int = 8
+    iterations: int = 6
     tokens: int = 60_000
     probe: int = 200
     clusters: int = 150
     k: int = 8
+    lr: float = LR
 
 
 @dataclass(frozen=True)
@@ -123,12 +125,10 @@ class Trial:
         n, _ = POOLS[self.pool]
         told = {
             "probe.fraction": self.setup.probe / n, "clusters.n": self.setup.clusters, "rollouts.k": self.setup.k,
-            "rollouts.generate.rows": 512,
+            "rollouts.generate.rows": 512, "dpo.lr": self.setup.lr,
         }  # fmt: skip
         plain = [f"{key}={value}" for key, value in told.items()]
-        # What the experiment itself says of clusters (n = 1) comes last.
-        own = ["clusters.n=1"] if self.experiment == "no_clusters" else []
-        return config.from_overrides([f"experiment=[tiny,{self.experiment}]", *plain, *own, *self.overrides])
+        return config.from_overrides([f"experiment=[tiny,{self.experiment}]", *plain, *self.overrides])
 
 
 class Lab:
@@ -148,8 +148,6 @@ class Lab:
     def clusters(self, trial: Trial) -> np.ndarray:
         """The cluster of each question: by K-Means over knowledge points, or its label."""
         questions = self.pool(trial.pool).questions
-        if trial.config.clusters.n == 1:
-            return np.zeros(len(questions), dtype=np.int64)
         if trial.labels:
             return labels(questions)
         return self._k_means(trial.pool, trial.config.clusters)
@@ -161,10 +159,15 @@ class Lab:
         return clusters.fit(text_N, embedding, settings).cluster_N
 
     def play(self, trial: Trial) -> list[dict]:
-        """One record per iteration, and one of the base policy before them."""
-        own = copy.deepcopy(self.base)
-        run = Run(trial, own, self.pool(trial.pool), self.clusters(trial), self.grader)
-        return [run.scores(), *map(run.iterate, range(trial.setup.iterations))]
+        """One record per iteration, and one of the base policy before them; every second one has scores."""
+        run = Run(trial, copy.deepcopy(self.base), self.pool(trial.pool), self.clusters(trial), self.grader)
+        last = trial.setup.iterations
+        records = [{"tokens": 0, **run.scores()}]
+        for t in range(last):
+            records.append(run.iterate(t))
+            if t % 2 or t + 1 == last:
+                records[-1] |= run.scores()
+        return records
 
 
 def knowledge_points(questions) -> list[tuple[str, ...]]:
@@ -192,7 +195,7 @@ class Run:
         self.sampler = sampler.Sampler(cluster_N, told.sampler, trial.seed, k=told.rollouts.k, band=told.difficulty)
 
     def iterate(self, t: int) -> dict:
-        """Probe, draw, explore until the tokens are spent, pair, train, evaluate."""
+        """Probe, draw, explore until the tokens are spent, pair, train."""
         config, seed = self.config, self.trial.seed
         self.sampler.begin(t)
         probed = self.roll(t, "probe", probe.choose(self.sampler.cluster_N, config.probe, seeded(seed, t, "choose")))
@@ -215,7 +218,7 @@ class Run:
         chosen = pairs.select(explored, hardest, cluster_N, text, config.pairs, seed, t)
         self.train(t, chosen)
         facts = {"explored": len(hard), "usable": int(usable_Q.sum()), "pairs": len(chosen), "tokens": spent}
-        return {**facts, **self.scores()}
+        return facts
 
     def prompts(self, questions) -> rollouts.Prompts:
         return rollouts.Prompts(questions, {}, self.policy, self.config.rollouts.prompt)
@@ -267,7 +270,7 @@ def played(trial: Trial, folder: Path) -> list[dict]:
     path = folder / f"{trial.key}.json"
     if not path.exists():
         if not _lab:
-            _lab.append(Lab())
+            _lab.append(Lab(HOME / "hpc_saidpo" / "micro_llama"))
         records = _lab[0].play(trial)
         new = path.with_suffix(".new")
         new.write_text(json.dumps({"trial": asdict(trial), "records": records}, indent=1) + "\n")
@@ -292,14 +295,16 @@ def play_all(trials: Sequence[Trial], folder: Path, processes: int) -> dict[Tria
 
 
 def trials_of(setup: Setup, seeds: int, pools: Sequence[str]) -> list[Trial]:
-    """Every system on every pool by real clusters; on the first pool also by true labels, and with a smaller probe."""
-    quarter = replace(setup, probe=setup.probe // 4)
+    """All on the first pool, by real clusters and by labels; on the others the rules beside IDPO."""
+    quarter, faster = replace(setup, probe=setup.probe // 4), replace(setup, lr=OTHER_LR)
     found = []
     for seed in range(seeds):
-        for pool in pools:
-            found += [Trial(pool, system, name, seed, setup) for system, name in SYSTEMS.items()]
-        found.append(Trial(pools[0], QUARTER, SYSTEMS["ours"], seed, quarter))
-        found += [Trial(pools[0], s, SYSTEMS[s], seed, setup, labels=True) for s in SYSTEMS if s not in BLIND]
+        found += [Trial(pools[0], system, name, seed, setup) for system, name in SYSTEMS.items()]
+        found.append(Trial(pools[0], QUARTER, SYSTEMS[OURS], seed, quarter))
+        found += [Trial(pools[0], f"{s}, lr {OTHER_LR}", SYSTEMS[s], seed, faster) for s in (BASELINE, BOLD)]
+        found += [Trial(pools[0], s, SYSTEMS[s], seed, setup, labels=True) for s in (PUBLISHED, OURS, BOLD)]
+        rules = [s for s in SYSTEMS if s not in NOT_RULES[1:]]
+        found += [Trial(pool, s, SYSTEMS[s], seed, setup) for pool in pools[1:] for s in rules]
     return found
 
 
@@ -312,7 +317,8 @@ class Figures:
     worst_topic: np.ndarray
     pair_yield: np.ndarray
     tokens_per_pair: np.ndarray
-    accuracy: np.ndarray  # [seed, iteration]
+    accuracy: np.ndarray  # [seed, evaluation]
+    tokens: np.ndarray  # generated by then, mean over the seeds
 
     @classmethod
     def of(cls, runs: Sequence[list[dict]]) -> Figures:
@@ -326,8 +332,15 @@ class Figures:
             worst_topic=100 * np.array([b["worst_topic"] for b in last]),
             pair_yield=total["usable"] / total["explored"],
             tokens_per_pair=total["tokens"] / np.maximum(1, total["usable"]),
-            accuracy=100 * np.array([[row["accuracy"] for row in r] for r in runs]),
+            accuracy=100 * np.array([[row["accuracy"] for row in r if "accuracy" in row] for r in runs]),
+            tokens=np.mean([evaluated_at(r) for r in runs], axis=0),
         )
+
+
+def evaluated_at(records: Sequence[Mapping]) -> list[int]:
+    """Tokens generated before each evaluation."""
+    spent = np.cumsum([row["tokens"] for row in records])
+    return [int(n) for n, row in zip(spent, records, strict=True) if "accuracy" in row]
 
 
 def interval(values: np.ndarray) -> tuple[float, float, float]:
@@ -347,7 +360,11 @@ def tables(found: Mapping[Trial, list[dict]]) -> dict[tuple[str, bool], Table]:
     grouped: dict[tuple[str, bool], dict[str, list]] = {}
     for trial, records in sorted(found.items(), key=lambda item: item[0].seed):
         grouped.setdefault((trial.pool, trial.labels), {}).setdefault(trial.system, []).append(records)
-    return {where: {system: Figures.of(runs) for system, runs in own.items()} for where, own in grouped.items()}
+    found_by = {where: {system: Figures.of(runs) for system, runs in own.items()} for where, own in grouped.items()}
+    for (_, labels), table in found_by.items():
+        if not labels:
+            table[NO_CLUSTERS] = table[BASELINE]
+    return found_by
 
 
 def show(pool: str, labels: bool, table: Table, baseline: Figures) -> None:
@@ -372,7 +389,7 @@ def figures_of(found: dict[tuple[str, bool], Table], pools: Sequence[str]) -> di
     """The flat figures: of the pool that is mostly out of reach, and of the last one, mostly in reach (in_band)."""
     table, last = found[pools[0], False], found[pools[-1], False]
     base, uniform = table[BASELINE], last[BASELINE]
-    rules = [system for system in table if system not in (BASELINE, *ABLATIONS, QUARTER)]
+    rules = [system for system in SYSTEMS if system not in NOT_RULES]
     best = max(rules, key=lambda system: table[system].gain.mean())
     gain = {system: own.gain.mean() / base.gain.mean() for system, own in table.items()}
     share = {system: own.pair_yield.mean() / base.pair_yield.mean() for system, own in table.items()}
@@ -401,18 +418,18 @@ def figures_of(found: dict[tuple[str, bool], Table], pools: Sequence[str]) -> di
     }
 
 
-def plot(found: dict[tuple[str, bool], Table], setup: Setup, path: Path) -> None:
+def plot(found: dict[tuple[str, bool], Table], path: Path) -> None:
     """Accuracy over what was generated, mean and 95 % interval, a panel per pool and kind of clusters."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.2 * len(found), 4.2), layout="constrained")
-    panels = figure.subplots(1, len(found), squeeze=False)[0]
+    panels = figure.subplots(1, len(found), squeeze=False, sharey=True)[0]
+    colour = {system: f"C{i}" for i, system in enumerate(dict.fromkeys(s for table in found.values() for s in table))}
     for axes, ((pool, labels), table) in zip(panels, found.items(), strict=True):
         for system, own in table.items():
-            tokens = np.arange(own.accuracy.shape[1]) * setup.tokens / 1000
             middle, low, high = np.array([interval(column) for column in own.accuracy.T]).T
-            (line,) = axes.plot(tokens, middle, label=system, linestyle="--" if system in ABLATIONS else "-")
-            axes.fill_between(tokens, low, high, color=line.get_color(), alpha=0.12, linewidth=0)
+            axes.plot(own.tokens / 1000, middle, colour[system], label=system, ls="-" if system in SYSTEMS else ":")
+            axes.fill_between(own.tokens / 1000, low, high, color=colour[system], alpha=0.12, linewidth=0)
         axes.set_title(f"pool {pool}, {'true labels' if labels else 'real clusters'}")
         axes.set_xlabel("tokens generated, thousands")
         axes.grid(alpha=0.3)
@@ -443,9 +460,10 @@ def main() -> int:
     for name, value in figures.items():
         print(f"{name:34}{value if isinstance(value, str) else format(value, '12.4g')}")
     if asked.plot:
-        plot(found, setup, asked.plot)
+        plot(found, asked.plot)
     if asked.json:
-        asked.json.write_text(json.dumps(figures, indent=1) + "\n")
+        known = {name: None if value != value else value for name, value in figures.items()}
+        asked.json.write_text(json.dumps(known, indent=1) + "\n")
     return 0
 
 

@@ -59,7 +59,7 @@ from hpc_saidpo.store import RunDir, Stage
 
 LR, SEED = 2e-5, 0
 WAVES = (2, 2, 4)  # responses to a question, until it gives a pair
-CHUNK = 16  # questions asked at once
+CHUNK = 48  # questions asked at once: two responses to each fill a batch
 LONG_ANSWERS = ["rollouts/prompt=smollm2", "rollouts.stop=[]", "rollouts.max_new_tokens=256"]
 BEST = ("TRL best, at once", "TRL best, pair by pair")
 THEIRS = (*BEST, "TRL default")
