@@ -138,6 +138,7 @@ class MPIWorld(World):
     def abort(self, code):
         drain(sys.stdout, sys.stderr)
         self._comm.Abort(code)
+        super().abort(code)  # MPICH's Abort may come back before the launcher has ended this process
 
     @contextlib.contextmanager
     def group(self):
