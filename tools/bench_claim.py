@@ -5,7 +5,7 @@
     python tools/bench_claim.py --json claim.json --plot claim.png
 
 The policy is the micro Llama that this package ships (`tools/make_micro_model.py` makes it in two CPU-minutes), right
-about every third time on step-by-step arithmetic of eight topics. Pools are as pools are: of 85/10/5 (per cent), 85 are
+every third time on step-by-step arithmetic of eight topics, with a habit that pairs can correct. Pools are as pools are: of 85/10/5 (per cent), 85 are
 far too hard for it, 10 in its range, 5 far too easy; of 10/50/40 most are of use. The questions of its range that it is
 evaluated on are in no pool, and it has never seen them.
 
@@ -18,7 +18,7 @@ without the size, as a tagger would have them; `true labels` is topic × range i
 Shown are means over seeds with their 95 % interval (Student's t), and differences from IDPO seed by seed:
 accuracy and its gain (held-out questions, one response at temperature 1, mean of 8), greedy accuracy, accuracy of the
 worst topic, pair yield (share of explored questions that give a pair), and tokens generated per usable pair.
-What is done is kept in --keep, and not done again.
+What is done is kept in --keep, and not done again: after a change of the code, name another folder.
 --quick: one seed, two iterations, a tenth of the tokens: it shows that all runs. It needs the extra `demo`.
 """
 
@@ -84,7 +84,6 @@ SPAN = {
 UNSIZED = 0.1  # share of the questions whose knowledge points say nothing of the size
 BLOCK = 64  # questions explored before the tokens are counted again
 EVALUATED = 800  # held-out questions
-SAMPLES, BASE_SAMPLES = 8, 32  # responses to each; more of the base policy's, whose chance is in every gain
 EVERY = 3  # iterations from one evaluation to the next
 
 
@@ -96,6 +95,7 @@ class Setup:
         tokens: generated in each iteration by every system, probe included.
         probe: probed questions.
         clusters: K-Means clusters.
+        samples, base_samples: responses to a held-out question; more of the base policy's, which are in every gain.
     """
 
     iterations: int = 6
@@ -104,6 +104,8 @@ class Setup:
     clusters: int = 150
     k: int = 8
     lr: float = LR
+    samples: int = 8
+    base_samples: int = 32
 
 
 @dataclass(frozen=True)
@@ -164,12 +166,12 @@ class Lab:
         """One record per iteration, and one of the base policy before them; each EVERY-th has scores."""
         run = Run(trial, copy.deepcopy(self.base), self.pool(trial.pool), self.clusters(trial), self.grader)
         if trial.pool not in self._before:
-            self._before[trial.pool] = run.scores(BASE_SAMPLES)
+            self._before[trial.pool] = run.scores(trial.setup.base_samples)
         records, last = [{"tokens": 0, **self._before[trial.pool]}], trial.setup.iterations
         for t in range(last):
             records.append(run.iterate(t))
             if (t + 1) % EVERY == 0 or t + 1 == last:
-                records[-1] |= run.scores()
+                records[-1] |= run.scores(trial.setup.samples)
         return records
 
 
@@ -249,7 +251,7 @@ class Run:
         self.policy.model.eval()
         free()
 
-    def scores(self, samples: int = SAMPLES) -> dict:
+    def scores(self, samples: int) -> dict:
         """Of the held-out questions: the same ones, and the same random streams, for every system."""
         questions, config = self.pool.held_out, self.config.rollouts
         everything, topic_N = np.arange(len(questions)), np.array([q.subject for q in questions])
@@ -453,7 +455,7 @@ def main() -> int:
         "--keep", type=Path, default=HOME / "runs" / "claim", help="runs that are done (default runs/claim)"
     )
     asked = parser.parse_args()
-    setup, seeds = (Setup(2, 6_000, 40), 1) if asked.quick else (Setup(), asked.seeds)
+    setup, seeds = (Setup(2, 6_000, 40, samples=1, base_samples=1), 1) if asked.quick else (Setup(), asked.seeds)
     trials = trials_of(setup, seeds, asked.pools)
     found = tables(play_all(trials, asked.keep, asked.processes))
     for (pool, labels), table in found.items():
