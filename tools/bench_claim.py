@@ -5,9 +5,9 @@
     python tools/bench_claim.py --json claim.json --plot claim.png
 
 The policy is the micro Llama that this package ships (`tools/make_micro_model.py` makes it in two CPU-minutes), right
-every third time on step-by-step arithmetic of eight topics, with a habit that pairs can correct. Pools are as pools are: of 85/10/5 (per cent), 85 are
-far too hard for it, 10 in its range, 5 far too easy; of 10/50/40 most are of use. The questions of its range that it is
-evaluated on are in no pool, and it has never seen them.
+every third time on step-by-step arithmetic of eight topics, with a habit that pairs can correct. Pools are as pools
+are: of 85/10/5 (per cent), 85 are far too hard for it, 10 in its range, 5 far too easy; of 10/50/40 most are of use.
+The questions of its range that it is evaluated on are in no pool, and it has never seen them.
 
 Every system has the same number of tokens to generate in each of its iterations, probe included: it explores its drawn
 questions in their order until they are spent. It is configured by `experiment=[tiny,NAME]`, and made of the library's
