@@ -110,7 +110,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class Trial:
-    """One run: `experiment` under other overrides; `labels`: clusters are topic × range, as known to who made them."""
+    """One run of an experiment; `labels`: clusters are topic × range, as known to who made them."""
 
     pool: str
     system: str
@@ -118,7 +118,6 @@ class Trial:
     seed: int
     setup: Setup
     labels: bool = False
-    overrides: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -132,7 +131,7 @@ class Trial:
             "rollouts.generate.rows": 512, "dpo.lr": self.setup.lr,
         }  # fmt: skip
         plain = [f"{key}={value}" for key, value in told.items()]
-        return config.from_overrides([f"experiment=[tiny,{self.experiment}]", *plain, *self.overrides])
+        return config.from_overrides([f"experiment=[tiny,{self.experiment}]", *plain])
 
 
 class Lab:
