@@ -160,7 +160,7 @@ def test_a_job_that_was_suspended_while_another_took_over_stops(path):
     path.unlink()
     second = Lock(path)
     second.acquire()
-    with pytest.raises(RunError, match="this job lost its run folder"):
+    with pytest.raises(RunError, match="this job lost its lock"):
         first.check()
     first.release()
     second.check()

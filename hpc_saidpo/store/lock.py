@@ -1,4 +1,4 @@
-"""One job at a time in a run folder: a lock file that names its owner, and outlives no dead one.
+"""One job at a time in a run folder, or at an artefact of several runs: a lock file that outlives no dead owner.
 
 The lock works on any shared file system: exactly one process can create the file, and its owner touches it every few
 seconds. On the owner's own machine death is seen at once (the process is gone); a requeued
@@ -24,16 +24,18 @@ _NAMELESS = {"token": "", "host": "unknown", "pid": 0, "slurm_job": "", "since":
 
 
 class Lock:
-    """The lock of one run folder. Not collective: root only.
+    """The lock of one folder. Not collective: root only.
 
     Args:
         path: the lock file.
+        what: it guards, in words; not given, the run folder that it lies in.
         beat_s: how often its owner touches it, in seconds.
         dead_after_s: how long it must lie untouched before an owner on another machine counts as dead, in seconds.
     """
 
-    def __init__(self, path: Path, beat_s: float = BEAT_S, dead_after_s: float = DEAD_AFTER_S):
+    def __init__(self, path: Path, beat_s: float = BEAT_S, dead_after_s: float = DEAD_AFTER_S, what: str = ""):
         self.path, self.beat_s, self.dead_after_s = path, beat_s, dead_after_s
+        self.what = what or f"run folder {path.parent}"
         self.owner = _myself()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
@@ -47,6 +49,14 @@ class Lock:
         Raises:
             RunError: a living job holds it; names its host, pid and Slurm job.
         """
+        holder = self.take(waiting)
+        if holder:
+            raise RunError(
+                f"{holder}: two jobs may not write one run. Wait for it, stop it, or choose another run.name"
+            )
+
+    def take(self, waiting=lambda message: None) -> str:
+        """Like `acquire`; gives the living job that holds it, in words, or "" when it is ours now."""
         while not self._create():
             owner = _read(self.path)
             if owner is None:  # released this moment
@@ -54,13 +64,11 @@ class Lock:
             if _lives(owner) is None:
                 waiting(f"{self._described(owner)}; looking for {self.dead_after_s:.0f} s whether it lives")
             if self._owner_lives(owner):
-                raise RunError(
-                    f"{self._described(owner)}: two jobs may not write one run. Wait for it, stop it, or choose "
-                    "another run.name"
-                )
+                return self._described(owner)
             self._remove(owner)
         self._thread = threading.Thread(target=self._beat, daemon=True)
         self._thread.start()
+        return ""
 
     def check(self) -> None:
         """Make sure that the lock is still ours.
@@ -71,7 +79,7 @@ class Lock:
         owner = _read(self.path)
         if owner is None or owner["token"] != self.owner["token"]:
             other = self._described(owner) if owner else f"{self.path} is gone"
-            raise RunError(f"this job lost its run folder: {other}. It was suspended for too long, or the lock removed")
+            raise RunError(f"this job lost its lock: {other}. It was suspended for too long, or the lock removed")
 
     def release(self) -> None:
         """Give the lock back, if it is ours."""
@@ -137,7 +145,7 @@ class Lock:
     def _described(self, owner: dict) -> str:
         job = f", Slurm job {owner['slurm_job']}" if owner["slurm_job"] else ""
         return (
-            f"run folder {self.path.parent} is in use by another job: host {owner['host']}, pid {owner['pid']}{job}, "
+            f"{self.what} is in use by another job: host {owner['host']}, pid {owner['pid']}{job}, "
             f"since {owner['since']} ({self.path})"
         )
 

@@ -154,17 +154,28 @@ class RunDir:
         self._lock.check()
         stage.mark_done()
 
-    def shared(self, name: str, key: str, compute: Callable[[Stage], None], load: Callable[[Stage], object]):
+    def shared(
+        self,
+        name: str,
+        key: str,
+        compute: Callable[[Stage], None],
+        load: Callable[[Stage], object],
+        resumes: bool = False,
+    ):
         """Like `stage`, for an artefact of the pool or the model: beside the runs, keyed by content.
 
-        `compute` is called on every rank, with a folder that appears whole or not at all: several jobs that make the
-        same artefact at the same moment each make it, and the first one's is used. One that is damaged is set aside and
-        made again. What `compute` raises it must raise on every rank (`World.on_root`, `World.spread`).
+        Of several jobs that need it at the same moment one makes it, and the others wait. `compute` is called on every
+        rank, with a folder that appears whole or not at all. One that is damaged is set aside and made again. What
+        `compute` raises it must raise on every rank (`World.on_root`, `World.spread`).
+
+        Args:
+            resumes: what a job wrote that was stopped or killed is in the folder when the next one calls `compute`;
+                else it is empty.
         """
         self.world.stop_if_told()
         digest = hashlib.sha256(key.encode()).hexdigest()[:16]
         path = self.path.parent / ".shared" / f"{name}-{digest}"
-        return shared.use_or_make(path, self.world, self._tell, compute, load)
+        return shared.use_or_make(path, self.world, self._tell, compute, load, resumes)
 
     def hold_to(self, name: str, facts: dict, remedy: str) -> None:
         """Note what the run is made with, in <name>.json; it cannot go on with anything else. Collective.
