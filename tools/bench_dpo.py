@@ -4,17 +4,18 @@
     python tools/bench_dpo.py --quick
     python tools/bench_dpo.py --json bench.json
 
-SmolLM2-135M in float32 is trained on 32 pairs, 4 to a step: of a stored run (--run DIR), or else of its own responses
-to questions of the demo's pool (reasoning-gym) in its chat template, at most 128 tokens. Those are what a run has by
-their lengths, but not graded: it is right so seldom that 32 graded pairs would take the better part of an hour, and
-what a step costs does not depend on who is right. Both sides see the same tokens in the same order, with AdamW,
-gradient clipping and a cosine schedule. Beside ours, pair by pair (dpo.micro_pairs=1: what is packed gains nothing by
-more at once on a CPU), else with the settings of conf/dpo/default.yaml:
+SmolLM2-135M in float32 is trained on 32 pairs, 4 to a step: graded pairs of a stored run. That is the beginning of the
+demo's, made here up to its pairs in a minute or two (few-shot prompts, answers of a few tokens), or another one of the
+same model (--run DIR). The more of a pair is prompt, the more it gains by having it once. Both sides see the same
+tokens in the same order, with AdamW, gradient clipping and a cosine schedule. Beside ours, pair by pair
+(dpo.micro_pairs=1: what is packed gains nothing by more at once on a CPU), else with the settings of
+conf/dpo/default.yaml:
 
 - TRL at its best: reference log-probabilities beforehand, no gradient checkpointing (its padding_free is without effect
   in 1.16, as it warns), the batch at once or pair by pair (gradient accumulation), whichever is faster;
 - TRL at its defaults: gradient checkpointing, and a forward of the reference model in every step;
-- ours and TRL's best in bfloat16 autocast, on a quarter of the pairs: few CPUs are made for it.
+- ours and TRL's best in bfloat16 autocast, on a quarter of the pairs: few CPUs are made for it
+  (--quick leaves it out where this one is not).
 
 Each step is made by all in turn. CPU time is counted: of ours for the whole step with its figures, of TRL for
 `training_step`, clipping and `optimizer.step`; medians are shown. reference_share is what ours pays for the reference
@@ -22,8 +23,9 @@ beforehand, as a share of a step. Memory is the peak of a fresh process that mak
 pairs, all included; mem_vs_trl_best compares with TRL's best with the batch at once, mem_vs_trl_accumulated with the
 same pair by pair. The long case is a Llama of two narrow layers and a vocabulary of 150,000, one pair with a prompt
 of 512 tokens and responses of 1,024. max_logp_diff_per_token (nats) and max_logp_diff_per_sum (relative) compare
-log-probabilities before training, max_loss_curve_diff the losses of all steps.
---quick: 4 pairs, 2 to a step, of the demo's own kind, whose answers have a handful of tokens: it shows that all runs.
+log-probabilities before training, max_loss_curve_diff the losses of all steps. ours_off_float64 and trl_off_float64 are
+the same per token, each side beside the model in float64: what rounding alone does here.
+--quick: 4 pairs, 2 to a step: it shows that all runs.
 It needs the extras `demo` and `test`.
 """
 
@@ -31,6 +33,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import json
 import os
 import statistics
@@ -53,13 +56,16 @@ import transformers
 import trl
 import yaml
 
-from hpc_saidpo import config, difficulty, dpo, export, pairs, parallel, policy, pool, progress, records, rollouts
-from hpc_saidpo.grader import Grader
+from hpc_saidpo import config, dpo, export, parallel, policy, progress, records
 from hpc_saidpo.logps import ResponseLogps
-from hpc_saidpo.store import RunDir, Stage
+from hpc_saidpo.store import Stage
 
 LR, SEED = 2e-5, 0
-LONG_ANSWERS = ["rollouts/prompt=smollm2", "rollouts.stop=[]", "rollouts.max_new_tokens=128"]
+A_RUN = [  # the demo's, up to its first pairs
+    "experiment=demo", "loop.iterations=1", "loop.stop_after=pairs", "evaluate.benchmarks=[]", "probe.fraction=0.02",
+    "run.name=pairs", "run.threads=1",
+]  # fmt: skip
+QUESTIONS_A_PAIR = 3  # explored: about every second one gives a pair
 BEST = ("TRL best, at once", "TRL best, pair by pair")
 THEIRS = (*BEST, "TRL default")
 MEMORY = ("trl_best", "trl_accumulated", "trl_default")  # of THEIRS, in the figures' names
@@ -199,7 +205,7 @@ class Theirs:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="4 pairs of short answers, 2 to a step")
+    parser.add_argument("--quick", action="store_true", help="4 pairs, 2 to a step")
     parser.add_argument("--json", type=Path, help="write the figures to this file too, as one flat object")
     parser.add_argument("--pairs", type=int, default=32, help="4 to a step (default %(default)s)")
     parser.add_argument("--run", type=Path, help="take the pairs of this stored run of SmolLM2-135M")
@@ -210,14 +216,15 @@ def main() -> int:
         side, folder, batch = asked.peak_of
         print(peak_gib(side, Case(Path(folder), int(batch))))
         return 0
-    n, batch, answers = (4, 2, []) if asked.quick else (asked.pairs, 4, LONG_ANSWERS)
+    n, batch = (4, 2) if asked.quick else (asked.pairs, 4)
     with tempfile.TemporaryDirectory() as name:
-        (Path(name) / "short").mkdir()
         case = Case(Path(name) / "short", batch)
-        load(case, n, answers, asked.run)
+        load(case, n, asked.run or started_run(Path(name), n))
         seconds, figures = compare(case, "float32", THEIRS)
-        seconds_bf16, _ = compare(case, "bfloat16", BEST, max(batch, n // 4))
-        found = {**figures, **times(seconds), **times(seconds_bf16, "_bf16")}
+        seconds_bf16 = {}
+        if not asked.quick or "bf16" in Path("/proc/cpuinfo").read_text():
+            seconds_bf16, _ = compare(case, "bfloat16", BEST, max(batch, n // 4))
+        found = {**figures, **times(seconds), **(times(seconds_bf16, "_bf16") if seconds_bf16 else {})}
         peak = {"": memory(case), "long_": memory(long_case(Path(name), case))}
     for prefix, gib in peak.items():
         found |= {f"{prefix}{key(side)}_peak_gib": value for side, value in gib.items()}
@@ -229,18 +236,11 @@ def main() -> int:
     return 0
 
 
-def load(case: Case, n: int, answers: list[str], run: Path | None) -> None:
-    """The demo's model, converted, and n pairs, into the case's folder.
-
-    Args:
-        answers: what differs from the demo where the pairs are made here.
-    """
-    settings = config.from_overrides(["experiment=demo", *answers])
-    (case.folder / "model").mkdir()
+def load(case: Case, n: int, run: Path) -> None:
+    """The demo's model, converted, and n pairs of a run, into the case's folder."""
+    (case.folder / "model").mkdir(parents=True)
+    settings = config.from_overrides(["experiment=demo"])
     policy.convert_gguf(policy.locate(settings.policy.path), case.folder / "model")
-    if run is None:
-        case.write(made(case.policy(), n, settings), settings.rollouts.prompt.chat, list(settings.rollouts.stop))
-        return
     stages = export.finished_stages(run, "pairs")
     table = records.Pairs.concat([own[0].read("pairs", records.Pairs) for own in stages.values()])
     told = yaml.safe_load((run / "config.yaml").read_text())["rollouts"]
@@ -249,24 +249,13 @@ def load(case: Case, n: int, answers: list[str], run: Path | None) -> None:
     case.write(table.take(range(n)), told["prompt"]["chat"], told["stop"])
 
 
-def made(own: policy.Policy, n: int, settings) -> records.Pairs:
-    """n pairs of two responses of the policy to a question, the first taken for correct."""
-    loaded = pool.load(settings.pool, RunDir(Path("none"), parallel.World(), {}, print))
-    examples = loaded.examples if settings.rollouts.prompt.shots else {}
-    prompts, how = (
-        rollouts.Prompts(loaded.questions, examples, own, settings.rollouts.prompt),
-        settings.rollouts.sampling(),
-    )
-    order = np.random.default_rng(SEED).permutation(len(loaded.questions))
-    token_Q = {int(q): prompts.tokens(int(q)) for q in order[: 2 * n]}  # more than n: some say the same twice
-    with Grader() as grader:
-        drawn = rollouts.in_waves((2,), token_Q, prompts, how, settings.rollouts, (SEED, 0, "explore"), grader)
-    taken = replace(drawn, verdict_R=1 - drawn.sample_R.astype(np.int8), finished_R=np.ones(len(drawn), dtype=bool))
-    hard = difficulty.measure(taken)
-    found = pairs.select(taken, hard, np.zeros(len(loaded.questions)), prompts.text, settings.pairs, SEED, 0)
-    if len(found) < n:
-        sys.exit(f"only {len(found)} of {len(token_Q)} questions have two different responses, {n} are needed")
-    return found.take(range(n))
+def started_run(root: Path, n: int) -> Path:
+    """A run of the demo that has made about n pairs, or more."""
+    asked = [*A_RUN, f"sampler.n_questions={QUESTIONS_A_PAIR * n}", f"run.root={root}"]
+    done = subprocess.run([sys.executable, "-m", "hpc_saidpo", *asked], cwd=HOME, capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"the run that makes the pairs failed:\n{done.stdout}{done.stderr}")
+    return root / "pairs"
 
 
 def compare(
@@ -301,16 +290,33 @@ def compare(
 @torch.no_grad()
 def agreement(ours: Ours, theirs: Theirs) -> dict[str, float]:
     """Log-probabilities of the first batch's responses, before training."""
+    examples, rows = ours.in_order, range(ours.batch)
     with ours.own.autocast():
-        module = ResponseLogps(ours.own.model, ours.config.head_tokens)
-        found = ours.in_order.logps(module, range(ours.batch)).by_response
+        found = examples.logps(ResponseLogps(ours.own.model, ours.config.head_tokens), rows).by_response
     expected = theirs.token_logps()
-    return {
-        "max_logp_diff_per_token": max(float((a - b).abs().max()) for a, b in zip(found, expected, strict=True)),
-        "max_logp_diff_per_sum": max(
-            float(((a.sum() - b.sum()) / b.sum()).abs()) for a, b in zip(found, expected, strict=True)
-        ),
-    }
+    figures = {"max_logp_diff_per_token": largest(found, expected)}
+    sums = zip(found, expected, strict=True)
+    figures["max_logp_diff_per_sum"] = max(float(((a.sum() - b.sum()) / b.sum()).abs()) for a, b in sums)
+    if ours.own.precision == torch.float32:
+        model = copy.deepcopy(ours.own.model).double()
+        exact = alone(model, examples, rows)
+        figures |= {"ours_off_float64": largest(found, exact), "trl_off_float64": largest(expected, exact)}
+    return figures
+
+
+def largest(found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> float:
+    return max(float((a - b).abs().max()) for a, b in zip(found, expected, strict=True))
+
+
+def alone(model, examples: dpo.Examples, rows: Sequence[int]) -> list[torch.Tensor]:
+    """Log-probabilities of each response's tokens behind its prompt, with nothing else in the row."""
+    found = []
+    for i in rows:
+        for response in (examples.chosen[i], examples.rejected[i]):
+            ids = torch.tensor([examples.prompt[i] + response])
+            logits = model(ids).logits[0, len(examples.prompt[i]) - 1 : -1]
+            found.append(logits.log_softmax(-1).gather(1, torch.tensor(response)[:, None])[:, 0])
+    return found
 
 
 def key(side: str) -> str:
