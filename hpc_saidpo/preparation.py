@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
-from . import clusters, pool
+from . import clusters, policy, pool, progress, tags
 from . import grader as grading
 from .grader import Grader, Limits
+from .loaded import load_policy
 from .parallel import World
 from .progress import log
 from .records import Question, Questions, RunError, pick
@@ -77,6 +81,40 @@ def load_pool(config, store: RunDir, read: Mapping[str, Sequence[Question]]) -> 
         )
         store.hold_to("pool", {"fingerprint": loaded.fingerprint, "questions": len(loaded.questions)}, remedy)
     return loaded
+
+
+def model_folder(path: str, world: World, store: RunDir) -> str:
+    """Where a model lies, as a Hugging Face folder; a GGUF file is converted once. Collective."""
+    located = world.on_root(lambda: policy.locate(path))
+    if not policy.is_gguf(located):
+        return located
+
+    def convert(stage: Stage):
+        world.on_root(lambda: stage.write_folder("model", functools.partial(policy.convert_gguf, located)))
+
+    name = f"{Path(located).name} {Path(located).stat().st_size}"
+    return store.shared("policy", name, convert, lambda stage: str(stage.path / "model"))
+
+
+def tag(questions: Sequence[Question], config, world: World, store: RunDir) -> list[tuple[str, ...]]:
+    """The knowledge points of each question, as `config.tags` says; a tagger's replies are shared between runs.
+
+    Raises:
+        RunError: a question has none in the pool, or the tagger cannot answer.
+        tags.Exported: requests were written to a file (tags.mode=export).
+    """
+    own = config.tags
+    if own.mode == "column":
+        return tags.of(questions)
+    local = None
+    if own.mode == "model":
+        folder = model_folder(own.model, world, store)
+        fingerprint = world.on_root(lambda: policy.fingerprint(folder))
+        chosen = replace(config.policy, path=folder)
+        load = functools.partial(load_policy, folder, chosen, world.device)
+        local = tags.Local(fingerprint, load, config.rollouts.generate, own.max_new_tokens)
+    shown = functools.partial(progress.stage, is_root=world.is_root)
+    return tags.Tagging(own, store, shown, local).of(questions)
 
 
 def cluster(points: Sequence[Sequence[str]], config: clusters.Config, world: World, store: RunDir) -> np.ndarray:

@@ -10,8 +10,8 @@
       base/                the policy before training: its evaluation
       iter-000/ probe/ draw/ explore/ pairs/ policy/ evaluate/
       report.html
-    runs/.shared/          pools from files, embeddings, clusters, converted policies, reference log-probabilities:
-                           keyed by content, shared by runs
+    runs/.shared/          pools from files, replies of taggers, embeddings, clusters, converted policies, reference
+                           log-probabilities: keyed by content, shared by runs
 
 Files are written under a temporary name, synced and renamed; a stage's DONE comes last, from root, after a barrier;
 readers trust nothing without it.
@@ -176,6 +176,13 @@ class RunDir:
         digest = hashlib.sha256(key.encode()).hexdigest()[:16]
         path = self.path.parent / ".shared" / f"{name}-{digest}"
         return shared.use_or_make(path, self.world, self._tell, compute, load, resumes)
+
+    def shared_before(self, name: str) -> list[Stage]:
+        """The finished artefacts that `shared` made under a name with whatever key, newest first. Not collective."""
+        named = re.compile(re.escape(name) + r"-[0-9a-f]{16}")
+        found = [p for p in (self.path.parent / ".shared").glob(f"{name}-*") if named.fullmatch(p.name)]
+        done = [stage for stage in map(Stage, found) if stage.done]
+        return sorted(done, key=lambda stage: (stage.path / "DONE").stat().st_mtime_ns, reverse=True)
 
     def hold_to(self, name: str, facts: dict, remedy: str) -> None:
         """Note what the run is made with, in <name>.json; it cannot go on with anything else. Collective.
