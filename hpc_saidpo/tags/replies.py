@@ -44,7 +44,7 @@ class Answers:
     Attributes:
         points_N: what its reply names; () where it could not be read, or there is none. Equal ones are one object.
         n_distinct: distinct texts. Of these:
-        n_now: asked by the job that made the artefact; the others' replies were known before.
+        n_now: asked for this pool; the others' replies were known before.
         n_again: read only when they were asked a second time.
         n_unread: that have a reply which cannot be read.
         n_absent: that have no reply.
@@ -103,7 +103,8 @@ class Inquiry:
                 texts = [self.texts[row] for row in chunks[left[index]]]
                 stage.write_chunk(left[index], ask(self.task, tagger, texts))
 
-            with progress(f"{self.task.name}: {len(todo)} to be asked", len(left)) as tick:
+            n_left = sum(len(chunks[i]) for i in left)
+            with progress(f"{self.task.name}: {n_left} to be asked", len(left)) as tick:
                 self.world.spread(len(left), make, tick)
             shards = stage.shards(list(map(len, chunks)))
             self.world.spread(len(shards), lambda i: stage.seal(shards[i], Replies))

@@ -21,7 +21,7 @@ _QUOTED = re.compile(
     r'"((?:[^"\\]|\\.)*)"|\'((?:[^\'\n]|\'(?!\s{0,9}(?:[,;、\]}]|\Z)))*)\'(?=\s{0,9}(?:[,;、\]}]|\Z))', re.DOTALL
 )
 _BARE = re.compile(r"[^\[\]{}\"\n,;、]+(?=\s{0,9}[\],;、\n])")
-_BULLET = re.compile(r"^[ \t]*(?:[-*•·–—]|\(?\d{1,2}[.)、:])[ \t]*(\S.*)$", re.MULTILINE)
+_BULLET = re.compile(r"^[ \t]*(?:[-*•·–—](?![-*])|\(?\d{1,2}[.)、:])[ \t]*(\S.*)$", re.MULTILINE)
 _ASIDE = re.compile(r"[:(]|\s[-–—]\s")  # begins an explanation
 _LABEL = re.compile(
     r"(?:tags?|topics?|labels?|key ?words?|concepts?|knowledge points?|skills?|标签|知识点|关键词)"
@@ -62,7 +62,7 @@ def normalise(tag: str) -> str:
     """
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", tag).translate(_QUOTES).lower())
     text = "".join(c if c.isprintable() else " " for c in _NOISE.sub(" ", text))
-    text = " ".join(map(singular, text.split())).strip(_EDGES)
+    text = " ".join(filter(None, (singular(word.strip(_EDGES)) for word in text.split())))
     return text if MIN_CHARS <= len(text) <= MAX_CHARS and any(map(str.isalpha, text)) else ""
 
 
@@ -70,8 +70,8 @@ def singular(word: str) -> str:
     """An English word without its plural's ending, by rule: "calculus", "series", "analysis" and "statistics" stay."""
     if word in _SINGULAR:
         return _SINGULAR[word]
-    is_one = word in _NO_PLURAL or word.endswith(("ss", "us", "is", "ics", "'s"))
-    if is_one or len(word) < 4 or not word.isascii() or not word.endswith("s"):
+    ends_like_one = word.endswith(("ss", "us", "is", "ics")) or not word[-2:].isalpha()  # pell's
+    if word in _NO_PLURAL or len(word) < 4 or not word.isascii() or not word.endswith("s") or ends_like_one:
         return word
     if word.endswith("ies") and len(word) > 4:
         return word[:-3] + "y"
