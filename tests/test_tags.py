@@ -58,7 +58,7 @@ def test_a_pool_is_asked_about_once_and_a_grown_one_about_what_is_new(tmp_path, 
         assert tagged(tmp_path, config, QUESTIONS[:3]) == [SUMS] * 3 and len(server.seen) == 3
         assert tagged(tmp_path, config, [*QUESTIONS[::-1], QUESTIONS[0]]) == [SUMS] * 6
         assert sorted(asked_of(server)) == [q.text for q in QUESTIONS]
-        assert "5 distinct questions, 2 asked now" in told.text
+        assert "5 distinct questions, 2 were asked for this pool" in told.text
         other = replace(config, max_new_tokens=20)
         assert tagged(tmp_path, other) == [SUMS] * 5 and len(server.seen) == 10  # other replies
         tagged(tmp_path, replace(config, endpoint=replace(config.endpoint, url="http://127.0.0.1:9/v1")))  # the same
@@ -232,7 +232,7 @@ def test_a_real_model_tags_on_any_number_of_ranks_and_after_a_kill(tmp_path):
 
     whole = start(*arguments(tmp_path / "whole"), ranks=2)
     assert whole.returncode == 0, whole.stdout + whole.stderr
-    assert "questions tagged" in whole.stdout and "6 distinct questions, 6 asked now" in whole.stdout
+    assert "questions tagged" in whole.stdout and "6 distinct questions, 6 were asked for this pool" in whole.stdout
     expected = replies_of(tmp_path / "whole")
     assert any(expected[1]) and all(expected[2])
 

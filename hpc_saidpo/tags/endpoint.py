@@ -41,26 +41,24 @@ class TryAgain(Exception):
 
 
 class Server:
-    """An endpoint, for one of several ranks, which share its rate and its concurrency.
-
-    Raises:
-        RunError: the environment lacks the key, or it cannot be one.
-    """
+    """An endpoint, for one of several ranks, which share its rate and its concurrency."""
 
     def __init__(self, config: Config, n_ranks: int = 1):
         self._how, self._model, self._max_tokens = config.endpoint, config.model, config.max_new_tokens
         self.identity = identity(config)
         self._n_threads = max(1, self._how.concurrency // n_ranks)
         self._pace = Pace((self._how.per_minute or 0) / n_ranks)
-        self._key = key_of(self._how)
+        self._key = ""
         self._open = urllib.request.build_opener(_NoRedirect).open
 
     def answer(self, conversations: Sequence[Messages]) -> list[str]:
         """A reply to each conversation.
 
         Raises:
-            RunError: the server refuses a request, in its words; or does not answer in `tries`.
+            RunError: the environment lacks the key; the server refuses a request, in its words; or does not answer in
+                `tries`.
         """
+        self._key = key_of(self._how)  # not before: who only reads what was answered needs none
         with ThreadPoolExecutor(self._n_threads) as pool:
             waiting = [pool.submit(self._patiently, conversation) for conversation in conversations]
             try:

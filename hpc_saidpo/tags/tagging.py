@@ -71,7 +71,7 @@ class Tagging:
     def _answers(self, task: Task, texts: Sequence[str], ids: Iterator[tuple[str, str]]) -> Answers:
         """Args: ids: (a name by which files of answers may call it, text) of each text."""
         config, world = self.config, self.store.world
-        tagger = world.everywhere(lambda: Server(config, world.size)) if config.mode == "endpoint" else self.local
+        tagger = Server(config, world.size) if config.mode == "endpoint" else self.local
         inquiry = Inquiry(task, tagger.identity if tagger else identity(config), texts, self.store)
         if tagger:
             return inquiry.ask(tagger, config.chunk_questions, self.progress)
@@ -154,8 +154,8 @@ def _filled(
         n_untagged,
     )
     log.info(
-        "  of %d distinct questions, %d asked now; %d answered readably when asked again; %d replies cannot be read, "
-        "%d are lacking",
+        "  of %d distinct questions, %d were asked for this pool; %d answered readably when asked again; %d replies "
+        "cannot be read, %d are lacking",
         found.n_distinct,
         found.n_now,
         found.n_again,
