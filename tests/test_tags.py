@@ -1,5 +1,6 @@
 """Questions tagged by a language model: asked once, kept, gone on with, exported and imported."""
 
+import contextlib
 import json
 import logging
 import os
@@ -7,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
+import types
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +16,8 @@ import pytest
 from chat_server import GOOD, completion, config_for, serving
 from conftest import MICRO, command, silent, start, user_environment
 
-from hpc_saidpo import policy, tags
+from hpc_saidpo import inputs, policy, tags
+from hpc_saidpo.config import from_overrides
 from hpc_saidpo.generate import Config as Engine
 from hpc_saidpo.parallel import World
 from hpc_saidpo.records import Question, RunError
@@ -185,6 +188,61 @@ def test_points_are_sorted_into_skills(tmp_path, told):
         tagged(tmp_path, config)
 
 
+@pytest.mark.mpi
+def test_ranks_share_the_questions_and_a_failure(folder, world):
+    with serving(answer=answering()) if world.is_root else contextlib.nullcontext() as server:
+        port = world.bcast(server.server_port if world.is_root else None)
+        config = config_for(types.SimpleNamespace(server_port=port))
+        config = replace(config, chunk_questions=1)
+        assert tagged(folder, config, world=world) == [SUMS] * 5
+        if world.is_root:
+            assert sorted(asked_of(server)) == [q.text for q in QUESTIONS]
+            server.misdeeds = [lambda handler: handler.reply(401, b"who are you?")] * 9
+        world.barrier()
+        with pytest.raises(RunError, match="who are you"):
+            tagged(folder, config, [Question("n", "Who?", "I"), *QUESTIONS], world=world)
+        world.barrier()
+
+
+def test_a_damaged_artefact_is_made_again_from_what_others_know(tmp_path):
+    with serving(answer=answering()) as server:
+        tagged(tmp_path, config_for(server), QUESTIONS[:4])
+        (older,) = (tmp_path / "runs/.shared").glob("tags-*")
+        tagged(tmp_path, config_for(server))
+        (newer,) = set((tmp_path / "runs/.shared").glob("tags-*")) - {older}
+        (newer / "shard-000000-000000.h5").write_bytes(b"")
+        assert tagged(tmp_path, config_for(server)) == [SUMS] * 5 and len(server.seen) == 6
+        (older / "known.h5").write_bytes(b"")
+        assert tagged(tmp_path, config_for(server), QUESTIONS[1:]) == [SUMS] * 4 and len(server.seen) == 6
+
+
+def test_what_a_run_reads_for_its_tags():
+    def read(*overrides):
+        given = ("pool.path=p.jsonl", "policy.path=p", *overrides)
+        return {(i.key, i.value) for i in inputs.of(from_overrides(given)) if i.key.startswith("tags")}
+
+    assert read() == read("tags.mode=endpoint", "tags.model=m") == set()
+    assert read("tags.mode=model", f"tags.model={MICRO}", "tags.skills=s.txt") == {
+        ("tags.model", MICRO), ("tags.skills", "s.txt"),
+    }  # fmt: skip
+    assert read("tags.mode=import", "tags.model=m", "tags.file=[a,b]") == {("tags.file", "a"), ("tags.file", "b")}
+    assert read("tags.mode=import", "tags.model=m", "tags.file=a", "clusters.n=1") == set()
+
+
+@pytest.mark.e2e
+def test_a_run_ends_with_its_export_and_goes_on_with_the_answers(tmp_path):
+    requests, answers = tmp_path / "out/requests.jsonl", tmp_path / "answers.jsonl"
+    common = ("experiment=tiny", "loop.stop_after=prepare", f"run.root={tmp_path}/runs", "tags.model=m", "clusters.n=2")
+    done = start(*common, "tags.mode=export", f"tags.file={requests}")
+    assert done.returncode == 0 and "stopped after the export of" in done.stdout, done.stdout + done.stderr
+    assert f"requests to {requests}" in done.stdout
+    ids = [json.loads(line)["custom_id"] for line in requests.read_text().splitlines()]
+    answers.write_text("".join(json.dumps({"id": own, "tags": ["ab"[i % 2] * 3]}) + "\n" for i, own in enumerate(ids)))
+    done = start(*common, "tags.mode=import", f"tags.file={answers}")
+    assert done.returncode == 0 and "2 distinct knowledge points" in done.stdout, done.stdout + done.stderr
+    assert f"{len(ids)} distinct questions" in done.stdout and "0 are lacking" in done.stdout
+
+
 def test_what_a_mode_needs():
     for wrong in (
         {"mode": "model"},
@@ -226,7 +284,7 @@ def test_a_real_model_tags_on_any_number_of_ranks_and_after_a_kill(tmp_path):
     def arguments(root):
         return [
             "policy=smollm2", f"pool.path={pool}", "tags.mode=model", f"tags.model={SMOLLM2}", "clusters.n=2",
-            "tags.chunk_questions=1", "tags.max_new_tokens=24", "loop.stop_after=prepare", f"run.root={root}",
+            "tags.chunk_questions=2", "tags.max_new_tokens=24", "loop.stop_after=prepare", f"run.root={root}",
             "run.threads=1", "pool.on_bad=skip",
         ]  # fmt: skip
 
@@ -250,5 +308,5 @@ def test_a_real_model_tags_on_any_number_of_ranks_and_after_a_kill(tmp_path):
     job.wait()
     resumed = start(*arguments(root))
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
-    assert int(resumed.stdout.partition("tags: ")[2].split()[0]) <= len(ASKED) - len(chunks)
+    assert int(resumed.stdout.partition("tags: ")[2].split()[0]) <= len(ASKED) - 2 * len(chunks)
     assert replies_of(root) == expected

@@ -132,10 +132,10 @@ class Inquiry:
     def _prepare(self, stage: Stage, answers: Mapping[str, str]) -> np.ndarray:
         """Write what is known already, once; give the rows of the texts that are left, by their hashes' order."""
         if not stage.has("known"):
-            found = _together(self._known())
-            given = {own: answers[own] for own in sorted(self._row_of) if own in answers and own not in found}
-            rows = [*found.values(), *((own, joined(self.task.read(r)), r, 1) for own, r in given.items())]
-            stage.write("known", Replies.of(rows))
+            rows = _together(self._known())
+            for own in self._row_of.keys() & answers.keys() - rows.keys():
+                rows[own] = (own, joined(self.task.read(answers[own])), answers[own], 1)
+            stage.write("known", Replies.of(rows[own] for own in sorted(rows)))
         known = set(stage.read("known", Replies).id_Q)
         return np.array([row for own, row in sorted(self._row_of.items()) if own not in known], dtype=np.int64)
 
@@ -143,24 +143,25 @@ class Inquiry:
         """What other artefacts of this tagger hold about these texts."""
         for stage in self.store.shared_before(self.name):
             try:
-                replies = _read(stage)
+                for replies in _parts(stage):
+                    yield replies.take([i for i, own in enumerate(replies.id_Q) if own in self._row_of])
             except Damaged:  # it is made again by whoever needs it
                 continue
-            yield replies.take([i for i, own in enumerate(replies.id_Q) if own in self._row_of])
 
     def _load(self, stage: Stage) -> Answers:
-        replies = _read(stage)
-        known = {text: split(text) for text in set(replies.points_Q)}
-        points_of = {own: known[text] for own, text in zip(replies.id_Q, replies.points_Q, strict=True)}
-        n_absent = sum(own not in points_of for own in self._row_of)
-        is_read_Q = np.array([bool(text) for text in replies.points_Q], dtype=bool)
+        known, asked = _parts(stage)
+        id_Q, text_Q = [*known.id_Q, *asked.id_Q], [*known.points_Q, *asked.points_Q]  # replies stay on disk
+        points = {text: split(text) for text in set(text_Q)}
+        points_of = {own: points[text] for own, text in zip(id_Q, text_Q, strict=True)}
+        is_read_Q = np.array([bool(text) for text in text_Q], dtype=bool)
+        n_asked_Q = np.concatenate([known.n_asked_Q, asked.n_asked_Q])
         return Answers(
             [points_of.get(own, ()) for own in self._id_N],
             len(self._row_of),
-            len(replies) - len(stage.read("known", Replies)),
-            int((is_read_Q & (replies.n_asked_Q == 2)).sum()),
+            len(asked),
+            int((is_read_Q & (n_asked_Q == 2)).sum()),
             int((~is_read_Q).sum()),
-            n_absent,
+            len(self._row_of) - len(points_of),
         )
 
 
@@ -176,16 +177,9 @@ def ask(task: Task, tagger: Tagger, texts: Sequence[str]) -> Replies:
     )
 
 
-def _read(stage: Stage) -> Replies:
-    """All of an artefact, in memory: what was known before, and what it asked."""
-    asked = stage.read_chunks(Replies)
-    return Replies.concat(
-        [stage.read("known", Replies), Replies(*(_in_memory(getattr(asked, f.name)) for f in fields(asked)))]
-    )
-
-
-def _in_memory(values):
-    return values if isinstance(values, np.ndarray) else list(values)
+def _parts(stage: Stage) -> tuple[Replies, Replies]:
+    """Of an artefact, what was known before it, and what it asked; the latter's texts stay on disk."""
+    return stage.read("known", Replies), stage.read_chunks(Replies)
 
 
 def _together(tables: Iterable[Replies]) -> dict[str, tuple]:
