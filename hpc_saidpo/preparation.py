@@ -16,7 +16,7 @@ from .grader import Grader, Limits
 from .loaded import load_policy
 from .parallel import World
 from .progress import log
-from .records import Question, Questions, RunError, pick
+from .records import Question, Questions, RunError, joined, pick
 from .store import RunDir, Stage
 
 GRADED_GOLDS = 256  # of a rank's share that are graded, where that takes a process; evenly spread
@@ -100,7 +100,7 @@ def tag(questions: Sequence[Question], config, world: World, store: RunDir) -> l
     """The knowledge points of each question, as `config.tags` says; a tagger's replies are shared between runs.
 
     Raises:
-        RunError: a question has none in the pool, or the tagger cannot answer.
+        RunError: a question has none in the pool, the tagger cannot answer, or the run was made with other answers.
         tags.Exported: requests were written to a file (tags.mode=export).
     """
     own = config.tags
@@ -114,7 +114,15 @@ def tag(questions: Sequence[Question], config, world: World, store: RunDir) -> l
         load = functools.partial(load_policy, folder, chosen, world.device)
         local = tags.Local(fingerprint, load, config.rollouts.generate, own.max_new_tokens)
     shown = functools.partial(progress.stage, is_root=world.is_root)
-    return tags.Tagging(own, store, shown, local).of(questions)
+    points = tags.Tagging(own, store, shown, local).of(questions)
+    digest = world.on_root(lambda: _digest(points))
+    remedy = "its replies were made again, or other ones imported: start another run with run.name=..."
+    store.hold_to("tags", {"model": own.model, "points": digest}, remedy)
+    return points
+
+
+def _digest(points: Sequence[Sequence[str]]) -> str:
+    return hashlib.sha256("\n".join(map(joined, points)).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def cluster(points: Sequence[Sequence[str]], config: clusters.Config, world: World, store: RunDir) -> np.ndarray:

@@ -155,6 +155,8 @@ def test_the_keys_of_an_endpoint_of_tags():
     assert built("tags.mode=import", "tags.model=m", "tags.file=[a,b]").tags.files == ("a", "b")
     with pytest.raises(RunError, match="tags: mode=export needs file"):
         built("tags.mode=export", "tags.model=m")
+    with pytest.raises(RunError, match=r"nothing to write: with clusters\.n=1"):
+        built("tags.mode=export", "tags.model=m", "tags.file=a", "clusters.n=1")
     with pytest.raises(RunError, match=r"tags\.endpoint: url 'file:///etc/passwd' must begin with http"):
         built("tags.endpoint.url=file:///etc/passwd")
 

@@ -16,7 +16,7 @@ import pytest
 from chat_server import GOOD, completion, config_for, serving
 from conftest import MICRO, command, silent, start, user_environment
 
-from hpc_saidpo import inputs, policy, tags
+from hpc_saidpo import inputs, policy, preparation, tags
 from hpc_saidpo.config import from_overrides
 from hpc_saidpo.generate import Config as Engine
 from hpc_saidpo.parallel import World
@@ -214,6 +214,22 @@ def test_a_damaged_artefact_is_made_again_from_what_others_know(tmp_path):
         assert tagged(tmp_path, config_for(server)) == [SUMS] * 5 and len(server.seen) == 6
         (older / "known.h5").write_bytes(b"")
         assert tagged(tmp_path, config_for(server), QUESTIONS[1:]) == [SUMS] * 4 and len(server.seen) == 6
+
+
+def test_a_run_holds_to_its_knowledge_points(tmp_path):
+    def prepared(points):
+        path = tmp_path / "answers.jsonl"
+        path.write_text("".join(json.dumps({"id": q.id, "tags": points}) + "\n" for q in QUESTIONS))
+        config = types.SimpleNamespace(tags=tags.Config(mode="import", model="m", file=str(path)))
+        return preparation.tag(QUESTIONS, config, World(), RunDir(tmp_path / "runs/run", World(), {}, print))
+
+    (tmp_path / "runs/run").mkdir(parents=True)
+    assert prepared(["sums"]) == [("sum",)] * 5 == prepared(["sums"])
+    (tmp_path / "runs/run/draw.h5").touch()
+    assert prepared(["sums"]) == [("sum",)] * 5
+    shutil.rmtree(tmp_path / "runs/.shared")
+    with pytest.raises(RunError, match=r"made with another tags .*run\.name"):
+        prepared(["products"])
 
 
 def test_what_a_run_reads_for_its_tags():

@@ -4,7 +4,7 @@
       lock                 who writes the run now
       config.yaml          the resolved configuration
       env.json             versions, hosts, ranks: one entry per start
-      pool.json            what a pool from files is known by
+      pool.json, tags.json what a pool from files, and knowledge points by a language model, are known by
       metrics.jsonl        one line per iteration
       log/                 one file per rank and start
       base/                the policy before training: its evaluation
