@@ -116,8 +116,11 @@ def tag(questions: Sequence[Question], config, world: World, store: RunDir) -> l
     shown = functools.partial(progress.stage, is_root=world.is_root)
     points = tags.Tagging(own, store, shown, local).of(questions)
     digest = world.on_root(lambda: _digest(points))
-    remedy = "its replies were made again, or other ones imported: start another run with run.name=..."
-    store.hold_to("tags", {"model": own.model, "points": digest}, remedy)
+    remedy = (
+        "its replies were made again, or other ones imported: start another run with run.name=..., or go on with "
+        "run.accept_changes=true"
+    )
+    store.hold_to("tags", {"model": own.model, "points": digest}, remedy, config.run.accept_changes)
     return points
 
 

@@ -21,7 +21,7 @@ from hpc_saidpo.config import from_overrides
 from hpc_saidpo.generate import Config as Engine
 from hpc_saidpo.parallel import World
 from hpc_saidpo.records import Question, RunError
-from hpc_saidpo.store import RunDir, Stage
+from hpc_saidpo.store import Config, RunDir, Stage
 from hpc_saidpo.tags.replies import Replies, hash_of
 
 QUESTIONS = [Question(f"q{i}", f"What is {i} + 1?", str(i + 1), subject="sums" if i else "") for i in range(5)]
@@ -217,19 +217,21 @@ def test_a_damaged_artefact_is_made_again_from_what_others_know(tmp_path):
 
 
 def test_a_run_holds_to_its_knowledge_points(tmp_path):
-    def prepared(points):
-        path = tmp_path / "answers.jsonl"
+    def prepared(points, accept=False):
+        path, run = tmp_path / "answers.jsonl", RunDir(tmp_path / "runs/run", World(), {}, print)
         path.write_text("".join(json.dumps({"id": q.id, "tags": points}) + "\n" for q in QUESTIONS))
-        config = types.SimpleNamespace(tags=tags.Config(mode="import", model="m", file=str(path)))
-        return preparation.tag(QUESTIONS, config, World(), RunDir(tmp_path / "runs/run", World(), {}, print))
+        own = tags.Config(mode="import", model="m", file=str(path))
+        config = types.SimpleNamespace(tags=own, run=Config(accept_changes=accept))
+        return preparation.tag(QUESTIONS, config, World(), run)
 
     (tmp_path / "runs/run").mkdir(parents=True)
-    assert prepared(["sums"]) == [("sum",)] * 5 == prepared(["sums"])
+    assert prepared(["sums"]) == [("sum",)] * 5
     (tmp_path / "runs/run/draw.h5").touch()
     assert prepared(["sums"]) == [("sum",)] * 5
     shutil.rmtree(tmp_path / "runs/.shared")
     with pytest.raises(RunError, match=r"made with another tags .*run\.name"):
         prepared(["products"])
+    assert prepared(["products"], accept=True) == [("product",)] * 5 == prepared(["products"])
 
 
 def test_what_a_run_reads_for_its_tags():

@@ -184,8 +184,11 @@ class RunDir:
         done = [stage for stage in map(Stage, found) if stage.done]
         return sorted(done, key=lambda stage: (stage.path / "DONE").stat().st_mtime_ns, reverse=True)
 
-    def hold_to(self, name: str, facts: dict, remedy: str) -> None:
+    def hold_to(self, name: str, facts: dict, remedy: str, accept: bool = False) -> None:
         """Note what the run is made with, in <name>.json; it cannot go on with anything else. Collective.
+
+        Args:
+            accept: go on with other facts all the same (run.accept_changes).
 
         Raises:
             RunError: it has begun with other facts; they are told, and the remedy.
@@ -194,7 +197,7 @@ class RunDir:
         def on_root():
             path = self.path / f"{name}.json"
             known = files.parsed(path, json.loads)
-            if known not in (None, facts) and any(self.path.rglob("*.h5")):
+            if known not in (None, facts) and not accept and any(self.path.rglob("*.h5")):
                 raise RunError(f"run folder {self.path} was made with another {name} ({known}, now {facts}): {remedy}")
             if known != facts:
                 files.write_text(path, json.dumps(facts))

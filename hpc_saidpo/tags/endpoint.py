@@ -74,12 +74,11 @@ class Server:
                 return self._once(data)
             except TryAgain as failure:
                 told = self._without_key(str(failure))
-                pause = min(LONGEST_BACKOFF_S, self._how.backoff_s * 2 ** (n_tried - 1))
+                log.info("  %s: try %d of %d: %s", self._how.url, n_tried, self._how.tries, told)
                 if failure.after_s is not None:
                     self._pace.hold(failure.after_s)  # it means all of us
                 elif n_tried < self._how.tries:
-                    time.sleep(pause)
-                log.info("  %s: try %d of %d: %s", self._how.url, n_tried, self._how.tries, told)
+                    time.sleep(min(LONGEST_BACKOFF_S, self._how.backoff_s * 2 ** (n_tried - 1)))
         raise RunError(
             f"tags.endpoint.url={self._how.url}: no answer in {self._how.tries} tries (last: {told}): see whether it "
             "is up, lower tags.endpoint.concurrency or .per_minute, and start the same command again: what is answered "
@@ -102,7 +101,7 @@ class Server:
                 f"tags.endpoint.url={self._how.url} refuses a request for tags.model={self._model}: "
                 f"{self._without_key(told)}"
             ) from None
-        except (OSError, http.client.HTTPException, ValueError) as error:  # URLError and time-outs are OSErrors
+        except (OSError, http.client.HTTPException, ValueError, RecursionError) as error:  # time-outs are OSErrors
             raise TryAgain(f"{type(error).__name__}: {error}") from error
 
     def _without_key(self, told: str) -> str:

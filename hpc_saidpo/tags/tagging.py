@@ -49,12 +49,12 @@ class Tagging:
         """
         texts = questions.text_N if isinstance(questions, Questions) else [q.text for q in questions]
         found = self._answers(tagging(), texts, _ids(questions))
-        point_N = found.points_N
+        points_N = found.points_N
         if self.config.skills:
-            point_N = self._sorted(point_N)
+            points_N = self._sorted(points_N)
         if self.config.mode == "export":
             raise Exported("the export of questions: all of them have answers: tags.mode=import or =endpoint goes on")
-        return _filled(point_N, questions, found)
+        return _filled(points_N, questions, found)
 
     def _sorted(self, points_N: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
         """The same with each point's skill in its place; a point for which none is named stays."""
@@ -69,7 +69,11 @@ class Tagging:
         return [known[points] for points in points_N]
 
     def _answers(self, task: Task, texts: Sequence[str], ids: Iterator[tuple[str, str]]) -> Answers:
-        """Args: ids: (a name by which files of answers may call it, text) of each text."""
+        """What is known about each text after whoever answers was asked.
+
+        Args:
+            ids: (a name by which files of answers may call it, text) of each text.
+        """
         config, world = self.config, self.store.world
         tagger = Server(config, world.size) if config.mode == "endpoint" else self.local
         inquiry = Inquiry(task, tagger.identity if tagger else identity(config), texts, self.store)
@@ -138,10 +142,9 @@ def _filled(
     points_N: Sequence[tuple[str, ...]], questions: Sequence[Question], found: Answers
 ) -> list[tuple[str, ...]]:
     """The points with subjects in place of none; tells how it went."""
-    subjects = questions.subject_N if isinstance(questions, Questions) else (q.subject for q in questions)
-    other = {subject: split(subject) or (UNTAGGED,) for subject in set(subjects)}
-    subjects = questions.subject_N if isinstance(questions, Questions) else (q.subject for q in questions)
-    filled = [points or other[subject] for points, subject in zip(points_N, subjects, strict=True)]
+    subject_N = questions.subject_N if isinstance(questions, Questions) else [q.subject for q in questions]
+    other = {subject: split(subject) or (UNTAGGED,) for subject in set(subject_N)}
+    filled = [points or other[subject] for points, subject in zip(points_N, subject_N, strict=True)]
     n_without = sum(not points for points in points_N)
     n_untagged = sum(points == (UNTAGGED,) for points in filled)
     log.info(
