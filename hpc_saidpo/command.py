@@ -162,7 +162,7 @@ def run_loop(config: configuration.Config, plain: dict, world: parallel.World, s
         report.write(store, outcome, plain)
         progress.log.info("%s", report.table(outcome))
     if outcome.paused:
-        progress.log.info("stopped after %s (loop.stop_after): start again without it to go on", outcome.paused)
+        progress.log.info("stopped after %s", outcome.paused)
     if outcome.stopped:
         progress.log.error("%s", outcome.stopped)
     return EXIT_SIGNATURE if outcome.stopped else 0

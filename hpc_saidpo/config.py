@@ -44,6 +44,8 @@ class Config:
                 "run.deterministic=true asks for the same weights on any number of ranks, bit for bit, which "
                 "dpo.strategy=fsdp cannot give: use ddp or single, or run.deterministic=false"
             )
+        if self.tags.mode == "export" and self.clusters.n == 1:
+            raise ValueError("tags.mode=export has nothing to write: with clusters.n=1 no knowledge points are needed")
 
 
 @settings()

@@ -19,7 +19,7 @@ class Input:
 
     Attributes:
         key, value: the setting that names it, and what it is set to.
-        kind: model, encoder, questions (a file), or pool (files, a folder, a dataset).
+        kind: model, encoder, questions (a file, of questions or about them), or pool (files, a folder, a dataset).
         path: the file or folder it lies in; "" when there is none.
         problem: what is missing, in words; "" when nothing is.
     """
@@ -71,6 +71,12 @@ def _wanted(config) -> Iterator[tuple[str, str, str]]:
         if config.pool.examples:
             yield "pool.examples", config.pool.examples, "questions"
     if hasattr(config, "clusters") and config.clusters.n > 1:  # a stand-alone evaluation has none
+        if config.tags.mode == "model":
+            yield "tags.model", config.tags.model, "model"
+        for path in config.tags.files if config.tags.mode == "import" else ():
+            yield "tags.file", path, "questions"
+        if config.tags.mode != "column" and config.tags.skills:
+            yield "tags.skills", config.tags.skills, "questions"
         yield "clusters.encoder", config.clusters.encoder, "encoder"
     yield "policy.path", config.policy.path, "model"
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -26,7 +24,6 @@ from . import (
     rollouts,
     round,
     sampler,
-    tags,
 )
 from .generate import Sampling
 from .loaded import grader_of, load_policy
@@ -64,12 +61,15 @@ class Job:
 
         Raises:
             RunError: something that the run will read is not there; or what is there is wrong.
+            tags.Exported: questions were written to a file, to be tagged elsewhere (tags.mode=export).
         """
         world.on_root(lambda: inputs.check(config))
         read = world.on_root(lambda: benchmarks.read(config))
         questions = preparation.load_pool(config, store, read)
         evaluated = world.on_root(lambda: benchmarks.load(config.evaluate, questions.held_out, read))
-        points = tags.of(questions.questions, config.tags) if config.clusters.n > 1 else [()] * len(questions.questions)
+        points: list[tuple[str, ...]] = [()] * len(questions.questions)
+        if config.clusters.n > 1:
+            points = preparation.tag(questions.questions, config, world, store)
         cluster_N = preparation.cluster(points, config.clusters, world, store)
         health = clusters.health(cluster_N, points, config.clusters)
         log.info(
@@ -110,19 +110,7 @@ class Job:
 
     def first_policy(self) -> str:
         """Where the policy of iteration 0 lies, as a Hugging Face folder (a GGUF file is converted once)."""
-        path = self.world.on_root(lambda: policy.locate(self.config.policy.path))
-        if not policy.is_gguf(path):
-            return path
-
-        def convert(stage: Stage):
-            self.world.on_root(lambda: stage.write_folder("model", functools.partial(policy.convert_gguf, path)))
-
-        return self.store.shared(
-            "policy",
-            f"{Path(path).name} {Path(path).stat().st_size}",
-            convert,
-            lambda stage: str(stage.path / "model"),
-        )
+        return preparation.model_folder(self.config.policy.path, self.world, self.store)
 
     def probe(self, t: int, policy_path: str, history: sampler.History) -> Rollouts:
         """K rollouts of a small sample of the pool with the current policy."""

@@ -7,12 +7,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from . import difficulty, metrics, sampler, signatures
+from . import difficulty, metrics, sampler, signatures, tags
 from .job import Job, StageReached
 from .parallel import World
 from .progress import log
 from .records import settings
 from .store import RunDir
+
+AGAIN = " (loop.stop_after): start again without it to go on"
 
 
 @settings()
@@ -28,7 +30,7 @@ class Outcome:
 
     Attributes:
         stopped: why it does not go on as it is: depletion, or another signature (loop.on_signature).
-        paused: after which stage it was asked to stop (loop.stop_after).
+        paused: after what it was asked to stop, and how it goes on (loop.stop_after, tags.mode=export).
     """
 
     before: dict
@@ -43,13 +45,16 @@ def run(config, world: World, store: RunDir) -> Outcome:
 
     What is on disk already is loaded, not computed again.
     """
-    job = Job.prepare(config, world, store)
+    try:
+        job = Job.prepare(config, world, store)
+    except tags.Exported as exported:
+        return Outcome({}, [], config.policy.path, paused=str(exported))
     policy_path = job.first_policy()
     if config.loop.stop_after == "prepare":
-        return Outcome({}, [], policy_path, paused="the preparation")
+        return Outcome({}, [], policy_path, paused="the preparation" + AGAIN)
     before = scores = best = job.evaluate("base", policy_path)
     if config.loop.stop_after == "base":
-        return Outcome(before, [], policy_path, paused="the base evaluation")
+        return Outcome(before, [], policy_path, paused="the base evaluation" + AGAIN)
     history = sampler.History.empty(len(job.pool.questions), job.n_clusters)
     drawn, done = None, []
     try:
@@ -84,5 +89,5 @@ def run(config, world: World, store: RunDir) -> Outcome:
     except StageReached as reached:
         if config.loop.stop_after == "policy":
             policy_path, _ = reached.value
-        return Outcome(before, done, policy_path, paused=str(reached))
+        return Outcome(before, done, policy_path, paused=str(reached) + AGAIN)
     return Outcome(before, done, policy_path)

@@ -8,6 +8,7 @@ import hashlib
 import importlib.util
 import io
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -298,14 +299,19 @@ def is_gguf(path: str) -> bool:
     return path.endswith(".gguf")
 
 
+def longest(policy: Policy) -> float:
+    """Positions that the model was made for."""
+    return getattr(policy.model.config, "max_position_embeddings", None) or math.inf
+
+
 def check_length(policy: Policy, n_tokens: int) -> None:
     """Refuse prompts and responses longer than the model was made for.
 
     Raises:
         RunError: n_tokens exceeds the model's max_position_embeddings.
     """
-    limit = getattr(policy.model.config, "max_position_embeddings", None)
-    if limit is not None and n_tokens > limit:
+    limit = longest(policy)
+    if n_tokens > limit:
         raise RunError(
             f"the longest prompt and rollouts.max_new_tokens need {n_tokens} positions, but the model at {policy.path} "
             f"has {limit}: lower rollouts.max_new_tokens or rollouts.prompt.shots"

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
-from . import clusters, pool
+from . import clusters, policy, pool, progress, tags
 from . import grader as grading
 from .grader import Grader, Limits
+from .loaded import load_policy
 from .parallel import World
 from .progress import log
-from .records import Question, Questions, RunError, pick
+from .records import Question, Questions, RunError, joined, pick
 from .store import RunDir, Stage
 
 GRADED_GOLDS = 256  # of a rank's share that are graded, where that takes a process; evenly spread
@@ -77,6 +81,51 @@ def load_pool(config, store: RunDir, read: Mapping[str, Sequence[Question]]) -> 
         )
         store.hold_to("pool", {"fingerprint": loaded.fingerprint, "questions": len(loaded.questions)}, remedy)
     return loaded
+
+
+def model_folder(path: str, world: World, store: RunDir) -> str:
+    """Where a model lies, as a Hugging Face folder; a GGUF file is converted once. Collective."""
+    located = world.on_root(lambda: policy.locate(path))
+    if not policy.is_gguf(located):
+        return located
+
+    def convert(stage: Stage):
+        world.on_root(lambda: stage.write_folder("model", functools.partial(policy.convert_gguf, located)))
+
+    name = f"{Path(located).name} {Path(located).stat().st_size}"
+    return store.shared("policy", name, convert, lambda stage: str(stage.path / "model"))
+
+
+def tag(questions: Sequence[Question], config, world: World, store: RunDir) -> list[tuple[str, ...]]:
+    """The knowledge points of each question, as `config.tags` says; a tagger's replies are shared between runs.
+
+    Raises:
+        RunError: a question has none in the pool, the tagger cannot answer, or the run was made with other answers.
+        tags.Exported: requests were written to a file (tags.mode=export).
+    """
+    own = config.tags
+    if own.mode == "column":
+        return tags.of(questions)
+    local = None
+    if own.mode == "model":
+        folder = model_folder(own.model, world, store)
+        fingerprint = world.on_root(lambda: policy.fingerprint(folder))
+        chosen = replace(config.policy, path=folder)
+        load = functools.partial(load_policy, folder, chosen, world.device)
+        local = tags.Local(fingerprint, load, config.rollouts.generate, own.max_new_tokens)
+    shown = functools.partial(progress.stage, is_root=world.is_root)
+    points = tags.Tagging(own, store, shown, local).of(questions)
+    digest = world.on_root(lambda: _digest(points))
+    remedy = (
+        "its replies were made again, or other ones imported: start another run with run.name=..., or go on with "
+        "run.accept_changes=true"
+    )
+    store.hold_to("tags", {"model": own.model, "points": digest}, remedy, config.run.accept_changes)
+    return points
+
+
+def _digest(points: Sequence[Sequence[str]]) -> str:
+    return hashlib.sha256("\n".join(map(joined, points)).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def cluster(points: Sequence[Sequence[str]], config: clusters.Config, world: World, store: RunDir) -> np.ndarray:

@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from hpc_saidpo import command, evaluate, pool
+from hpc_saidpo import command, evaluate, pool, tags
 from hpc_saidpo import config as configuration
 from hpc_saidpo.records import RunError
 
@@ -145,6 +145,20 @@ def test_yaml_keys_are_the_fields(group):
             assert keys == fields - {"prompt", "known"}, path
         else:
             assert keys <= fields, path
+
+
+def test_the_keys_of_an_endpoint_of_tags():
+    keys = yaml.safe_load((CONF / "tags/default.yaml").read_text())["endpoint"]
+    assert set(keys) == {f.name for f in dataclasses.fields(tags.settings.Endpoint)}
+    given = ("tags.mode=endpoint", "tags.model=m", "+tags.endpoint.body={temperature: null, max_completion_tokens: 96}")
+    assert built(*given).tags.endpoint.body == {"temperature": None, "max_completion_tokens": 96}
+    assert built("tags.mode=import", "tags.model=m", "tags.file=[a,b]").tags.files == ("a", "b")
+    with pytest.raises(RunError, match="tags: mode=export needs file"):
+        built("tags.mode=export", "tags.model=m")
+    with pytest.raises(RunError, match=r"nothing to write: with clusters\.n=1"):
+        built("tags.mode=export", "tags.model=m", "tags.file=a", "clusters.n=1")
+    with pytest.raises(RunError, match=r"tags\.endpoint: url 'file:///etc/passwd' must begin with http"):
+        built("tags.endpoint.url=file:///etc/passwd")
 
 
 BENCHMARKS = ("aime24", "amc23", "math500", "gsm8k", "minerva_math", "olympiadbench", "gaokao2023en", "college_math")

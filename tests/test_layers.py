@@ -33,6 +33,8 @@ ONLY_IN = {
     "pyarrow": {"pool", "export"},
     "peft": {"dpo"},
     "bitsandbytes": {"dpo"},
+    "urllib": {"tags"},
+    "http": {"tags"},
 }
 PURE_MAY_IMPORT = {"numpy", "scipy", "pydantic", "mpmath"}
 # A module is a file, or a folder of files that know each other; a folder's __main__ is a program, and stands above all.

@@ -208,7 +208,7 @@ def test_the_same_pool_on_every_rank_with_its_texts_on_disk(folder, world):
     assert own == [(q.id, q.text, q.answer, q.tags) for q in alone.questions] and len(own) == 450
     assert world.gather(own) == [own] * world.size or not world.is_root
     assert pick(loaded.questions, [7, 3]) == {7: alone.questions[7], 3: alone.questions[3]}
-    assert tags.of(loaded.questions, tags.Config()) == [("sums",)] * 450
+    assert tags.of(loaded.questions) == [("sums",)] * 450
 
 
 def test_large_pools_are_cut_into_shards(tmp_path, monkeypatch):
@@ -226,9 +226,9 @@ def test_large_pools_are_cut_into_shards(tmp_path, monkeypatch):
 def test_untagged_questions_are_told_with_the_way_out(tmp_path):
     loaded = load(tmp_path, path=write(tmp_path / "p.jsonl", GOOD, *numbered(3, tags=None)))
     with pytest.raises(RunError, match=r"3 of 4 questions carry neither .*'q0'.*pool\.columns\.tags"):
-        tags.of(loaded.questions, tags.Config())
+        tags.of(loaded.questions)
     with pytest.raises(RunError, match=r"3 of 4"):
-        tags.of(list(loaded.questions), tags.Config())
+        tags.of(list(loaded.questions))
 
 
 def made(config):

@@ -124,7 +124,7 @@ def load(folder: Path) -> None:
         load_cpu_s = time.process_time() - begin_cpu
         world.barrier()
         load_s = time.perf_counter() - begin
-        points = tags.of(pool.questions, settings.tags)
+        points = tags.of(pool.questions)
         world.barrier()
         points_s = time.perf_counter() - begin - load_s
         picked = records.pick(pool.questions, np.random.default_rng(0).choice(len(points), SAMPLE, replace=False))

@@ -391,7 +391,8 @@ def _ships(config) -> list[str]:
     """The packages that ship the models named pkg://: without dependencies, which only serve to run them otherwise."""
     paths = getattr(config.pool, "path", ())
     named = [config.policy.path, *([paths] if isinstance(paths, str) else paths)]
-    named += [config.clusters.encoder] if config.clusters.n > 1 else []
+    if config.clusters.n > 1:
+        named += [config.clusters.encoder, *[config.tags.model] * (config.tags.mode == "model")]
     modules = {n.removeprefix("pkg://").partition("/")[0] for n in named if n.startswith("pkg://")} - {"hpc_saidpo"}
     known = importlib.metadata.packages_distributions()
     return sorted({known.get(m, [m.replace("_", "-")])[0] for m in modules})
@@ -447,7 +448,9 @@ def _platforms(machine: str) -> list[str]:
 def _required(project: Path, asked: argparse.Namespace, config) -> list[str]:
     """What is resolved: the project with the extras that were asked for or that the configuration implies, an MPI."""
     known = next(iter(importlib.metadata.distributions(name="hpc_saidpo", path=[str(project)]))).metadata
-    demo = config.pool.kind == "reasoning_gym" or config.policy.path.endswith(".gguf")
+    demo = config.pool.kind == "reasoning_gym" or any(
+        path.endswith(".gguf") for path in (config.policy.path, config.tags.model)
+    )
     gpu = config.clusters.backend == "gpu" or config.policy.attention.startswith("flash_attention")
     arrow = any(path.suffix in (".parquet", ".arrow") for path in project.parent.parent.rglob("*"))
     extras = {*asked.extra, *["demo"] * demo, *["gpu"] * gpu, *["data"] * arrow}

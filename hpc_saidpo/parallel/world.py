@@ -114,8 +114,8 @@ class World:
             tick(index)
             yield index
 
-    def spread(self, n: int, do: Callable[[int], None]) -> None:
-        """do(index) for 0 .. n-1, each on one rank, as `claim` gives them. Collective.
+    def spread(self, n: int, do: Callable[[int], None], tick: Callable[[int], None] = lambda index: None) -> None:
+        """do(index) for 0 .. n-1, each on one rank, as `claim` gives them, with `tick`. Collective.
 
         A failure on any rank is raised on every one, when all have ended what they had begun; of several failures that
         of the lowest index, whatever the ranks. (Items are given in rising order, so it is always met.)
@@ -124,7 +124,7 @@ class World:
             Stopped: as by `claim`.
         """
         failed = None
-        for index in self.claim(n):
+        for index in self.claim(n, tick):
             if failed is None:  # else the rest is taken only to be put away
                 try:
                     do(index)

@@ -16,6 +16,8 @@ from . import files
 MAY_DIFFER = (
     "run.root", "run.name", "run.threads", "run.accept_changes", "run.grace_s", "loop.iterations",
     "loop.stop_after", "loop.on_signature", "dpo.checkpoint_minutes", "dpo.strategy",
+    "tags.endpoint.url", "tags.endpoint.api_key_env", "tags.endpoint.concurrency", "tags.endpoint.per_minute",
+    "tags.endpoint.timeout_s", "tags.endpoint.tries", "tags.endpoint.backoff_s",
 )  # fmt: skip
 # A change of these makes the stored question indices mean something else: a run can never go on with other values.
 MUST_AGREE = ("pool.",)

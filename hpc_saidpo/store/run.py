@@ -4,14 +4,14 @@
       lock                 who writes the run now
       config.yaml          the resolved configuration
       env.json             versions, hosts, ranks: one entry per start
-      pool.json            what a pool from files is known by
+      pool.json, tags.json what a pool from files, and knowledge points by a language model, are known by
       metrics.jsonl        one line per iteration
       log/                 one file per rank and start
       base/                the policy before training: its evaluation
       iter-000/ probe/ draw/ explore/ pairs/ policy/ evaluate/
       report.html
-    runs/.shared/          pools from files, embeddings, clusters, converted policies, reference log-probabilities:
-                           keyed by content, shared by runs
+    runs/.shared/          pools from files, replies of taggers, embeddings, clusters, converted policies, reference
+                           log-probabilities: keyed by content, shared by runs
 
 Files are written under a temporary name, synced and renamed; a stage's DONE comes last, from root, after a barrier;
 readers trust nothing without it.
@@ -177,8 +177,18 @@ class RunDir:
         path = self.path.parent / ".shared" / f"{name}-{digest}"
         return shared.use_or_make(path, self.world, self._tell, compute, load, resumes)
 
-    def hold_to(self, name: str, facts: dict, remedy: str) -> None:
+    def shared_before(self, name: str) -> list[Stage]:
+        """The finished artefacts that `shared` made under a name with whatever key, newest first. Not collective."""
+        named = re.compile(re.escape(name) + r"-[0-9a-f]{16}")
+        found = [p for p in (self.path.parent / ".shared").glob(f"{name}-*") if named.fullmatch(p.name)]
+        done = [stage for stage in map(Stage, found) if stage.done]
+        return sorted(done, key=lambda stage: (stage.path / "DONE").stat().st_mtime_ns, reverse=True)
+
+    def hold_to(self, name: str, facts: dict, remedy: str, accept: bool = False) -> None:
         """Note what the run is made with, in <name>.json; it cannot go on with anything else. Collective.
+
+        Args:
+            accept: go on with other facts all the same (run.accept_changes).
 
         Raises:
             RunError: it has begun with other facts; they are told, and the remedy.
@@ -187,7 +197,7 @@ class RunDir:
         def on_root():
             path = self.path / f"{name}.json"
             known = files.parsed(path, json.loads)
-            if known not in (None, facts) and any(self.path.rglob("*.h5")):
+            if known not in (None, facts) and not accept and any(self.path.rglob("*.h5")):
                 raise RunError(f"run folder {self.path} was made with another {name} ({known}, now {facts}): {remedy}")
             if known != facts:
                 files.write_text(path, json.dumps(facts))

@@ -100,6 +100,10 @@ class Stage:
         """Write a table as <name>.h5: it appears whole or not at all."""
         files.write_bytes(self.path / f"{name}.h5", tables.image(table, {**self.facts, **facts}))
 
+    def has(self, name: str) -> bool:
+        """Whether `write` wrote a table of this name."""
+        return (self.path / f"{name}.h5").exists()
+
     def read(self, name: str, table: type[Columns]) -> Columns:
         """Read a table that `write` wrote.
 

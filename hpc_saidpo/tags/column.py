@@ -1,19 +1,13 @@
-"""Knowledge points of each question (README, method step 0.1)."""
+"""Knowledge points that the pool carries."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
 
-from .records import Question, Questions, RunError, settings, split
-
-
-@settings()
-class Config:
-    mode: Literal["column"] = "column"
+from ..records import Question, Questions, RunError, split
 
 
-def of(questions: Sequence[Question], config: Config) -> list[tuple[str, ...]]:
+def of(questions: Sequence[Question]) -> list[tuple[str, ...]]:
     """The knowledge points of each question: its tags, or else its subject. Equal ones are one object.
 
     Raises:
@@ -25,7 +19,8 @@ def of(questions: Sequence[Question], config: Config) -> list[tuple[str, ...]]:
         raise RunError(
             f"{points_N.count(())} of {len(questions)} questions carry neither tags nor a subject (first: "
             f"{questions[points_N.index(())].id!r}): add a `tags` list to the pool, name the column that holds it "
-            "(pool.columns.tags or .subject), or set clusters.n=1 to do without knowledge points"
+            "(pool.columns.tags or .subject), have a language model tag them (tags.mode; README, Knowledge points), or "
+            "set clusters.n=1 to do without knowledge points"
         )
     return points_N
 
