@@ -70,16 +70,9 @@ class Job:
         questions = preparation.load_pool(config, store, read)
         evaluated = world.on_root(lambda: benchmarks.load(config.evaluate, questions.held_out, read))
         points = tags.of(questions.questions, config.tags) if config.clusters.n > 1 else [()] * len(questions.questions)
-        cluster_N = preparation.cluster(points, config.clusters, world, store)
-        health = clusters.health(cluster_N, points, config.clusters)
-        log.info(
-            "pool: %d questions, %d held out; %d clusters, effective number %.1f, largest %.0f %%",
-            len(questions.questions),
-            len(questions.held_out),
-            health["n_clusters"],
-            health["effective_clusters"],
-            100 * health["largest_share"],
-        )
+        cluster_N, health = preparation.cluster(points, config, world, store)
+        n_pool, n_held_out = len(questions.questions), len(questions.held_out)
+        log.info("pool: %d questions, %d held out; %s", n_pool, n_held_out, clusters.told(health))
         early = pairs.changed_by_early_decision(config.pairs) if config.rollouts.adaptive else []
         for warning in [*health["warnings"], *early]:
             log.warning("  %s", warning)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -29,6 +30,7 @@ class Outcome:
     Attributes:
         stopped: why it does not go on as it is: depletion, or another signature (loop.on_signature).
         paused: after which stage it was asked to stop (loop.stop_after).
+        health: of its clusters (`clusters.health`).
     """
 
     before: dict
@@ -36,6 +38,7 @@ class Outcome:
     policy_path: str
     stopped: str = ""
     paused: str = ""
+    health: dict = field(default_factory=dict)
 
 
 def run(config, world: World, store: RunDir) -> Outcome:
@@ -44,12 +47,13 @@ def run(config, world: World, store: RunDir) -> Outcome:
     What is on disk already is loaded, not computed again.
     """
     job = Job.prepare(config, world, store)
+    ended = functools.partial(Outcome, health=job.health)
     policy_path = job.first_policy()
     if config.loop.stop_after == "prepare":
-        return Outcome({}, [], policy_path, paused="the preparation")
+        return ended({}, [], policy_path, paused="the preparation")
     before = scores = best = job.evaluate("base", policy_path)
     if config.loop.stop_after == "base":
-        return Outcome(before, [], policy_path, paused="the base evaluation")
+        return ended(before, [], policy_path, paused="the base evaluation")
     history = sampler.History.empty(len(job.pool.questions), job.n_clusters)
     drawn, done = None, []
     try:
@@ -65,7 +69,7 @@ def run(config, world: World, store: RunDir) -> Outcome:
             hard = difficulty.measure(explored)
             chosen = job.pair(t, policy_path, explored, hard)
             if len(chosen) == 0:
-                return Outcome(before, done, policy_path, stopped=signatures.no_pairs(t, hard))
+                return ended(before, done, policy_path, stopped=signatures.no_pairs(t, hard))
             policy_path, steps = job.train(t, policy_path, chosen)
             after = job.evaluate(t, policy_path)
             draws, known_scores = (drawn, last_drawn), (after, scores, best)
@@ -78,11 +82,11 @@ def run(config, world: World, store: RunDir) -> Outcome:
             # Where the run has gone on from it before, it goes on.
             stopped = signatures.stops(done[-1], config.loop.on_signature, store.config_hash)
             if stopped and not store.has_finished(t + 1):
-                return Outcome(before, done, policy_path, stopped=stopped)
+                return ended(before, done, policy_path, stopped=stopped)
             if config.loop.stop_after == "evaluate" and not was_finished:
                 raise StageReached(f"iteration {t}")
     except StageReached as reached:
         if config.loop.stop_after == "policy":
             policy_path, _ = reached.value
-        return Outcome(before, done, policy_path, paused=str(reached))
-    return Outcome(before, done, policy_path)
+        return ended(before, done, policy_path, paused=str(reached))
+    return ended(before, done, policy_path)
