@@ -1,8 +1,12 @@
 import dataclasses
+import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
+from conftest import user_environment
 
 from hpc_saidpo import clusters, preparation
 from hpc_saidpo import config as configuration
@@ -147,3 +151,32 @@ def test_the_report_shows_each_cluster_with_its_knowledge_points():
     assert "a&lt;b" in page and "geometry" in page and "25.0 %" in page
     assert section.sizes(health).startswith(b"\x89PNG")
     assert not section.is_shown({}) and section.is_shown(health)
+
+
+def row(n, probed, silhouette, largest=0.1, small=0):
+    return {
+        "n": n, "n_clusters": n, "probed_per_cluster": probed, "silhouette": silhouette, "largest_share": largest,
+        "clusters_under_5": small,
+    }  # fmt: skip
+
+
+def test_of_the_clusterings_that_a_probe_reaches_the_most_separate_is_suggested():
+    rows = [row(10, 9, 0.2, largest=0.6), row(20, 5, 0.3), row(40, 3, 0.4), row(80, 3, 0.5, small=30), row(99, 1, 0.9)]
+    n, why = clusters.suggest(rows)
+    assert n == 40 and "2 of 5" in why
+    n, why = clusters.suggest([row(50, 0.4, 0.2), row(100, 0.2, 0.3)])
+    assert n == 50 and "raise probe.fraction" in why
+
+
+def test_the_tool_sweeps_with_a_runs_embedding(tmp_path):
+    pool = tmp_path / "pool.jsonl"
+    topics = ("area of a circle", "prime factors", "linear equations", "probability of dice")
+    rows = ({"id": str(i), "question": f"{i}?", "answer": "1", "tags": [topics[i % 4]]} for i in range(80))
+    pool.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = (f"pool.path={pool}", "policy.path=p", f"run.root={tmp_path}/runs", "probe.fraction=0.2")
+    command = [sys.executable, "tools/suggest_clusters.py", "--n", "2,4", "--png", str(tmp_path / "x.png"), *asked]
+    done = subprocess.run(command, capture_output=True, text=True, env=user_environment())
+    assert done.returncode == 0, done.stderr
+    assert "clusters.n=4: the most separate" in done.stdout and "8.0" in done.stdout
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+    assert len(list((tmp_path / "runs" / ".shared").glob("embedding-*/DONE"))) == 1
