@@ -5,9 +5,9 @@
     python tools/suggest_clusters.py --n 10,20,40 --png clusters.png experiment=demo
 
 Takes a run's overrides. Knowledge points and their vectors are the run's own: what a run under the same run.root has
-embedded is used, what is embedded here is used by runs. Shows for each n the inertia, the silhouette (by cosine distance, of
-a sample), the largest share, the effective number exp(H), clusters under 5 questions, and questions probed per
-cluster; then one n, and why. Exits 0, or 2 when something is missing or wrong.
+embedded is used, what is embedded here is used by runs. Shows for each n the inertia, the silhouette (by cosine
+distance, of a sample), the largest share, the effective number exp(H), clusters under 5 questions, and questions probed
+per cluster; then one n, and why. Exits 0, or 2 when something is missing or wrong.
 """
 
 from __future__ import annotations

@@ -46,8 +46,9 @@ def suggest(rows: Sequence[dict]) -> tuple[int, str]:
     if not good:
         most = max(rows, key=lambda row: (row["probed_per_cluster"], -row["n"]))
         return most["n"], (
-            f"none fits: a cluster needs {MIN_PROBED:g} probed questions on average and 5 questions, the largest at most "
-            f"{DOMINANT:.0%} of the pool; {most['n']} is the best reached by the probe: raise probe.fraction, or try other n"
+            f"none fits: {MIN_PROBED:g} probed questions per cluster on average, the largest at most {DOMINANT:.0%} of "
+            f"the pool, at most {MAX_SMALL:.0%} under 5 questions; {most['n']} is the best reached by the probe: raise "
+            "probe.fraction, or try other n"
         )
     best = max(good, key=lambda row: (-2 if row["silhouette"] is None else row["silhouette"], row["n"]))
     shown = "" if best["silhouette"] is None else f" (silhouette {best['silhouette']:.3f})"
