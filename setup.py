@@ -57,6 +57,7 @@ setup(
         "test": [
             "array-api-strict>=2.0",
             "bitsandbytes>=0.48",
+            "faiss-cpu>=1.8",
             "hydra-submitit-launcher>=1.2",
             "hypothesis>=6.100",
             "peft>=0.18",

@@ -70,16 +70,9 @@ class Job:
         points: list[tuple[str, ...]] = [()] * len(questions.questions)
         if config.clusters.n > 1:
             points = preparation.tag(questions.questions, config, world, store)
-        cluster_N = preparation.cluster(points, config.clusters, world, store)
-        health = clusters.health(cluster_N, points, config.clusters)
-        log.info(
-            "pool: %d questions, %d held out; %d clusters, effective number %.1f, largest %.0f %%",
-            len(questions.questions),
-            len(questions.held_out),
-            health["n_clusters"],
-            health["effective_clusters"],
-            100 * health["largest_share"],
-        )
+        cluster_N, health = preparation.cluster(points, config, world, store)
+        n_pool, n_held_out = len(questions.questions), len(questions.held_out)
+        log.info("pool: %d questions, %d held out; %s", n_pool, n_held_out, clusters.told(health))
         early = pairs.changed_by_early_decision(config.pairs) if config.rollouts.adaptive else []
         for warning in [*health["warnings"], *early]:
             log.warning("  %s", warning)

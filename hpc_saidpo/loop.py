@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -31,6 +32,7 @@ class Outcome:
     Attributes:
         stopped: why it does not go on as it is: depletion, or another signature (loop.on_signature).
         paused: after what it was asked to stop, and how it goes on (loop.stop_after, tags.mode=export).
+        health: of its clusters (`clusters.health`).
     """
 
     before: dict
@@ -38,6 +40,7 @@ class Outcome:
     policy_path: str
     stopped: str = ""
     paused: str = ""
+    health: dict = field(default_factory=dict)
 
 
 def run(config, world: World, store: RunDir) -> Outcome:
@@ -49,12 +52,13 @@ def run(config, world: World, store: RunDir) -> Outcome:
         job = Job.prepare(config, world, store)
     except tags.Exported as exported:
         return Outcome({}, [], config.policy.path, paused=str(exported))
+    ended = functools.partial(Outcome, health=job.health)
     policy_path = job.first_policy()
     if config.loop.stop_after == "prepare":
-        return Outcome({}, [], policy_path, paused="the preparation" + AGAIN)
+        return ended({}, [], policy_path, paused="the preparation" + AGAIN)
     before = scores = best = job.evaluate("base", policy_path)
     if config.loop.stop_after == "base":
-        return Outcome(before, [], policy_path, paused="the base evaluation" + AGAIN)
+        return ended(before, [], policy_path, paused="the base evaluation" + AGAIN)
     history = sampler.History.empty(len(job.pool.questions), job.n_clusters)
     drawn, done = None, []
     try:
@@ -70,7 +74,7 @@ def run(config, world: World, store: RunDir) -> Outcome:
             hard = difficulty.measure(explored)
             chosen = job.pair(t, policy_path, explored, hard)
             if len(chosen) == 0:
-                return Outcome(before, done, policy_path, stopped=signatures.no_pairs(t, hard))
+                return ended(before, done, policy_path, stopped=signatures.no_pairs(t, hard))
             policy_path, steps = job.train(t, policy_path, chosen)
             after = job.evaluate(t, policy_path)
             draws, known_scores = (drawn, last_drawn), (after, scores, best)
@@ -83,11 +87,11 @@ def run(config, world: World, store: RunDir) -> Outcome:
             # Where the run has gone on from it before, it goes on.
             stopped = signatures.stops(done[-1], config.loop.on_signature, store.config_hash)
             if stopped and not store.has_finished(t + 1):
-                return Outcome(before, done, policy_path, stopped=stopped)
+                return ended(before, done, policy_path, stopped=stopped)
             if config.loop.stop_after == "evaluate" and not was_finished:
                 raise StageReached(f"iteration {t}")
     except StageReached as reached:
         if config.loop.stop_after == "policy":
             policy_path, _ = reached.value
-        return Outcome(before, done, policy_path, paused=str(reached) + AGAIN)
-    return Outcome(before, done, policy_path)
+        return ended(before, done, policy_path, paused=str(reached) + AGAIN)
+    return ended(before, done, policy_path)

@@ -128,32 +128,71 @@ def _digest(points: Sequence[Sequence[str]]) -> str:
     return hashlib.sha256("\n".join(map(joined, points)).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def cluster(points: Sequence[Sequence[str]], config: clusters.Config, world: World, store: RunDir) -> np.ndarray:
-    """The cluster of each question; embeddings and clusters are shared between runs, keyed by content."""
-    if config.n == 1:
-        return np.zeros(len(points), dtype=np.int64)
-    text_N = clusters.texts(points)
-    distinct = sorted(set(text_N))
-    row_of = {text: row for row, text in enumerate(distinct)}
-    order = hashlib.sha256(np.fromiter(map(row_of.get, text_N), np.int64, len(text_N)).tobytes()).hexdigest()
-    device = world.device.type
+def cluster(points: Sequence[Sequence[str]], config, world: World, store: RunDir) -> tuple[np.ndarray, dict]:
+    """The cluster of each question, and the health of the clustering. Collective.
 
-    def write_embedding(stage: Stage):
-        world.on_root(lambda: stage.write("embedding", clusters.embed(distinct, config.encoder, device)))
+    Embeddings and clusterings are shared between runs, keyed by what they are made of: clusterings of many n embed
+    once, and what a GPU made counts on a node without one.
 
-    def write_assignment(stage: Stage):
-        world.on_root(lambda: stage.write("assignment", clusters.fit(text_N, embedding, config)))
+    Args:
+        points: knowledge points of each question.
 
-    embedding = store.shared(
-        "embedding",
-        repr((config.encoder, distinct)),
-        write_embedding,
-        lambda stage: stage.read("embedding", clusters.Embedding),
-    )
-    assignment = store.shared(
+    Raises:
+        RunError: no sentence encoder, more clusters than questions, or clusters.backend cannot run here.
+    """
+    if config.clusters.n == 1:
+        cluster_N, facts = np.zeros(len(points), dtype=np.int64), {}
+    else:
+        text_N = clusters.texts(points)
+        cluster_N, facts = assign(text_N, embed(text_N, config.clusters, world, store), config.clusters, world, store)
+    return cluster_N, clusters.health(cluster_N, points, config.clusters.n, config.probe.fraction, facts)
+
+
+def embed(text_N: Sequence[str], config: clusters.Config, world: World, store: RunDir) -> Stage:
+    """The vectors of the distinct texts, made by all ranks: a stage of `clusters.Embedding` in chunks. Collective.
+
+    Raises:
+        RunError: no sentence encoder.
+    """
+    chunks = world.on_root(lambda: clusters.chunks(text_N))
+    encoder = functools.cache(lambda: clusters.load(config.encoder, world.device))
+
+    def write(stage: Stage):
+        done = world.on_root(stage.finished_chunks)
+        todo = [index for index in range(len(chunks)) if index not in done]
+
+        def write_chunk(i: int):
+            stage.write_chunk(todo[i], clusters.embed(chunks[todo[i]], encoder(), config.batch))
+
+        world.spread(len(todo), write_chunk)
+
+    key = repr((world.on_root(lambda: clusters.weights_hash(config.encoder)), chunks))
+    return store.shared("embedding", key, write, lambda stage: stage, resumes=True)
+
+
+def assign(
+    text_N: Sequence[str], embedding: Stage, config: clusters.Config, world: World, store: RunDir
+) -> tuple[np.ndarray, dict]:
+    """The cluster of each question, and `clusters.Found.facts`. Collective; root computes.
+
+    Args:
+        embedding: what `embed` gave for these texts.
+    """
+
+    def write(stage: Stage):
+        def on_root():
+            vectors = embedding.read_chunks(clusters.Embedding)
+            found = clusters.fit(text_N, vectors, config, world.device)
+            log.info("clusters by %s: %s", found.facts["backend"], found.facts["why"])
+            stage.write("assignment", found.assignment)
+            stage.write_json("facts", found.facts)
+
+        world.on_root(on_root)
+
+    texts = hashlib.sha256("\0".join(text_N).encode()).hexdigest()
+    return store.shared(
         "clusters",
-        repr((config, distinct, order)),
-        write_assignment,
-        lambda stage: stage.read("assignment", clusters.Assignment),
+        repr((embedding.path.name, texts, config.n, config.seed, clusters.ALGORITHM)),
+        write,
+        lambda stage: (stage.read("assignment", clusters.Assignment).cluster_N, stage.read_json("facts")),
     )
-    return assignment.cluster_N

@@ -173,8 +173,9 @@ class Lab:
     @functools.lru_cache(maxsize=8)  # noqa: B019
     def _k_means(self, pool: str, settings: clusters.Config) -> np.ndarray:
         text_N = clusters.texts(knowledge_points(self.pool(pool).questions))
-        embedding = clusters.embed(sorted(set(text_N)), settings.encoder, "cpu")
-        return clusters.fit(text_N, embedding, settings).cluster_N
+        encoder = clusters.load(settings.encoder, torch.device("cpu"))
+        embedding = clusters.embed(sorted(set(text_N)), encoder, settings.batch)
+        return clusters.fit(text_N, embedding, settings).assignment.cluster_N
 
     def play(self, trial: Trial) -> list[dict]:
         """One record per iteration, and one of the base policy before them; each EVERY-th has scores."""

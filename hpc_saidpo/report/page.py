@@ -8,9 +8,10 @@ import json
 
 import numpy as np
 
-from .evaluate import interval, percent
-from .loop import Outcome
-from .store import RunDir
+from ..evaluate import interval, percent
+from ..loop import Outcome
+from ..store import RunDir
+from . import clusters
 
 COLUMNS = {
     "probe pass rate": lambda r: percent(r["probe_pass_rate"]),
@@ -78,8 +79,11 @@ def table(outcome: Outcome) -> str:
 
 
 def write(store: RunDir, outcome: Outcome, config: dict) -> None:
-    """Write report.html and curves.png into the run folder. Not collective: root only."""
-    store.write_report({"curves.png": curves(outcome), "report.html": page(store.path.name, outcome, config)})
+    """Write report.html and its pictures into the run folder. Not collective: root only."""
+    pictures = {"curves.png": curves(outcome)}
+    if clusters.is_shown(outcome.health):
+        pictures["clusters.png"] = clusters.sizes(outcome.health)
+    store.write_report({**pictures, "report.html": page(store.path.name, outcome, config)})
 
 
 def curves(outcome: Outcome) -> bytes:
@@ -135,7 +139,8 @@ def page(name: str, outcome: Outcome, config: dict) -> str:
     return f"""<!doctype html><meta charset="utf-8"><title>{html.escape(name)}</title>
 <style>body{{font:15px system-ui,sans-serif;max-width:75em;margin:2em auto;padding:0 1em}}
 table{{border-collapse:collapse}}
-td,th{{border:1px solid #ccc;padding:.3em .6em;text-align:right}}th{{background:#f3f3f3}}img{{max-width:100%}}
+td,th{{border:1px solid #ccc;padding:.3em .6em;text-align:right}}
+td.text,th.text{{text-align:left}}th{{background:#f3f3f3}}img{{max-width:100%}}
 pre{{background:#f7f7f7;padding:1em;overflow:auto}}</style>
 <h1>SAI-DPO run {html.escape(name)}</h1>
 {bullets(gains(outcome))}
@@ -143,5 +148,6 @@ pre{{background:#f7f7f7;padding:1em;overflow:auto}}</style>
 <p>Policy: <code>{html.escape(outcome.policy_path)}</code></p>
 <h2>Curves</h2><img src="curves.png" alt="curves over the iterations">
 <h2>Failure signatures</h2>{bullets(warnings)}
+{clusters.section(outcome.health, outcome.iterations) if clusters.is_shown(outcome.health) else ""}
 <h2>Configuration</h2><pre>{html.escape(json.dumps(config, indent=1))}</pre>
 """

@@ -1,0 +1,61 @@
+"""The report's section on the clusters: their sizes, their knowledge points, what the run did with them."""
+
+from __future__ import annotations
+
+import html
+import io
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..clusters import told
+from ..evaluate import percent
+
+
+def is_shown(health: dict) -> bool:
+    """Whether there is something to tell: a run with one cluster has none."""
+    return health.get("n_clusters", 1) > 1
+
+
+def sizes(health: dict) -> bytes:
+    """Sizes of the clusters, and the share of the pool that the largest ones hold together, as PNG."""
+    from matplotlib.figure import Figure
+
+    size_C = np.array(health["sizes"])
+    rank_C = np.arange(1, len(size_C) + 1)
+    figure = Figure(figsize=(11, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.bar(rank_C, size_C, width=0.9)
+    left.axhline(size_C.mean(), color="grey", linewidth=0.8, linestyle="--", label=f"mean {size_C.mean():.1f}")
+    left.set(title="Questions of each cluster", xlabel="cluster, by size", ylabel="questions")
+    left.legend(fontsize=8)
+    right.plot(rank_C, 100 * np.cumsum(size_C) / size_C.sum(), marker=".", label="these")
+    right.plot(rank_C, 100 * rank_C / len(size_C), color="grey", linewidth=0.8, linestyle="--", label="equal sizes")
+    right.set(title="Held by the largest clusters", xlabel="clusters", ylabel="% of the pool", ylim=(0, 102))
+    right.legend(fontsize=8)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()
+
+
+def section(health: dict, iterations: Sequence[dict]) -> str:
+    """HTML: figures, warnings, sizes, and a line for each cluster, the largest first.
+
+    Args:
+        iterations: the run's records; errors are those of the last one, draws those of all.
+    """
+    header = ["cluster", "questions", "share", "error rate", "drawn"]
+    head = "".join(f"<th>{cell}</th>" for cell in header) + '<th class="text">frequent knowledge points</th>'
+    error_C = iterations[-1]["cluster_error_rate"] if iterations else [None] * health["n_clusters"]
+    drawn_C = np.sum([r["cluster_drawn"] for r in iterations], axis=0) if iterations else [0] * health["n_clusters"]
+    total, lines = sum(health["sizes"]), []
+    for c, (size, tags) in enumerate(zip(health["sizes"], health["top_tags"], strict=True)):
+        cells = [str(c), str(size), percent(size / total), percent(error_C[c]), str(drawn_C[c])]
+        shown = "".join(f"<td>{cell}</td>" for cell in cells)
+        lines.append(f'<tr>{shown}<td class="text">{html.escape("; ".join(tags))}</td></tr>')
+    warnings = "".join(f"<li>{html.escape(text)}</li>" for text in health["warnings"])
+    by = f" By {html.escape(health['backend'])} on {health['vectors']} distinct vectors." if "backend" in health else ""
+    return f"""<h2>Clusters</h2><p>{html.escape(told(health))}.{by} Silhouette: by cosine distance, of a sample.</p>
+{f"<ul>{warnings}</ul>" if warnings else ""}
+<img src="clusters.png" alt="sizes of the clusters">
+<div style="overflow:auto;max-height:40em"><table><tr>{head}</tr>{"".join(lines)}</table></div>"""
