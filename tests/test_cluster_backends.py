@@ -86,14 +86,24 @@ def test_scikit_learn_repeats_itself():
     assert np.array_equal(run(own, vector_UD, 6)[0].label_U, run(own, vector_UD, 6)[0].label_U)
 
 
-def test_mini_batches_find_weighted_clusters_as_good_as_lloyd(monkeypatch):
+def test_a_sample_finds_weighted_clusters_as_good_as_all_vectors(monkeypatch):
     vector_UD, _ = blobs(20, 300, spread=0.6)
     weight_U = np.random.default_rng(3).pareto(1.5, len(vector_UD)) + 1  # few vectors of many questions
     own = backends.ScikitLearn(DEVICE)
     _, whole = run(own, vector_UD, 20, weight_U)
-    monkeypatch.setattr(backends, "MINIBATCH_FROM", 1000)
+    monkeypatch.setattr(backends, "SAMPLED_FROM", 1000)
+    monkeypatch.setattr(backends, "SAMPLE", 60)
     _, rough = run(own, vector_UD, 20, weight_U)
     assert rough == pytest.approx(whole, rel=0.02)
+
+
+def test_a_sample_stands_for_all():
+    weight_U = np.random.default_rng(0).pareto(1.5, 2000).astype(np.float32)
+    row_S, weight_S = backends.sampled(weight_U, 1000, 0)
+    assert weight_S.sum() == 1000 and len(np.unique(row_S)) == len(row_S) < 1000
+    times = np.mean([np.bincount(*backends.sampled(weight_U, 1000, s), minlength=2000) for s in range(200)], axis=0)
+    assert np.corrcoef(times, weight_U)[0, 1] > 0.99
+    assert np.array_equal(backends.sampled(weight_U, 2000, 0)[0], np.arange(2000))
 
 
 def test_first_centres_are_vectors_and_the_same_for_a_seed():

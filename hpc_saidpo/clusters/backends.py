@@ -67,9 +67,8 @@ class ScikitLearn:
     def fit(self, vector_UD, weight_U, centre_CD, seed) -> Partition:
         if len(vector_UD) < SAMPLED_FROM:
             return self._on_all(vector_UD, weight_U, centre_CD, seed)
-        size = min(len(vector_UD), SAMPLE * len(centre_CD))
-        row_S = np.sort(np.random.default_rng(seed).choice(len(vector_UD), size, replace=False))
-        centre_CD = lloyd(vector_UD[row_S], weight_U[row_S], centre_CD)
+        row_S, weight_S = sampled(weight_U, SAMPLE * len(centre_CD), seed)
+        centre_CD = lloyd(vector_UD[row_S], weight_S, centre_CD)
         centre_CD = means(vector_UD, weight_U, nearest(vector_UD, centre_CD), centre_CD)
         return Partition(nearest(vector_UD, centre_CD), centre_CD)
 
@@ -84,6 +83,16 @@ class ScikitLearn:
                 len(centre_CD), init=centre_CD, n_init=1, max_iter=MAX_ITERATIONS, tol=TOLERANCE, random_state=seed
             ).fit(vector_UD, sample_weight=weight_U)
         return Partition(found.labels_.astype(np.int64), found.cluster_centers_)
+
+
+def sampled(weight_U: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that stand for all of them, and their weights: n draws by weight; all rows where they are no more than n."""
+    if len(weight_U) <= n:
+        return np.arange(len(weight_U)), weight_U
+    share_U = weight_U / weight_U.sum(dtype=np.float64)
+    drawn_U = np.bincount(np.random.default_rng(seed).choice(len(weight_U), n, p=share_U), minlength=len(weight_U))
+    row_S = np.flatnonzero(drawn_U)
+    return row_S, drawn_U[row_S].astype(np.float32)
 
 
 def lloyd(vector_UD: np.ndarray, weight_U: np.ndarray, centre_CD: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ..records import Columns, RunError, column
-from .backends import choose
+from .backends import choose, sampled
 from .embed import Embedding
 from .settings import Config
 
@@ -76,9 +76,10 @@ def first_centres(vector_UD: np.ndarray, weight_U: np.ndarray, n: int, seed: int
     """n vectors to start from: greedy k-means++ (Arthur & Vassilvitskii 2007) among a sample; float32 [C, D]."""
     from sklearn.cluster import kmeans_plusplus
 
-    size = min(len(vector_UD), STARTS_PER_CLUSTER * n)
-    row_S = np.sort(np.random.default_rng(seed).choice(len(vector_UD), size, replace=False))
-    centre_CD, _ = kmeans_plusplus(vector_UD[row_S], n, sample_weight=weight_U[row_S], random_state=seed)
+    row_S, weight_S = sampled(weight_U, STARTS_PER_CLUSTER * n, seed)
+    if len(row_S) < n:  # a few vectors hold nearly all the weight
+        row_S, weight_S = np.arange(len(weight_U)), weight_U
+    centre_CD, _ = kmeans_plusplus(vector_UD[row_S], n, sample_weight=weight_S, random_state=seed)
     return np.ascontiguousarray(centre_CD, dtype=np.float32)
 
 
