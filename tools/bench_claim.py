@@ -460,21 +460,25 @@ def figures_of(found: dict[tuple[str, bool], Table], pools: Sequence[str]) -> di
 
 def plot(found: dict[tuple[str, bool], Table], path: Path) -> None:
     """Accuracy over what was generated, mean and 95 % interval, a panel per pool and kind of clusters."""
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.2 * len(found), 4.2), layout="constrained")
+    figure = Figure(figsize=(5.2 * len(found), 5), layout="constrained")
     panels = figure.subplots(1, len(found), squeeze=False, sharey=True)[0]
-    colour = {system: f"C{i}" for i, system in enumerate(dict.fromkeys(s for table in found.values() for s in table))}
+    systems = dict.fromkeys(system for table in found.values() for system in table)
+    colour = {system: colormaps["tab20"](i) for i, system in enumerate(systems)}
     for axes, ((pool, labels), table) in zip(panels, found.items(), strict=True):
         for system, own in table.items():
             middle, low, high = np.array([interval(column) for column in own.accuracy.T]).T
-            axes.plot(own.tokens / 1000, middle, colour[system], label=system, ls="-" if system in SYSTEMS else ":")
+            axes.plot(
+                own.tokens / 1000, middle, color=colour[system], label=system, ls="-" if system in SYSTEMS else ":"
+            )
             axes.fill_between(own.tokens / 1000, low, high, color=colour[system], alpha=0.12, linewidth=0)
         axes.set_title(f"pool {pool}, {'true labels' if labels else 'real clusters'}")
         axes.set_xlabel("tokens generated, thousands")
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("accuracy on held-out questions, %")
-    panels[0].legend(fontsize=8)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=8)
     figure.savefig(path, dpi=120)
 
 
