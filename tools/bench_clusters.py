@@ -14,7 +14,7 @@ Meaning, as adjusted mutual information (1: the same partition, 0: chance):
 and to embed the subjects would be circular: what is embedded is the text of the question.
 `champ_ami`: CHAMP's problems against their given categories; what is embedded is the concepts that experts gave them.
 
-DIR holds pool_math_*.jsonl and champ.jsonl, whose problems have a list `concepts` of objects with a `name`. --quick:
+DIR holds pool_math_*.jsonl and champ.jsonl, whose problems have a list `concepts` of objects with a `name` or a `text`. --quick:
 one repeat, and a sixteenth of MATH, for the mixtures and for `math_ami`.
 """
 
@@ -164,7 +164,7 @@ def main() -> int:
     figures = speed(mixtures(embedding.vector_UD), 1 if arguments.quick else 3)
     figures["math_ami"] = ami(texts, embedding, [row["subject"] for row in math])
     champ = [row for row in rows_of(arguments.data, "champ.jsonl") if row["concepts"]]
-    concepts = clusters.texts([[concept["name"] for concept in row["concepts"]] for row in champ])
+    concepts = clusters.texts([[concept["name"] or concept["text"] for concept in row["concepts"]] for row in champ])
     figures["champ_ami"] = ami(concepts, embedded(concepts), [row["subject"] for row in champ])
     for name, value in figures.items():
         print(f"{name:28s} {value:.3f}")

@@ -17,7 +17,7 @@ from ..records import RunError
 
 SAMPLED_FROM = 20_000  # vectors, on the CPU: below, Lloyd's algorithm on all of them takes seconds
 SAMPLE = 256  # vectors per cluster
-SETTLED = 2e-3  # relative fall of the sample's inertia in an iteration
+SETTLED = 1e-3  # relative fall of the sample's inertia in an iteration
 BLOCK = 8192  # vectors compared with all centres at once
 MAX_ITERATIONS = 300
 TOLERANCE = 1e-4  # cuML demands one above 0
