@@ -14,8 +14,8 @@ Meaning, as adjusted mutual information (1: the same partition, 0: chance):
 and to embed the subjects would be circular: what is embedded is the text of the question.
 `champ_ami`: CHAMP's problems against their given categories; what is embedded is the concepts that experts gave them.
 
-DIR holds pool_math_*.jsonl and champ.jsonl, whose problems have a list `concepts` of objects with a `name` or a `text`. --quick:
-one repeat, and a sixteenth of MATH, for the mixtures and for `math_ami`.
+DIR holds pool_math_*.jsonl and champ.jsonl, whose problems have a list `concepts` of objects with a `name` or a `text`.
+--quick: one repeat, and a sixteenth of MATH, for the mixtures and for `math_ami`.
 """
 
 from __future__ import annotations
