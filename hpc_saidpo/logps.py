@@ -16,6 +16,7 @@ from .policy import attends_to_all
 Tokens = Sequence[int]
 Arrangement = Literal["shared", "packed", "padded"]  # of responses in rows: see `layout`
 HEAD_TOKENS = 1024
+SUMMED_ROWS = 64
 PROBED = 8  # tokens of a document that `packs` tries
 
 
@@ -110,17 +111,21 @@ class ResponseLogps(nn.Module):
 
 
 class _TargetLogps(torch.autograd.Function):
-    """log_softmax at the targets. It keeps the logits and makes their gradient; autograd would hold a third [N, V]."""
+    """log_softmax at the targets. It keeps the logits and makes their gradient; autograd would hold a third [N, V].
+
+    By logsumexp, whose sum is pairwise: that of log_softmax on a CPU is off by some 3e-5 nats at 50,000 terms.
+    """
 
     @staticmethod
     def forward(ctx, logits_NV, target_N):
-        ctx.save_for_backward(logits_NV, target_N)
-        return -nn.functional.cross_entropy(logits_NV, target_N, reduction="none")
+        sum_N = torch.cat([rows.logsumexp(-1) for rows in logits_NV.split(SUMMED_ROWS)])  # it needs a copy of its rows
+        ctx.save_for_backward(logits_NV, target_N, sum_N)
+        return logits_NV.gather(1, target_N[:, None])[:, 0] - sum_N
 
     @staticmethod
     def backward(ctx, grad_N):
-        logits_NV, target_N = ctx.saved_tensors
-        grad_NV = logits_NV.softmax(-1).mul_(-grad_N[:, None])
+        logits_NV, target_N, sum_N = ctx.saved_tensors
+        grad_NV = (logits_NV - sum_N[:, None]).exp_().mul_(-grad_N[:, None])
         return grad_NV.scatter_add_(1, target_N[:, None], grad_N[:, None]), None
 
 
