@@ -14,7 +14,7 @@ from .embed import Embedding
 from .settings import Config
 
 ALGORITHM = "k-means 2"  # part of a stored clustering's key: another number for what gives other clusters
-STARTS_PER_CLUSTER = 64  # vectors that first centres are chosen among
+STARTS_PER_CLUSTER = 20  # vectors that first centres are chosen among
 MOST_STARTS, STARTED = 10, 200_000  # K-Means begins anew, and the best is kept; vectors in all: many vectors, once
 SILHOUETTE_SAMPLE = 2000  # vectors: the cost is quadratic
 
