@@ -16,8 +16,8 @@ from scipy import sparse
 from ..records import RunError
 
 SAMPLED_FROM = 20_000  # vectors, on the CPU: below, Lloyd's algorithm on all of them takes seconds
-SAMPLE = 256  # vectors per cluster
-SETTLED = 5e-4  # relative fall of the sample's inertia in an iteration
+SAMPLE = 192  # vectors per cluster
+SETTLED = 1e-3  # relative fall of the sample's inertia in an iteration
 BLOCK = 8192  # vectors compared with all centres at once
 MAX_ITERATIONS = 300
 TOLERANCE = 1e-4  # cuML demands one above 0
