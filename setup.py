@@ -10,10 +10,11 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
+    entry_points={"console_scripts": ["hpc-saidpo = hpc_saidpo.cli.main:main"]},
     # conf/ lies beside the package in a checkout and inside it once installed.
     packages=[*find_packages(include=["hpc_saidpo", "hpc_saidpo.*"]), "hpc_saidpo.conf"],
     package_dir={"hpc_saidpo.conf": "conf"},
-    package_data={"hpc_saidpo": ["micro_llama/*", "code_pool/*"], "hpc_saidpo.conf": ["*.yaml", "**/*.yaml"]},
+    package_data={"hpc_saidpo": ["data/*/*"], "hpc_saidpo.conf": ["*.yaml", "**/*.yaml"]},
     install_requires=[
         "h5py>=3.11",
         "hdf5plugin>=4.4",

@@ -1,6 +1,8 @@
-"""mpiexec -n 2 python -m mpi4py -m hpc_saidpo experiment=demo"""
+"""`python -m hpc_saidpo [VERB] ...`; on ranks: `mpiexec -n 2 python -m mpi4py -m hpc_saidpo [VERB] ...`."""
 
-from .command import main
+import sys
+
+from .cli.main import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

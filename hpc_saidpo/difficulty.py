@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
 import numpy as np
-from pydantic import Field
 from scipy.special import gammaln
 
-from .records import CORRECT, UNGRADABLE, Difficulty, Rollouts, settings
+from . import settings
+from .records import CORRECT, UNGRADABLE, Difficulty, Rollouts
 
 # Sort keys, harder first: a low pass rate, many steps, many tokens, a long time.
 KEYS = {
@@ -17,21 +15,6 @@ KEYS = {
     "tokens": lambda d: -d.tokens_Q,
     "seconds": lambda d: -d.seconds_Q,
 }
-
-
-@settings()
-class Config:
-    order: Annotated[tuple[Literal["pass_rate", "steps", "tokens", "seconds", "random"], ...], Field(min_length=1)] = (
-        "pass_rate",
-        "steps",
-        "tokens",
-    )
-    too_hard: Annotated[float, Field(ge=0, le=1)] = 0.0
-    too_easy: Annotated[float, Field(ge=0, le=1)] = 1.0
-
-    def __post_init__(self):
-        if self.too_hard >= self.too_easy:
-            raise ValueError(f"too_hard ({self.too_hard}) must be below too_easy ({self.too_easy})")
 
 
 def measure(rollouts: Rollouts) -> Difficulty:
@@ -57,7 +40,7 @@ def measure(rollouts: Rollouts) -> Difficulty:
     )
 
 
-def in_band(difficulty: Difficulty, config: Config) -> np.ndarray:
+def in_band(difficulty: Difficulty, config: settings.Difficulty) -> np.ndarray:
     """Which questions are neither too hard nor too easy: too_hard < p(x) < too_easy, a bool per question.
 
     With the default bounds this is 0 < s < K.
@@ -65,7 +48,7 @@ def in_band(difficulty: Difficulty, config: Config) -> np.ndarray:
     return (difficulty.pass_rate_Q > config.too_hard) & (difficulty.pass_rate_Q < config.too_easy)
 
 
-def hardest_first(difficulty: Difficulty, config: Config, rng: np.random.Generator) -> np.ndarray:
+def hardest_first(difficulty: Difficulty, config: settings.Difficulty, rng: np.random.Generator) -> np.ndarray:
     """Positions into `difficulty`, hardest first, compared lexicographically by `config.order`.
 
     Equal questions keep the pool's order, so that the result depends on nothing else. `rng` serves `random` only.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from .records import RunError
+from .errors import RunError
 
 LINE_EVERY_S = 10.0
 LAUNCHERS = ("mpiexec", "mpirun", "hydra", "prte", "orte")
@@ -62,7 +62,7 @@ class _Console(logging.Handler):
 
 
 @contextmanager
-def stage(label: str, total: int, is_root: bool) -> Iterator[Callable[..., None]]:
+def show(label: str, total: int, is_root: bool) -> Iterator[Callable[..., None]]:
     """Show one stage's progress; gives tick(...), to be called once per finished item."""
     if not is_root:
         yield lambda *_: None

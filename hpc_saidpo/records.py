@@ -10,27 +10,25 @@ Shape letters, used as suffixes of array names in pure code:
 
 from __future__ import annotations
 
-import functools
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Literal, get_args
 
 import numpy as np
-from pydantic import ConfigDict
-from pydantic.dataclasses import dataclass as pydantic_dataclass
 
-# The decorator of every module's Config: frozen, checked at construction, unknown fields refused.
-settings = functools.partial(pydantic_dataclass, frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+from .table import Columns, column
 
+STAGES = ("probe", "draw", "explore", "pairs", "policy")  # of an iteration, before its evaluations
 CORRECT, WRONG, UNGRADABLE = 1, 0, -1
 VERDICTS = {CORRECT: "correct", WRONG: "wrong", UNGRADABLE: "ungradable"}
-Verifier = Literal["math", "exact", "reasoning_gym", "code"]  # what a question's responses are graded by
-VERIFIERS: tuple[str, ...] = get_args(Verifier)
 
 
-class RunError(Exception):
-    """Something the user can mend: the message says what was wrong, where, and what to do. Shown without traceback."""
+@dataclass(frozen=True)
+class Judgement:
+    """A verdict and what it rests on, in a few words."""
+
+    verdict: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +42,7 @@ class Question:
         subject: coarse topic; also the key of its few-shot examples.
         tags: knowledge points (1-5 of them), empty when the pool carries none.
         alt_answers: other answers that are right as well.
-        verifier: what its responses are graded by, one of VERIFIERS.
+        verifier: what its responses are graded by, a name in settings.pool.VERIFIER_NAMES.
         entry: for the verifier `reasoning_gym`, JSON of what its scorer asks for: task, question, answer, metadata.
     """
 
@@ -59,59 +57,6 @@ class Question:
     alt_answers: tuple[str, ...] = ()
     verifier: str = "math"
     entry: str = ""
-
-
-def column(dtype: type, meaning: str, unit: str = "1"):
-    """A stored column of a table: its type on disk (`str` for texts), what it means, its unit."""
-    return field(metadata={"dtype": dtype, "meaning": meaning, "unit": unit})
-
-
-class Columns:
-    """A table: every field is a numpy array or a sequence of texts, all of one length.
-
-    Subclasses are frozen dataclasses; those that are stored declare their fields with `column`. Texts are a list of
-    str, or a sequence that leaves them on disk and knows `take` and `concat` (`store.StoredText`).
-    """
-
-    def __len__(self) -> int:
-        return len(getattr(self, fields(self)[0].name))
-
-    def __post_init__(self):
-        lengths = {f.name: len(getattr(self, f.name)) for f in fields(self)}
-        if len(set(lengths.values())) > 1:
-            raise ValueError(f"{type(self).__name__}: columns of different lengths: {lengths}")
-
-    @classmethod
-    def of(cls, rows: Iterable[Sequence]):
-        """The table of these rows, each in the order of the fields."""
-        types = [f.metadata["dtype"] for f in fields(cls)]
-        columns = list(zip(*rows, strict=True)) or [()] * len(types)
-        return cls(*(list(c) if t is str else np.array(c, dtype=t) for c, t in zip(columns, types, strict=True)))
-
-    def take(self, rows):
-        """The table of these rows (integer positions), in their order."""
-        rows = np.asarray(rows, dtype=np.int64)
-        return type(self)(*(_take(getattr(self, f.name), rows) for f in fields(self)))
-
-    @classmethod
-    def concat(cls, tables):
-        """One table from several; an empty sequence gives the empty table."""
-        tables = list(tables)
-        return cls(*(_concat([getattr(t, f.name) for t in tables], f.metadata.get("dtype")) for f in fields(cls)))
-
-
-def _take(column, rows):
-    if isinstance(column, list):
-        return [column[row] for row in rows]
-    return column[rows] if isinstance(column, np.ndarray) else column.take(rows)
-
-
-def _concat(parts, dtype):
-    if dtype is str:
-        if not parts or any(isinstance(part, list) for part in parts):
-            return [text for part in parts for text in part]
-        return type(parts[0]).concat(parts)
-    return np.concatenate(parts) if parts else np.zeros(0, dtype=dtype)
 
 
 JOIN = "\x1f"  # ASCII's unit separator: joins the items of one text, and occurs in none
@@ -181,6 +126,19 @@ class Rollouts(Columns):
     def sorted(self) -> Rollouts:
         """The same rows ordered by (question, sample): chunk, shard and rank order never show."""
         return self.take(np.lexsort((self.sample_R, self.question_R)))
+
+
+@dataclass(frozen=True)
+class Explored:
+    """The rollouts of an iteration's drawn questions.
+
+    Attributes:
+        rollouts: of all drawn questions, sorted by question and sample.
+        fresh: those of them that the probe had not made already.
+    """
+
+    rollouts: Rollouts
+    fresh: Rollouts
 
 
 @dataclass(frozen=True)
@@ -292,6 +250,24 @@ class ClusterEvidence(ClusterCounts):
 
     size_C: np.ndarray = column(np.int64, "questions of the pool in the cluster", "questions")
     weight_C: np.ndarray = column(np.float64, "W of the cluster at the draw: relative probability")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: the figures of its iterations, the policy to use, and why it stopped early, if it did.
+
+    Attributes:
+        stopped: why it does not go on as it is: depletion, or another signature (loop.on_signature).
+        paused: after what it was asked to stop, and how it goes on (loop.stop_after, tags.mode=export).
+        health: of its clusters (`clusters.health`).
+    """
+
+    before: dict
+    iterations: list[dict]
+    policy_path: str
+    stopped: str = ""
+    paused: str = ""
+    health: dict = field(default_factory=dict)
 
 
 def seeded(seed: int, iteration: int, stage: str, *index: int) -> np.random.Generator:

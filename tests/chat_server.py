@@ -7,9 +7,6 @@ from collections import Counter
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from hpc_saidpo.tags import Config
-from hpc_saidpo.tags.settings import Endpoint
-
 GOOD = '["algebra", "linear equations"]'
 
 
@@ -72,4 +69,6 @@ def serving(*misdeeds, answer=lambda request: completion(GOOD)):
 
 def config_for(server, **settings):
     url = f"http://127.0.0.1:{server.server_port}/v1"
-    return Config(mode="endpoint", model="m", endpoint=Endpoint(url=url, **{"backoff_s": 0.01, **settings}))
+    return settings.Tags(
+        mode="endpoint", model="m", endpoint=settings.Endpoint(url=url, **{"backoff_s": 0.01, **settings})
+    )

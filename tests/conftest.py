@@ -24,13 +24,18 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from hpc_saidpo import arithmetic, parallel, policy
-from hpc_saidpo import config as configuration
-from hpc_saidpo.records import Columns, Pairs, Rollouts
+from hpc_saidpo import settings
+from hpc_saidpo.cli import compose
+from hpc_saidpo.parallel.launch import connect
+from hpc_saidpo.parallel.world import World
+from hpc_saidpo.policy import locate, model
+from hpc_saidpo.pool import arithmetic
+from hpc_saidpo.records import Pairs, Rollouts
+from hpc_saidpo.table import Columns
 
 transformers.logging.disable_progress_bar()
 torch.set_num_threads(1)
-WORLD = parallel.connect()
+WORLD = connect()
 BIN = Path(sys.executable).parent
 LAUNCHER_VARIABLES = ("PMI_", "PMIX_", "OMPI_", "MPI_", "HYDI_", "HYDRA_", "SLURM_")
 
@@ -59,7 +64,7 @@ def pytest_terminal_summary(terminalreporter):
 
 
 @pytest.fixture(scope="session")
-def world() -> parallel.World:
+def world() -> World:
     return WORLD
 
 
@@ -69,16 +74,16 @@ def folder(tmp_path_factory, world) -> Path:
     return world.bcast(tmp_path_factory.mktemp("shared") if world.is_root else None)
 
 
-MICRO = policy.locate("pkg://hpc_saidpo/micro_llama")
+MICRO = locate.locate("pkg://hpc_saidpo/data/micro_llama")
 
 
-def load_micro() -> policy.Policy:
+def load_micro() -> model.Policy:
     """A fresh copy of the shipped micro model."""
-    return policy.Policy.load(MICRO, policy.Config(path=MICRO), torch.device("cpu"))
+    return model.Policy.load(MICRO, settings.Policy(path=MICRO), torch.device("cpu"))
 
 
 @pytest.fixture(scope="session")
-def micro() -> policy.Policy:
+def micro() -> model.Policy:
     """The shipped micro model; not to be trained."""
     return load_micro()
 
@@ -124,7 +129,7 @@ def user_environment(**variables: str) -> dict[str, str]:
 
 def jobs_of(sweep: str, *overrides: str) -> list[list[str]]:
     """The overrides of each job of conf/sweep/<sweep>.yaml, as Hydra makes them of it and of the command line's."""
-    with initialize_config_dir(str(configuration.conf_folder()), version_base="1.3"):
+    with initialize_config_dir(str(compose.conf_folder()), version_base="1.3"):
         composed = compose("config", [f"sweep={sweep}", "experiment=tiny"], return_hydra_config=True)
     parameters = [f"{key}={value}" for key, value in composed.hydra.sweeper.params.items()]
     parsed = OverridesParser.create().parse_overrides([*parameters, f"sweep={sweep}", *overrides])

@@ -5,9 +5,10 @@ import torch
 from conftest import make_rollouts
 from safetensors.torch import save_file
 
-from hpc_saidpo.parallel import World
+from hpc_saidpo import settings
+from hpc_saidpo.parallel.world import World
 from hpc_saidpo.records import CORRECT, Draw, Rollouts
-from hpc_saidpo.store import Config, RunDir
+from hpc_saidpo.store.run import RunDir
 
 RESOLVED = {"run": {"name": "run"}, "pool": {"path": "a"}}
 N_CHUNKS = 3
@@ -15,7 +16,7 @@ N_CHUNKS = 3
 
 def work(folder) -> None:
     """Do the run, or go on with it: probe, draw, policy, metrics of one iteration."""
-    with RunDir.open(Config(root=str(folder), name="run"), RESOLVED, {"started": "now"}, World()) as run:
+    with RunDir.open(settings.Run(root=str(folder), name="run"), RESOLVED, {"started": "now"}, World()) as run:
         probed = run.stage(0, "probe", _roll, lambda s: s.read_chunks(Rollouts).sorted())
         drawn = Draw(probed.question_R[::2], np.ones(3), np.zeros(3))
         run.stage(0, "draw", lambda s: s.write("draw", drawn), lambda s: s.read("draw", Draw))

@@ -12,14 +12,17 @@ from test_dpo import Killed, killed_after, prepared, train, untimed
 from test_strategies import assert_same
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from hpc_saidpo import dpo
+from hpc_saidpo import settings
 from hpc_saidpo.dpo.adapters import inject
-from hpc_saidpo.logps import response_logps
-from hpc_saidpo.parallel import World, shards
-from hpc_saidpo.records import RunError
-from hpc_saidpo.store import Stage
+from hpc_saidpo.dpo.examples import tokenise
+from hpc_saidpo.dpo.logps import response_logps
+from hpc_saidpo.dpo.train import train
+from hpc_saidpo.errors import RunError
+from hpc_saidpo.parallel import shards
+from hpc_saidpo.parallel.world import World
+from hpc_saidpo.store.stage import Stage
 
-LORA = {"lora": dpo.Lora(rank=4, alpha=8.0)}
+LORA = {"lora": settings.Lora(rank=4, alpha=8.0)}
 TINY = LlamaConfig(vocab_size=9, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
 KINDS = {
     "lora": LORA,
@@ -97,7 +100,7 @@ def test_checkpoint_gradients_and_moments_are_those_of_the_adapters_only(folder)
 
     policy, pairs = load_micro(), make_pairs(4)
     inject(policy.model, LORA["lora"], 0, 0)
-    examples = dpo.tokenise(pairs, policy, False, ())
+    examples = tokenise(pairs, policy, False, ())
     responses = list(zip(examples.chosen, examples.rejected, strict=True))
     response_logps(policy.model, examples.prompt, responses, 0).sum().backward()
     assert {n for n, p in policy.model.named_parameters() if p.grad is not None} == set(trained(policy.model))
@@ -107,10 +110,12 @@ def test_checkpoint_gradients_and_moments_are_those_of_the_adapters_only(folder)
 def test_a_round_changes_the_targets_by_a_matrix_of_the_rank_and_leaves_a_plain_model(checkpointing):
     policy, before = load_micro(), load_micro().model
     pairs = make_pairs(20)
-    examples = dpo.tokenise(pairs, policy, False, ())
+    examples = tokenise(pairs, policy, False, ())
     rank, targets = 2, ("q_proj", "down_proj")
-    config = dpo.Config(lr=1e-2, batch_pairs=4, checkpointing=checkpointing, lora=dpo.Lora(rank=rank, targets=targets))
-    steps = dpo.train(policy, pairs, examples, config, World(), 0, 0, True, silent)
+    config = settings.Dpo(
+        lr=1e-2, batch_pairs=4, checkpointing=checkpointing, lora=settings.Lora(rank=rank, targets=targets)
+    )
+    steps = train(policy, pairs, examples, config, World(), 0, 0, True, silent)
     assert abs(steps[0]["rewards/margins"]) < 1e-6 < 0.01 < steps[-1]["rewards/margins"]
     assert structure(policy.model) == structure(before)
     assert not any("peft" in type(module).__module__ for module in policy.model.modules())
@@ -131,7 +136,7 @@ def test_what_is_computed_stays_the_same_when_adapters_come_and_when_they_are_me
     asked = [[5, 6, 7], [8, 9]], [([20, 21], [22]), ([23], [24, 25])], 0
     with torch.no_grad():
         reference = response_logps(model, *asked)
-        merge = inject(model, dpo.Lora(rank=3), 0, 0)
+        merge = inject(model, settings.Lora(rank=3), 0, 0)
         assert torch.equal(response_logps(model, *asked), reference)
         for parameter in trained(model).values():
             parameter.add_(torch.randn_like(parameter), alpha=0.1)
@@ -152,7 +157,7 @@ def test_adapters_of_full_rank_can_be_any_matrix_and_of_rank_k_the_best_of_that_
         model = LlamaForCausalLM(TINY)
         layer = model.model.layers[0].self_attn
         singular = torch.linalg.svdvals(wanted - layer.o_proj.weight.detach())
-        merge = inject(model, dpo.Lora(rank=rank, alpha=1.0 * rank, targets=("o_proj",)), 0, 0)
+        merge = inject(model, settings.Lora(rank=rank, alpha=1.0 * rank, targets=("o_proj",)), 0, 0)
         optimizer = torch.optim.Adam(trained(model).values(), lr=0.05)
         for _ in range(1000):
             optimizer.zero_grad()
@@ -185,14 +190,14 @@ def test_adapters_start_from_the_seed_and_leave_the_global_stream_alone():
 )
 def test_targets_that_are_no_linear_layers_are_refused(targets, says):
     with pytest.raises(RunError, match=says):
-        inject(load_micro().model, dpo.Lora(rank=2, targets=targets), 0, 0)
+        inject(load_micro().model, settings.Lora(rank=2, targets=targets), 0, 0)
 
 
 def test_a_tied_head_gets_no_adapter_and_an_untied_one_may():
     for tied in (True, False):
         config = ARCHITECTURES["qwen2" if tied else "llama-gqa"]
         model = AutoModelForCausalLM.from_config(config)
-        asked = functools.partial(inject, model, dpo.Lora(rank=2, targets=("lm_head",)), 0, 0)
+        asked = functools.partial(inject, model, settings.Lora(rank=2, targets=("lm_head",)), 0, 0)
         if tied:
             with pytest.raises(RunError, match="lm_head"):
                 asked()

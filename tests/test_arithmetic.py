@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hpc_saidpo import arithmetic
+from hpc_saidpo.pool import arithmetic
 
-MICRO_LLAMA = Path(arithmetic.__file__).parent / "micro_llama"
+MICRO_LLAMA = Path(arithmetic.__file__).parents[1] / "data" / "micro_llama"
 CELLS = [(topic, span) for topic in arithmetic.TOPICS for span in arithmetic.RANGES]
 
 

@@ -1,15 +1,18 @@
 import pytest
 
-from hpc_saidpo import benchmarks, evaluate, inputs
-from hpc_saidpo.records import Question, RunError
+from hpc_saidpo import settings
+from hpc_saidpo.doctor import inputs
+from hpc_saidpo.errors import RunError
+from hpc_saidpo.evaluate import benchmarks
+from hpc_saidpo.records import Question
 
 ROW = '{"question": "1 + 1?", "answer": "2"}\n'
 HELD_OUT = [Question("b", "y", "2")]
-KNOWN = {"math500": evaluate.Benchmark(file="math500.jsonl", n_questions=500, samples=3)}
+KNOWN = {"math500": settings.Benchmark(file="math500.jsonl", n_questions=500, samples=3)}
 
 
 def load(*names, held_out=(), **settings):
-    return benchmarks.load(evaluate.Config(benchmarks=names, known=KNOWN, **settings), list(held_out))
+    return benchmarks.load(settings.Evaluate(benchmarks=names, known=KNOWN, **settings), list(held_out))
 
 
 def test_held_out_known_ones_and_files(tmp_path):
@@ -18,7 +21,7 @@ def test_held_out_known_ones_and_files(tmp_path):
     names = ("held_out", "math500", str(tmp_path / "own.jsonl"))
     held_out, math, own = load(*names, held_out=HELD_OUT, folder=str(tmp_path), temperature=1.0)
     assert [b.name for b in (held_out, math, own)] == ["held_out", "math500", "own"]
-    assert held_out.questions == HELD_OUT and own.questions[0].answer == "2" and math.how.samples == 3
+    assert held_out.questions == HELD_OUT and own.questions[0].answer == "2" and math.plan.samples == 3
     assert held_out.notes() == own.notes() == []
     (note,) = math.notes()
     assert "has 1 questions, the benchmark has 500" in note
@@ -34,11 +37,11 @@ def test_what_cannot_be_evaluated_is_refused(tmp_path):
         load(str(tmp_path / "empty.jsonl"))
     for names in (("a/math.jsonl", "b/math.jsonl"), ("math500", "x/math500.jsonl")):
         with pytest.raises(ValueError, match="two of benchmarks are called 'math"):
-            evaluate.Config(benchmarks=names, known=KNOWN)
+            settings.Evaluate(benchmarks=names, known=KNOWN)
 
 
 def test_a_benchmark_that_is_not_there_is_named_with_what_to_do(tmp_path):
-    config = evaluate.Config(benchmarks=("math500", "held_out", "no/file.jsonl"), known=KNOWN, folder=str(tmp_path))
+    config = settings.Evaluate(benchmarks=("math500", "held_out", "no/file.jsonl"), known=KNOWN, folder=str(tmp_path))
     found = [(i.value, i.problem) for i in inputs.benchmarks_of(config)]
     assert found == [
         ("math500", f"no file {tmp_path}/math500.jsonl: put your copy there, or set evaluate.folder (its format: "

@@ -18,8 +18,8 @@ from conftest import MICRO, user_environment
 from offline import NAMESPACE, needs_namespace, permitted
 from test_check import DAMAGE
 
-from hpc_saidpo import policy
-from hpc_saidpo.config import conf_folder
+from hpc_saidpo.cli.compose import conf_folder
+from hpc_saidpo.policy import locate
 
 HOME = conf_folder().parent
 WEIGHTS = "inputs/policy.path/micro/model.safetensors"
@@ -159,8 +159,8 @@ def test_what_cannot_be_fetched_is_named_and_the_rest_collected(tmp_path, source
     checked = bundle("--verify", folder)
     assert checked.returncode == 1 and "clusters.encoder=acme/absent: not collected" in checked.stdout
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder / "huggingface/hub"))
-    there = policy.locate("acme/micro")
-    assert there.startswith(str(folder)) and policy.fingerprint(there) == policy.fingerprint(MICRO)
+    there = locate.locate("acme/micro")
+    assert there.startswith(str(folder)) and locate.fingerprint(there) == locate.fingerprint(MICRO)
 
 
 def wheel(folder, name, *required, version="99.0", tag="py3-none-any"):

@@ -14,11 +14,12 @@ from conftest import user_environment
 from mini_run import work
 from safetensors.torch import save_file
 
-from hpc_saidpo.records import Rollouts, RunError
-from hpc_saidpo.store import Stage
+from hpc_saidpo.errors import RunError
+from hpc_saidpo.records import Rollouts
 from hpc_saidpo.store.check import check, repair
 from hpc_saidpo.store.compare import compare
 from hpc_saidpo.store.lock import Lock
+from hpc_saidpo.store.stage import Stage
 
 FILES = [
     "iter-000/probe/shard-000000-000001.h5",

@@ -10,9 +10,9 @@ from conftest import silent
 from test_dpo import Killed, killed_after
 from test_strategies import train
 
-from hpc_saidpo.checkpoint import Checkpoint
-from hpc_saidpo.records import RunError
-from hpc_saidpo.store import Stage
+from hpc_saidpo.dpo.checkpoint import Checkpoint
+from hpc_saidpo.errors import RunError
+from hpc_saidpo.store.stage import Stage
 
 pytestmark = pytest.mark.mpi
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hpc_saidpo import chunks
+from hpc_saidpo.rollouts import chunks
 
 
 def sizes(n, largest=64, smallest=8, families=1):

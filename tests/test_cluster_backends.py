@@ -7,15 +7,16 @@ import pytest
 import torch
 from sklearn.metrics import adjusted_rand_score
 
-from hpc_saidpo import clusters
 from hpc_saidpo.clusters import backends
+from hpc_saidpo.clusters.backends import BACKENDS, choose
+from hpc_saidpo.clusters.fit import first_centres
 
 DEVICE = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
 
 
-@pytest.fixture(params=sorted(clusters.BACKENDS))
+@pytest.fixture(params=sorted(BACKENDS))
 def backend(request):
-    own = clusters.BACKENDS[request.param](DEVICE)
+    own = BACKENDS[request.param](DEVICE)
     if own.why_not():
         pytest.skip(f"not run: {own.name} cannot run here: {own.why_not()}")
     return own
@@ -30,7 +31,7 @@ def blobs(n_blobs, per_blob, seed=0, spread=0.05):
 
 def run(backend, vector_UD, n, weight_U=None, seed=0):
     weight_U = np.ones(len(vector_UD), np.float32) if weight_U is None else weight_U.astype(np.float32)
-    found = backend.fit(vector_UD, weight_U, clusters.first_centres(vector_UD, weight_U, n, seed), seed)
+    found = backend.fit(vector_UD, weight_U, first_centres(vector_UD, weight_U, n, seed), seed)
     return found, found.inertia(vector_UD, weight_U)
 
 
@@ -58,7 +59,7 @@ def test_labels_are_the_nearest_centres_and_the_inertia_is_theirs(backend):
 def test_weights_stand_for_repeats(backend):
     vector_UD, _ = blobs(5, 12, spread=0.9)
     times_U = np.random.default_rng(2).integers(1, 6, len(vector_UD))
-    centre_CD = clusters.first_centres(vector_UD, times_U.astype(np.float32), 5, 0)
+    centre_CD = first_centres(vector_UD, times_U.astype(np.float32), 5, 0)
     weighted = backend.fit(vector_UD, times_U.astype(np.float32), centre_CD, 0)
     repeated_RD = np.repeat(vector_UD, times_U, axis=0)
     repeated = backend.fit(repeated_RD, np.ones(len(repeated_RD), np.float32), centre_CD, 0)
@@ -109,7 +110,7 @@ def test_a_sample_stands_for_all():
 def test_first_centres_are_vectors_and_the_same_for_a_seed():
     vector_UD, _ = blobs(4, 500)
     weight_U = np.ones(len(vector_UD), np.float32)
-    a, b, c = (clusters.first_centres(vector_UD, weight_U, 4, seed) for seed in (0, 0, 1))
+    a, b, c = (first_centres(vector_UD, weight_U, 4, seed) for seed in (0, 0, 1))
     assert np.array_equal(a, b) and not np.array_equal(a, c)
     assert all((vector_UD == centre).all(1).any() for centre in a)
 
@@ -132,8 +133,8 @@ def test_cuml_takes_what_it_is_given():
 
 
 def test_the_choice_says_why():
-    own, why = clusters.choose("cpu", DEVICE)
+    own, why = choose("cpu", DEVICE)
     assert own.name == "scikit-learn" and why == "clusters.backend=cpu"
-    auto, why = clusters.choose("auto", DEVICE)
+    auto, why = choose("auto", DEVICE)
     can = not backends.CuML(DEVICE).why_not()
     assert auto.name == ("cuML" if can else "scikit-learn") and ("kernels" if can else "cannot run here: ") in why

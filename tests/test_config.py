@@ -9,12 +9,13 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from hpc_saidpo import command, evaluate, pool, tags
-from hpc_saidpo import config as configuration
-from hpc_saidpo.records import RunError
+from hpc_saidpo import settings
+from hpc_saidpo.cli import compose, program
+from hpc_saidpo.errors import RunError
+from hpc_saidpo.settings import whole
 
-CONF = configuration.conf_folder()
-GROUPS = {f.name: f.type for f in dataclasses.fields(configuration.Config)}
+CONF = compose.conf_folder()
+GROUPS = {f.name: f.type for f in dataclasses.fields(whole.Settings)}
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 
 
@@ -25,7 +26,7 @@ def composed(*overrides):
 
 def built(*overrides):
     given = ("pool.path=p.jsonl", "policy.path=m")
-    return configuration.build(composed(*given, *overrides))[0]
+    return compose.build(composed(*given, *overrides))[0]
 
 
 def test_the_fixed_names():
@@ -45,9 +46,7 @@ def test_every_experiment_composes(experiment):
     text = composed(f"experiment={experiment}")
     missing = OmegaConf.missing_keys(text)
     assert missing <= {"pool.path", "policy.path", "evaluate.benchmarks"}
-    configuration.build(
-        composed(f"experiment={experiment}", *(f"{key}=given" for key in missing - {"evaluate.benchmarks"}))
-    )
+    compose.build(composed(f"experiment={experiment}", *(f"{key}=given" for key in missing - {"evaluate.benchmarks"})))
 
 
 SWEPT = {
@@ -67,14 +66,14 @@ SWEPT = {
 @pytest.mark.parametrize("sweep", sorted(path.stem for path in (CONF / "sweep").glob("*.yaml")))
 def test_every_sweep_composes(sweep):
     assert {word for job in jobs_of(sweep) for word in job if "seed" in word} == {f"run.seed={s}" for s in range(3)}
-    jobs = [configuration.build(composed("experiment=tiny", *job))[0] for job in jobs_of(sweep, "run.seed=0")]
+    jobs = [compose.build(composed("experiment=tiny", *job))[0] for job in jobs_of(sweep, "run.seed=0")]
     assert len({repr(job) for job in jobs}) == len(jobs)  # no two are the same run
     for group, key, values in SWEPT[sweep]:
         assert {getattr(getattr(job, group), key) for job in jobs} == values
 
 
 def test_a_sweeps_values_can_be_changed_on_the_command_line():
-    jobs = [configuration.build(composed("experiment=tiny", *job))[0] for job in jobs_of(
+    jobs = [compose.build(composed("experiment=tiny", *job))[0] for job in jobs_of(
         "probe", "run.seed=7,8", "probe.fraction=0.1", "rollouts.k=4")]  # fmt: skip
     assert [(j.probe.fraction, j.run.seed, j.rollouts.k) for j in jobs] == [(0.1, 7, 4), (0.1, 8, 4)]
 
@@ -94,7 +93,7 @@ def test_the_name_of_a_run_of_a_multirun(overrides, name):
         text = compose("config", ["hydra.mode=MULTIRUN", *overrides], return_hydra_config=True)
     try:
         HydraConfig.instance().set_config(text)
-        assert command.run_name(text) == name
+        assert program.run_name(text) == name
     finally:
         HydraConfig.instance().cfg = None
 
@@ -105,7 +104,7 @@ def test_the_proxies_are_compared_where_the_order_decides():
 
 def test_the_papers_set_ups():
     for name in ("paper_qwen7b", "paper_llama8b"):
-        config = configuration.build(composed(f"experiment={name}", "pool.path=p"))[0]
+        config = compose.build(composed(f"experiment={name}", "pool.path=p"))[0]
         assert (config.rollouts.k, config.probe.fraction, config.clusters.n) == (8, 0.01, 150)
         assert (config.dpo.lr, config.dpo.beta, config.dpo.batch_pairs) == (5e-7, 0.1, 128)
         assert config.rollouts.temperature == 1.0
@@ -127,7 +126,7 @@ def test_the_one_line_systems():
 
 
 def test_systems_combine_with_set_ups():
-    config = configuration.build(composed("experiment=[tiny,idpo]"))[0]
+    config = compose.build(composed("experiment=[tiny,idpo]"))[0]
     assert config.sampler.rule == "uniform" and config.pool.kind == "arithmetic" and config.run.deterministic
 
 
@@ -137,7 +136,9 @@ def test_yaml_keys_are_the_fields(group):
         keys = set(yaml.safe_load(path.read_text())) - {"defaults"}
         if group == "pool":
             kind = yaml.safe_load(path.read_text()).get("kind", "files")
-            cls = {"files": pool.Files, "arithmetic": pool.Arithmetic, "reasoning_gym": pool.ReasoningGym}[kind]
+            cls = {"files": settings.Files, "arithmetic": settings.Arithmetic, "reasoning_gym": settings.ReasoningGym}[
+                kind
+            ]
         else:
             cls = getattr(sys.modules[f"hpc_saidpo.{'store' if group == 'run' else group}"], "Config")  # noqa: B009
         fields = {f.name for f in dataclasses.fields(cls)}
@@ -149,7 +150,7 @@ def test_yaml_keys_are_the_fields(group):
 
 def test_the_keys_of_an_endpoint_of_tags():
     keys = yaml.safe_load((CONF / "tags/default.yaml").read_text())["endpoint"]
-    assert set(keys) == {f.name for f in dataclasses.fields(tags.settings.Endpoint)}
+    assert set(keys) == {f.name for f in dataclasses.fields(settings.Endpoint)}
     given = ("tags.mode=endpoint", "tags.model=m", "+tags.endpoint.body={temperature: null, max_completion_tokens: 96}")
     assert built(*given).tags.endpoint.body == {"temperature": None, "max_completion_tokens": 96}
     assert built("tags.mode=import", "tags.model=m", "tags.file=[a,b]").tags.files == ("a", "b")
@@ -169,7 +170,7 @@ def test_every_benchmark_is_known_by_the_name_of_its_file():
     assert tuple(known) == BENCHMARKS and {p.stem for p in (CONF / "benchmark").iterdir()} == set(BENCHMARKS)
     for name, benchmark in known.items():
         text = (CONF / "benchmark" / f"{name}.yaml").read_text()
-        assert set(yaml.safe_load(text)) == {f.name for f in dataclasses.fields(evaluate.Benchmark)}
+        assert set(yaml.safe_load(text)) == {f.name for f in dataclasses.fields(settings.Benchmark)}
         assert all(line.startswith("#") or "# " in line for line in text.splitlines())
         assert benchmark.file == f"{name}.jsonl" and benchmark.n_questions
 
@@ -179,34 +180,34 @@ def test_how_a_benchmark_is_evaluated():
                    "evaluate.temperature=0.8", "evaluate.folder=/data", "evaluate.known.amc23.samples=64",
                    "evaluate.known.amc23.top_p=null", "evaluate.known.math500.file=/elsewhere/m.jsonl")  # fmt: skip
     assert config.evaluate.plan() == {
-        "held_out": evaluate.How("", None, 4, 0.8, 1.0),
-        "math500": evaluate.How("/elsewhere/m.jsonl", 500, 4, 0.8, 1.0),
-        "amc23": evaluate.How("/data/amc23.jsonl", 40, 64, 0.6, 1.0),
-        "aime24": evaluate.How("/my/aime24.jsonl", 30, 16, 0.6, 0.95),
-        "own": evaluate.How("./own", None, 4, 0.8, 1.0),
+        "held_out": settings.How("", None, 4, 0.8, 1.0),
+        "math500": settings.How("/elsewhere/m.jsonl", 500, 4, 0.8, 1.0),
+        "amc23": settings.How("/data/amc23.jsonl", 40, 64, 0.6, 1.0),
+        "aime24": settings.How("/my/aime24.jsonl", 30, 16, 0.6, 0.95),
+        "own": settings.How("./own", None, 4, 0.8, 1.0),
     }
     added = built("+evaluate.known.mine.file=x.jsonl", "evaluate.benchmarks=[mine]").evaluate.plan()
-    assert added == {"mine": evaluate.How("benchmarks/x.jsonl", None, 1, 0.0, 1.0)}
+    assert added == {"mine": settings.How("benchmarks/x.jsonl", None, 1, 0.0, 1.0)}
 
 
 def test_an_evaluation_depends_on_nothing_else():
     text = composed("policy.path=m")
     text.pool = None
-    config, plain = configuration.build(text, configuration.Evaluation)
+    config, plain = compose.build(text, whole.Evaluation)
     assert set(plain) == {f.name for f in dataclasses.fields(config)} and config.pool is None
     with pytest.raises(RunError, match=r"must be given: policy\.path, pool\.path"):
-        configuration.build(composed(), configuration.Evaluation)
+        compose.build(composed(), whole.Evaluation)
 
 
 @pytest.mark.parametrize("path", sorted((CONF / "pool").glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_pool_composes_and_names_columns_that_there_are(path):
     given = () if path.stem not in ("jsonl", "aime") else ("pool.path=p.jsonl",)
-    config = configuration.build(composed(f"pool={path.stem}", "policy.path=m", *given))[0]
+    config = compose.build(composed(f"pool={path.stem}", "policy.path=m", *given))[0]
     named = yaml.safe_load(path.read_text()).get("columns")
-    fields = {f.name for f in dataclasses.fields(pool.columns.Config)}
+    fields = {f.name for f in dataclasses.fields(settings.Columns)}
     assert named is None or (set(named) == fields if path.stem == "jsonl" else set(named) <= fields)
     if path.stem == "jsonl":
-        assert config.pool == pool.Files(path="p.jsonl")
+        assert config.pool == settings.Files(path="p.jsonl")
 
 
 @pytest.mark.parametrize("path", sorted(CONF.glob("*/default.yaml")), ids=lambda p: p.parent.name)
@@ -231,13 +232,13 @@ def test_every_key_is_explained(path):
 )
 def test_a_misspelt_key_is_refused_with_the_valid_ones(override, says):
     with pytest.raises(RunError) as error:
-        configuration.check_overrides([override])
+        compose.check_overrides([override])
     for text in says:
         assert text in str(error.value)
 
 
 def test_good_overrides_pass():
-    configuration.check_overrides(
+    compose.check_overrides(
         ["-m", "experiment=tiny", "sweep=probe", "clusters.n=50,100",
          "pool=arithmetic", "pool.shares.hard=0.5", "+new=1",
          "hydra/launcher=basic", "hydra.sweep.dir=x",
@@ -289,15 +290,15 @@ def test_eight_bit_moments_in_shards_are_refused():
 def test_a_task_that_cannot_be_graded_is_refused():
     setting = "{name: a, task: puzzle24, tags: [games], n: 5}"
     with pytest.raises(RunError, match=r"task 'puzzle24' cannot be graded by math: many answers are right"):
-        configuration.build(composed("pool=reasoning_gym", "policy.path=m", f"pool.settings=[{setting}]"))
+        compose.build(composed("pool=reasoning_gym", "policy.path=m", f"pool.settings=[{setting}]"))
     by_scorer = ("pool.verifier=reasoning_gym", f"pool.settings=[{setting}]")
     with pytest.raises(RunError, match=r"by reasoning_gym: its scorer evaluates answers as Python"):
-        configuration.build(composed("pool=reasoning_gym", "policy.path=m", *by_scorer))
+        compose.build(composed("pool=reasoning_gym", "policy.path=m", *by_scorer))
 
 
 def test_what_must_be_given_is_named_all_at_once():
     with pytest.raises(RunError, match=r"policy\.path, pool\.path"):
-        configuration.build(composed())
+        compose.build(composed())
 
 
 def test_conf_lies_beside_or_inside_the_package():

@@ -29,7 +29,9 @@ def test_the_checkout_arrives_whole(tmp_path):
     subprocess.run(["bash", "-euo", "pipefail", "-c", SECTIONS["setup"]], cwd=HOME, check=True,
                    env=user_environment(APPTAINER_ROOTFS=str(tmp_path)))  # fmt: skip
     there = tmp_path / INSIDE.lstrip("/")
-    assert (there / "tools" / "setup.sh").exists() and (there / "hpc_saidpo" / "micro_llama" / "config.json").exists()
+    assert (there / "tools" / "setup.sh").exists() and (
+        there / "hpc_saidpo" / "data" / "micro_llama" / "config.json"
+    ).exists()
     assert not (there / ".venv").exists() and not (there / ".git").exists()
 
 

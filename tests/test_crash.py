@@ -12,11 +12,11 @@ import pytest
 from conftest import command, start, user_environment
 from mini_run import work
 
-from hpc_saidpo.store import Stage
 from hpc_saidpo.store.check import check
 from hpc_saidpo.store.compare import compare
 from hpc_saidpo.store.files import is_temporary
 from hpc_saidpo.store.lock import Lock
+from hpc_saidpo.store.stage import Stage
 
 # Everything by which the store changes a disk, besides writing into a file that has no name yet.
 OPERATIONS = ("replace", "rename", "unlink", "link", "mkdir", "rmdir", "fsync")

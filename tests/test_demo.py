@@ -10,20 +10,20 @@ from hydra import compose, initialize_config_dir
 from offline import NAMESPACE, needs_namespace, permitted
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hpc_saidpo import config as configuration
-from hpc_saidpo import prompt
-from hpc_saidpo.pool import made
+from hpc_saidpo.cli import compose
+from hpc_saidpo.pool import generated
+from hpc_saidpo.rollouts import prompt
 
 
 @pytest.fixture(scope="module")
 def config():
-    with initialize_config_dir(str(configuration.conf_folder()), version_base="1.3"):
-        return configuration.build(compose("config", overrides=["experiment=demo"]))[0]
+    with initialize_config_dir(str(compose.conf_folder()), version_base="1.3"):
+        return compose.build(compose("config", overrides=["experiment=demo"]))[0]
 
 
 @pytest.fixture(scope="module")
 def demo_pool(config):
-    return made.make(config.pool)
+    return generated.make(config.pool)
 
 
 def test_the_pool_is_large_and_varied(demo_pool):
@@ -50,7 +50,7 @@ def test_no_expression_of_the_pool_is_held_out_in_other_words(demo_pool):
 
 
 def test_the_pool_is_the_same_every_time(config, demo_pool):
-    assert made.make(config.pool) == demo_pool
+    assert generated.make(config.pool) == demo_pool
 
 
 def test_the_first_prompt(config, demo_pool):

@@ -6,7 +6,7 @@ import pytest
 from conftest import make_rollouts
 from scipy import stats
 
-from hpc_saidpo import difficulty
+from hpc_saidpo import difficulty, settings
 from hpc_saidpo.records import CORRECT, UNGRADABLE, WRONG, Difficulty
 
 
@@ -52,15 +52,15 @@ def test_measure_means_over_gradable_responses():
 
 def test_band_discards_always_right_and_always_wrong():
     d = of([0, 1, 4, 7, 8], [1] * 5, [1] * 5)
-    assert difficulty.in_band(d, difficulty.Config()).tolist() == [False, True, True, True, False]
-    narrow = difficulty.Config(too_hard=0.25, too_easy=0.75)
+    assert difficulty.in_band(d, settings.Difficulty()).tolist() == [False, True, True, True, False]
+    narrow = settings.Difficulty(too_hard=0.25, too_easy=0.75)
     assert difficulty.in_band(d, narrow).tolist() == [False, False, True, False, False]
 
 
 def test_order_breaks_ties_by_steps_then_tokens_then_the_pool():
     #       0   1   2   3   4   5
     d = of([4, 2, 2, 2, 2, 1], [9, 3, 5, 5, 5, 1], [9, 9, 7, 8, 7, 1])
-    order = difficulty.hardest_first(d, difficulty.Config(), np.random.default_rng(0))
+    order = difficulty.hardest_first(d, settings.Difficulty(), np.random.default_rng(0))
     assert order.tolist() == [5, 3, 2, 4, 1, 0]
 
 
@@ -69,21 +69,21 @@ def test_order_breaks_ties_by_steps_then_tokens_then_the_pool():
 )
 def test_a_proxy_replaces_the_order(order, expected):
     d = of([6, 1, 3], [9, 1, 5], [5, 1, 9])
-    config = difficulty.Config(order=order)
+    config = settings.Difficulty(order=order)
     assert difficulty.hardest_first(d, config, np.random.default_rng(0)).tolist() == expected
 
 
 def test_random_order_is_uniform():
     d = of([1, 2, 3], [1, 2, 3], [1, 2, 3])
     rng = np.random.default_rng(0)
-    config = difficulty.Config(order=("random",))
+    config = settings.Difficulty(order=("random",))
     first = np.array([difficulty.hardest_first(d, config, rng)[0] for _ in range(3000)])
     assert np.abs(np.bincount(first) / 3000 - 1 / 3).max() < 0.04
 
 
 def test_an_impossible_band_is_refused():
     with pytest.raises(ValueError, match="too_hard"):
-        difficulty.Config(too_hard=0.8, too_easy=0.2)
+        settings.Difficulty(too_hard=0.8, too_easy=0.2)
 
 
 def test_proxy_correlation_is_spearmans_with_ties():

@@ -7,16 +7,17 @@ import pytest
 import torch
 from conftest import start
 
-from hpc_saidpo import config as configuration
-from hpc_saidpo import doctor, inputs, memory
-from hpc_saidpo.doctor import gpu, plan, software
-from hpc_saidpo.generate import Response, kernels
-from hpc_saidpo.parallel import World
-from hpc_saidpo.records import RunError
+from hpc_saidpo.cli import compose
+from hpc_saidpo.doctor import gpu, inputs, memory, plan, software
+from hpc_saidpo.doctor.finding import FAILURE, OK
+from hpc_saidpo.errors import RunError
+from hpc_saidpo.parallel.world import World
+from hpc_saidpo.rollouts.engine import kernels
+from hpc_saidpo.rollouts.engine.sampling import Response
 
 
 def built(*overrides):
-    return configuration.from_overrides(overrides)
+    return compose.from_overrides(overrides)
 
 
 MODEL = memory.Model(
@@ -43,9 +44,9 @@ def test_a_verifier_that_cannot_grade_here_is_found(monkeypatch):
     def found(*overrides):
         return {f.name: f for f in software.check(World(), built("experiment=tiny", *overrides))}["verifier"]
 
-    assert (found().state, found().told) == (doctor.OK, "math")
+    assert (found().state, found().told) == (OK, "math")
     monkeypatch.setattr("sys.executable", "/bin/false")
-    assert found("pool=code").state == doctor.FAILURE and "code_unsandboxed" in found("pool=code").remedy
+    assert found("pool=code").state == FAILURE and "code_unsandboxed" in found("pool=code").remedy
 
 
 def test_rates_are_of_this_machine():
@@ -59,7 +60,7 @@ def test_each_gpu_path_runs_here_on_the_cpu_in_its_place():
         "GPU log-probabilities", "GPU generation", "GPU bfloat16", "GPU bfloat16 generation", "GPU DPO round",
         "GPU k-means",
     ]  # fmt: skip
-    assert {f.state for f in found} == {doctor.OK}, found
+    assert {f.state for f in found} == {OK}, found
     assert gpu.check(World())[0].told == "not run: no GPU"
 
 
@@ -67,13 +68,13 @@ def test_a_device_that_computes_something_else_is_found(monkeypatch):
     errors, right = iter([0.5]), gpu.response_logps
     monkeypatch.setattr(gpu, "response_logps", lambda *arguments: right(*arguments) + next(errors, 0.0))
     found = {f.name: f for f in gpu.compare(torch.device("cpu"))}
-    assert found["GPU log-probabilities"].state == doctor.FAILURE
+    assert found["GPU log-probabilities"].state == FAILURE
     assert "do not trust this node" in found["GPU log-probabilities"].remedy
-    assert found["GPU DPO round"].state == doctor.OK
+    assert found["GPU DPO round"].state == OK
 
 
 def test_an_attention_kernel_that_computes_something_else_is_found(monkeypatch):
-    for error, state in ((0.0, doctor.OK), (3.0, doctor.FAILURE)):
+    for error, state in ((0.0, OK), (3.0, FAILURE)):
 
         def kernel(query, *kept, error=error, **options):
             found, lse = kernels.by_torch(query, *kept, **options)
@@ -98,8 +99,8 @@ def test_a_kernel_that_fails_is_a_finding_and_the_rest_is_still_checked(monkeypa
 
     monkeypatch.setattr(gpu, "generate", fail)
     states = [(f.state, f.told) for f in gpu.compare(torch.device("cpu"))]
-    assert states[1][0] == doctor.FAILURE and "no kernel image" in states[1][1]
-    assert [state for state, _ in states].count(doctor.OK) == 4
+    assert states[1][0] == FAILURE and "no kernel image" in states[1][1]
+    assert [state for state, _ in states].count(OK) == 4
 
 
 def test_what_is_missing_is_named_and_nothing_else_is_stopped(tmp_path):

@@ -8,12 +8,16 @@ import pytest
 import torch
 from conftest import load_micro, make_pairs, silent
 
-from hpc_saidpo import dpo
-from hpc_saidpo.checkpoint import Checkpoint
+from hpc_saidpo import settings
+from hpc_saidpo.dpo import train
+from hpc_saidpo.dpo.checkpoint import Checkpoint
+from hpc_saidpo.dpo.examples import key_of, tokenise
+from hpc_saidpo.dpo.logps import ResponseLogps
+from hpc_saidpo.dpo.schedule import batches
 from hpc_saidpo.dpo.train import Losses, checkpoint_layers
-from hpc_saidpo.logps import ResponseLogps
-from hpc_saidpo.parallel import Stopped, World
-from hpc_saidpo.store import Stage
+from hpc_saidpo.parallel.stop import Stopped
+from hpc_saidpo.parallel.world import World
+from hpc_saidpo.store.stage import Stage
 
 
 def untimed(steps):
@@ -33,10 +37,10 @@ def numbers(figures):
 def train(world, exact=True, n=20, checkpoint=None, progress=silent, **config):
     policy = load_micro()
     pairs = make_pairs(n)
-    config = dpo.Config(**{"lr": 1e-3, "batch_pairs": 8, "micro_pairs": 2, "epochs": 2, **config})
-    resume = Checkpoint(*checkpoint, dpo.key_of(pairs), world) if checkpoint else None
-    examples = dpo.tokenise(pairs, policy, False, ())
-    steps = dpo.train(policy, pairs, examples, config, world, 0, 0, exact, progress, resume)
+    config = settings.Dpo(**{"lr": 1e-3, "batch_pairs": 8, "micro_pairs": 2, "epochs": 2, **config})
+    resume = Checkpoint(*checkpoint, key_of(pairs), world) if checkpoint else None
+    examples = tokenise(pairs, policy, False, ())
+    steps = train.train(policy, pairs, examples, config, world, 0, 0, exact, progress, resume)
     return torch.cat([p.detach().flatten() for p in policy.model.parameters()]), steps
 
 
@@ -144,9 +148,9 @@ CUTS = [{"micro_pairs": 1}, {"micro_pairs": 2}, {"micro_pairs": 4}, {"micro_toke
 def step_gradient(world, exact, **cut) -> torch.Tensor:
     """The gradient of a step of 7 pairs, which no micro-batch size divides, as one vector."""
     policy = load_micro()
-    examples = dpo.tokenise(make_pairs(7), policy, False, ())
-    config = dpo.Config(**{"nll": 0.2, "batch_pairs": 7, "micro_pairs": 7, **cut})
-    losses = Losses(policy, examples, np.full((7, 2), -5.0), config, dpo.batches(examples.width_B, config, 0, 0)[0])
+    examples = tokenise(make_pairs(7), policy, False, ())
+    config = settings.Dpo(**{"nll": 0.2, "batch_pairs": 7, "micro_pairs": 7, **cut})
+    losses = Losses(policy, examples, np.full((7, 2), -5.0), config, batches(examples.width_B, config, 0, 0)[0])
     with world.replicas(ResponseLogps(policy.model, config.head_tokens), exact) as replicas:
         replicas.gradient(losses.of_rank(replicas))
     return torch.cat([p.grad.flatten() for p in policy.model.parameters()])
@@ -180,7 +184,7 @@ def test_checkpointing_changes_memory_not_the_result():
 
 def test_checkpointing_computes_every_layer_again_and_switches_no_dropout_on():
     policy = load_micro()
-    examples = dpo.tokenise(make_pairs(2), policy, False, ())
+    examples = tokenise(make_pairs(2), policy, False, ())
     layers, calls = policy.model.model.layers, []
     for layer in layers:
         layer.self_attn.register_forward_pre_hook(lambda *_: calls.append(1))

@@ -9,30 +9,33 @@ import torch
 from conftest import load_micro, make_pairs, silent
 from test_dpo import Killed, alike, killed_after, numbers, untimed
 
-from hpc_saidpo import dpo
-from hpc_saidpo.checkpoint import Checkpoint
+from hpc_saidpo import settings
 from hpc_saidpo.dpo import figures
-from hpc_saidpo.logps import ResponseLogps
-from hpc_saidpo.records import RunError
-from hpc_saidpo.store import Stage
+from hpc_saidpo.dpo.checkpoint import Checkpoint
+from hpc_saidpo.dpo.examples import Examples, key_of, tokenise
+from hpc_saidpo.dpo.logps import ResponseLogps
+from hpc_saidpo.dpo.schedule import batches
+from hpc_saidpo.dpo.train import train
+from hpc_saidpo.errors import RunError
+from hpc_saidpo.store.stage import Stage
 
 
 @pytest.mark.mpi
 def test_the_figures_of_a_step_are_those_of_its_pairs(world):
     policy = load_micro()
     pairs = make_pairs(6)
-    examples = dpo.tokenise(pairs, policy, False, ())
-    config = dpo.Config(lr=1e-3, beta=0.2, batch_pairs=6, micro_pairs=2, epochs=3, warmup=0)
+    examples = tokenise(pairs, policy, False, ())
+    config = settings.Dpo(lr=1e-3, beta=0.2, batch_pairs=6, micro_pairs=2, epochs=3, warmup=0)
     module = ResponseLogps(load_micro().model)
     with torch.no_grad():
         reference_B2 = examples.logps(module, range(6)).sum_BR.double().numpy()
-    steps = dpo.train(policy, pairs, examples, config, world, 0, 0, True, silent)
+    steps = train(policy, pairs, examples, config, world, 0, 0, True, silent)
     # The last step's figures were taken before its update: once more without it.
     earlier = load_micro()
-    shorter = dpo.Config(lr=1e-3, beta=0.2, batch_pairs=6, micro_pairs=2, epochs=3, warmup=0)
+    shorter = settings.Dpo(lr=1e-3, beta=0.2, batch_pairs=6, micro_pairs=2, epochs=3, warmup=0)
     with pytest.raises(Killed):
         stopped = functools.partial(killed_after, 2)
-        dpo.train(earlier, pairs, examples, shorter, world, 0, 0, True, stopped)
+        train(earlier, pairs, examples, shorter, world, 0, 0, True, stopped)
     with torch.no_grad():
         logps_B2 = examples.logps(ResponseLogps(earlier.model), range(6)).sum_BR.double().numpy()
     reward_B2 = 0.2 * (logps_B2 - reference_B2)
@@ -63,7 +66,7 @@ def test_a_correlation_with_length_is_told_where_there_is_one():
         assert found == (expected if expected is None else pytest.approx(expected, abs=1e-6))
 
 
-class Spoilt(dpo.Examples):
+class Spoilt(Examples):
     """Examples of which one pair has no finite log-probability."""
 
     def logps(self, module, rows):
@@ -80,15 +83,15 @@ class Spoilt(dpo.Examples):
 @pytest.mark.mpi
 def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_pair_and_overwrites_nothing(world, folder):
     policy, pairs = load_micro(), make_pairs(20)
-    config = dpo.Config(lr=1e-3, batch_pairs=8, micro_pairs=2)
-    whole = dpo.tokenise(pairs, policy, False, ())
-    bad = next(i for i in dpo.batches(whole.width_B, config, 0, 0)[1][0])  # a pair of the second step
+    config = settings.Dpo(lr=1e-3, batch_pairs=8, micro_pairs=2)
+    whole = tokenise(pairs, policy, False, ())
+    bad = next(i for i in batches(whole.width_B, config, 0, 0)[1][0])  # a pair of the second step
     examples = Spoilt(whole.prompt, whole.chosen, whole.rejected, whole.pad_id, whole.how)
     object.__setattr__(examples, "chosen_of_bad", examples.chosen[bad])
     stage = Stage(folder)
-    resume = Checkpoint(stage, 0.0, dpo.key_of(pairs), world)
+    resume = Checkpoint(stage, 0.0, key_of(pairs), world)
     with pytest.raises(RunError) as error:
-        dpo.train(policy, pairs, examples, config, world, 0, 0, True, silent, resume)
+        train(policy, pairs, examples, config, world, 0, 0, True, silent, resume)
     said = str(error.value)
     assert "DPO step 1: loss nan" in said and f": q{bad} (pool index {100 + bad}, samples 0 and 1). Nothing" in said
     assert "Lower dpo.lr" in said and "pairs.h5" in said
@@ -97,7 +100,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_pair_and_overwrit
     assert all(p.isfinite().all() for p in policy.model.parameters())
     kept = load_micro()
     module = ResponseLogps(kept.model)
-    steps, _ = Checkpoint(stage, None, dpo.key_of(pairs), world).restore(
+    steps, _ = Checkpoint(stage, None, key_of(pairs), world).restore(
         dict(module.named_parameters()), torch.optim.AdamW(module.parameters())
     )
     assert len(steps) == 1

@@ -5,13 +5,15 @@ import pytest
 import torch
 from conftest import load_micro, make_pairs, silent
 
-from hpc_saidpo import dpo
-from hpc_saidpo.dpo.train import Losses
-from hpc_saidpo.logps import ResponseLogps
-from hpc_saidpo.parallel import World
+from hpc_saidpo import settings
+from hpc_saidpo.dpo.examples import Examples, tokenise
+from hpc_saidpo.dpo.logps import ResponseLogps
+from hpc_saidpo.dpo.schedule import batches
+from hpc_saidpo.dpo.train import Losses, train
+from hpc_saidpo.parallel.world import World
 
 BATCH, STEPS, SEED = 8, 20, 3
-CONFIG = dpo.Config(lr=1e-3, beta=0.2, warmup=0.0, batch_pairs=BATCH)
+CONFIG = settings.Dpo(lr=1e-3, beta=0.2, warmup=0.0, batch_pairs=BATCH)
 
 
 def varied(n):
@@ -45,7 +47,7 @@ def how(request):
 
 
 def examples_of(pairs, policy, how="shared"):
-    return dpo.Examples(**{**vars(dpo.tokenise(pairs, policy, False, ())), "how": how})
+    return Examples(**{**vars(tokenise(pairs, policy, False, ())), "how": how})
 
 
 def untrained():
@@ -86,8 +88,8 @@ def test_log_probabilities_and_gradients_are_trls(tmp_path, how):
     trainer.compute_loss(trainer.model, batch).backward()
     wanted = vector(theirs.model)
     for micro_pairs in (1, 2, 4):
-        config = dpo.Config(**{**vars(CONFIG), "micro_pairs": micro_pairs})
-        schedule = dpo.batches(examples.width_B, config, SEED, 0)
+        config = settings.Dpo(**{**vars(CONFIG), "micro_pairs": micro_pairs})
+        schedule = batches(examples.width_B, config, SEED, 0)
         losses = Losses(policy, examples, reference_B2, config, schedule[0])
         with World().replicas(ResponseLogps(policy.model), False) as replicas:
             replicas.gradient(losses.of_rank(replicas))
@@ -99,12 +101,12 @@ def test_log_probabilities_and_gradients_are_trls(tmp_path, how):
 def test_the_loss_curve_is_trls(tmp_path, how):
     policy, theirs, pairs = load_micro(), load_micro(), varied(BATCH * STEPS)
     examples = examples_of(pairs, policy, how)
-    order = [i for step in dpo.batches(examples.width_B, CONFIG, SEED, 0) for micro in step for i in micro]
+    order = [i for step in batches(examples.width_B, CONFIG, SEED, 0) for micro in step for i in micro]
     trainer = trainer_of(theirs, pairs.take(order), tmp_path)
     trainer.train()
     expected = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
-    steps = dpo.train(policy, pairs, examples, CONFIG, World(), SEED, 0, False, silent)
+    steps = train(policy, pairs, examples, CONFIG, World(), SEED, 0, False, silent)
     losses = [step["loss"] for step in steps]
     assert len(losses) == STEPS and losses[-1] < 0.5 * losses[0]  # it moves
     assert losses == pytest.approx(expected, abs=1e-3)
@@ -123,8 +125,8 @@ def test_the_update_does_not_depend_on_how_pairs_lie_in_rows():
 
     def update(how, cut):
         policy = load_micro()
-        config = dpo.Config(lr=1e-4, batch_pairs=7, nll=0.2, **cut)
-        (step,) = dpo.train(policy, pairs, examples_of(pairs, policy, how), config, World(), SEED, 0, False, silent)
+        config = settings.Dpo(lr=1e-4, batch_pairs=7, nll=0.2, **cut)
+        (step,) = train(policy, pairs, examples_of(pairs, policy, how), config, World(), SEED, 0, False, silent)
         return torch.cat([p.detach().flatten() for p in policy.model.parameters()]), step["grad_norm"]
 
     (wanted, norm), before = update("padded", CUTS[0]), load_micro().model.parameters()

@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 from conftest import make_rollouts
 
-from hpc_saidpo import evaluate
+from hpc_saidpo.evaluate import score, table
+from hpc_saidpo.evaluate.intervals import accuracy, wilson
+from hpc_saidpo.evaluate.score import votes
 from hpc_saidpo.records import CORRECT, UNGRADABLE, WRONG, Difficulty, Question
 
 
@@ -13,32 +15,32 @@ def difficulty(n_correct, k):
 
 def test_wilson_against_published_values():
     # Newcombe 1998, table I: 81 of 263, and 0 of 20
-    assert evaluate.wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
-    assert evaluate.wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=1e-4)
+    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
+    assert wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=1e-4)
 
 
 def test_greedy_accuracy():
-    score = evaluate.accuracy(difficulty([1, 0, 1, 1], 1))
+    score = accuracy(difficulty([1, 0, 1, 1], 1))
     assert score["accuracy"] == 0.75 and score["n_questions"] == 4 and score["n_samples"] == 1
     assert score["low95"] < 0.75 < score["high95"]
 
 
 def test_avg_at_k_interval_is_over_questions():
     # Eight samples of one question are not eight questions: the interval comes from the questions' spread.
-    score = evaluate.accuracy(difficulty([8, 0] * 8, 8))
+    score = accuracy(difficulty([8, 0] * 8, 8))
     assert score["accuracy"] == 0.5
     assert score["high95"] - score["accuracy"] == pytest.approx(1.96 * np.std([1, 0] * 8, ddof=1) / 4, abs=1e-3)
 
 
 def test_nothing_to_grade():
-    assert evaluate.accuracy(difficulty([], 1))["accuracy"] is None
+    assert accuracy(difficulty([], 1))["accuracy"] is None
 
 
 def test_where_all_pass_rates_are_equal_the_interval_is_wilsons():
     for n_correct in (0, 4, 8):
-        score = evaluate.accuracy(difficulty([n_correct] * 20, 8))
-        assert (score["low95"], score["high95"]) == evaluate.wilson(20 * n_correct / 8, 20)
-    assert evaluate.accuracy(difficulty([0], 8))["high95"] > 0.7
+        score = accuracy(difficulty([n_correct] * 20, 8))
+        assert (score["low95"], score["high95"]) == wilson(20 * n_correct / 8, 20)
+    assert accuracy(difficulty([0], 8))["high95"] > 0.7
 
 
 def graded(*questions):
@@ -66,8 +68,8 @@ def graded(*questions):
 )
 def test_majority_vote(responses, worth):
     questions = [Question(str(i), "x", "1") for i in range(3)]
-    assert evaluate.votes(graded(responses), questions).tolist() == [pytest.approx(worth)]
-    with_others = evaluate.votes(graded(["1-"] * 4, responses, ["3?"] * 4), questions)
+    assert votes(graded(responses), questions).tolist() == [pytest.approx(worth)]
+    with_others = votes(graded(["1-"] * 4, responses, ["3?"] * 4), questions)
     assert with_others.tolist() == [0, pytest.approx(worth)]  # a question that cannot be graded is in no mean
 
 
@@ -81,7 +83,7 @@ ANSWERS = graded(["1+", "1+", "2-", "3-"], ["2-", "2-", "1+", ""], ["1+"] * 4, [
 
 
 def test_figures_of_a_benchmark_its_subjects_and_levels():
-    whole, *parts = evaluate.rows(ANSWERS, QUESTIONS)
+    whole, *parts = score.rows(ANSWERS, QUESTIONS)
     assert [(row["by"], row["value"], row["n_questions"], row["ungradable"]) for row in parts] == [
         ("subject", "Algebra", 2, 0), ("subject", "Geometry", 1, 1),
         ("level", "", 0, 1), ("level", "9", 2, 0), ("level", "10", 1, 0),
@@ -98,21 +100,21 @@ def test_figures_of_a_benchmark_its_subjects_and_levels():
 
 
 def test_one_greedy_response_is_pass_at_1_alone():
-    (row,) = evaluate.rows(graded(["1+"], ["2-"]), [Question("a", "x", "1"), Question("b", "x", "1")])
+    (row,) = score.rows(graded(["1+"], ["2-"]), [Question("a", "x", "1"), Question("b", "x", "1")])
     assert row["accuracy"] == 0.5 and row["majority"] is None and not [key for key in row if key.startswith("pass")]
-    (row,) = evaluate.rows(graded(["1?"]), [Question("a", "x", "1")])
+    (row,) = score.rows(graded(["1?"]), [Question("a", "x", "1")])
     assert row["accuracy"] is None and row["ungradable"] == 1 and row["n_questions"] == 0
 
 
 def test_the_table_is_markdown_and_lines_up():
     how = {"benchmark": "own|x", "temperature": 0.6, "top_p": 1.0}
-    rows = [{**how, **row} for row in evaluate.rows(ANSWERS, QUESTIONS)]
-    text = evaluate.text("models/m", rows, ["of note"])
+    rows = [{**how, **row} for row in score.rows(ANSWERS, QUESTIONS)]
+    text = table.text("models/m", rows, ["of note"])
     assert text.startswith("# Evaluation of models/m\n") and "- of note" in text
     assert "## own|x by subject" in text and "## own|x by level" in text
     assert "| own/x     |         3 |  4 at 0.6 | 58.3 % [15.1, 100.0] | 100.0 % (k=4) |" in text
     blocks = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
     assert len(blocks) == 3 and all(len({len(line) for line in lines}) == 1 for lines in blocks)
-    (row,) = evaluate.rows(graded(["1+"]), QUESTIONS[:1])
-    greedy = evaluate.text("m", [{**how, **row, "temperature": 0.0}], [])
+    (row,) = score.rows(graded(["1+"]), QUESTIONS[:1])
+    greedy = table.text("m", [{**how, **row, "temperature": 0.0}], [])
     assert "1 greedy" in greedy and "pass@k" not in greedy and "majority" not in greedy and "ungradable" not in greedy

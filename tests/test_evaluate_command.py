@@ -11,7 +11,7 @@ import pytest
 import yaml
 from conftest import MICRO, command, start, user_environment
 
-from hpc_saidpo.evaluate.__main__ import name_of
+from hpc_saidpo.cli.evaluate import name_of
 from hpc_saidpo.store import check
 
 pytestmark = pytest.mark.e2e
@@ -65,7 +65,7 @@ def test_figures_of_two_benchmarks_on_two_ranks(evaluated):
     assert (math["n_questions"], math["n_samples"], math["temperature"]) == (24, 4, 1.0)
     assert (own["n_questions"], own["n_samples"], own["temperature"]) == (16, 1, 0.0)
     assert 0 <= math["accuracy"] <= math["pass_at_2"] <= math["pass_at_4"] <= 1 and math["pass_at_4"] > 0
-    assert math["policy"] == "pkg://hpc_saidpo/micro_llama" and own["majority"] is None
+    assert math["policy"] == "pkg://hpc_saidpo/data/micro_llama" and own["majority"] is None
     assert [r["value"] for r in rows if (r["benchmark"], r["by"]) == ("own", "subject")] == ["even", "odd"]
     assert sum(r["n_questions"] for r in rows if (r["benchmark"], r["by"]) == ("math500", "level")) == 24
     table = (run / "evaluation.md").read_text()

@@ -9,10 +9,17 @@ import pytest
 import yaml
 from conftest import make_rollouts
 
-from hpc_saidpo import config, difficulty, pairs, sampler
-from hpc_saidpo.explain import explain
-from hpc_saidpo.records import CORRECT, UNGRADABLE, WRONG, Draw, Rollouts, RunError
-from hpc_saidpo.store import Stage
+from hpc_saidpo import difficulty, settings
+from hpc_saidpo.cli import compose
+from hpc_saidpo.dpo import pairs
+from hpc_saidpo.errors import RunError
+from hpc_saidpo.records import CORRECT, UNGRADABLE, WRONG, Draw, Rollouts
+from hpc_saidpo.report.explain import explain
+from hpc_saidpo.sampler.evidence import of_clusters, of_questions
+from hpc_saidpo.sampler.history import History, excluded
+from hpc_saidpo.sampler.inclusion import inclusion
+from hpc_saidpo.sampler.weights import cluster_weights, weights
+from hpc_saidpo.store.stage import Stage
 
 TOOL = Path(__file__).parent.parent / "tools" / "explain.py"
 CLUSTER = np.repeat([0, 1], [8, 4])
@@ -39,7 +46,7 @@ def write(stage: Stage, **tables):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "run"
-    settings = config.from_overrides(
+    settings = compose.from_overrides(
         ["experiment=tiny", "sampler.rule=frontier", "sampler.exclude_iterations=1", "pairs.budget=2"]
     )
     path.mkdir()
@@ -52,18 +59,18 @@ def run(tmp_path_factory):
         return Stage(path / "iter-001" / name, {"iteration": 1, "stage": name})
 
     probed, explored = rollouts_of(PROBED), rollouts_of(EXPLORED)
-    history = sampler.History.empty(len(CLUSTER), 2).drew(0, np.array([3]))
+    history = History.empty(len(CLUSTER), 2).drew(0, np.array([3]))
     for t, table in ((0, rollouts_of({0: (C, C, C, C)})), (1, probed)):
         seen = difficulty.measure(table)
         history = history.discounted(0.5).observe(t, seen, CLUSTER, difficulty.in_band(seen, settings.difficulty))
-    weight_N = sampler.weights(history, CLUSTER, 1, settings.sampler, 4)
-    weight_C = sampler.cluster_weights(history.counts, settings.sampler, 4)
+    weight_N = weights(history, CLUSTER, 1, settings.sampler, 4)
+    weight_C = cluster_weights(history.counts, settings.sampler, 4)
     question_Q = np.array(DRAWN)
     write(
         stage("draw"),
         draw=Draw(question_Q, weight_N[question_Q], CLUSTER[question_Q]),
-        history=sampler.of_questions(history, CLUSTER, weight_N),
-        clusters=sampler.of_clusters(history.counts, CLUSTER, weight_C),
+        history=of_questions(history, CLUSTER, weight_N),
+        clusters=of_clusters(history.counts, CLUSTER, weight_C),
     )
     write(stage("probe"), rollouts=probed)
     write(stage("explore"), rollouts=explored)
@@ -116,9 +123,9 @@ def test_history_and_cluster_are_told(run):
 
 def test_the_chances_are_those_of_the_whole_pool(run):
     _, weight_N, history = run
-    config = sampler.Config(exclude_iterations=1)
-    allowed_N = np.where(sampler.excluded(history, 1, config), 0.0, weight_N)
-    chance_N = sampler.inclusion(allowed_N, np.ones(12), 7)
+    config = settings.Sampler(exclude_iterations=1)
+    allowed_N = np.where(excluded(history, 1, compose), 0.0, weight_N)
+    chance_N = inclusion(allowed_N, np.ones(12), 7)
     assert chance_N.sum() == pytest.approx(7)
     for question in (0, 1, 3, 7, 8, 9):
         assert told(run, question)["chance"].startswith(f"{chance_N[question]:.2%}")

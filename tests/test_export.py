@@ -10,9 +10,10 @@ import pytest
 import torch
 from conftest import load_micro, make_rollouts, user_environment
 
-from hpc_saidpo.export import BATCH, COLUMNS, WRITERS, export, pairs_rows, rollout_rows
-from hpc_saidpo.records import CORRECT, UNGRADABLE, WRONG, Pairs, Rollouts, RunError
-from hpc_saidpo.store import Stage
+from hpc_saidpo.errors import RunError
+from hpc_saidpo.records import CORRECT, UNGRADABLE, WRONG, Pairs, Rollouts
+from hpc_saidpo.report.export import BATCH, COLUMNS, WRITERS, export, pairs_rows, rollout_rows
+from hpc_saidpo.store.stage import Stage
 
 TOOL = Path(__file__).parent.parent / "tools" / "export_run.py"
 TEXTS = ["½ × 日本語 😀", "two\nlines\r\n", "nul \x00 inside", "line separators \u2028 \x85", '"quoted" \\ {}', ""]

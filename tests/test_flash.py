@@ -8,9 +8,10 @@ import pytest
 import torch
 from conftest import MICRO
 
-from hpc_saidpo import flash, policy
+from hpc_saidpo import settings
+from hpc_saidpo.errors import RunError
+from hpc_saidpo.policy import flash, model
 from hpc_saidpo.progress import log, say_once
-from hpc_saidpo.records import RunError
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 BOTH = sorted(flash.MODULE_OF)
@@ -47,7 +48,7 @@ class Broken(types.ModuleType):
 
 
 def chosen(attention="auto", precision="auto", device=GPU):
-    return policy.attention_of(policy.Config(path="x", attention=attention, precision=precision), device)
+    return attention.attention_of(settings.Policy(path="x", attention=attention, precision=precision), device)
 
 
 def test_the_better_version_that_runs_here(node):
@@ -100,4 +101,4 @@ def test_nothing_is_asked_of_the_hub(name, monkeypatch):
             for function in ("get_kernel", "load_and_register_attn_kernel", "lazy_load_kernel"):
                 monkeypatch.setattr(f"{place}.{function}", asked, raising=False)
     with pytest.raises(RunError, match="there is no GPU"):
-        policy.Policy.load(MICRO, policy.Config(path="x", attention=name), CPU)
+        model.Policy.load(MICRO, settings.Policy(path="x", attention=name), CPU)

@@ -12,11 +12,16 @@ from scipy import stats
 from torch._dynamo.utils import counters
 from transformers import AutoModelForCausalLM, LogitsProcessorList, MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from hpc_saidpo.generate import Config, Sampling, choose, common_prefix, generate, linears
-from hpc_saidpo.generate.engine import CPU_ROWS, budget, rows_within
-from hpc_saidpo.policy import Policy
+from hpc_saidpo import settings
+from hpc_saidpo.errors import RunError
+from hpc_saidpo.policy.model import Policy
 from hpc_saidpo.progress import log, say_once
-from hpc_saidpo.records import RunError, seed_of
+from hpc_saidpo.records import seed_of
+from hpc_saidpo.rollouts.engine import linears
+from hpc_saidpo.rollouts.engine.engine import CPU_ROWS, budget, generate, rows_within
+from hpc_saidpo.rollouts.engine.sampling import choose
+from hpc_saidpo.rollouts.engine.shared import common_prefix
+from hpc_saidpo.settings.rollouts import Sampling
 
 DRIVEN = {**ARCHITECTURES, **EAGER_ONLY}
 PROMPTS = ["12+34\n", "double 7 add 5\n", "9-4\n", "5*13=?\n"]
@@ -139,11 +144,11 @@ def test_greedy_tokens_do_not_depend_on_rows_or_on_who_is_beside(micro, name):
     policy = tiny(micro, name)
     prompts = [[5 + i, *range(20, 22 + 3 * i)] for i in range(7)]
     seeds_ = [[0] * (1 + i % 3) for i in range(7)]
-    whole = generate(policy, prompts, seeds_, Sampling(0.0, 1.0, 12), Config(rows=64))
+    whole = generate(policy, prompts, seeds_, Sampling(0.0, 1.0, 12), settings.Engine(rows=64))
     for rows in (1, 3):
-        few = generate(policy, prompts, seeds_, Sampling(0.0, 1.0, 12), Config(rows=rows))
+        few = generate(policy, prompts, seeds_, Sampling(0.0, 1.0, 12), settings.Engine(rows=rows))
         assert [[r.tokens for r in own] for own in few] == [[r.tokens for r in own] for own in whole]
-    by_hf = generate(policy, prompts, seeds_, Sampling(0.0, 1.0, 12), Config(engine="hf"))
+    by_hf = generate(policy, prompts, seeds_, Sampling(0.0, 1.0, 12), settings.Engine(engine="hf"))
     assert [[r.tokens for r in own] for own in by_hf] == [[r.tokens for r in own] for own in whole]
     for ours, theirs in zip(whole, by_hf, strict=True):
         assert [r.logp for r in ours] == pytest.approx([r.logp for r in theirs], abs=1e-4)
@@ -153,7 +158,7 @@ def test_finished_rows_leave_at_once_and_the_next_prompts_take_their_places(micr
     prompts = tokens(micro, [f"{i}+{3 * i}\n" for i in range(10, 40)])
     sizes = []
     hook = micro.model.get_input_embeddings().register_forward_hook(lambda m, args, out: sizes.append(out.shape[:2]))
-    responses = generate(micro, prompts, seeds(30, 4), Sampling(1.8, 1.0, 24), Config(rows=16))
+    responses = generate(micro, prompts, seeds(30, 4), Sampling(1.8, 1.0, 24), settings.Engine(rows=16))
     hook.remove()
     lengths = [len(r.tokens) for own in responses for r in own]
     decoded = [n for n, width in sizes if width == 1]
@@ -202,12 +207,12 @@ def test_attention_that_cannot_be_driven_is_left_to_transformers(micro, name, ca
 def test_bfloat16_linears_round_and_leave_the_model_as_it_was(micro):
     if not torch.cpu._is_amx_tile_supported():
         with pytest.raises(RunError, match="AMX"):
-            generate(micro, tokens(micro), seeds(4, 1), Sampling(0.0, 1.0, 4), Config(linears="bfloat16"))
+            generate(micro, tokens(micro), seeds(4, 1), Sampling(0.0, 1.0, 4), settings.Engine(linears="bfloat16"))
         return
     before = {name: value.clone() for name, value in micro.model.state_dict().items()}
     how = Sampling(0.0, 1.0, 16)
     exact = generate(micro, tokens(micro), seeds(4, 1), how)
-    rounded = generate(micro, tokens(micro), seeds(4, 1), how, Config(linears="bfloat16"))
+    rounded = generate(micro, tokens(micro), seeds(4, 1), how, settings.Engine(linears="bfloat16"))
     same = [(a.logp, b.logp) for (a,), (b,) in zip(exact, rounded, strict=True) if a.tokens == b.tokens]
     assert len(same) >= 2 and all(a != b and a == pytest.approx(b, abs=0.2) for a, b in same)
     assert all(value.equal(before[name]) for name, value in micro.model.state_dict().items())
@@ -219,7 +224,7 @@ def test_bfloat16_linears_round_and_leave_the_model_as_it_was(micro):
 def test_log_probabilities_are_the_models_own_however_tokens_are_drawn(micro, engine):
     how = Sampling(0.6, 0.9, 12, top_k=7)
     for prompt, own in zip(
-        tokens(micro), generate(micro, tokens(micro), seeds(4, 3), how, Config(engine=engine)), strict=True
+        tokens(micro), generate(micro, tokens(micro), seeds(4, 3), how, settings.Engine(engine=engine)), strict=True
     ):
         for response in own:
             with torch.inference_mode():
@@ -289,7 +294,7 @@ def test_compiled_decoding_gives_the_same_tokens(micro):
     graphs = []
     for n in (4, 3):  # another number of rows
         asked = tokens(micro)[:n], seeds(n, 2)
-        plain, compiled = (generate(micro, *asked, how, Config(compile=on)) for on in (False, True))
+        plain, compiled = (generate(micro, *asked, how, settings.Engine(compile=on)) for on in (False, True))
         assert [[r.tokens for r in row] for row in plain] == [[r.tokens for r in row] for row in compiled]
         graphs.append(counters["stats"]["unique_graphs"])
     assert graphs[0] == graphs[1] > 0  # compiled once, for any number
@@ -299,6 +304,6 @@ def test_compiled_decoding_gives_the_same_tokens(micro):
 def test_compile_needs_a_compiler(micro, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(RunError, match=r"generate\.compile=true needs a C\+\+ compiler"):
-        generate(micro, tokens(micro), seeds(4, 1), Sampling(0.0, 1.0, 4), Config(compile=True))
+        generate(micro, tokens(micro), seeds(4, 1), Sampling(0.0, 1.0, 4), settings.Engine(compile=True))
     with pytest.raises(ValueError, match="exclude each other"):
-        Config(compile=True, linears="bfloat16")
+        settings.Engine(compile=True, linears="bfloat16")

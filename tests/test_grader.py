@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from hpc_saidpo.grader import Grader, Limits, self_check
-from hpc_saidpo.records import CORRECT, UNGRADABLE, WRONG, RunError
+from hpc_saidpo import settings
+from hpc_saidpo.errors import RunError
+from hpc_saidpo.grader.grader import Grader
+from hpc_saidpo.grader.self_check import self_check
+from hpc_saidpo.records import CORRECT, UNGRADABLE, WRONG
 
 TOOL = Path(__file__).parent.parent / "tools" / "grade.py"
 SUM = "\\boxed{\\sum_{i=1}^n i}", "\\frac{n(n+1)}{2}"
@@ -63,7 +66,7 @@ def test_prose_gold_answers_are_ungradable_but_for_themselves(grader):
 
 
 def test_a_pair_beyond_its_limit_is_ungradable_and_costs_it_once():
-    with Grader(Limits(cpu_s=0.01)) as grader:
+    with Grader(settings.Grader(cpu_s=0.01)) as grader:
         first = grader.grade(*SUM)
         assert first.verdict == UNGRADABLE and "0.01 s of CPU time" in first.reason
         assert grader.grade(*SUM) == first and grader.n_restarts == 1
@@ -84,7 +87,7 @@ def test_a_killed_process_is_replaced_and_loses_no_verdict(how):
 
 
 def test_a_process_that_hangs_is_replaced():
-    with Grader(Limits(wall_s=1.0)) as grader:
+    with Grader(settings.Grader(wall_s=1.0)) as grader:
         assert grader.grade("\\boxed{x+x}", "2x").verdict == CORRECT
         os.kill(grader._worker.pid, signal.SIGSTOP)
         assert "on the clock" in grader.grade("\\boxed{y+y}", "2y").reason
@@ -100,7 +103,7 @@ def test_signals_to_stop_the_job_do_not_end_the_process(grader):
 
 
 def test_too_little_memory_is_told():
-    with Grader(Limits(memory_gib=0.1)) as grader:
+    with Grader(settings.Grader(memory_gib=0.1)) as grader:
         found = grader.grade(*SUM)
         assert found.verdict == UNGRADABLE and "gave up" in found.reason
 
@@ -174,7 +177,7 @@ def test_hostile_responses_are_wrong_or_ungradable_and_leave_nothing(grader, tmp
 
 def test_hostile_text_for_the_library_ends_at_its_limit(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with Grader(Limits(cpu_s=1.0)) as grader:
+    with Grader(settings.Grader(cpu_s=1.0)) as grader:
         for response in ("\\boxed{\\sum_{i=1}^{10^9} i^{i^i}}", "\\boxed{\\prod_{k=1}^{10^8} \\sin k^k}"):
             assert grader.grade(response, "x+y^2").verdict in (WRONG, UNGRADABLE)
     assert not list(tmp_path.iterdir())

@@ -6,10 +6,12 @@ from architectures import ARCHITECTURES, SMALL
 from test_generate import PROMPTS, greedy_by_transformers, seeds, tokens
 from transformers import AutoModelForCausalLM, Gemma2Config
 
-from hpc_saidpo import flash
-from hpc_saidpo.generate import Sampling, generate, kernels
-from hpc_saidpo.generate.attention import Kept
-from hpc_saidpo.policy import Policy
+from hpc_saidpo.policy import flash
+from hpc_saidpo.policy.model import Policy
+from hpc_saidpo.rollouts.engine import kernels
+from hpc_saidpo.rollouts.engine.attention import Kept
+from hpc_saidpo.rollouts.engine.engine import generate
+from hpc_saidpo.settings.rollouts import Sampling
 
 CPU = torch.device("cpu")
 

@@ -12,8 +12,8 @@ import time
 import pytest
 from conftest import user_environment
 
-from hpc_saidpo.records import RunError
-from hpc_saidpo.store import lock as lock_module
+from hpc_saidpo.errors import RunError
+from hpc_saidpo.store import lock
 from hpc_saidpo.store.lock import Lock
 
 HOLDER = """
@@ -150,7 +150,7 @@ def test_two_steps_of_one_slurm_job_are_two_jobs(path, holder, monkeypatch):
     elsewhere(path, slurm_job="99", slurm_restart=1)
     monkeypatch.setenv("SLURM_JOB_ID", "99")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    assert lock_module._lives(json.loads(path.read_text())) is None  # not known: it must be watched
+    assert lock._lives(json.loads(path.read_text())) is None  # not known: it must be watched
 
 
 def test_a_job_that_was_suspended_while_another_took_over_stops(path):

@@ -6,7 +6,7 @@ from architectures import ARCHITECTURES, EAGER_ONLY, SMALL, UNUSUAL
 from transformers import AutoModelForCausalLM, CohereConfig, OPTConfig
 from transformers import modeling_flash_attention_utils as flash_utils
 
-from hpc_saidpo.logps import ResponseLogps, arrangement, layout, packs, response_logps, shares_prompts
+from hpc_saidpo.dpo.logps import ResponseLogps, arrangement, layout, packs, response_logps, shares_prompts
 
 PROMPTS = [[5, 6, 7, 8, 9, 10], [11, 12], [13, 14, 15]]
 RESPONSES = [([20, 21, 22], [23]), ([24, 25], [24, 26, 27, 28]), ([29], [30])]

@@ -14,11 +14,11 @@ import yaml
 from conftest import MICRO, command, start, user_environment
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hpc_saidpo.explain import explain
 from hpc_saidpo.records import Draw, Pairs, Rollouts
-from hpc_saidpo.store import Stage
+from hpc_saidpo.report.explain import explain
 from hpc_saidpo.store.check import check
 from hpc_saidpo.store.compare import compare
+from hpc_saidpo.store.stage import Stage
 
 pytestmark = pytest.mark.e2e
 # A loop of a few seconds beyond start-up.

@@ -9,8 +9,8 @@ import pytest
 from conftest import start
 from transformers import GPT2Config, LlamaConfig
 
-from hpc_saidpo import config as configuration
-from hpc_saidpo import memory
+from hpc_saidpo.cli import compose
+from hpc_saidpo.doctor import memory
 
 FILE = Path(__file__).parent.parent / "tools" / "plan_memory.py"
 specification = importlib.util.spec_from_file_location("plan_memory", FILE)
@@ -27,7 +27,7 @@ BASE = ("experiment=tiny", "dpo.micro_pairs=2", "rollouts.max_new_tokens=100", "
 
 
 def built(*overrides):
-    return configuration.from_overrides([*BASE, *overrides])
+    return compose.from_overrides([*BASE, *overrides])
 
 
 def training(*overrides, strategy="ddp", size=1, n_bytes=2):

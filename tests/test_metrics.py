@@ -3,8 +3,10 @@ import pytest
 from conftest import make_rollouts
 from scipy import stats
 
-from hpc_saidpo import difficulty, metrics, sampler, signatures
+from hpc_saidpo import difficulty, settings
+from hpc_saidpo.metrics import iteration, signatures
 from hpc_saidpo.records import Difficulty
+from hpc_saidpo.sampler.history import count
 
 GOOD = {
     "pair_yield": 0.5, "explored_too_hard_share": 0.3, "explored_too_easy_share": 0.2,
@@ -38,32 +40,32 @@ def test_each_signature_is_named():
 def counted(cluster, s):
     seen = Difficulty(np.arange(len(s)), np.full(len(s), 8), np.array(s), *np.ones((3, len(s))))
     cluster_N = np.array(cluster)
-    return sampler.count(seen, cluster_N, cluster_N.max() + 1, difficulty.in_band(seen, difficulty.Config()))
+    return count(seen, cluster_N, cluster_N.max() + 1, difficulty.in_band(seen, settings.Difficulty()))
 
 
 def test_differences_between_clusters_are_tested_against_chance():
     rng = np.random.default_rng(0)
     cluster = np.repeat(range(10), 12)
-    p = [metrics.difference_p(counted(cluster, rng.integers(0, 9, 120))) for _ in range(400)]
+    p = [iteration.difference_p(counted(cluster, rng.integers(0, 9, 120))) for _ in range(400)]
     assert stats.kstest(p, "uniform").pvalue > 0.01
     apart = counted(cluster, np.where(cluster < 5, 2, 6) + rng.integers(-1, 2, 120))
     s = np.where(cluster < 5, 2, 6)  # the same test by scipy
-    assert metrics.difference_p(apart) < 1e-6
+    assert iteration.difference_p(apart) < 1e-6
     some = rng.integers(1, 8, 120)
-    assert metrics.difference_p(counted(cluster, some)) == pytest.approx(
+    assert iteration.difference_p(counted(cluster, some)) == pytest.approx(
         stats.f_oneway(*(1 - some[cluster == c] / 8 for c in range(10))).pvalue
     )
-    assert metrics.difference_p(counted(cluster, s)) == 0.0 and metrics.difference_p(counted(cluster, 0 * s)) == 1.0
-    assert metrics.difference_p(counted([0, 1], [1, 4])) is metrics.difference_p(counted([0, 0], [1, 4])) is None
+    assert iteration.difference_p(counted(cluster, s)) == 0.0 and iteration.difference_p(counted(cluster, 0 * s)) == 1.0
+    assert iteration.difference_p(counted([0, 1], [1, 4])) is iteration.difference_p(counted([0, 0], [1, 4])) is None
 
 
 def test_the_best_score_is_what_a_fall_is_measured_from():
     def score(accuracy):
         return {"accuracy": accuracy}
 
-    best = metrics.best_of({"x": score(0.5), "y": score(None)}, {"x": score(0.4), "y": score(0.1)})
-    assert best == {"x": score(0.5), "y": score(0.1)} == metrics.best_of(best, {})
-    assert metrics.best_of(best, {"x": score(0.6)}) == {"x": score(0.6), "y": score(0.1)}
+    best = iteration.best_of({"x": score(0.5), "y": score(None)}, {"x": score(0.4), "y": score(0.1)})
+    assert best == {"x": score(0.5), "y": score(0.1)} == iteration.best_of(best, {})
+    assert iteration.best_of(best, {"x": score(0.6)}) == {"x": score(0.6), "y": score(0.1)}
 
 
 def solved(counts):
@@ -80,5 +82,5 @@ def test_depletion_says_which_way_and_what_to_do():
 
 def test_what_was_not_drawn_is_told_in_responses_and_tokens():
     table = make_rollouts([(q, s, 1, tokens, 1, True, "") for q, s, tokens in [(3, 0, 4), (3, 1, 8), (7, 0, 5)]])
-    assert metrics.not_drawn(table, 4) == (2 + 3, 2 * 6 + 3 * 5)
-    assert metrics.not_drawn(make_rollouts([(1, s, 1, 9, 1, True, "") for s in range(4)]), 4) == (0, 0)
+    assert iteration.not_drawn(table, 4) == (2 + 3, 2 * 6 + 3 * 5)
+    assert iteration.not_drawn(make_rollouts([(1, s, 1, 9, 1, True, "") for s in range(4)]), 4) == (0, 0)

@@ -1,7 +1,8 @@
 import numpy as np
 from conftest import make_rollouts
 
-from hpc_saidpo import difficulty, pairs
+from hpc_saidpo import difficulty, settings
+from hpc_saidpo.dpo import pairs
 from hpc_saidpo.records import CORRECT, UNGRADABLE, WRONG
 
 ROLLOUTS = make_rollouts(
@@ -24,7 +25,7 @@ ROLLOUTS = make_rollouts(
 def select(order, seed=0, **config):
     measured = difficulty.measure(ROLLOUTS)
     hardest = measured.take([measured.question_Q.tolist().index(q) for q in order])
-    return pairs.select(ROLLOUTS, hardest, np.arange(10), lambda q: f"prompt {q}", pairs.Config(**config), seed, 0)
+    return pairs.select(ROLLOUTS, hardest, np.arange(10), lambda q: f"prompt {q}", settings.Pairs(**config), seed, 0)
 
 
 def test_a_pair_is_a_correct_and_an_incorrect_response():
@@ -69,7 +70,7 @@ def test_closest_length():
 
 def test_rules_that_need_all_responses_are_named():
     def named(**config):
-        return [text.split(": ")[0] for text in pairs.changed_by_early_decision(pairs.Config(**config))]
+        return [text.split(": ")[0] for text in pairs.changed_by_early_decision(settings.Pairs(**config))]
 
     assert named() == []
     assert [("closest_length" in t, "per_question=2" in t, "budget=9" in t)

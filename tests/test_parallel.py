@@ -8,10 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from hpc_saidpo import parallel
-from hpc_saidpo.parallel import World, idle
-from hpc_saidpo.parallel import world as world_module
-from hpc_saidpo.records import RunError
+from hpc_saidpo.errors import RunError
+from hpc_saidpo.parallel import idle, world
+from hpc_saidpo.parallel.world import World, drain
 
 pytestmark = pytest.mark.mpi
 
@@ -188,18 +187,18 @@ def test_last_words_are_read_before_an_abort_can_drop_them():
     with os.fdopen(writer, "w") as stream:
         stream.write("what went wrong")
         slow.start()
-        parallel.drain(stream)
-        assert world_module._unread(writer) == 0
+        drain(stream)
+        assert world._unread(writer) == 0
     slow.join()
     os.close(reader)
 
 
 def test_a_reader_that_never_comes_does_not_hold_up_the_end(monkeypatch):
-    monkeypatch.setattr(world_module, "_DRAIN_S", 0.05)
+    monkeypatch.setattr(world, "_DRAIN_S", 0.05)
     reader, writer = os.pipe()
     with os.fdopen(writer, "w") as stream, open(os.devnull, "w") as no_pipe, open(os.devnull, "w") as closed:
         closed.close()
         stream.write("unread")
-        parallel.drain(stream, no_pipe, closed)
-        assert world_module._unread(writer) == len("unread")
+        drain(stream, no_pipe, closed)
+        assert world._unread(writer) == len("unread")
     os.close(reader)

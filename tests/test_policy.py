@@ -4,15 +4,16 @@ import pytest
 import torch
 from conftest import MICRO
 
-from hpc_saidpo import policy
-from hpc_saidpo.records import RunError
+from hpc_saidpo import settings
+from hpc_saidpo.errors import RunError
+from hpc_saidpo.policy import locate, model
 
 CPU = torch.device("cpu")
 
 
 def test_save_and_load_keep_every_weight(micro, tmp_path):
     micro.save(tmp_path)
-    back = policy.Policy.load(str(tmp_path), policy.Config(path="x"), CPU)
+    back = model.Policy.load(str(tmp_path), settings.Policy(path="x"), CPU)
     for name, tensor in micro.model.state_dict().items():
         assert torch.equal(tensor, back.model.state_dict()[name]), name
     assert back.tokenizer("12+3\n")["input_ids"] == micro.tokenizer("12+3\n")["input_ids"]
@@ -29,21 +30,21 @@ def test_a_folder_without_tokenizer_is_named(tmp_path):
     for name in ("config.json", "model.safetensors", "generation_config.json"):
         shutil.copy(f"{MICRO}/{name}", tmp_path)
     with pytest.raises(RunError, match="tokenizer") as error:
-        policy.Policy.load(str(tmp_path), policy.Config(path="x"), CPU)
+        model.Policy.load(str(tmp_path), settings.Policy(path="x"), CPU)
     assert str(tmp_path) in str(error.value) and "save_pretrained" in str(error.value)
 
 
 def test_a_missing_model_is_named(tmp_path):
     with pytest.raises(RunError, match=r"policy\.path=.*nowhere"):
-        policy.Policy.load(str(tmp_path / "nowhere"), policy.Config(path="x"), CPU)
+        model.Policy.load(str(tmp_path / "nowhere"), settings.Policy(path="x"), CPU)
 
 
 def test_pkg_paths():
-    assert policy.locate("/plain/path") == "/plain/path"
+    assert locate.locate("/plain/path") == "/plain/path"
     with pytest.raises(RunError, match="not installed"):
-        policy.locate("pkg://no_such_package_here/model")
+        locate.locate("pkg://no_such_package_here/model")
     with pytest.raises(RunError, match="holds no"):
-        policy.locate("pkg://hpc_saidpo/no_such_folder")
+        locate.locate("pkg://hpc_saidpo/no_such_folder")
 
 
 def test_a_model_without_chat_template_says_so(micro):
@@ -53,4 +54,4 @@ def test_a_model_without_chat_template_says_so(micro):
 
 def test_too_long_a_prompt_is_refused(micro):
     with pytest.raises(RunError, match="max_new_tokens"):
-        policy.check_length(micro, micro.model.config.max_position_embeddings + 1)
+        model.check_length(micro, micro.model.config.max_position_embeddings + 1)

@@ -4,10 +4,17 @@ import json
 
 import pytest
 
-from hpc_saidpo import benchmarks, parallel, pool, preparation, tags
-from hpc_saidpo import config as configuration
-from hpc_saidpo.records import Questions, RunError, pick
-from hpc_saidpo.store import Config, RunDir, StoredText
+from hpc_saidpo import settings
+from hpc_saidpo.cli import compose
+from hpc_saidpo.errors import RunError
+from hpc_saidpo.evaluate import benchmarks
+from hpc_saidpo.parallel.world import World
+from hpc_saidpo.pool import generated, stage
+from hpc_saidpo.pool.questions import read_questions
+from hpc_saidpo.records import Questions, pick
+from hpc_saidpo.store.run import RunDir
+from hpc_saidpo.store.texts import StoredText
+from hpc_saidpo.tags.column import of
 
 GOOD = {"id": "a", "question": "1 + 1?", "answer": "2", "subject": "sums", "tags": ["addition", "one digit"]}
 
@@ -25,8 +32,8 @@ def numbered(n, **others):
 
 
 def load(folder, asked=None, world=None, **settings):
-    store = RunDir(folder / "runs/run", world or parallel.World(), {}, print)
-    return pool.load(pool.Files(**settings), store, asked)
+    store = RunDir(folder / "runs/run", world or World(), {}, print)
+    return stage.load(settings.Files(**settings), store, asked)
 
 
 def left_out(folder, name="rejects"):
@@ -35,7 +42,7 @@ def left_out(folder, name="rejects"):
 
 def test_jsonl_fields(tmp_path):
     path = write(tmp_path / "p.jsonl", GOOD, "", {"question": "½?", "answer": 3, "tags": "x; y", "level": 5})
-    a, b = pool.read_questions(path)
+    a, b = read_questions(path)
     assert (a.id, a.text, a.answer, a.tags) == ("a", "1 + 1?", "2", ("addition", "one digit"))
     assert (b.id, b.answer, b.tags, b.level) == ("p-3", "3", ("x", "y"), "5")
     assert list(load(tmp_path, path=path).questions) == [a, b]
@@ -59,7 +66,7 @@ BAD = [
 @pytest.mark.parametrize("line, complaint", BAD, ids=[complaint for _, complaint in BAD])
 def test_a_bad_line_is_named_by_file_and_line(tmp_path, line, complaint):
     path = write(tmp_path / "p.jsonl", GOOD, "", line)
-    for read in (lambda: pool.read_questions(path), lambda: load(tmp_path, path=path)):
+    for read in (lambda: read_questions(path), lambda: load(tmp_path, path=path)):
         with pytest.raises(RunError) as error:
             read()
         assert f"{path}:3" in str(error.value) and complaint in str(error.value)
@@ -127,7 +134,7 @@ def test_benchmark_questions_leave_the_pool(tmp_path):
     ]
     path = write(tmp_path / "p.jsonl", *rows)
     rows_b = [{"question": "what is 7+1 ?", "answer": 8}, {"question": LONG.format(60, 3).upper(), "answer": 180}]
-    asked = {"b": pool.read_questions(write(tmp_path / "b.jsonl", *rows_b, {"question": "8 + 1?", "answer": 9}))}
+    asked = {"b": read_questions(write(tmp_path / "b.jsonl", *rows_b, {"question": "8 + 1?", "answer": 9}))}
     loaded = load(tmp_path, asked, path=path)
     assert {q.id for q in loaded.questions} == {r["id"] for r in rows} - {"q7", "long", "near"}
     assert "3 in a benchmark (2 exactly)" in loaded.notes[0] and "contaminated.jsonl" in loaded.notes[1]
@@ -138,7 +145,7 @@ def test_benchmark_questions_leave_the_pool(tmp_path):
     assert 0.5 < found[2]["overlap"] < 1
     assert len(load(tmp_path, asked, path=path, decontaminate=False).questions) == len(rows)
     assert len(load(tmp_path, asked, path=path, overlap=0.99).questions) == len(rows) - 2
-    later = {"later": pool.read_questions(write(tmp_path / "later.jsonl", rows[0]))}
+    later = {"later": read_questions(write(tmp_path / "later.jsonl", rows[0]))}
     assert len(load(tmp_path, {**asked, **later}, path=path).questions) == len(rows) - 4
 
 
@@ -146,16 +153,16 @@ def test_benchmarks_to_avoid_are_named_like_those_to_evaluate(tmp_path):
     write(tmp_path / "gsm8k.jsonl", *numbered(3))
     own = write(tmp_path / "own.jsonl", *numbered(2))
     given = [f"evaluate.benchmarks=[held_out,{own}]", "pool.benchmarks=[gsm8k]", f"evaluate.folder={tmp_path}"]
-    config = configuration.from_overrides(["pool.path=p.jsonl", "policy.path=m", *given])
+    config = compose.from_overrides(["pool.path=p.jsonl", "policy.path=m", *given])
     assert {name: len(questions) for name, questions in benchmarks.read(config).items()} == {"gsm8k": 3, "own": 2}
-    config = configuration.from_overrides(["pool.path=p.jsonl", "policy.path=m", "pool.benchmarks=[gsm]"])
+    config = compose.from_overrides(["pool.path=p.jsonl", "policy.path=m", "pool.benchmarks=[gsm]"])
     with pytest.raises(RunError, match="Did you mean 'gsm8k'"):
         benchmarks.read(config)
 
 
 def test_with_other_benchmarks_no_held_out_question_enters_the_pool(tmp_path):
     path = write(tmp_path / "p.jsonl", *numbered(60))
-    asked = pool.read_questions(write(tmp_path / "b.jsonl", *numbered(60)[::3]))
+    asked = read_questions(write(tmp_path / "b.jsonl", *numbered(60)[::3]))
     held_out = {q.id for q in load(tmp_path, path=path, held_out=20).held_out}
     again = load(tmp_path, {"b": asked}, path=path, held_out=20)
     assert len(again.questions) + len(again.held_out) == 40
@@ -166,7 +173,7 @@ def test_a_pool_is_read_once_and_again_when_it_has_changed(tmp_path, monkeypatch
     path = write(tmp_path / "p.jsonl", *numbered(5))
     first = load(tmp_path, path=path)
     with monkeypatch.context() as patched:
-        patched.setattr(pool.files.shards, "make", None)
+        patched.setattr(stage.shards, "make", None)
         assert list(load(tmp_path, path=path).questions) == list(first.questions)
     write(tmp_path / "p.jsonl", *numbered(6))
     assert len(load(tmp_path, path=path).questions) == 6
@@ -182,20 +189,20 @@ def test_a_named_column_that_no_row_has_is_told(tmp_path):
 
 def test_a_run_does_not_go_on_with_other_questions(tmp_path):
     path = write(tmp_path / "p.jsonl", *numbered(20))
-    config = configuration.from_overrides([f"pool.path={path}", "policy.path=m", "evaluate.benchmarks=[]"])
+    config = compose.from_overrides([f"pool.path={path}", "policy.path=m", "evaluate.benchmarks=[]"])
     for n in (20, 30, 40):  # while it has made nothing, it may
         write(tmp_path / "p.jsonl", *numbered(n))
         if n == 40:
             (tmp_path / "runs/run/iter-000").mkdir()
             (tmp_path / "runs/run/iter-000/draw.h5").touch()
             break
-        with RunDir.open(Config(root=str(tmp_path / "runs"), name="run"), {"run": {}}, {}, parallel.World()) as store:
-            assert len(preparation.load_pool(config, store, {}).questions) == n
+        with RunDir.open(settings.Run(root=str(tmp_path / "runs"), name="run"), {"run": {}}, {}, World()) as store:
+            assert len(stage.load_pool(config, store, {}).questions) == n
     with (
-        RunDir.open(Config(root=str(tmp_path / "runs"), name="run"), {"run": {}}, {}, parallel.World()) as store,
+        RunDir.open(settings.Run(root=str(tmp_path / "runs"), name="run"), {"run": {}}, {}, World()) as store,
         pytest.raises(RunError, match=r"made with another pool .*'questions': 30.*'questions': 40.*run\.name="),
     ):
-        preparation.load_pool(config, store, {})
+        stage.load_pool(config, store, {})
 
 
 @pytest.mark.mpi
@@ -208,12 +215,12 @@ def test_the_same_pool_on_every_rank_with_its_texts_on_disk(folder, world):
     assert own == [(q.id, q.text, q.answer, q.tags) for q in alone.questions] and len(own) == 450
     assert world.gather(own) == [own] * world.size or not world.is_root
     assert pick(loaded.questions, [7, 3]) == {7: alone.questions[7], 3: alone.questions[3]}
-    assert tags.of(loaded.questions) == [("sums",)] * 450
+    assert of(loaded.questions) == [("sums",)] * 450
 
 
 def test_large_pools_are_cut_into_shards(tmp_path, monkeypatch):
-    monkeypatch.setattr(pool.files.shards, "CHUNK_ROWS", 10)
-    monkeypatch.setattr(pool.files.shards, "BATCH_ROWS", 5)
+    monkeypatch.setattr(stage.shards, "CHUNK_ROWS", 10)
+    monkeypatch.setattr(stage.shards, "BATCH_ROWS", 5)
     loaded = load(tmp_path, path=write(tmp_path / "p.jsonl", *numbered(45)), held_out=5)
     assert len(list(tmp_path.glob("runs/.shared/pool-*/chunk-*.h5"))) == 5
     ids = [q.id for q in loaded.questions]
@@ -226,17 +233,17 @@ def test_large_pools_are_cut_into_shards(tmp_path, monkeypatch):
 def test_untagged_questions_are_told_with_the_way_out(tmp_path):
     loaded = load(tmp_path, path=write(tmp_path / "p.jsonl", GOOD, *numbered(3, tags=None)))
     with pytest.raises(RunError, match=r"3 of 4 questions carry neither .*'q0'.*pool\.columns\.tags"):
-        tags.of(loaded.questions)
+        of(loaded.questions)
     with pytest.raises(RunError, match=r"3 of 4"):
-        tags.of(list(loaded.questions))
+        of(list(loaded.questions))
 
 
 def made(config):
-    return pool.made.make(config)
+    return generated.make(config)
 
 
 def test_arithmetic_pool_is_skewed_and_its_held_out_set_disjoint():
-    loaded = made(pool.Arithmetic(n=400, shares={"hard": 0.7, "trained": 0.2, "small": 0.1}, held_out=100))
+    loaded = made(settings.Arithmetic(n=400, shares={"hard": 0.7, "trained": 0.2, "small": 0.1}, held_out=100))
     levels = [q.level for q in loaded.questions]
     assert (levels.count("hard"), levels.count("trained"), levels.count("small")) == (280, 80, 40)
     assert {q.level for q in loaded.held_out} == {"trained"}
@@ -246,4 +253,4 @@ def test_arithmetic_pool_is_skewed_and_its_held_out_set_disjoint():
 
 def test_impossible_shares_name_the_range():
     with pytest.raises(RunError, match="small"):
-        made(pool.Arithmetic(n=5000, shares={"small": 1.0}))
+        made(settings.Arithmetic(n=5000, shares={"small": 1.0}))

@@ -11,10 +11,10 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from hpc_saidpo import parallel, pool
-from hpc_saidpo.pool import read, sources
-from hpc_saidpo.records import RunError
-from hpc_saidpo.store import RunDir
+from hpc_saidpo.errors import RunError
+from hpc_saidpo.parallel.world import World
+from hpc_saidpo.pool import read, sources, stage
+from hpc_saidpo.store.run import RunDir
 
 SEPARATORS = "one\u2028two\u0085three\x0bfour"  # ends of lines to str.splitlines, and to nobody else
 ROWS = [
@@ -25,8 +25,8 @@ ROWS = [
 
 def load(folder, path, **settings):
     path = str(path) if not isinstance(path, (list, tuple)) else tuple(map(str, path))
-    store = RunDir(folder / "runs/run", parallel.World(), {}, print)
-    return pool.load(pool.Files(path=path, **settings), store)
+    store = RunDir(folder / "runs/run", World(), {}, print)
+    return stage.load(settings.Files(path=path, **settings), store)
 
 
 def lines(rows=ROWS, end="\n"):

@@ -10,10 +10,13 @@ import pyarrow.parquet
 import pytest
 from conftest import start
 
-from hpc_saidpo import parallel, pool
-from hpc_saidpo.pool import clean, marks, pieces, read, shards
-from hpc_saidpo.records import Question, RunError
-from hpc_saidpo.store import RunDir
+from hpc_saidpo import settings
+from hpc_saidpo.errors import RunError
+from hpc_saidpo.parallel.world import World
+from hpc_saidpo.pool import clean, marks, pieces, read, stage, writer
+from hpc_saidpo.pool.questions import read_questions
+from hpc_saidpo.records import Question
+from hpc_saidpo.store.run import RunDir
 
 LONG = "The sum of the first {} odd numbers is asked, and then the sum of their squares, {} times over"
 ASKED = {"b": [Question("7", "What is 7 + 1?", "8"), Question("long", LONG.format(3, 4), "0")]}
@@ -21,9 +24,9 @@ ASKED = {"b": [Question("7", "What is 7 + 1?", "8"), Question("long", LONG.forma
 
 def load(folder, path, world=None, **settings):
     """(what was loaded, the lines of its lists, its manifest)"""
-    store = RunDir(folder / "runs/run", world or parallel.World(), {}, print)
+    store = RunDir(folder / "runs/run", world or World(), {}, print)
     paths = [str(p) for p in path] if isinstance(path, list) else str(path)
-    loaded = pool.load(pool.Files(path=paths, on_bad="skip", **settings), store, ASKED)
+    loaded = stage.load(settings.Files(path=paths, on_bad="skip", **settings), store, ASKED)
     (made,) = (folder / "runs/.shared").glob("pool-*")
     lists = [made / f"{name}.jsonl" for name in ("rejects", "contaminated")]
     lines = [[json.loads(line) for line in p.open()] if p.exists() else [] for p in lists]
@@ -80,7 +83,7 @@ def plainly(paths):
     """(ids that stay, [(where, kind, reason)] of what does not), row by row."""
     texts, ids, kept, left = {}, {}, [], []
     for path, label in zip(paths, "abcdefg", strict=True):
-        for line, row in clean.rows(path, label, pool.columns.Config()):
+        for line, row in clean.rows(path, label, settings.Columns()):
             where = f"{path}:{line}"
             if isinstance(row, clean.Problem):
                 left.append((where, "bad", row.reason))
@@ -103,8 +106,8 @@ def plainly(paths):
 
 def in_small_pieces(monkeypatch, n_bytes, n_rows):
     monkeypatch.setattr(pieces, "PIECE_BYTES", n_bytes)
-    monkeypatch.setattr(shards, "CHUNK_ROWS", n_rows)
-    monkeypatch.setattr(shards, "BATCH_ROWS", 3)
+    monkeypatch.setattr(writer, "CHUNK_ROWS", n_rows)
+    monkeypatch.setattr(writer, "BATCH_ROWS", 3)
 
 
 @pytest.mark.mpi
@@ -143,7 +146,7 @@ def test_pieces_do_not_show_in_what_comes_of_a_pool(tmp_path, monkeypatch, seed)
 def test_pieces_hold_every_line_once_with_its_number(tmp_path, monkeypatch, seed, n_bytes):
     monkeypatch.setattr(pieces, "PIECE_BYTES", n_bytes)
     paths = write_files(tmp_path, seed)
-    plan = pieces.plan(paths, parallel.World())
+    plan = pieces.plan(paths, World())
     columns = [("question",), ("id",)]
     found = [
         (part.file, *item)
@@ -171,8 +174,8 @@ def test_small_files_share_a_chunk_and_large_ones_are_cut(tmp_path, monkeypatch)
     assert len(loaded.questions) == 9 and len([name for name in manifest if name.startswith("chunk")]) == 1
     content = "".join(json.dumps({"question": f"q{i} {'long ' * 50}", "answer": i}) + "\n" for i in range(40))
     (tmp_path / "large.jsonl.gz").write_bytes(gzip.compress(content.encode()))
-    monkeypatch.setattr(shards, "BATCH_ROWS", 2)
-    monkeypatch.setattr(shards, "CHUNK_CHARACTERS", 1000)
+    monkeypatch.setattr(writer, "BATCH_ROWS", 2)
+    monkeypatch.setattr(writer, "CHUNK_CHARACTERS", 1000)
     loaded, _, manifest = load(tmp_path / "large", tmp_path / "large.jsonl.gz")
     assert [q.answer for q in loaded.questions] == list(map(str, range(40)))
     assert len([name for name in manifest if name.startswith("chunk")]) == 10
@@ -232,7 +235,7 @@ def test_repeats_within_one_line_are_found(tmp_path):
     loaded, (rejects, _), _ = load(tmp_path, tmp_path / "p.json")
     assert [q.text for q in loaded.questions] == ["1?"] and [r["kind"] for r in rejects] == ["duplicate", "bad"]
     with pytest.raises(RunError, match=r"2 of 3 rows(?s:.*)id 'a' was used in .*p\.json:1 already"):
-        pool.read_questions(str(tmp_path / "p.json"))
+        read_questions(str(tmp_path / "p.json"))
 
 
 @pytest.mark.e2e

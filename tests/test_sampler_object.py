@@ -7,9 +7,13 @@ import sys
 import numpy as np
 import pytest
 
-from hpc_saidpo import difficulty, sampler
-from hpc_saidpo.records import Difficulty, RunError, seed_of
-from hpc_saidpo.sampler import Config, Sampler
+from hpc_saidpo import difficulty, settings
+from hpc_saidpo.errors import RunError
+from hpc_saidpo.records import Difficulty, seed_of
+from hpc_saidpo.sampler.draw import draw
+from hpc_saidpo.sampler.history import History, excluded
+from hpc_saidpo.sampler.sampler import Sampler
+from hpc_saidpo.sampler.weights import weights
 
 CLUSTER = np.arange(300) % 3
 RATE = np.array([0.02, 0.5, 0.99])  # of a question of each cluster
@@ -33,7 +37,7 @@ def test_it_imports_neither_torch_nor_mpi_nor_hydra():
 @pytest.mark.parametrize("rule", ["error", "error_all"])
 def test_with_one_cluster_it_draws_as_idpo_does(rule):
     """What tools/bench_claim.py relies on: the ablation without clusters is IDPO."""
-    own, uniform = (Sampler(np.zeros(300), Config(rule=r, n_questions=60), seed=2) for r in (rule, "uniform"))
+    own, uniform = (Sampler(np.zeros(300), settings.Sampler(rule=r, n_questions=60), seed=2) for r in (rule, "uniform"))
     rng = np.random.default_rng(1)
     for t in range(4):
         own.begin(t), uniform.begin(t)
@@ -44,7 +48,7 @@ def test_with_one_cluster_it_draws_as_idpo_does(rule):
 
 @pytest.mark.parametrize("rule", ["error", "frontier", "frontier_error"])
 def test_it_finds_the_cluster_that_gives_pairs(rule):
-    it, rng = Sampler(CLUSTER, Config(rule=rule, n_questions=45), seed=1), np.random.default_rng(0)
+    it, rng = Sampler(CLUSTER, settings.Sampler(rule=rule, n_questions=45), seed=1), np.random.default_rng(0)
     assert it.weights().tolist() == [1.0] * 300
     for t in range(4):
         it.begin(t)
@@ -56,23 +60,23 @@ def test_it_finds_the_cluster_that_gives_pairs(rule):
 
 
 def test_the_loops_parts_give_the_same():
-    config = Config(rule="frontier", n_questions=20, exclude_iterations=1, thompson=True)
-    it, history = Sampler(CLUSTER, config, seed=9, k=4), sampler.History.empty(300, 3)
+    config = settings.Sampler(rule="frontier", n_questions=20, exclude_iterations=1, thompson=True)
+    it, history = Sampler(CLUSTER, config, seed=9, k=4), History.empty(300, 3)
     for t in range(3):
         it.begin(t)
         history = history.discounted(config.history)
-        weight_N = sampler.weights(history, CLUSTER, t, config, 4, seed_of(9, t, "thompson", 0))
+        weight_N = weights(history, CLUSTER, t, config, 4, seed_of(9, t, "thompson", 0))
         assert (it.weights() == weight_N).all()
-        drawn = sampler.draw(weight_N, 20, seed_of(9, t, "draw", 0), sampler.excluded(history, t, config))
+        drawn = draw(weight_N, 20, seed_of(9, t, "draw", 0), excluded(history, t, config))
         assert (it.draw() == drawn).all()
         s_Q = answer(np.sort(drawn), np.random.default_rng(t))
         it.update(np.sort(drawn), s_Q, [8] * 20)
         seen = Difficulty(np.sort(drawn), np.full(20, 8), s_Q, *np.ones((3, 20)))
-        history = history.observe(t, seen, CLUSTER, difficulty.in_band(seen, difficulty.Config())).drew(t, drawn)
+        history = history.observe(t, seen, CLUSTER, difficulty.in_band(seen, settings.Difficulty())).drew(t, drawn)
 
 
 def test_draws_of_one_iteration_share_no_question():
-    it = Sampler(CLUSTER, Config(), seed=0)
+    it = Sampler(CLUSTER, settings.Sampler(), seed=0)
     drawn = np.concatenate([it.draw(100) for _ in range(3)])
     assert sorted(drawn) == list(range(300))
     with pytest.raises(RunError, match="only 0 of 300 may be drawn"):
@@ -83,7 +87,7 @@ def test_draws_of_one_iteration_share_no_question():
 
 def test_rollouts_may_be_told_one_by_one_and_by_ids():
     names = [f"q{i}" for i in range(300)]
-    one, all_at_once = (Sampler(CLUSTER, Config(rule="frontier"), ids=names) for _ in range(2))
+    one, all_at_once = (Sampler(CLUSTER, settings.Sampler(rule="frontier"), ids=names) for _ in range(2))
     one.update(["q4", "q1", "q4", "q4", "q2"], [1, 0, 0, 1, 0], [1, 1, 1, 1, 0])
     all_at_once.update(["q1", "q4"], [0, 2], [1, 3])
     assert (one.weights() == all_at_once.weights()).all() and one.counts.n_C.sum() == 2
@@ -91,7 +95,7 @@ def test_rollouts_may_be_told_one_by_one_and_by_ids():
 
 
 def test_skipped_iterations_discount_too():
-    it = Sampler(CLUSTER, Config(history=0.5))
+    it = Sampler(CLUSTER, settings.Sampler(history=0.5))
     it.begin(0)
     it.update([0], [4], [8])
     it.begin(3)
@@ -101,7 +105,7 @@ def test_skipped_iterations_discount_too():
 
 
 def test_its_state_goes_through_json():
-    config = Config(rule="frontier_error", n_questions=10, exclude_iterations=1)
+    config = settings.Sampler(rule="frontier_error", n_questions=10, exclude_iterations=1)
     it, rng = Sampler(CLUSTER, config, seed=4), np.random.default_rng(0)
     for _ in range(2):
         question_Q = it.draw()

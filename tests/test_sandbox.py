@@ -9,12 +9,13 @@ import threading
 
 import pytest
 
-from hpc_saidpo.grader import Grader, Limits
+from hpc_saidpo import settings
 from hpc_saidpo.grader.code import obstacle, run_tests
+from hpc_saidpo.grader.grader import Grader
 from hpc_saidpo.records import CORRECT, UNGRADABLE, VERDICTS, WRONG, Question
 from hpc_saidpo.sandbox import values
 
-LIMITS = Limits(cpu_s=1.0, wall_s=10.0, memory_gib=0.5)
+LIMITS = settings.Grader(cpu_s=1.0, wall_s=10.0, memory_gib=0.5)
 TESTS = "assert add(2, 3) == 5\nassert add(-7, 0) == -7"
 SOMEBODY = ("unshare", "--user", "--map-user=1000", "--map-group=1000")  # who is not root
 NOBODY = ("unshare", "--user", "--map-user=1000")  # who may make no user namespace, for lack of a group
@@ -227,7 +228,7 @@ def test_an_endless_loop_is_ended():
 
 
 def test_sleep_is_ended():
-    limits = Limits(wall_s=1.0)
+    limits = settings.Grader(wall_s=1.0)
     assert judged("import time\ntime.sleep(1e6)", limits=limits) == (WRONG, "took more than 1 s on the clock")
     waits = "import time\ndef add(a, b): time.sleep(1e6)"
     swallows = "try:\n    add(1, 2)\nexcept BaseException:\n    pass"
@@ -371,7 +372,7 @@ def test_where_the_kernel_refuses_namespaces_it_is_told_unless_forced():
 
 
 def test_without_the_sandbox_limits_hold_all_the_same():
-    limits = Limits(cpu_s=1.0, wall_s=5.0, memory_gib=0.5, code_unsandboxed=True)
+    limits = settings.Grader(cpu_s=1.0, wall_s=5.0, memory_gib=0.5, code_unsandboxed=True)
     assert judged("def add(a, b): return a + b", limits=limits)[0] == CORRECT
     assert judged("while True: pass", limits=limits) == (WRONG, "took too much CPU time")
     assert judged("x = []\nwhile True: x.append(bytearray(2**20))", limits=limits)[0] == WRONG

@@ -5,11 +5,11 @@ import json
 import pytest
 from hydra import compose, initialize_config_dir
 
-from hpc_saidpo import config as configuration
-from hpc_saidpo import loop
-from hpc_saidpo.parallel import World
-from hpc_saidpo.records import RunError
-from hpc_saidpo.store import RunDir
+from hpc_saidpo import loop, records
+from hpc_saidpo.cli import compose
+from hpc_saidpo.errors import RunError
+from hpc_saidpo.parallel.world import World
+from hpc_saidpo.store.run import RunDir
 
 TINY = (
     "experiment=tiny", "loop.iterations=1", "pool.n=240", "pool.held_out=60", "clusters.n=6", "probe.fraction=0.25",
@@ -25,10 +25,10 @@ def root(tmp_path_factory):
     return tmp_path_factory.mktemp("runs")
 
 
-def run(root, name, *overrides) -> loop.Outcome:
-    with initialize_config_dir(str(configuration.conf_folder()), version_base="1.3"):
+def run(root, name, *overrides) -> records.Outcome:
+    with initialize_config_dir(str(compose.conf_folder()), version_base="1.3"):
         composed = compose("config", overrides=[*TINY, f"run.root={root}", f"run.name={name}", *overrides])
-    config, plain = configuration.build(composed)
+    config, plain = compose.build(composed)
     with RunDir.open(config.run, plain, {}, World(), lambda words: None) as store:
         return loop.run(config, World(), store)
 

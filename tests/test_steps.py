@@ -5,7 +5,8 @@ import re
 import pytest
 from pydantic import ValidationError
 
-from hpc_saidpo import rollouts, steps
+from hpc_saidpo import settings
+from hpc_saidpo.rollouts import steps
 
 PARAGRAPHS = """To find the mean of \\(a\\) and \\(b\\), we add them first:
 
@@ -104,8 +105,8 @@ def test_other_rules(rule, response, expected):
 )
 def test_a_wrong_rule_is_refused_with_the_configuration(rule, says):
     with pytest.raises(ValidationError, match=says):
-        rollouts.Config(steps=rule)
-    assert rollouts.Config(steps="/\\n---\\n/").steps == "/\\n---\\n/"
+        settings.Rollouts(steps=rule)
+    assert settings.Rollouts(steps="/\\n---\\n/").steps == "/\\n---\\n/"
 
 
 @pytest.mark.parametrize(

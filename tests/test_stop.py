@@ -10,7 +10,8 @@ import pytest
 from conftest import command, start, user_environment
 from test_loop import SMALL, assert_same, root, small2  # noqa: F401
 
-from hpc_saidpo.parallel import Stopped, World
+from hpc_saidpo.parallel.stop import Stopped
+from hpc_saidpo.parallel.world import World
 
 LONG = (*SMALL, "rollouts.chunk_questions=2", "dpo.batch_pairs=2", "dpo.micro_pairs=1")
 

@@ -7,8 +7,11 @@ import h5py
 import pytest
 from conftest import make_rollouts, same
 
-from hpc_saidpo.records import CORRECT, WRONG, Draw, Rollouts, RunError
-from hpc_saidpo.store import Config, RunDir, Stage
+from hpc_saidpo import settings
+from hpc_saidpo.errors import RunError
+from hpc_saidpo.records import CORRECT, WRONG, Draw, Rollouts
+from hpc_saidpo.store.run import RunDir
+from hpc_saidpo.store.stage import Stage
 
 pytestmark = pytest.mark.mpi
 RESOLVED = {"run": {"root": "r", "name": "n", "seed": 0}, "dpo": {"lr": 1e-6}, "pool": {"path": "a"}}
@@ -23,7 +26,9 @@ def write_one(stage, world):
 
 @contextmanager
 def open_run(folder, world, resolved=RESOLVED, name="run", tell=print, **config):
-    with RunDir.open(Config(root=str(folder), name=name, **config), resolved, {"started": "now"}, world, tell) as run:
+    with RunDir.open(
+        settings.Run(root=str(folder), name=name, **config), resolved, {"started": "now"}, world, tell
+    ) as run:
         yield run
     world.barrier()  # the lock is free again for every rank
 

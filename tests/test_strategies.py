@@ -13,18 +13,22 @@ from test_dpo import Killed, killed_after, untimed
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from hpc_saidpo import dpo, policy
-from hpc_saidpo.checkpoint import Checkpoint
-from hpc_saidpo.logps import ResponseLogps
-from hpc_saidpo.parallel import World, shards
-from hpc_saidpo.store import Stage
+from hpc_saidpo import settings
+from hpc_saidpo.dpo import train
+from hpc_saidpo.dpo.checkpoint import Checkpoint
+from hpc_saidpo.dpo.examples import key_of, tokenise
+from hpc_saidpo.dpo.logps import ResponseLogps
+from hpc_saidpo.parallel import shards
+from hpc_saidpo.parallel.world import World
+from hpc_saidpo.policy import model
+from hpc_saidpo.store.stage import Stage
 
 pytestmark = pytest.mark.mpi
 STRATEGIES = ("ddp", "fsdp", "single")
 OF_SIGNS = ("rewards/accuracies", "length_correlation")  # of rewards that are rounding alone, at the first step
 
 
-def model_of(tied=True, precision=torch.float32) -> policy.Policy:
+def model_of(tied=True, precision=torch.float32) -> model.Policy:
     found = load_micro()
     found.precision = precision
     if not tied:
@@ -40,7 +44,7 @@ def train(world, strategy, folder=None, current=None, checkpoint=None, progress=
     """A round of 6 steps in which 2, 3 and 4 ranks have turns without a micro-batch; (figures, weights on root)."""
     current, pairs = current or model_of(), make_pairs(n)
     settings = {"lr": 1e-4, "batch_pairs": 8, "micro_pairs": 3, "epochs": 2, "strategy": strategy, **config}
-    settings = dpo.Config(**settings)
+    settings = settings.Dpo(**settings)
     weights = {}
 
     def save():
@@ -49,9 +53,9 @@ def train(world, strategy, folder=None, current=None, checkpoint=None, progress=
         if folder:
             Stage(folder).write_folder("model", lambda f: current.save(f, world, 100_000), world)
 
-    resume = Checkpoint(*checkpoint, dpo.key_of(pairs), world) if checkpoint else None
-    examples = dpo.tokenise(pairs, current, False, ())
-    steps = dpo.train(current, pairs, examples, settings, world, 0, 0, False, progress, resume, save)
+    resume = Checkpoint(*checkpoint, key_of(pairs), world) if checkpoint else None
+    examples = tokenise(pairs, current, False, ())
+    steps = train.train(current, pairs, examples, settings, world, 0, 0, False, progress, resume, save)
     return untimed(steps), weights
 
 
@@ -176,7 +180,7 @@ def test_a_policy_in_shards_is_saved_file_by_file_as_from_one_process(world, fol
             loaded = AutoModelForCausalLM.from_pretrained(saved)
             assert loaded.dtype == torch.float32 and loaded.config.tie_word_embeddings == tied
             assert_same(([], loaded.state_dict()), ([], alone(tied, 8)[1]))
-            assert policy.Policy.load(str(saved), policy.Config(path=MICRO), torch.device("cpu")).eos_ids == {1}
+            assert model.Policy.load(str(saved), settings.Policy(path=MICRO), torch.device("cpu")).eos_ids == {1}
 
 
 def test_turns_give_every_rank_as_many_items_and_each_at_least_once(world):

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from conftest import jobs_of
 
-from hpc_saidpo import config as configuration
-from hpc_saidpo.records import RunError
+from hpc_saidpo.cli import compose
+from hpc_saidpo.errors import RunError
 
 HOME = Path(__file__).parent.parent
 SLURM = HOME / "slurm"
@@ -22,7 +22,7 @@ specification.loader.exec_module(submit)
 
 
 def built(*overrides):
-    return configuration.from_overrides(["pool.path=p", "policy.path=m", *overrides])
+    return compose.from_overrides(["pool.path=p", "policy.path=m", *overrides])
 
 
 def lines_of(name):

@@ -14,10 +14,12 @@ from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from scipy import stats
 
-from hpc_saidpo import sweep
-from hpc_saidpo.records import CORRECT, UNGRADABLE, WRONG, Rollouts, RunError
-from hpc_saidpo.store import Stage
-from hpc_saidpo.sweep import comparison, evaluations, marks, tables
+from hpc_saidpo.compare import comparison, evaluations, marks, tables
+from hpc_saidpo.compare.read import read_runs
+from hpc_saidpo.compare.tables import write
+from hpc_saidpo.errors import RunError
+from hpc_saidpo.records import CORRECT, UNGRADABLE, WRONG, Rollouts
+from hpc_saidpo.store.stage import Stage
 
 TOOL = Path(__file__).parent.parent / "tools" / "compare_runs.py"
 NO_ROLLOUTS = dict.fromkeys(
@@ -104,7 +106,7 @@ def test_row_of_a_run(tmp_path):
     skipped["scores"], last["scores_before"] = {}, {}  # evaluate.every=2
     put_run(tmp_path / "a", [skipped, last], {"sampler.rule": "uniform", "run.threads": 4, "run.seed": 1})
     put_run(tmp_path / "b", [], {"difficulty.order": ["random"], "loop.stop_after": "base"})
-    found = sweep.read(tmp_path)
+    found = read_runs(tmp_path)
     assert found.keys == ["run.seed", "sampler.rule", "difficulty.order"]
     assert tables.run_rows(found) == [
         {
@@ -130,7 +132,7 @@ def test_state_of_a_prolonged_and_of_an_unfinished_run(tmp_path):
     stage = Stage(tmp_path / "short/iter-001/probe")
     stage.prepare()
     stage.mark_done()
-    found = sweep.read(tmp_path)
+    found = read_runs(tmp_path)
     rows = by_name(tables.run_rows(found))
     assert (rows["prolonged"]["state"], rows["prolonged"]["iterations_asked"]) == ("complete", 3)
     assert (rows["short"]["state"], rows["short"]["failure_signatures"]) == ("unfinished", 1)
@@ -155,13 +157,13 @@ def test_state_of_a_prolonged_and_of_an_unfinished_run(tmp_path):
 def test_a_damaged_run_is_named_and_stops_nothing(tmp_path, file, content, told):
     grid(tmp_path)
     (tmp_path / "c-50-seed-1" / file).write_bytes(content.encode("latin-1"))
-    found = sweep.read(tmp_path)
+    found = read_runs(tmp_path)
     rows = by_name(tables.run_rows(found))
     assert [name for name, row in rows.items() if row["state"] == "damaged"] == ["c-50-seed-1"]
     assert sum(row["state"] == "complete" for row in rows.values()) == 5
     (note,) = tables.notes(found)
     assert note.startswith("c-50-seed-1: ") and told in note
-    assert told in sweep.text(found) and len(sweep.write(found, tmp_path / "sweep")) == 5
+    assert told in tables.text(found) and len(write(found, tmp_path / "sweep")) == 5
 
 
 def test_evaluations(tmp_path):
@@ -174,7 +176,7 @@ def test_evaluations(tmp_path):
     damaged = put_evaluation(under / "c-0", str(tmp_path / "runs/c"), [2])
     damaged.contents()[0].write_bytes(b"")
     put_config(under / "d-0")  # its evaluation has not begun
-    found = sweep.read(tmp_path / "runs")
+    found = read_runs(tmp_path / "runs")
     rows = by_name(found.evaluations)
     # rates 1, 1/2, 0, 1/2: mean 1/2, standard deviation 1/√6, half = 1.96/√6/√4
     half = 1.959963984540054 / 6**0.5 / 2
@@ -188,7 +190,7 @@ def test_evaluations(tmp_path):
     assert rows["b-0"]["accuracy"] is None and len(tables.notes(found)) == 3
     assert evaluations.accuracies(found.evaluations, found.runs[0], "held_out") == (0.25, 0.5)
     moved = (tmp_path / "runs").rename(tmp_path / "moved")
-    found = sweep.read(moved)
+    found = read(moved)
     assert evaluations.accuracies(found.evaluations, found.runs[0], "held_out") == (0.25, 0.5)
 
 
@@ -196,7 +198,7 @@ def test_values_are_compared_by_their_means_over_seeds(tmp_path):
     grid(tmp_path, skip=[(100, 2)])
     put_run(tmp_path / "c-100-seed-2", lines_of(0.25, 0.9), {"clusters.n": 100, "run.seed": 2})  # unfinished
     put_run(tmp_path / "a-200-seed-0", lines_of(0.25, 0.5, 0.5), {"clusters.n": 200})
-    few, many, most = comparison.rows(sweep.read(tmp_path, ["clusters.n"]))
+    few, many, most = comparison.rows(read_runs(tmp_path, ["clusters.n"]))
     assert [row["clusters.n"] for row in (few, many, most)] == ["50", "100", "200"]  # as numbers, not as their names
     assert [(row["runs"], row["complete"]) for row in (few, many, most)] == [(3, 3), (3, 2), (1, 1)]
     gain = [few[f"held_out_gain_{what}"] for what in ("mean", "low95", "high95")]
@@ -205,7 +207,7 @@ def test_values_are_compared_by_their_means_over_seeds(tmp_path):
     assert (few["pair_yield_mean"], few["pairs_mean"]) == pytest.approx((0.375, 9))
     assert (most["held_out_gain_mean"], most["held_out_gain_low95"]) == (0.25, None)  # one run has no interval
     assert not [key for key in few if "tokens" in key]  # no rollouts are there
-    header, *shown = comparison.table(sweep.read(tmp_path))
+    header, *shown = comparison.table(read_runs(tmp_path))
     assert header[:5] == ["clusters.n", "runs", "held_out before, %", "after, %", "gain, points"]
     assert [row[:5] for row in shown] == [
         ["50", "3", "25.0 ± 0.0", "60.0 ± 24.8", "+35.0 ± 24.8"],
@@ -217,14 +219,14 @@ def test_values_are_compared_by_their_means_over_seeds(tmp_path):
 def test_what_else_the_runs_of_a_row_differ_in_is_told(tmp_path):
     for i, (n, rule) in enumerate(((5, "a"), (5, "b"), (7, "a"), (7, "b"))):
         put_run(tmp_path / f"{i}", lines_of(0.1, 0.2, 0.3), {"clusters.n": n, "sampler.rule": rule, "run.seed": i})
-    assert any("sampler.rule too" in note for note in comparison.notes(sweep.read(tmp_path, ["clusters.n"])))
-    both = sweep.read(tmp_path, ["sampler.rule", "clusters.n"])
+    assert any("sampler.rule too" in note for note in comparison.notes(read_runs(tmp_path, ["clusters.n"])))
+    both = read_runs(tmp_path, ["sampler.rule", "clusters.n"])
     assert [group.values for group in both.groups()] == [("a", "5"), ("b", "5"), ("a", "7"), ("b", "7")]
     assert not any("too: --by" in note for note in comparison.notes(both))
     with pytest.raises(
         RunError, match=r"--by clusters\.m: .* Did you mean clusters\.n\? The runs differ in run\.seed, clus"
     ):
-        sweep.read(tmp_path, ["clusters.m"])
+        read_runs(tmp_path, ["clusters.m"])
 
 
 @pytest.mark.parametrize(("budget", "told"), [(None, True), (6, True), (5, False)])
@@ -232,7 +234,7 @@ def test_an_order_that_decided_nothing_is_told(tmp_path, budget, told):
     for order in (["steps"], ["tokens"]):
         settings = {"difficulty.order": order, "pairs.budget": budget}
         put_run(tmp_path / order[0], lines_of(0.1, 0.2, 0.3), settings)  # iterations of 4 and 5 pairs
-    assert (comparison.UNCUT in comparison.notes(sweep.read(tmp_path))) == told
+    assert (comparison.UNCUT in comparison.notes(read_runs(tmp_path))) == told
 
 
 def put_rollouts(run, t, name, rows):
@@ -258,7 +260,7 @@ def test_what_rollouts_cost_and_how_proxies_agree(tmp_path):
         stages += [
             put_rollouts(tmp_path / "a", t, *both) for both in zip(("probe", "explore"), tables_of[t], strict=True)
         ]
-    (row, without) = tables.run_rows(sweep.read(tmp_path))
+    (row, without) = tables.run_rows(read_runs(tmp_path))
     assert row["rollout_tokens"] == sum(tokens for both in tables_of for table in both for *_, tokens, _ in table)
     # Iteration t has explored 10 + t questions with a pair yield of (t + 1) / 4.
     assert row["tokens_per_usable_pair"] == pytest.approx(row["rollout_tokens"] / (10 / 4 + 11 / 2))
@@ -272,10 +274,10 @@ def test_what_rollouts_cost_and_how_proxies_agree(tmp_path):
         assert row[f"rho_tokens{where}"] == pytest.approx(np.mean(rho))
     assert row["rho_steps"] is None  # the same for all
     assert {key: without[key] for key in NO_ROLLOUTS} == NO_ROLLOUTS
-    found = sweep.read(tmp_path)
+    found = read_runs(tmp_path)
     assert "ρ tokens" in comparison.table(found)[0] and comparison.OF_PROXIES in comparison.notes(found)
     stages[-1].contents()[0].write_bytes(b"")
-    found = sweep.read(tmp_path)
+    found = read_runs(tmp_path)
     assert found.runs[0].state == "complete" and tables.run_rows(found)[0]["rollout_tokens"] is None
     assert any(note.startswith("a: ") and "explore" in note for note in tables.notes(found))
 
@@ -298,7 +300,7 @@ def test_interval_over_runs():
 def test_a_number_is_an_axis_only_where_there_is_a_curve_over_it(tmp_path, systems, expected):
     for i, settings in enumerate(systems):
         put_run(tmp_path / f"{i}", lines_of(0.1, 0.2), settings)
-    found = sweep.read(tmp_path)
+    found = read_runs(tmp_path)
     without_seeds = [key for key in found.keys if not key.endswith("seed")]
     assert marks.axes_of(found) == (expected or (None, without_seeds))
 
@@ -306,7 +308,7 @@ def test_a_number_is_an_axis_only_where_there_is_a_curve_over_it(tmp_path, syste
 def test_what_is_drawn(tmp_path):
     grid(tmp_path, skip=[(100, 2)])
     put_run(tmp_path / "c-100-seed-2", lines_of(0.25, 0.9), {"clusters.n": 100, "run.seed": 2})  # unfinished
-    found = sweep.read(tmp_path)
+    found = read_runs(tmp_path)
     (after,) = [measure for measure in comparison.measures(found) if measure.key == "held_out_after"]
     axis = Figure().subplots()
     marks.Marks(found).draw_groups(axis, after, 0.25)
@@ -324,7 +326,7 @@ def test_systems_are_named_after_their_runs(tmp_path):
     for name, rule in (("idpo", "uniform"), ("saidpo", "error")):
         for seed in range(2):
             put_run(tmp_path / f"{name}-seed-{seed}", lines_of(0.1, 0.2), {"sampler.rule": rule, "run.seed": seed})
-    assert marks.Marks(sweep.read(tmp_path)).ticks == ["idpo", "saidpo"]
+    assert marks.Marks(read_runs(tmp_path)).ticks == ["idpo", "saidpo"]
 
 
 @pytest.mark.e2e
@@ -335,7 +337,7 @@ def test_a_real_sweep_and_its_comparison(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     done = run_tool(tmp_path, "--by", "sampler.rule")
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
-    found = sweep.read(tmp_path)
+    found = read_runs(tmp_path)
     assert [(group.label, len(group.runs)) for group in found.groups()] == [("idpo", 1), ("no_difficulty", 1)]
     assert all(run.complete and run.name.startswith("tiny,") for run in found.runs)
     with (tmp_path / "sweep" / "comparison.csv").open() as file:
@@ -387,7 +389,7 @@ def test_tool(tmp_path):
 
 def test_tool_without_runs(tmp_path):
     with pytest.raises(RunError, match="holds no run"):
-        sweep.read(tmp_path / "nowhere")
+        read_runs(tmp_path / "nowhere")
     done = run_tool(tmp_path)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert done.stderr.startswith("compare_runs: ") and not list(tmp_path.iterdir())

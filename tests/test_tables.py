@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from conftest import make_rollouts, same, user_environment
 
-from hpc_saidpo.records import CORRECT, WRONG, Draw, Pairs, Rollouts, RunError
-from hpc_saidpo.store import Damaged, Stage, StoredText
-from hpc_saidpo.store.tables import BLOCK_BYTES, on_disk_name
+from hpc_saidpo.errors import RunError
+from hpc_saidpo.records import CORRECT, WRONG, Draw, Pairs, Rollouts
+from hpc_saidpo.store.stage import Stage
+from hpc_saidpo.store.tables import BLOCK_BYTES, Damaged, on_disk_name
+from hpc_saidpo.store.texts import StoredText
 
 TEXTS = ["", "½ × \x00\n", "plain", "\udc80 lone surrogate", "漢字 🙂", "x" * (3 * BLOCK_BYTES)]
 

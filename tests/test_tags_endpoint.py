@@ -8,10 +8,10 @@ import time
 import pytest
 from chat_server import GOOD, completion, config_for, serving
 
-from hpc_saidpo.records import RunError
+from hpc_saidpo import settings
+from hpc_saidpo.errors import RunError
 from hpc_saidpo.tags import endpoint
 from hpc_saidpo.tags.endpoint import Server, retry_after_s
-from hpc_saidpo.tags.settings import Endpoint
 
 KEY = "sk-very-secret"
 
@@ -83,7 +83,7 @@ def test_a_key_that_is_none_is_refused_and_not_told(value, monkeypatch):
     monkeypatch.delenv("THE_KEY", raising=False)
     if value is not None:
         monkeypatch.setenv("THE_KEY", value)
-    how = Endpoint(api_key_env="THE_KEY")
+    how = settings.Endpoint(api_key_env="THE_KEY")
     with pytest.raises(RunError, match=r"api_key_env=THE_KEY.*environment variable") as caught:
         endpoint.key_of(how)
     assert KEY not in str(caught.value)

@@ -1,6 +1,6 @@
 import pytest
 
-from hpc_saidpo import training
+from hpc_saidpo.metrics import training
 
 STEP = {
     "pairs": 16, "rewards/margins": 0.0, "rewards/accuracies": 0.7, "logps/chosen": -50.0, "ref_logps/chosen": -50.0,

@@ -10,17 +10,24 @@ from pathlib import Path
 import pytest
 from conftest import start
 
-from hpc_saidpo import parallel, pool, preparation
-from hpc_saidpo.grader import EVALUATING, Grader, Limits, by_grading
+from hpc_saidpo import settings
+from hpc_saidpo.errors import RunError
+from hpc_saidpo.grader import stage
+from hpc_saidpo.grader.answers.ballot import ballot
+from hpc_saidpo.grader.answers.stated import code_of, stated
 from hpc_saidpo.grader.code import obstacle
-from hpc_saidpo.pool import made
-from hpc_saidpo.records import CORRECT, UNGRADABLE, VERIFIERS, WRONG, Pairs, Question, RunError
-from hpc_saidpo.store import RunDir, Stage
-from hpc_saidpo.verify import ballot, code_of, stated
+from hpc_saidpo.grader.grader import Grader
+from hpc_saidpo.grader.self_check import by_grading
+from hpc_saidpo.parallel.world import World
+from hpc_saidpo.pool import generated, stage
+from hpc_saidpo.records import CORRECT, UNGRADABLE, WRONG, Pairs, Question
+from hpc_saidpo.settings.pool import EVALUATING, VERIFIER_NAMES
+from hpc_saidpo.store.run import RunDir
+from hpc_saidpo.store.stage import Stage
 
 TOOL = Path(__file__).parent.parent / "tools" / "grade.py"
 needs_sandbox = pytest.mark.skipif(
-    bool(obstacle(Limits())), reason="not run: the kernel does not let this user make namespaces"
+    bool(obstacle(settings.Grader())), reason="not run: the kernel does not let this user make namespaces"
 )
 
 
@@ -54,8 +61,8 @@ def test_what_is_equal_as_mathematics_is_not_as_text(grader):
 
 
 def made_pool(*tasks, verifier="reasoning_gym", **settings):
-    own = [made.Setting(name=task, task=task, tags=("t",), n=3) for task in tasks]
-    return made.make(made.ReasoningGym(settings=own, verifier=verifier, examples=1, held_out=1, **settings))
+    own = [settings.Task(name=task, task=task, tags=("t",), n=3) for task in tasks]
+    return generated.make(settings.ReasoningGym(settings=own, verifier=verifier, examples=1, held_out=1, **settings))
 
 
 SCORED = ("calendar_arithmetic", "rotate_matrix", "time_intervals", "simple_equations")
@@ -89,7 +96,7 @@ def test_scorers_that_evaluate_answers_are_not_asked(grader, tmp_path, monkeypat
     found = grader.judge(f"<answer>{owned}</answer>", Question("q", "?", "1", verifier="reasoning_gym", entry=entry))
     assert found.verdict == UNGRADABLE and not list(tmp_path.iterdir())
     with pytest.raises(ValueError, match="its scorer evaluates answers as Python"):
-        made.ReasoningGym(settings=[made.Setting(name="a", task=task, tags=("t",), n=1)], verifier="reasoning_gym")
+        settings.ReasoningGym(settings=[settings.Task(name="a", task=task, tags=("t",), n=1)], verifier="reasoning_gym")
 
 
 def test_every_scorer_that_evaluates_is_known():
@@ -149,8 +156,8 @@ def test_equal_answers_are_counted_as_their_verifier_sees_them():
 
 def load(folder, rows, **settings):
     (folder / "pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    store = RunDir(folder / "runs/run", parallel.World(), {}, print)
-    return pool.load(pool.Files(path=str(folder / "pool.jsonl"), **settings), store)
+    store = RunDir(folder / "runs/run", World(), {}, print)
+    return stage.load(settings.Files(path=str(folder / "pool.jsonl"), **settings), store)
 
 
 def test_a_row_says_what_grades_it_and_the_pool_what_grades_the_others(tmp_path):
@@ -171,7 +178,7 @@ def test_a_row_says_what_grades_it_and_the_pool_what_grades_the_others(tmp_path)
 @pytest.mark.parametrize(
     "row, says",
     [
-        ({"verifier": "maths"}, f"pool.jsonl:1: the verifier is 'maths': there are {', '.join(VERIFIERS)}"),
+        ({"verifier": "maths"}, f"pool.jsonl:1: the verifier is 'maths': there are {', '.join(VERIFIER_NAMES)}"),
         ({"verifier": "reasoning_gym"}, "needs an entry"),
         ({"answer": ["1", "2"]}, "the answer is a list of 2"),
     ],
@@ -183,10 +190,10 @@ def test_a_row_with_no_such_verifier_is_bad(tmp_path, row, says):
 
 
 def code_pool(tmp_path, **settings):
-    store = RunDir(tmp_path / "runs/run", parallel.World(), {}, print)
-    folder = "pkg://hpc_saidpo/code_pool"
+    store = RunDir(tmp_path / "runs/run", World(), {}, print)
+    folder = "pkg://hpc_saidpo/data/code_pool"
     files = {"path": f"{folder}/functions.jsonl", "examples": f"{folder}/examples.jsonl"}
-    return pool.load(pool.Files(**files, verifier="code", **settings), store)
+    return stage.load(settings.Files(**files, verifier="code", **settings), store)
 
 
 @needs_sandbox
@@ -214,7 +221,7 @@ def test_the_check_at_the_start_tells_what_fails_by_itself(grader, caplog):
         Question("g", "?", "", verifier="exact"),
     ]
     with caplog.at_level("INFO", logger="hpc_saidpo"):
-        preparation.check_golds({"pool": questions}, parallel.World(), grader)
+        stage.check_golds({"pool": questions}, World(), grader)
     assert "57.14 % of 7 gold answers are right by themselves; fail: c, d, g" in caplog.text
 
 
@@ -223,7 +230,7 @@ def test_a_start_is_refused_where_a_verifier_cannot_grade(monkeypatch):
     questions = [Question("a", "?", "assert f(1) == 2", verifier="code")]
     says = r"rank 0: questions with the verifier code: .*code_unsandboxed=true"
     with Grader() as grader, pytest.raises(RunError, match=says):
-        preparation.check_golds({"pool": questions}, parallel.World(), grader)
+        stage.check_golds({"pool": questions}, World(), grader)
 
 
 @needs_sandbox

@@ -4,9 +4,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpc_saidpo import verify
+from hpc_saidpo.grader.answers import latex
+from hpc_saidpo.grader.answers.extract import candidates, extract
+from hpc_saidpo.grader.answers.fast import normalise, settle, thorough
+from hpc_saidpo.grader.answers.gold import defects
 from hpc_saidpo.records import CORRECT, UNGRADABLE, WRONG
-from hpc_saidpo.verify import latex
 
 SAME = [
     # numbers
@@ -84,7 +86,7 @@ DIFFERENT = [
 
 
 def verdict(gold, answer):
-    found = verify.settle(gold, answer) or verify.thorough(gold, answer)
+    found = settle(gold, answer) or thorough(gold, answer)
     assert found.reason
     return found.verdict
 
@@ -130,19 +132,19 @@ def test_every_gold_answer_is_itself(gold, answer):
     ],
 )
 def test_extraction(response, answer):
-    assert verify.extract(response) == answer
+    assert extract(response) == answer
 
 
 def test_an_empty_gold_answer_is_ungradable_and_no_answer_is_wrong():
-    assert verify.settle(" $ $ ", "5").verdict == UNGRADABLE
-    assert verify.settle("5", None).verdict == WRONG
-    assert verify.settle("5", "9" * 5000).verdict == WRONG
+    assert settle(" $ $ ", "5").verdict == UNGRADABLE
+    assert settle("5", None).verdict == WRONG
+    assert settle("5", "9" * 5000).verdict == WRONG
 
 
 def test_an_unreadable_gold_answer_is_ungradable_unless_it_is_repeated():
     gold = "\\oint_\\gamma \\star"
-    assert verify.thorough(gold, "5").verdict == UNGRADABLE
-    assert verify.settle(gold, "$\\oint_\\gamma\\star$.").verdict == CORRECT
+    assert thorough(gold, "5").verdict == UNGRADABLE
+    assert settle(gold, "$\\oint_\\gamma\\star$.").verdict == CORRECT
 
 
 @pytest.mark.parametrize(
@@ -159,16 +161,16 @@ def test_an_unreadable_gold_answer_is_ungradable_unless_it_is_repeated():
     ],
 )
 def test_defects_of_gold_answers(gold, found):
-    assert verify.defects(gold) == found
+    assert defects(gold) == found
 
 
 @pytest.mark.parametrize("same", [("0.50", "1/2"), ("\\frac12", "\\dfrac{1}{2}"), ("$ (1, 2) $", "\\left(1,2\\right)")])
 def test_equal_answers_have_one_form(same):
-    assert verify.normalise(same[0]) == verify.normalise(same[1])
+    assert normalise(same[0]) == normalise(same[1])
 
 
 def test_normal_forms_keep_what_differs_apart():
-    assert len({verify.normalise(a) for a in ("1/2", "1/3", "(1,2)", "[1,2]", "x", "-x")}) == 6
+    assert len({normalise(a) for a in ("1/2", "1/3", "(1,2)", "[1,2]", "x", "-x")}) == 6
 
 
 PIECES = r"""
@@ -182,7 +184,7 @@ pieces = st.sampled_from([*PIECES.split(), "\n", "\x00", "\ud800"])
 @settings(max_examples=400, deadline=None, derandomize=True)
 @given(st.lists(pieces, max_size=40).map(" ".join), st.lists(pieces, max_size=12).map("".join))
 def test_any_text_gets_a_verdict(response, gold):
-    for candidate in [*verify.candidates(response), response]:
+    for candidate in [*candidates(response), response]:
         assert verdict(gold, candidate) in (CORRECT, WRONG, UNGRADABLE)
 
 

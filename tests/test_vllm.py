@@ -7,8 +7,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from hpc_saidpo.generate import Config, Response, Sampling, free, generate, vllm
-from hpc_saidpo.records import RunError
+from hpc_saidpo import settings
+from hpc_saidpo.errors import RunError
+from hpc_saidpo.rollouts.engine import vllm
+from hpc_saidpo.rollouts.engine.engine import generate
+from hpc_saidpo.rollouts.engine.sampling import Response
+from hpc_saidpo.rollouts.engine.vllm import free
+from hpc_saidpo.settings.rollouts import Sampling
 
 HOW = Sampling(0.7, 0.9, 5, stop=("\n\n",), top_k=20, min_p=0.05)
 
@@ -43,7 +48,7 @@ def test_a_response_that_did_not_end_is_an_error(reason):
 
 def test_without_a_gpu(micro):
     with pytest.raises(RunError, match=r"engine=vllm needs a GPU.*use engine=shared"):
-        generate(micro, [[5]], [[1]], HOW, Config(engine="vllm"))
+        generate(micro, [[5]], [[1]], HOW, settings.Engine(engine="vllm"))
 
 
 @pytest.fixture
@@ -58,7 +63,7 @@ def on_gpu(micro):
 
 def test_without_the_package(on_gpu):
     with pytest.raises(RunError, match=r"No module named 'vllm': pip install 'hpc_saidpo\[vllm\]'"):
-        generate(on_gpu, [[5]], [[1]], HOW, Config(engine="vllm"))
+        generate(on_gpu, [[5]], [[1]], HOW, settings.Engine(engine="vllm"))
 
 
 @pytest.fixture
@@ -89,12 +94,12 @@ def test_one_request_for_each_response_and_one_process_for_each_policy(on_gpu, p
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
     monkeypatch.delenv("VLLM_WORKER_MULTIPROC_METHOD", raising=False)
     prompts, seeds = [[10, 11], [12]], [[1, 2], [3, 4]]
-    made = generate(on_gpu, prompts, seeds, HOW, Config(engine="vllm"))
+    made = generate(on_gpu, prompts, seeds, HOW, settings.Engine(engine="vllm"))
     assert [[r.tokens for r in row] for row in made] == [[[10, 11, 1]] * 2, [[12, 1]] * 2]
     assert all(r.finished and r.text == on_gpu.tokenizer.decode(r.tokens[:-1]) for row in made for r in row)
-    generate(on_gpu, prompts[:1], [[5]], HOW, Config(engine="vllm"))
+    generate(on_gpu, prompts[:1], [[5]], HOW, settings.Engine(engine="vllm"))
     on_gpu.path, first = "next", on_gpu.path
-    generate(on_gpu, prompts[:1], [[6]], HOW, Config(engine="vllm"))
+    generate(on_gpu, prompts[:1], [[6]], HOW, settings.Engine(engine="vllm"))
     free()
     free()
     assert package == [

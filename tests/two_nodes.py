@@ -7,7 +7,7 @@ import time
 import torch
 from torch import nn
 
-from hpc_saidpo.parallel import connect
+from hpc_saidpo.parallel.launch import connect
 
 world = connect()
 torch.set_num_threads(1)

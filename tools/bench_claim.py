@@ -51,11 +51,23 @@ import numpy as np
 import torch
 from scipy import stats
 
-from hpc_saidpo import clusters, config, difficulty, dpo, pairs, parallel, policy, probe, progress, rollouts, sampler
-from hpc_saidpo.generate import Sampling, free
-from hpc_saidpo.grader import Grader
-from hpc_saidpo.pool import made
+from hpc_saidpo import difficulty, progress, settings
+from hpc_saidpo.cli import compose
+from hpc_saidpo.clusters.embed import embed, load, texts
+from hpc_saidpo.clusters.fit import fit
+from hpc_saidpo.dpo import pairs, train
+from hpc_saidpo.dpo.examples import tokenise
+from hpc_saidpo.grader.grader import Grader
+from hpc_saidpo.parallel.world import World
+from hpc_saidpo.policy import model
+from hpc_saidpo.pool import generated
 from hpc_saidpo.records import Rollouts, seeded
+from hpc_saidpo.rollouts import prompts, waves
+from hpc_saidpo.rollouts.engine.vllm import free
+from hpc_saidpo.sampler import probe
+from hpc_saidpo.sampler.sampler import Sampler
+from hpc_saidpo.settings import whole
+from hpc_saidpo.settings.rollouts import Sampling
 
 POOLS = {  # questions; shares of far too hard ones, of those in the policy's range, of far too easy ones
     "85/10/5": (9_600, (0.85, 0.10, 0.05)),
@@ -139,14 +151,14 @@ class Trial:
         return hashlib.sha256(repr(self).encode()).hexdigest()[:16]
 
     @functools.cached_property
-    def config(self) -> config.Config:
+    def config(self) -> whole.Settings:
         n, _ = POOLS[self.pool]
         told = {
             "probe.fraction": self.setup.probe / n, "clusters.n": self.setup.clusters, "rollouts.k": self.setup.k,
             "rollouts.generate.rows": 512, "dpo.lr": self.setup.lr,
         }  # fmt: skip
         plain = [f"{key}={value}" for key, value in told.items()]
-        return config.from_overrides([f"experiment=[tiny,{self.experiment}]", *plain, *self.overrides])
+        return compose.from_overrides([f"experiment=[tiny,{self.experiment}]", *plain, *self.overrides])
 
 
 class Lab:
@@ -156,12 +168,12 @@ class Lab:
         torch.set_num_threads(1)
         progress.log.disabled = True
         self.grader, self._before = Grader(), {}
-        self.base = policy.Policy.load(str(base), policy.Config(path=str(base)), torch.device("cpu"))
+        self.base = model.Policy.load(str(base), settings.Policy(path=str(base)), torch.device("cpu"))
 
     @functools.lru_cache(maxsize=4)  # noqa: B019 - a lab lives as long as its process
     def pool(self, name: str):
         n, shares = POOLS[name]
-        return made.make(made.Arithmetic(n=n, shares=dict(zip(SPAN, shares, strict=True)), held_out=EVALUATED))
+        return generated.make(settings.Arithmetic(n=n, shares=dict(zip(SPAN, shares, strict=True)), held_out=EVALUATED))
 
     def clusters(self, trial: Trial) -> np.ndarray:
         """The cluster of each question: by K-Means over knowledge points, or its label."""
@@ -171,11 +183,11 @@ class Lab:
         return self._k_means(trial.pool, trial.config.clusters)
 
     @functools.lru_cache(maxsize=8)  # noqa: B019
-    def _k_means(self, pool: str, settings: clusters.Config) -> np.ndarray:
-        text_N = clusters.texts(knowledge_points(self.pool(pool).questions))
-        encoder = clusters.load(settings.encoder, torch.device("cpu"))
-        embedding = clusters.embed(sorted(set(text_N)), encoder, settings.batch)
-        return clusters.fit(text_N, embedding, settings).assignment.cluster_N
+    def _k_means(self, pool: str, settings: settings.Clusters) -> np.ndarray:
+        text_N = texts(knowledge_points(self.pool(pool).questions))
+        encoder = load(settings.encoder, torch.device("cpu"))
+        embedding = embed(sorted(set(text_N)), encoder, settings.batch)
+        return fit(text_N, embedding, settings).assignment.cluster_N
 
     def play(self, trial: Trial) -> list[dict]:
         """One record per iteration, and one of the base policy before them; each EVERY-th has scores."""
@@ -209,16 +221,16 @@ def labels(questions) -> np.ndarray:
 class Run:
     """One system's iterations."""
 
-    def __init__(self, trial: Trial, own: policy.Policy, pool, cluster_N: np.ndarray, grader: Grader):
+    def __init__(self, trial: Trial, own: model.Policy, pool, cluster_N: np.ndarray, grader: Grader):
         self.trial, self.config, self.policy, self.pool, self.grader = trial, trial.config, own, pool, grader
         told = self.config
-        self.sampler = sampler.Sampler(cluster_N, told.sampler, trial.seed, k=told.rollouts.k, band=told.difficulty)
+        self.sampler = Sampler(cluster_N, told.sampler, trial.seed, k=told.rollouts.k, band=told.difficulty)
 
     def iterate(self, t: int) -> dict:
         """Probe, draw, explore until the tokens are spent, pair, train."""
         config, seed = self.config, self.trial.seed
         self.sampler.begin(t)
-        probed = self.roll(t, "probe", probe.choose(self.sampler.cluster_N, config.probe, seeded(seed, t, "choose")))
+        probed = self.roll(t, "probe", probe.choose(self.sampler.cluster_N, compose.probe, seeded(seed, t, "choose")))
         self.update(probed)
         tables, spent, drawn = [], int(probed.n_tokens_R.sum()), []
         while spent < self.trial.setup.tokens:
@@ -231,26 +243,26 @@ class Run:
         again = probed.take(np.flatnonzero(np.isin(probed.question_R, np.concatenate(drawn))))
         explored = Rollouts.concat([fresh, again]).sorted()
         hard = difficulty.measure(explored)
-        usable_Q = difficulty.in_band(hard, config.difficulty)
-        order = difficulty.hardest_first(hard, config.difficulty, seeded(seed, t, "order"))
+        usable_Q = difficulty.in_band(hard, compose.difficulty)
+        order = difficulty.hardest_first(hard, compose.difficulty, seeded(seed, t, "order"))
         hardest = hard.take([i for i in order if usable_Q[i]])
         text, cluster_N = self.prompts(self.pool.questions).text, self.sampler.cluster_N
-        chosen = pairs.select(explored, hardest, cluster_N, text, config.pairs, seed, t)
+        chosen = pairs.select(explored, hardest, cluster_N, text, compose.pairs, seed, t)
         self.train(t, chosen)
         facts = {"explored": len(hard), "usable": int(usable_Q.sum()), "pairs": len(chosen), "tokens": spent}
         return facts
 
-    def prompts(self, questions) -> rollouts.Prompts:
-        return rollouts.Prompts(questions, {}, self.policy, self.config.rollouts.prompt)
+    def prompts(self, questions) -> prompts.Prompts:
+        return prompts.Prompts(questions, {}, self.policy, self.config.rollouts.prompt)
 
     def roll(self, t: int, stage: str, question_Q: np.ndarray) -> Rollouts:
         config = self.config.rollouts
-        return self.answer(self.pool.questions, question_Q, config.k, config.sampling(), (self.trial.seed, t, stage))
+        return self.answer(self.pool.questions, question_Q, compose.k, compose.sampling(), (self.trial.seed, t, stage))
 
     def answer(self, questions, question_Q, k: int, how: Sampling, seed: tuple[int, int, str]) -> Rollouts:
         prompts = self.prompts(questions)
         token_Q = {int(q): prompts.tokens(int(q)) for q in question_Q}
-        return rollouts.in_waves((k,), token_Q, prompts, how, self.config.rollouts, seed, self.grader)
+        return waves.in_waves((k,), token_Q, prompts, how, self.config.rollouts, seed, self.grader)
 
     def update(self, graded: Rollouts) -> None:
         seen = difficulty.measure(graded)
@@ -260,9 +272,9 @@ class Run:
         if not len(chosen):
             return
         free()
-        examples = dpo.tokenise(chosen, self.policy, self.config.rollouts.prompt.chat, self.config.rollouts.stop)
-        settings, world, silent = self.config.dpo, parallel.World(), functools.partial(progress.stage, is_root=False)
-        dpo.train(self.policy, chosen, examples, settings, world, self.trial.seed, t, False, silent)
+        examples = tokenise(chosen, self.policy, self.config.rollouts.prompt.chat, self.config.rollouts.stop)
+        settings, world, silent = self.config.dpo, World(), functools.partial(progress.stage, is_root=False)
+        train.train(self.policy, chosen, examples, settings, world, self.trial.seed, t, False, silent)
         self.policy.model.eval()
         free()
 
@@ -270,10 +282,10 @@ class Run:
         """Of the held-out questions: the same ones, and the same random streams, for every system."""
         questions, config = self.pool.held_out, self.config.rollouts
         everything, topic_N = np.arange(len(questions)), np.array([q.subject for q in questions])
-        drawn = self.answer(questions, everything, samples, config.sampling(), (0, 0, "evaluate"))
+        drawn = self.answer(questions, everything, samples, compose.sampling(), (0, 0, "evaluate"))
         rate_N = difficulty.measure(drawn).pass_rate_Q
         greedy = self.answer(
-            questions, everything, 1, Sampling(0.0, 1.0, config.max_new_tokens, config.stop), (0, 0, "greedy")
+            questions, everything, 1, Sampling(0.0, 1.0, compose.max_new_tokens, compose.stop), (0, 0, "greedy")
         )
         return {
             "accuracy": float(rate_N.mean()),
@@ -300,7 +312,7 @@ def played(trial: Trial, folder: Path) -> list[dict]:
 
 def base_in(folder: Path, setup: Setup) -> Path:
     """Where the policy that all begin with lies."""
-    return folder / f"base-{setup.base_steps}" if setup.base_steps else HOME / "hpc_saidpo" / "micro_llama"
+    return folder / f"base-{setup.base_steps}" if setup.base_steps else HOME / "hpc_saidpo" / "data" / "micro_llama"
 
 
 def make_base(folder: Path, setup: Setup) -> None:

@@ -41,7 +41,11 @@ import torch
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.metrics import adjusted_mutual_info_score
 
-from hpc_saidpo import clusters
+from hpc_saidpo import settings
+from hpc_saidpo.clusters import embed
+from hpc_saidpo.clusters.backends import choose
+from hpc_saidpo.clusters.embed import Embedding, chunks, embed, load
+from hpc_saidpo.clusters.fit import first_centres, fit
 
 N, CLUSTERS, NOISE = 100_000, 150, 0.02
 CPU = torch.device("cpu")
@@ -55,11 +59,11 @@ def rows_of(folder: Path, pattern: str) -> list[dict]:
     return found
 
 
-def embedded(texts: list[str]) -> clusters.Embedding:
+def embedded(texts: list[str]) -> Embedding:
     """The vectors of the distinct texts."""
-    config = clusters.Config()
-    model = clusters.load(config.encoder, CPU)
-    return clusters.Embedding.concat([clusters.embed(part, model, config.batch) for part in clusters.chunks(texts)])
+    config = settings.Clusters()
+    model = load(config.encoder, CPU)
+    return Embedding.concat([embed(part, model, config.batch) for part in chunks(texts)])
 
 
 def mixtures(real_UD: np.ndarray) -> np.ndarray:
@@ -72,9 +76,9 @@ def mixtures(real_UD: np.ndarray) -> np.ndarray:
 
 
 def ours(vector_ND, seed):
-    backend, _ = clusters.choose("cpu", CPU)
+    backend, _ = choose("cpu", CPU)
     weight_N = np.ones(len(vector_ND), np.float32)
-    start_CD = clusters.first_centres(vector_ND, weight_N, CLUSTERS, seed)
+    start_CD = first_centres(vector_ND, weight_N, CLUSTERS, seed)
     return backend.fit(vector_ND, weight_N, start_CD, seed).centre_CD
 
 
@@ -145,8 +149,8 @@ def speed(vector_ND: np.ndarray, repeats: int) -> dict:
     }
 
 
-def ami(texts: list[str], embedding: clusters.Embedding, given: list[str]) -> float:
-    found = clusters.fit(texts, embedding, clusters.Config(n=len(set(given)), backend="cpu"))
+def ami(texts: list[str], embedding: Embedding, given: list[str]) -> float:
+    found = fit(texts, embedding, settings.Clusters(n=len(set(given)), backend="cpu"))
     return float(adjusted_mutual_info_score(given, found.assignment.cluster_N))
 
 
@@ -164,7 +168,7 @@ def main() -> int:
     figures = speed(mixtures(embedding.vector_UD), 1 if arguments.quick else 3)
     figures["math_ami"] = ami(texts, embedding, [row["subject"] for row in math])
     champ = [row for row in rows_of(arguments.data, "champ.jsonl") if row["concepts"]]
-    concepts = clusters.texts([[concept["name"] or concept["text"] for concept in row["concepts"]] for row in champ])
+    concepts = embed.texts([[concept["name"] or concept["text"] for concept in row["concepts"]] for row in champ])
     figures["champ_ami"] = ami(concepts, embedded(concepts), [row["subject"] for row in champ])
     for name, value in figures.items():
         print(f"{name:28s} {value:.3f}")

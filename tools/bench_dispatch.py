@@ -26,6 +26,9 @@ from pathlib import Path
 
 import numpy as np
 
+from hpc_saidpo.parallel.launch import connect
+from hpc_saidpo.rollouts import chunks
+
 HOME = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(HOME))
 
@@ -82,7 +85,6 @@ def plan(n_ranks: int, seconds: float, seed: int) -> tuple[np.ndarray, np.ndarra
     Returns:
         (seconds of each chunk, its number of questions, numbers of the chunks longest expected first).
     """
-    from hpc_saidpo import chunks as chunking
 
     n_questions = SMALLEST * CHUNKS * n_ranks
     while True:
@@ -94,21 +96,20 @@ def plan(n_ranks: int, seconds: float, seed: int) -> tuple[np.ndarray, np.ndarra
         seen_N = rng.random(n_questions) < SEEN
         tokens_N = np.where(seen_N, length_N * rng.lognormal(0, NOISE, n_questions), np.nan)
         token_Q = {q: range(n) for q, n in enumerate(rng.integers(50, 200, n_questions).tolist())}
-        chunks = chunking.cut(token_Q, lambda q, s=subject_N: str(s[q]), LARGEST, SMALLEST)
+        chunks = chunks.cut(token_Q, lambda q, s=subject_N: str(s[q]), LARGEST, SMALLEST)
         if len(chunks) >= CHUNKS * n_ranks:
             break
         n_questions *= 2
-    expected_Q = chunking.expected_tokens(tokens_N, subject_N, np.arange(n_questions))
+    expected_Q = chunks.expected_tokens(tokens_N, subject_N, np.arange(n_questions))
     cost_I = np.array([length_N[chunk].sum() for chunk in chunks])
     size_I = np.array([len(chunk) for chunk in chunks])
-    return cost_I * seconds * n_ranks / cost_I.sum(), size_I, chunking.longest_first(chunks, token_Q, expected_Q)
+    return cost_I * seconds * n_ranks / cost_I.sum(), size_I, chunks.longest_first(chunks, token_Q, expected_Q)
 
 
 def take_part(repeats: int, seconds: float) -> None:
     """What a rank does; root prints the figures."""
-    from hpc_saidpo import parallel
 
-    world = parallel.connect()
+    world = connect()
     for _ in world.claim(2 * world.size):  # MPI connects two ranks when they first talk
         time.sleep(0.1)
     idle_of: dict[str, list[float]] = {way: [] for way in WAYS}

@@ -56,9 +56,16 @@ import transformers
 import trl
 import yaml
 
-from hpc_saidpo import config, dpo, export, parallel, policy, progress, records
-from hpc_saidpo.logps import ResponseLogps
-from hpc_saidpo.store import Stage
+from hpc_saidpo import progress, records, settings
+from hpc_saidpo.cli import compose
+from hpc_saidpo.dpo import train
+from hpc_saidpo.dpo.examples import Examples, tokenise
+from hpc_saidpo.dpo.logps import ResponseLogps
+from hpc_saidpo.dpo.schedule import batches
+from hpc_saidpo.parallel.world import World
+from hpc_saidpo.policy import gguf, locate, model
+from hpc_saidpo.report import export
+from hpc_saidpo.store.stage import Stage
 
 LR, SEED = 2e-5, 0
 A_RUN = [  # the demo's, up to its first pairs
@@ -79,9 +86,9 @@ class Case:
     folder: Path
     batch: int
 
-    def policy(self, precision: str = "float32") -> policy.Policy:
-        settings = policy.Config(path=str(self.folder / "model"), precision=precision)
-        return policy.Policy.load(settings.path, settings, torch.device("cpu"))
+    def policy(self, precision: str = "float32") -> model.Policy:
+        settings = settings.Policy(path=str(self.folder / "model"), precision=precision)
+        return model.Policy.load(settings.path, settings, torch.device("cpu"))
 
     @property
     def table(self) -> records.Pairs:
@@ -93,25 +100,25 @@ class Case:
         stage.write("pairs", table)
         stage.write_json("prompt", {"chat": chat, "stop": stop})
 
-    def examples(self, own: policy.Policy, table: records.Pairs) -> dpo.Examples:
-        return dpo.tokenise(table, own, **Stage(self.folder / "pairs").read_json("prompt"))
+    def examples(self, own: model.Policy, table: records.Pairs) -> Examples:
+        return tokenise(table, own, **Stage(self.folder / "pairs").read_json("prompt"))
 
 
 @dataclass
 class Ours:
     """A round of ours, which calls `between` after each step."""
 
-    own: policy.Policy
+    own: model.Policy
     table: records.Pairs
-    examples: dpo.Examples
+    examples: Examples
     batch: int
     seconds: list[float] = field(default_factory=list)
     reference_s: float = 0.0
 
     @property
-    def config(self) -> dpo.Config:
+    def config(self) -> settings.Dpo:
         changed = {"lr": LR, "warmup": 0, "nll": 0, "batch_pairs": self.batch, "micro_pairs": 1}
-        return config.from_overrides(["experiment=demo", *(f"dpo.{k}={v}" for k, v in changed.items())]).dpo
+        return compose.from_overrides(["experiment=demo", *(f"dpo.{k}={v}" for k, v in changed.items())]).dpo
 
     def train(self, between: Callable[[], None]) -> list[float]:
         """The losses of the steps; their CPU-seconds are noted."""
@@ -131,13 +138,13 @@ class Ours:
             if not label.startswith("DPO"):
                 self.reference_s = time.process_time() - started
 
-        arguments = self.own, self.table, self.examples, self.config, parallel.World(), SEED, 0, False
-        return [step["loss"] for step in dpo.train(*arguments, watch)]
+        arguments = self.own, self.table, self.examples, self.config, World(), SEED, 0, False
+        return [step["loss"] for step in train.train(*arguments, watch)]
 
     @property
-    def in_order(self) -> dpo.Examples:
+    def in_order(self) -> Examples:
         """The examples as the round takes them."""
-        schedule = dpo.batches(self.examples.width_B, self.config, SEED, 0)
+        schedule = batches(self.examples.width_B, self.config, SEED, 0)
         order = [i for step in schedule for micro in step for i in micro]
         columns = {name: [getattr(self.examples, name)[i] for i in order] for name in ("prompt", "chosen", "rejected")}
         return replace(self.examples, **columns)
@@ -153,7 +160,7 @@ class Tokenised(trl.DPOTrainer):
 class Theirs:
     """TRL's trainer, step by step over pairs in their order."""
 
-    def __init__(self, side: str, own: policy.Policy, examples: dpo.Examples, batch: int, folder: Path):
+    def __init__(self, side: str, own: model.Policy, examples: Examples, batch: int, folder: Path):
         best, pieces = side != "TRL default", batch if "pair by pair" in side else 1
         arguments = trl.DPOConfig(
             output_dir=str(folder / "trl"), per_device_train_batch_size=batch // pieces, beta=0.1, learning_rate=LR,
@@ -241,8 +248,8 @@ def main() -> int:
 def load(case: Case, n: int, run: Path) -> None:
     """The demo's model, converted, and n pairs of a run, into the case's folder."""
     (case.folder / "model").mkdir(parents=True)
-    settings = config.from_overrides(["experiment=demo"])
-    policy.convert_gguf(policy.locate(settings.policy.path), case.folder / "model")
+    settings = compose.from_overrides(["experiment=demo"])
+    gguf.convert_gguf(locate.locate(settings.policy.path), case.folder / "model")
     stages = export.finished_stages(run, "pairs")
     table = records.Pairs.concat([own[0].read("pairs", records.Pairs) for own in stages.values()])
     told = yaml.safe_load((run / "config.yaml").read_text())["rollouts"]
@@ -311,7 +318,7 @@ def largest(found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> 
     return max(float((a - b).abs().max()) for a, b in zip(found, expected, strict=True))
 
 
-def alone(model, examples: dpo.Examples, rows: Sequence[int]) -> list[torch.Tensor]:
+def alone(model, examples: Examples, rows: Sequence[int]) -> list[torch.Tensor]:
     """Log-probabilities of each response's tokens behind its prompt, with nothing else in the row."""
     found = []
     for i in rows:

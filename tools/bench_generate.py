@@ -43,10 +43,17 @@ import numpy as np
 import torch
 from transformers import ContinuousBatchingConfig, GenerationConfig
 
-from hpc_saidpo import config, parallel, policy, pool, progress, records, rollouts
-from hpc_saidpo.generate import Config, Sampling, generate, linears
-from hpc_saidpo.grader import Grader
-from hpc_saidpo.store import RunDir
+from hpc_saidpo import progress, records, settings
+from hpc_saidpo.cli import compose
+from hpc_saidpo.grader.grader import Grader
+from hpc_saidpo.parallel.world import World
+from hpc_saidpo.policy import gguf, locate, model
+from hpc_saidpo.pool import stage
+from hpc_saidpo.rollouts import prompts
+from hpc_saidpo.rollouts.engine import linears
+from hpc_saidpo.rollouts.engine.engine import generate
+from hpc_saidpo.settings.rollouts import Sampling
+from hpc_saidpo.store.run import RunDir
 
 ROWS, K = 48, 8
 PAGE = 16  # tokens, of transformers' continuous batching: small, so that responses share most of their prompt
@@ -57,7 +64,7 @@ AMX = torch.cpu._is_amx_tile_supported()
 class Bench:
     """The model, the token ids of the prompts by kind, and the length of responses."""
 
-    policy: policy.Policy
+    policy: model.Policy
     prompts: dict[str, list[list[int]]]
     new_tokens: int
     costs: dict[tuple[str, str], list[float]] = field(default_factory=dict)
@@ -96,11 +103,11 @@ class Bench:
 
 
 ENGINES = {
-    "shared": Config(),
-    "generate": Config(engine="hf", rows=ROWS),
-    "one at a time": Config(engine="hf", rows=K),
+    "shared": settings.Engine(),
+    "generate": settings.Engine(engine="hf", rows=ROWS),
+    "one at a time": settings.Engine(engine="hf", rows=K),
     "generate_batch": None,
-    **({"shared, bfloat16": Config(linears="bfloat16")} if AMX else {}),
+    **({"shared, bfloat16": settings.Engine(linears="bfloat16")} if AMX else {}),
 }
 SOME = {"generate": 2 * ROWS // K, "one at a time": 1, "generate_batch": ROWS // K}  # questions; others take all
 NAMES = {"generate": "x_hf_batched", "one at a time": "x_one_at_a_time", "generate_batch": "x_continuous_batching"}
@@ -141,13 +148,13 @@ def main() -> int:
 
 def load(folder: Path, n: int, new_tokens: int) -> Bench:
     """The demo's model, converted into `folder`, and prompts of its pool."""
-    demo = config.from_overrides(["experiment=demo"])
-    bare = config.from_overrides(["experiment=demo", "rollouts/prompt=chat"]).rollouts.prompt
+    demo = compose.from_overrides(["experiment=demo"])
+    bare = compose.from_overrides(["experiment=demo", "rollouts/prompt=chat"]).rollouts.prompt
     (folder / "model").mkdir()
-    policy.convert_gguf(policy.locate(demo.policy.path), folder / "model")
-    own = policy.Policy.load(str(folder / "model"), demo.policy, torch.device("cpu"))
+    gguf.convert_gguf(locate.locate(demo.policy.path), folder / "model")
+    own = model.Policy.load(str(folder / "model"), demo.policy, torch.device("cpu"))
     own.model.eval()
-    made = pool.load(demo.pool, RunDir(folder, parallel.World(), {}, print))
+    made = stage.load(demo.pool, RunDir(folder, World(), {}, print))
     by_kind: dict[str, list[records.Question]] = {}
     for question in made.questions:
         by_kind.setdefault(question.subject, []).append(question)
@@ -155,7 +162,7 @@ def load(folder: Path, n: int, new_tokens: int) -> Bench:
     alike = max(by_kind.values(), key=len)[:n]
 
     def tokens(questions, prompt, examples):
-        prompts = rollouts.Prompts(questions, examples, own, prompt)
+        prompts = prompts.Prompts(questions, examples, own, prompt)
         return sorted((prompts.tokens(i) for i in range(len(questions))), key=len, reverse=True)
 
     plain, few_shot = tokens(various, bare, {}), tokens(alike, demo.rollouts.prompt, made.examples)
@@ -191,7 +198,9 @@ def agreement(bench: Bench) -> dict[str, float]:
     """What linear layers in bfloat16 change, on the prompts and responses of the exact model."""
     same, variation = [], []
     for prompts in (prompts[: SOME["generate"]] for prompts in bench.prompts.values()):
-        made = generate(bench.policy, prompts, [[7]] * len(prompts), Sampling(1.0, 1.0, bench.new_tokens), Config())
+        made = generate(
+            bench.policy, prompts, [[7]] * len(prompts), Sampling(1.0, 1.0, bench.new_tokens), settings.Engine()
+        )
         for prompt, (response,) in zip(prompts, made, strict=True):
             ids, after = torch.tensor([prompt + response.tokens]), slice(len(prompt) - 1, -1)
             exact = bench.policy.model(ids).logits[0, after].softmax(-1)
@@ -221,14 +230,14 @@ def peaks(folder: Path, bench: Bench) -> dict[str, float]:
 
 
 def peak_gib(engine: str, model: str, prompts: str, new_tokens: str) -> float:
-    own = policy.Policy.load(model, policy.Config(path=model), torch.device("cpu"))
+    own = model.Policy.load(model, settings.Policy(path=model), torch.device("cpu"))
     token_ids = json.loads(Path(prompts).read_text())
     seeds = [[1000 * i + s for s in range(K)] for i in range(len(token_ids))]
     how, few = Sampling(1.0, 1.0, int(new_tokens)), Sampling(1.0, 1.0, 2)
-    generate(own, token_ids[:1], seeds[:1], few, Config(engine=engine, rows=ROWS))  # what is made once
+    generate(own, token_ids[:1], seeds[:1], few, settings.Engine(engine=engine, rows=ROWS))  # what is made once
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before = _status("VmRSS")
-    generate(own, token_ids, seeds, how, Config(engine=engine, rows=ROWS))
+    generate(own, token_ids, seeds, how, settings.Engine(engine=engine, rows=ROWS))
     return _status("VmHWM") - before
 
 
@@ -239,18 +248,18 @@ def _status(key: str) -> float:
 
 def early_decision(n: int) -> dict[str, float]:
     """Tokens per question that gives a pair: 8 fixed responses against waves, with the micro model."""
-    settings = config.from_overrides(["experiment=tiny", "rollouts.k=8"])
-    own = policy.Policy.load(policy.locate(settings.policy.path), settings.policy, torch.device("cpu"))
-    questions = pool.load(settings.pool, RunDir(Path("none"), parallel.World(), {}, print)).questions[:n]
-    prompts = rollouts.Prompts(questions, {}, own, settings.rollouts.prompt)
+    settings = compose.from_overrides(["experiment=tiny", "rollouts.k=8"])
+    own = model.Policy.load(locate.locate(settings.policy.path), settings.policy, torch.device("cpu"))
+    questions = stage.load(settings.pool, RunDir(Path("none"), World(), {}, print)).questions[:n]
+    prompts = prompts.Prompts(questions, {}, own, settings.rollouts.prompt)
     token_Q = {q: prompts.tokens(q) for q in range(len(questions))}
     tables = {}
     with Grader() as grader:
         for name, waves in (("fixed", (K,)), ("adaptive", (2, 2, 4))):
             how = settings.rollouts.sampling()
-            made = rollouts.in_waves(waves, token_Q, prompts, how, settings.rollouts, (0, 0, "explore"), grader)
+            made = waves.in_waves(waves, token_Q, prompts, how, settings.rollouts, (0, 0, "explore"), grader)
             tables[name] = made
-    usable = {name: rollouts.decided(made) for name, made in tables.items()}
+    usable = {name: waves.decided(made) for name, made in tables.items()}
     tokens = {name: int(made.n_tokens_R.sum()) for name, made in tables.items()}
     in_band = {
         name: int(made.n_tokens_R[np.isin(made.question_R, list(usable["fixed"]))].sum())

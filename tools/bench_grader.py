@@ -30,8 +30,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from hpc_saidpo import verify
-from hpc_saidpo.grader import Grader
+from hpc_saidpo.grader.answers.fast import normalise, settle
+from hpc_saidpo.grader.grader import Grader
 from hpc_saidpo.records import CORRECT, UNGRADABLE
 
 BENCHMARKS = (
@@ -104,7 +104,7 @@ def shuffled(rows: Sequence[dict], grade: Timed, seed: int = 0) -> list[bool]:
     rng, accepted = random.Random(seed), []
     for row in rows:
         other = rng.choice(rows)["answer"]
-        if verify.normalise(other) != verify.normalise(row["answer"]):
+        if normalise(other) != normalise(row["answer"]):
             response = row["solution"] if "\\boxed" in row.get("solution", "") else boxed(row["answer"])
             accepted.append(grade(response, other) == CORRECT)
     return accepted
@@ -118,7 +118,7 @@ def integers_per_s() -> float:
     for _ in range(REPEATS):
         started = time.process_time()
         for gold, answer in pairs:
-            verify.settle(gold, answer)
+            settle(gold, answer)
         rates.append(INTEGERS / (time.process_time() - started))
     return statistics.median(rates)
 

@@ -26,6 +26,14 @@ from pathlib import Path
 
 import numpy as np
 
+from hpc_saidpo import records
+from hpc_saidpo.cli import compose
+from hpc_saidpo.evaluate import benchmarks
+from hpc_saidpo.parallel.launch import connect
+from hpc_saidpo.pool import stage
+from hpc_saidpo.store.run import RunDir
+from hpc_saidpo.tags.column import of
+
 HOME = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(HOME))
 
@@ -112,19 +120,18 @@ def run(folder: Path, n_ranks: int) -> dict:
 def load(folder: Path) -> None:
     """What a rank does; root prints the figures."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    from hpc_saidpo import benchmarks, config, parallel, preparation, records, store, tags
 
-    world = parallel.connect()
+    world = connect()
     given = (f"pool.path={folder}/pool.jsonl", f"evaluate.benchmarks=[{folder}/benchmark.jsonl]", "policy.path=none")
-    settings = config.from_overrides([*given, f"run.root={folder}"])
+    settings = compose.from_overrides([*given, f"run.root={folder}"])
     imports = peak_gib()
-    with store.RunDir.open(settings.run, {"run": {"name": "bench"}}, {}, world) as runs:
+    with RunDir.open(settings.run, {"run": {"name": "bench"}}, {}, world) as runs:
         begin, begin_cpu = time.perf_counter(), time.process_time()
-        pool = preparation.load_pool(settings, runs, world.on_root(lambda: benchmarks.read(settings)))
+        pool = stage.load_pool(settings, runs, world.on_root(lambda: benchmarks.read(settings)))
         load_cpu_s = time.process_time() - begin_cpu
         world.barrier()
         load_s = time.perf_counter() - begin
-        points = tags.of(pool.questions)
+        points = of(pool.questions)
         world.barrier()
         points_s = time.perf_counter() - begin - load_s
         picked = records.pick(pool.questions, np.random.default_rng(0).choice(len(points), SAMPLE, replace=False))

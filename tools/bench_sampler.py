@@ -27,45 +27,47 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from hpc_saidpo import sampler
-from hpc_saidpo.difficulty import Config as Band
+from hpc_saidpo import settings
 from hpc_saidpo.difficulty import in_band
 from hpc_saidpo.records import Difficulty
+from hpc_saidpo.sampler.draw import draw
+from hpc_saidpo.sampler.history import History
+from hpc_saidpo.sampler.weights import cluster_weights, weights
 
 N, CLUSTERS, DRAWN, K = 10_000_000, 250, 100_000, 8
 SEEN = 1_000_000  # questions with counts of their own, in the cases that are named so
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-def pool(n_seen: int) -> tuple[np.ndarray, sampler.History]:
+def pool(n_seen: int) -> tuple[np.ndarray, History]:
     """The cluster of each question, and a history of n_seen of them over three iterations."""
     rng = np.random.default_rng(0)
     cluster_N = (CLUSTERS * rng.random(N, dtype=np.float32) ** 2).astype(np.int32)  # the first is 16 times the mean
     rate_C = rng.beta(0.5, 0.8, CLUSTERS)
-    history = sampler.History.empty(N, CLUSTERS)
+    history = History.empty(N, CLUSTERS)
     for t, question_Q in enumerate(np.array_split(np.arange(0, N, N // n_seen), 3)):
         s_Q = rng.binomial(K, rate_C[cluster_N[question_Q]])
         seen = Difficulty(question_Q, np.full(len(s_Q), K), s_Q, *np.ones((3, len(s_Q))))
-        history = history.discounted(0.5).observe(t, seen, cluster_N, in_band(seen, Band()))
+        history = history.discounted(0.5).observe(t, seen, cluster_N, in_band(seen, settings.Difficulty()))
     return cluster_N, history
 
 
 def ours(rule: str):
-    config = sampler.Config(rule=rule)
+    config = settings.Sampler(rule=rule)
 
     def run(cluster_N, history):
-        return sampler.draw(sampler.weights(history, cluster_N, 2, config, K), DRAWN, seed=1)
+        return draw(weights(history, cluster_N, 2, config, K), DRAWN, seed=1)
 
     return run
 
 
 def by_choice(cluster_N, history):
-    weight_N = sampler.cluster_weights(history.counts, sampler.Config())[cluster_N]
+    weight_N = cluster_weights(history.counts, settings.Sampler())[cluster_N]
     return np.random.default_rng(1).choice(N, DRAWN, replace=False, p=weight_N / weight_N.sum())
 
 
 def by_gumbel(cluster_N, history):
-    log_N = np.log(sampler.cluster_weights(history.counts, sampler.Config()))[cluster_N]
+    log_N = np.log(cluster_weights(history.counts, settings.Sampler()))[cluster_N]
     key_N = log_N + np.random.default_rng(1).gumbel(size=N)
     top = np.argpartition(-key_N, DRAWN)[:DRAWN]
     return top[np.argsort(-key_N[top])]
@@ -75,7 +77,7 @@ def by_multinomial(cluster_N, history):
     import torch
 
     torch.set_num_threads(1)
-    weight_C = torch.from_numpy(sampler.cluster_weights(history.counts, sampler.Config())).float()
+    weight_C = torch.from_numpy(cluster_weights(history.counts, settings.Sampler())).float()
     return torch.multinomial(weight_C[torch.from_numpy(cluster_N).long()], DRAWN).numpy()
 
 

@@ -36,7 +36,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from hpc_saidpo.records import Rollouts
-from hpc_saidpo.store import Stage, StoredText
+from hpc_saidpo.store.stage import Stage
+from hpc_saidpo.store.texts import StoredText
 
 TEXT_BYTES = 600
 VOCABULARY = 5000

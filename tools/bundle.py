@@ -22,6 +22,9 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from hpc_saidpo.cli import compose
+from hpc_saidpo.doctor import inputs
+
 HOME = Path(__file__).resolve().parent.parent
 MANIFEST = "MANIFEST.json"
 BUNDLE = "{BUNDLE}"  # in inputs/overrides.txt: the folder, wherever it lies
@@ -224,7 +227,6 @@ def collect(asked: argparse.Namespace, overrides: Sequence[str]) -> int:
         raise BundleError(f"{folder} holds other things ({', '.join(sorted(foreign)[:3])}): name a folder of its own")
     config = _compose(overrides)  # before the manifest goes: a typo shall not cost a bundle
     uv = [] if asked.no_wheels else _uv()
-    from hpc_saidpo import inputs
 
     folder.mkdir(parents=True, exist_ok=True)
     before = read_manifest(folder)
@@ -251,13 +253,12 @@ def _compose(overrides: Sequence[str]):
     os.environ.update(HF_HUB_OFFLINE="0", HF_HUB_ETAG_TIMEOUT="10", HF_HUB_DISABLE_TELEMETRY="1")
     os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", "30")
     try:
-        from hpc_saidpo import config as configuration
-        from hpc_saidpo.records import RunError
+        from hpc_saidpo.errors import RunError
     except ImportError as error:
         remedy = "run tools/setup.sh, or set PYTHON=... to one that has the project"
         raise BundleError(f"{sys.executable} lacks {error.name}: {remedy}") from error
     try:
-        return configuration.from_overrides(overrides)
+        return compose.from_overrides(overrides)
     except RunError as error:
         raise BundleError(f"the overrides behind --: {error}") from error
 

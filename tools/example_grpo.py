@@ -30,12 +30,13 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
 
-from hpc_saidpo import arithmetic
-from hpc_saidpo.grader import Grader
+from hpc_saidpo import settings
+from hpc_saidpo.grader.grader import Grader
+from hpc_saidpo.pool import arithmetic
 from hpc_saidpo.records import CORRECT, UNGRADABLE
-from hpc_saidpo.sampler import Config, Sampler
+from hpc_saidpo.sampler.sampler import Sampler
 
-MODEL = Path(__file__).resolve().parents[1] / "hpc_saidpo" / "micro_llama"
+MODEL = Path(__file__).resolve().parents[1] / "hpc_saidpo" / "data" / "micro_llama"
 QUESTIONS, GROUP = 8, 8  # of a step, and responses to each
 
 
@@ -102,7 +103,7 @@ def train(rule: str, steps: int, seed: int) -> dict:
         "question": list(range(len(problems))),
     })  # fmt: skip
     # A step is an iteration here: evidence fades by a tenth with each.
-    sampler = Sampler(cluster_N, Config(rule=rule, history=0.9, n_questions=QUESTIONS), seed, k=GROUP)
+    sampler = Sampler(cluster_N, settings.Sampler(rule=rule, history=0.9, n_questions=QUESTIONS), seed, k=GROUP)
     with Grader() as grader, tempfile.TemporaryDirectory() as folder:
         reward = Reward(sampler, grader)
         trainer = Trainer(

@@ -1,4 +1,4 @@
-"""Train the micro Llama that ships in hpc_saidpo/micro_llama: a little over two CPU-minutes on one thread.
+"""Train the micro Llama that ships in hpc_saidpo/data/micro_llama: a little over two CPU-minutes on one thread.
 
 It learns arithmetic of the `trained` and `small` ranges by supervised fine-tuning. Many of the solutions it learns from
 are wrong in the same way (see SLIP), and so it is right about half of the time: preference learning has a habit to
@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, decoders, models
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from hpc_saidpo import arithmetic
+from hpc_saidpo.pool import arithmetic
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 BATCH = 96
@@ -177,7 +177,7 @@ def report(model, tokenizer, n: int, seed: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=REPOSITORY / "hpc_saidpo" / "micro_llama")
+    parser.add_argument("--out", type=Path, default=REPOSITORY / "hpc_saidpo" / "data" / "micro_llama")
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--slips", type=float, nargs=2, default=SLIP_SHARES, metavar=("FIRST", "LAST"))
     parser.add_argument("--seed", type=int, default=0)

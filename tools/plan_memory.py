@@ -40,10 +40,16 @@ import torch
 from pydantic import ValidationError
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 
-from hpc_saidpo import config as configuration
-from hpc_saidpo import dpo, memory, parallel, policy
-from hpc_saidpo.memory import GIB
-from hpc_saidpo.records import Pairs, RunError
+from hpc_saidpo import settings
+from hpc_saidpo.cli import compose
+from hpc_saidpo.doctor import memory
+from hpc_saidpo.doctor.memory import GIB
+from hpc_saidpo.dpo import train
+from hpc_saidpo.dpo.examples import Examples
+from hpc_saidpo.errors import RunError
+from hpc_saidpo.parallel.launch import connect
+from hpc_saidpo.policy import attention
+from hpc_saidpo.records import Pairs
 
 # From the models' own config.json: what memory depends on.
 KNOWN = {
@@ -85,7 +91,7 @@ CASES = {
 class Plan:
     """One way to train: its settings, its parts in bytes, and those of the rollouts."""
 
-    dpo: dpo.Config
+    dpo: settings.Dpo
     training: dict[str, float]
     rollouts: dict[str, float]
 
@@ -144,7 +150,7 @@ def run_config(name: str | None, overrides: list[str]):
     if "policy.path" not in keys and "experiment" not in keys:
         raise RunError(f"no model: name one of {', '.join(KNOWN)}, a folder with a config.json, or policy.path=...")
     pool = [] if keys & {"pool.path", "pool", "experiment"} else ["pool.path=-"]
-    return configuration.from_overrides([*pool, *overrides, *given])
+    return compose.from_overrides([*pool, *overrides, *given])
 
 
 def model_called(path: str) -> memory.Model:
@@ -161,7 +167,7 @@ def model_called(path: str) -> memory.Model:
 def plans_of(model: memory.Model, config, asked) -> list[Plan]:
     """The ways to train that the run's other settings permit, the most wanted first."""
     n_bytes = 4 if config.policy.precision == "float32" else 2
-    rank = config.dpo.lora.rank or configuration.from_overrides(["experiment=tiny", "dpo=lora"]).dpo.lora.rank
+    rank = config.dpo.lora.rank or compose.from_overrides(["experiment=tiny", "dpo=lora"]).dpo.lora.rank
     found = []
     for lora, strategy, checkpointing in itertools.product((None, rank), STRATEGIES, (False, True)):
         adapters = dataclasses.replace(config.dpo.lora, rank=lora)
@@ -248,7 +254,7 @@ def check(names: list[str]) -> int:
     for name in names or CASES:
         ranks, overrides = CASES[name]
         config = small_config(overrides)
-        n_bytes = policy.precision_of(config.policy, torch.device("cpu")).itemsize
+        n_bytes = attention.precision_of(config.policy, torch.device("cpu")).itemsize
         planned = sum(memory.training(memory.model_of(SMALL), config, PROMPT, ranks, n_bytes).values())
         measured = peak_of(ranks, overrides)
         worst = max(worst, abs(measured / planned - 1))
@@ -260,7 +266,7 @@ def check(names: list[str]) -> int:
 
 def small_config(overrides: list[str]):
     given = ["dpo.micro_pairs=2", "dpo.batch_pairs=4", "dpo.head_tokens=128", f"rollouts.max_new_tokens={RESPONSE}"]
-    return configuration.from_overrides(["experiment=tiny", "run.deterministic=false", *given, *overrides])
+    return compose.from_overrides(["experiment=tiny", "run.deterministic=false", *given, *overrides])
 
 
 def peak_of(ranks: int, overrides: list[str]) -> int:
@@ -285,7 +291,7 @@ def mpiexec() -> str:
 
 def show_peak(overrides: list[str]) -> int:
     """Train the small model, and print what it took beyond what the process had before."""
-    world, config = parallel.connect(), small_config(overrides)
+    world, config = connect(), small_config(overrides)
     tiny = LlamaConfig(vocab_size=64, hidden_size=64, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2)
     train(tiny, config, world)  # what is loaded and made once
     gc.collect()
@@ -306,9 +312,9 @@ def train(model: LlamaConfig, config, world) -> None:
     pairs = Pairs.of([(i, 0, 0, 1, True, True, 0, 0.5, 1.0, 1.0, str(i), "", "", "") for i in range(n)])
     built = AutoModelForCausalLM.from_config(model, attn_implementation="sdpa").eval()
     device = torch.device("cpu")
-    own = policy.Policy(built, None, device, policy.precision_of(config.policy, device), "random weights")
-    examples = dpo.Examples(prompt, chosen, rejected)
-    dpo.train(own, pairs, examples, config.dpo, world, 0, 0, config.run.deterministic, silent)
+    own = model.Policy(built, None, device, attention.precision_of(config.policy, device), "random weights")
+    examples = Examples(prompt, chosen, rejected)
+    train.train(own, pairs, examples, config.dpo, world, 0, 0, config.run.deterministic, silent)
 
 
 @contextmanager

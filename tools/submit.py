@@ -31,9 +31,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from hpc_saidpo import config as configuration
-from hpc_saidpo import inputs
-from hpc_saidpo.records import RunError
+from hpc_saidpo.cli import compose
+from hpc_saidpo.doctor import inputs
+from hpc_saidpo.errors import RunError
 
 HOME = Path(__file__).resolve().parent.parent
 STEPS = ("prepare", "run", "evaluate", "report")
@@ -151,8 +151,8 @@ def check(sweep: Path, lines: Sequence[Sequence[str]], common: Sequence[str], fo
     names = {}
     for number, line in enumerate(lines):
         try:
-            config = configuration.from_overrides([*common, *line])
-            evaluated = configuration.from_overrides([*common, *line, *for_evaluation])
+            config = compose.from_overrides([*common, *line])
+            evaluated = compose.from_overrides([*common, *line, *for_evaluation])
         except RunError as error:
             raise RunError(f"array task {number} of {sweep} ({' '.join(line)}): {error}") from error
         where = (config.run.root, config.run.name)

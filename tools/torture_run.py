@@ -35,7 +35,7 @@ from hpc_saidpo.records import Rollouts
 from hpc_saidpo.store.check import check
 from hpc_saidpo.store.compare import compare
 from hpc_saidpo.store.files import is_temporary
-from hpc_saidpo.store.run import stages_of
+from hpc_saidpo.store.stage import stages_of
 
 # `tiny`, with as much to write and as little to compute as can be.
 OVERRIDES = (

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from ..records import RunError
+from ..errors import RunError
 
 SAMPLED_FROM = 20_000  # vectors, on the CPU: below, Lloyd's algorithm on all of them takes seconds
 SAMPLE = 192  # vectors per cluster

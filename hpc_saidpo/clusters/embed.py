@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..policy import hash_of, locate
-from ..records import Columns, RunError, column
+from ..errors import RunError
+from ..policy.locate import hash_of, locate
+from ..table import Columns, column
 
 SMALLEST_CHUNK, LARGEST_CHUNK = 64, 4096  # texts
 CHUNKS = 64  # between the two: several for each of a few dozen ranks

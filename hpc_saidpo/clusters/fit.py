@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..records import Columns, RunError, column
+from .. import settings
+from ..errors import RunError
+from ..table import Columns, column
 from .backends import choose, sampled
 from .embed import Embedding
-from .settings import Config
 
 ALGORITHM = "k-means 2"  # part of a stored clustering's key: another number for what gives other clusters
 STARTS_PER_CLUSTER = 20  # vectors that first centres are chosen among
@@ -38,7 +39,9 @@ class Found:
     facts: dict
 
 
-def fit(text_N: Sequence[str], embedding: Embedding, config: Config, device: torch.device | None = None) -> Found:
+def fit(
+    text_N: Sequence[str], embedding: Embedding, config: settings.Clusters, device: torch.device | None = None
+) -> Found:
     """K-Means over the questions' vectors. Clusters are numbered by falling size, none is empty.
 
     Questions with the same knowledge points share a vector, so each distinct vector enters once, weighted by its

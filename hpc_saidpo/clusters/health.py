@@ -60,7 +60,7 @@ def _warnings(report: dict, n_asked: int, probed: float) -> Iterator[str]:
         )
 
 
-def told(report: dict) -> str:
+def describe(report: dict) -> str:
     """A line for the console."""
     silhouette = report.get("silhouette")
     return (

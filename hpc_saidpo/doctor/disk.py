@@ -12,10 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import inputs
-from ..parallel import World
-from ..records import Draw, RunError
-from ..store import Stage, files
+from ..errors import RunError
+from ..parallel.world import World
+from ..records import Draw
+from ..store import files
+from ..store.stage import Stage
+from . import inputs
 from .finding import Finding, judge
 
 WRITTEN_BYTES = 256 << 20

@@ -8,14 +8,22 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from .. import clusters, dpo, policy
-from ..generate import Config, Response, Sampling, generate
-from ..logps import response_logps
-from ..parallel import World
-from ..records import Pairs, RunError
+from .. import settings
+from ..clusters.backends import choose
+from ..clusters.fit import first_centres
+from ..dpo.examples import tokenise
+from ..dpo.logps import response_logps
+from ..dpo.train import train
+from ..errors import RunError
+from ..parallel.world import World
+from ..policy import locate, model
+from ..records import Pairs
+from ..rollouts.engine.engine import generate
+from ..rollouts.engine.sampling import Response
+from ..settings.rollouts import Sampling
 from .finding import FAILURE, OK, Finding, judge
 
-MICRO = "pkg://hpc_saidpo/micro_llama"
+MICRO = "pkg://hpc_saidpo/data/micro_llama"
 QUESTIONS = ["12+13=?\n", "7*8=?\n", "45-17=?\n", "6+6=?\n", "81-9=?\n", "3*3=?\n", "20+5=?\n", "9*6=?\n"]
 RIGHT, WRONG = "#### 25", "#### 24"
 # What comes of a failing kernel: whatever it is, the other checks shall still be made.
@@ -65,12 +73,12 @@ def compare(device: torch.device, compiled: bool = False) -> list[Finding]:
     return found
 
 
-def _load(device: torch.device, precision: str = "float32", attention: str = "sdpa") -> policy.Policy:
-    config = policy.Config(path=MICRO, precision=precision, attention=attention)
-    return policy.Policy.load(policy.locate(MICRO), config, device)
+def _load(device: torch.device, precision: str = "float32", attention: str = "sdpa") -> model.Policy:
+    config = settings.Policy(path=MICRO, precision=precision, attention=attention)
+    return model.Policy.load(locate.locate(MICRO), config, device)
 
 
-def _scores(own: policy.Policy) -> np.ndarray:
+def _scores(own: model.Policy) -> np.ndarray:
     ids = own.tokenizer(QUESTIONS, add_special_tokens=False)["input_ids"]
     both = own.tokenizer([RIGHT, WRONG], add_special_tokens=False)["input_ids"]
     with torch.no_grad(), own.autocast():
@@ -82,10 +90,10 @@ def _logps(device) -> tuple[str, bool]:
     return f"float32: at most {difference:.1e} nats from the CPU's", difference < 1e-3
 
 
-def _answers(own: policy.Policy, **settings) -> list[Response]:
+def _answers(own: model.Policy, **settings) -> list[Response]:
     """Greedy responses, two alike to each question, after a start that all questions share."""
     ids = [own.encode_prompt("1+1=?\n" + question, chat=False) for question in QUESTIONS]
-    made = generate(own, ids, [[i, i] for i in range(len(ids))], Sampling(0.0, 1.0, 24), Config(**settings))
+    made = generate(own, ids, [[i, i] for i in range(len(ids))], Sampling(0.0, 1.0, 24), settings.Engine(**settings))
     return [response for row in made for response in row]
 
 
@@ -122,12 +130,12 @@ def _bfloat16(device) -> tuple[str, bool]:
 
 def _dpo(device) -> tuple[str, bool]:
     pairs = Pairs.of((i, 0, 0, 1, True, True, 0, 0.5, 1, 4, str(i), q, RIGHT, WRONG) for i, q in enumerate(QUESTIONS))
-    config = dpo.Config(lr=1e-4, batch_pairs=4, micro_pairs=2)
+    config = settings.Dpo(lr=1e-4, batch_pairs=4, micro_pairs=2)
     weights, margins = [], []
     for where in (device, torch.device("cpu")):
         own = _load(where)
-        examples = dpo.tokenise(pairs, own, chat=False, stop=())
-        steps = dpo.train(own, pairs, examples, config, World(), 0, 0, False, _silent)
+        examples = tokenise(pairs, own, chat=False, stop=())
+        steps = train(own, pairs, examples, config, World(), 0, 0, False, _silent)
         weights.append(torch.cat([p.detach().flatten().cpu() for p in own.model.parameters()]))
         margins.append(steps[-1]["rewards/margins"])
     difference = float((weights[0] - weights[1]).abs().max())
@@ -147,9 +155,9 @@ def _kmeans(device) -> tuple[str, bool]:
     rng = np.random.default_rng(0)
     vector_ND = rng.normal(size=(groups, 32))[rng.integers(groups, size=n)] + 0.05 * rng.normal(size=(n, 32))
     vector_ND, weight_N = vector_ND.astype(np.float32), rng.integers(1, 5, n).astype(np.float32)
-    centre_CD = clusters.first_centres(vector_ND, weight_N, groups, 0)
+    centre_CD = first_centres(vector_ND, weight_N, groups, 0)
     asked = ("gpu" if device.type == "cuda" else "cpu", "cpu")
-    own, known = (clusters.choose(name, device)[0].fit(vector_ND, weight_N, centre_CD, 0) for name in asked)
+    own, known = (choose(name, device)[0].fit(vector_ND, weight_N, centre_CD, 0) for name in asked)
     equal = float((own.label_U == known.label_U).mean())
     ratio = own.inertia(vector_ND, weight_N) / known.inertia(vector_ND, weight_N)
     told = f"{equal:.1%} of the labels, {ratio:.4f} of the inertia of scikit-learn's"

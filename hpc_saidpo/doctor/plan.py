@@ -17,12 +17,16 @@ from pathlib import Path
 
 import torch
 
-from .. import benchmarks, memory, policy, pool
-from ..memory import GIB, Model
-from ..parallel import World
-from ..records import Question, RunError
-from ..store import RunDir
+from ..errors import RunError
+from ..evaluate import benchmarks
+from ..parallel.world import World
+from ..policy import attention
+from ..pool.stage import load_pool
+from ..records import Question
+from ..store.run import RunDir
+from . import memory
 from .finding import Finding, judge
+from .memory import GIB, Model
 
 CHARACTERS_PER_TOKEN = 3.5  # assumed
 YIELD = 0.5  # assumed share of drawn questions that give a pair
@@ -144,7 +148,7 @@ def disk_bytes(model: Model, config) -> float:
 
 def check(world: World, config, model: Model) -> list[Finding]:
     """Memory of this model, times of the stages, the time limit."""
-    precision = policy.precision_of(config.policy, world.device)
+    precision = attention.precision_of(config.policy, world.device)
     rates = measure(world.device, precision)
     rates = Rates(min(world.gather(rates.flops)), min(world.gather(rates.bytes_per_s)))
     have = min(world.gather(memory_bytes(world)))
@@ -167,9 +171,9 @@ def check(world: World, config, model: Model) -> list[Finding]:
 def _read(config) -> tuple[int, int, int]:
     """Tokens of a prompt, questions of the pool and of the benchmarks; read as a run does, and not kept."""
     with tempfile.TemporaryDirectory() as folder:
-        loaded = pool.load(config.pool, RunDir(Path(folder) / "run", World(), {}, lambda words: None))
+        loaded = load_pool(config.pool, RunDir(Path(folder) / "run", World(), {}, lambda words: None))
         found = benchmarks.load(config.evaluate, loaded.held_out)
-        n_evaluated = sum(len(b.questions) * b.how.samples for b in found)
+        n_evaluated = sum(len(b.questions) * b.plan.samples for b in found)
         return prompt_tokens(loaded.questions, config), len(loaded.questions), n_evaluated
 
 

@@ -9,7 +9,7 @@ from collections import Counter
 
 import torch
 
-from ..parallel import World
+from ..parallel.world import World
 from .finding import Finding, judge
 
 REDUCED_BYTES = 64 << 20

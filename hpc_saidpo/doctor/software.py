@@ -9,9 +9,10 @@ from importlib import metadata
 
 import torch
 
-from .. import flash, policy, preparation
-from ..parallel import World
-from ..records import RunError
+from ..errors import RunError
+from ..grader.available import check_verifiers
+from ..parallel.world import World
+from ..policy import attention, flash
 from .finding import Finding, judge
 
 PACKAGES = ("torch", "transformers", "sentence-transformers", "mpi4py", "h5py", "numpy")
@@ -25,7 +26,7 @@ def check(world: World, config) -> list[Finding]:
 def _verifier(world: World, config) -> Finding:
     verifier = getattr(config.pool, "verifier", "math")
     try:
-        preparation.check_verifiers([verifier], world, config.rollouts.grader)
+        check_verifiers([verifier], world, config.rollouts.grader)
     except RunError as error:
         return judge("verifier", verifier, failure=str(error))
     return judge("verifier", verifier)
@@ -86,10 +87,10 @@ def _clustering(config) -> Finding:
 
 def _attention(world: World, config) -> Finding:
     try:
-        chosen = policy.attention_of(config.policy, world.device)
+        chosen = attention.attention_of(config.policy, world.device)
     except RunError as error:
         return judge("attention", config.policy.attention, failure=str(error))
-    obstacle = flash.obstacle("flash_attention_2", world.device, policy.precision_of(config.policy, world.device))
+    obstacle = flash.obstacle("flash_attention_2", world.device, attention.precision_of(config.policy, world.device))
     remedy = (
         f"no flash attention, {obstacle}: pip install flash-attn --no-build-isolation; sdpa serves until then"
         if world.device.type == "cuda" and chosen == "sdpa" and config.policy.attention == "auto"

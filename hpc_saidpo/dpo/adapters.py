@@ -8,11 +8,12 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from ..records import RunError, seed_of
-from .settings import Lora
+from .. import settings
+from ..errors import RunError
+from ..records import seed_of
 
 
-def inject(model: nn.Module, config: Lora, seed: int, iteration: int) -> Callable[[], None]:
+def inject(model: nn.Module, config: settings.Lora, seed: int, iteration: int) -> Callable[[], None]:
     """Give the model's linear layers adapters, W x + (alpha / rank) · B A x, and train these instead of its weights.
 
     B is 0 at first: what the model computes does not change, bit for bit. Layers are replaced in place, by peft; the

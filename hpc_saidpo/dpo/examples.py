@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..logps import Arrangement, Logps, arrangement, layout
-from ..parallel import World
+from .. import progress, settings
 from ..parallel.gradients import Replicas
-from ..policy import Policy
+from ..parallel.world import World
+from ..policy.model import Policy
 from ..records import Pairs
+from .logps import Arrangement, Logps, arrangement, layout
 from .schedule import micro_batches
-from .settings import Config
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def tokenise(pairs: Pairs, policy: Policy, chat: bool, stop: Sequence[str]) -> E
 
 
 def reference_logps(
-    examples: Examples, policy: Policy, config: Config, world: World, progress, replicas: Replicas
+    examples: Examples, policy: Policy, config: settings.Dpo, world: World, replicas: Replicas
 ) -> np.ndarray:
     """log pi_ref of every response, [B, 2]: the policy as it starts is the reference. Collective.
 
@@ -86,7 +86,7 @@ def reference_logps(
     """
     chunks = micro_batches(range(len(examples)), examples.width_B, config)
     own, label = {}, f"reference log-probabilities: {len(examples)} pairs"
-    with progress(label, len(chunks)) as tick, torch.no_grad(), policy.autocast():
+    with progress.show(label, len(chunks), world.is_root) as tick, torch.no_grad(), policy.autocast():
         for c in replicas.claim(len(chunks), tick):
             own[c] = examples.logps(replicas.bare, chunks[c]).sum_BR.cpu().numpy()
     reference_B2 = np.empty((len(examples), 2))
@@ -96,7 +96,7 @@ def reference_logps(
     return reference_B2
 
 
-def reference_key(examples: Examples, policy: Policy, policy_hash: str, config: Config) -> str:
+def reference_key(examples: Examples, policy: Policy, policy_hash: str, config: settings.Dpo) -> str:
     """What tells their reference log-probabilities from others: the policy, the tokens, and how they are computed.
 
     How a batch is cut is a matter of rounding, and so of the same weights bit for bit. Learning rate, epochs and the

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import logsigmoid
 
-from .settings import Config
+from .. import settings
 
 
 def log_ratio(logps_B2, reference_B2, n_tokens_B2=None) -> torch.Tensor:
@@ -55,7 +55,7 @@ def nll_loss(chosen_B, n_tokens_B) -> torch.Tensor:
     return -chosen_B / n_tokens_B.clamp(min=1)
 
 
-def loss_of(logps_B2, reference_B2, n_tokens_B2, config: Config) -> torch.Tensor:
+def loss_of(logps_B2, reference_B2, n_tokens_B2, config: settings.Dpo) -> torch.Tensor:
     """The configured loss of each pair, [B]: `dpo.loss`, and `dpo.nll` times the chosen response's NLL."""
     if config.loss == "sigmoid":
         loss_B = sigmoid_loss(log_ratio(logps_B2, reference_B2), config.beta, config.label_smoothing)

@@ -7,13 +7,13 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from ..records import RunError
-from .settings import Config
+from .. import settings
+from ..errors import RunError
 
 EIGHT_BITS = {"adamw_8bit": "AdamW8bit", "paged_adamw_8bit": "PagedAdamW8bit"}  # as bitsandbytes calls them
 
 
-def optimizer_of(parameters: Iterable[nn.Parameter], config: Config) -> torch.optim.Optimizer:
+def optimizer_of(parameters: Iterable[nn.Parameter], config: settings.Dpo) -> torch.optim.Optimizer:
     """AdamW (Loshchilov and Hutter 2019); its moments in float32, or in 8 bits (Dettmers et al. 2022).
 
     Raises:

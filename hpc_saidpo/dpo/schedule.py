@@ -7,13 +7,13 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from .. import settings
 from ..records import seeded
-from .settings import Config
 
 ALIKE = 0.75  # of the width of a micro-batch's first pair: less would be mostly padding
 
 
-def batches(width_B: np.ndarray, config: Config, seed: int, iteration: int) -> list[list[list[int]]]:
+def batches(width_B: np.ndarray, config: settings.Dpo, seed: int, iteration: int) -> list[list[list[int]]]:
     """For every optimizer step its micro-batches of pair indices.
 
     Which pairs make a step depends on the seed and `dpo.batch_pairs` alone, whatever the micro-batches.
@@ -29,7 +29,7 @@ def batches(width_B: np.ndarray, config: Config, seed: int, iteration: int) -> l
     return steps
 
 
-def micro_batches(pairs: Iterable[int], width_B: np.ndarray, config: Config) -> list[list[int]]:
+def micro_batches(pairs: Iterable[int], width_B: np.ndarray, config: settings.Dpo) -> list[list[int]]:
     """Pairs cut into micro-batches of like length, longest first.
 
     Each holds at most `dpo.micro_pairs` pairs; or, with `dpo.micro_tokens`, as many as fit into that many places with

@@ -11,31 +11,46 @@ import torch
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from ..checkpoint import Checkpoint
-from ..logps import ResponseLogps
-from ..parallel import Stopped, World
-from ..parallel.gradients import Replicas
-from ..policy import Policy, is_stored_as_computed
-from ..records import Pairs, RunError
+from .. import progress, settings
+from ..errors import RunError
+from ..parallel.gradients import Replicas, replicate
+from ..parallel.stop import Stopped
+from ..parallel.world import World
+from ..policy.model import Policy
+from ..policy.save import is_stored_as_computed
+from ..records import Pairs
 from .adapters import inject
+from .checkpoint import Checkpoint
 from .examples import Examples, reference_logps
 from .figures import N_SUMS, check_finite, step_figures, sums_of
+from .logps import ResponseLogps
 from .loss import loss_of, rewards
 from .optimizer import optimizer_of
 from .schedule import batches, rate
-from .settings import Config
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """The data of one DPO round.
+
+    Attributes:
+        examples: the same pairs as token ids.
+        seed, iteration: decide the order of the pairs.
+        exact: see `parallel.gradients.Replicas`.
+    """
+
+    pairs: Pairs
+    examples: Examples
+    seed: int
+    iteration: int
+    exact: bool = False
 
 
 def train(
     policy: Policy,
-    pairs: Pairs,
-    examples: Examples,
-    config: Config,
+    lesson: Lesson,
+    config: settings.Dpo,
     world: World,
-    seed: int,
-    iteration: int,
-    exact: bool,
-    progress: Callable,
     checkpoint: Checkpoint | None = None,
     save: Callable[[], None] = lambda: None,
     known: Callable[[Callable[[], np.ndarray]], np.ndarray] = lambda compute: compute(),
@@ -46,7 +61,6 @@ def train(
     of which `save` alone can make something (fsdp).
 
     Args:
-        exact: see `parallel.gradients.Replicas`.
         checkpoint: where the round is taken up, and left from time to time.
         save: called on every rank when the weights are trained.
         known: gives the reference log-probabilities, [B, 2]; from what it is passed, where it does not know them.
@@ -60,27 +74,28 @@ def train(
             model.
         Stopped: the ranks were told to stop; the round is in its checkpoint.
     """
-    schedule, tokens_B = batches(examples.width_B, config, seed, iteration), examples.tokens_B
+    examples, pairs = lesson.examples, lesson.pairs
+    schedule, tokens_B = batches(examples.width_B, config, lesson.seed, lesson.iteration), examples.tokens_B
     if config.strategy == "fsdp" and not is_stored_as_computed(policy.model):
         raise RunError(
             f"dpo.strategy=fsdp: {policy.path} is a {policy.model.config.model_type} model, whose weights have other "
             "names in memory than in its files: use dpo.strategy=ddp"
         )
-    merge = inject(policy.model, config.lora, seed, iteration)
+    merge = inject(policy.model, config.lora, lesson.seed, lesson.iteration)
     layers = [layer for layer in policy.model.modules() if isinstance(layer, GradientCheckpointingLayer)]
     if config.checkpointing:
         checkpoint_layers(policy.model)
     module = ResponseLogps(policy.model, config.head_tokens)
-    with world.replicas(module, exact, config.strategy, layers, policy.precision) as replicas:
+    with replicate(world, module, lesson.exact, config.strategy, layers, policy.precision) as replicas:
         parameters = replicas.parameters()
         optimizer = optimizer_of(parameters.values(), config)
         restored = checkpoint.restore(parameters, optimizer) if checkpoint else None
         steps, reference_B2 = restored or (
-            [], known(lambda: reference_logps(examples, policy, config, world, progress, replicas))
+            [], known(lambda: reference_logps(examples, policy, config, world, replicas))
         )  # fmt: skip
         label = f"DPO: {len(pairs)} pairs" + f", from step {len(steps)} of {len(schedule)}" * bool(steps)
         todo = range(len(steps), len(schedule))
-        with progress(label, len(todo)) as tick:
+        with progress.show(label, len(todo), world.is_root) as tick:
             for step in todo:
                 started = time.perf_counter()
                 lr = config.lr * rate(step, len(schedule), config.warmup)
@@ -134,7 +149,7 @@ class Losses:
     policy: Policy
     examples: Examples
     reference_B2: np.ndarray
-    config: Config
+    config: settings.Dpo
     micro_batches: list[list[int]]
     sums: np.ndarray = field(default_factory=lambda: np.zeros(N_SUMS))
     bad: list[int] = field(default_factory=list)

@@ -9,10 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ..records import CORRECT, UNGRADABLE, VERDICTS
-from ..verify import Judgement
-from .limits import START_S, Limits
+from .. import settings
+from ..records import CORRECT, UNGRADABLE, VERDICTS, Judgement
 
+START_S = 120.0  # that a process may take to import its libraries, on a file system under load
 _ROOT = str(Path(__file__).resolve().parents[2])
 # Isolated, without site-packages: it starts in hundredths of a second, and there is less to read within.
 _PROGRAM = (
@@ -21,7 +21,7 @@ _PROGRAM = (
 _VERDICTS = {name: verdict for verdict, name in VERDICTS.items()}
 
 
-def run_tests(code: str, tests: str, limits: Limits) -> Judgement:
+def run_tests(code: str, tests: str, limits: settings.Grader) -> Judgement:
     """The verdict on a program.
 
     Args:
@@ -40,7 +40,7 @@ def run_tests(code: str, tests: str, limits: Limits) -> Judgement:
     return Judgement(_VERDICTS[told["verdict"]], told["reason"])
 
 
-def obstacle(limits: Limits) -> str:
+def obstacle(limits: settings.Grader) -> str:
     """Why programs cannot be run here, and what to do; "" when they can."""
     tried = run_tests("def one(): return 1", "assert one() == 1", limits)
     if tried.verdict == CORRECT:
@@ -53,7 +53,7 @@ def obstacle(limits: Limits) -> str:
     )
 
 
-def _started(request: str, limits: Limits) -> tuple[dict, str]:
+def _started(request: str, limits: settings.Grader) -> tuple[dict, str]:
     """What the process wrote, {} for nothing; and how it ended."""
     settings = {
         "cpu_s": limits.cpu_s,

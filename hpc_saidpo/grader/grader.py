@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -13,11 +14,15 @@ import tempfile
 import threading
 from collections.abc import Callable, Sequence
 
-from .. import verify
-from ..records import CORRECT, UNGRADABLE, WRONG, Question, RunError
-from ..verify import Judgement
+from .. import settings
+from ..errors import RunError
+from ..records import CORRECT, UNGRADABLE, WRONG, Judgement, Question
 from . import code, verifiers
-from .limits import START_S, Limits
+from .answers import extract
+from .answers.extract import boxed_apart
+from .answers.fast import settle
+from .answers.gold import is_prose
+from .code import START_S
 
 _LIST = re.compile(r",|\band\b|\bor\b|\\pm")
 _LAUNCHERS = ("PMI", "PMIX", "OMPI_", "MPI", "HYDI_", "HYDRA_", "SLURM_")
@@ -39,8 +44,8 @@ class Grader:
     again by the next one.
     """
 
-    def __init__(self, limits: Limits | None = None, cache_size: int = 200_000):
-        self.limits = limits or Limits()
+    def __init__(self, limits: settings.Grader | None = None, cache_size: int = 200_000):
+        self.limits = limits or settings.Grader()
         self.n_restarts = 0
         self._cache: dict[tuple[str, ...], Judgement] = {}
         self._cache_size = cache_size
@@ -64,7 +69,7 @@ class Grader:
         Returns:
             CORRECT, WRONG, or UNGRADABLE: the gold answer cannot be used, or every checker gave up.
         """
-        return verifiers.WAYS[question.verifier].judge(self, response, question)
+        return verifiers.VERIFIERS[question.verifier].judge(self, response, question)
 
     def grade(self, response: str, gold: str, alternatives: Sequence[str] = ()) -> Judgement:
         """The verdict on a response, by mathematics.
@@ -76,15 +81,15 @@ class Grader:
         Returns:
             CORRECT, WRONG, or UNGRADABLE: the gold answer cannot be read, or every checker gave up.
         """
-        candidates = verify.candidates(response)
+        candidates = extract.candidates(response)
         if not candidates:
-            return verify.settle(gold, None) or Judgement(WRONG, "no answer stated")
+            return settle(gold, None) or Judgement(WRONG, "no answer stated")
         golds = [gold, *alternatives]
         judgements = [self.compare(g, candidates[0]) for g in golds]
         best = _best(judgements)
         if best.verdict == CORRECT:
             return best
-        parts = verify.boxed_apart(response) if alternatives else []
+        parts = boxed_apart(response) if alternatives else []
         if parts and all(any(self.compare(g, part).verdict == CORRECT for g in golds) for part in parts):
             return Judgement(CORRECT, "every box holds one of the accepted answers")
         if len(candidates) > 1 and _LIST.search(gold):  # each value in a box of its own
@@ -94,11 +99,11 @@ class Grader:
 
     def compare(self, gold: str, answer: str) -> Judgement:
         """The verdict on an answer as it was stated."""
-        settled = verify.settle(gold, answer)
+        settled = settle(gold, answer)
         if settled is not None:
             return settled
         found = self.ask("math", gold, answer)
-        if found.verdict == WRONG and verify.is_prose(gold):
+        if found.verdict == WRONG and is_prose(gold):
             return Judgement(UNGRADABLE, "the gold answer is prose")
         return found
 
@@ -203,7 +208,7 @@ def _best(judgements: list[Judgement]) -> Judgement:
     raise ValueError("nothing to judge")
 
 
-def _spawn(limits: Limits, errors) -> subprocess.Popen:
+def _spawn(limits: settings.Grader, errors) -> subprocess.Popen:
     """A fresh interpreter, with nothing of MPI in its environment: it must not take itself for a rank."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(_LAUNCHERS)}
     return subprocess.Popen(
@@ -221,3 +226,9 @@ def _spawn(limits: Limits, errors) -> subprocess.Popen:
         bufsize=0,
         env={**environment, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
     )
+
+
+@functools.lru_cache(maxsize=1)
+def grader_of(limits: settings.Grader) -> Grader:
+    """This process's grader: its verdicts are kept from stage to stage, and it ends with the process."""
+    return Grader(limits)

@@ -5,15 +5,8 @@ from __future__ import annotations
 import functools
 import json
 
-from ..records import CORRECT, UNGRADABLE, WRONG
-from ..verify import Judgement
-
-# Tasks whose scorers evaluate the answer, or a part of the entry, as Python: responses are not let near them.
-EVALUATING = {
-    "binary_matrix", "bitwise_arithmetic", "composite", "countdown", "intermediate_integration", "n_queens",
-    "number_sorting", "polynomial_multiplication", "puzzle24", "simple_integration", "spiral_matrix",
-    "string_insertion",
-}  # fmt: skip
+from ..records import CORRECT, UNGRADABLE, WRONG, Judgement
+from ..settings.pool import EVALUATING
 
 
 def score(entry: str, answer: str) -> Judgement:

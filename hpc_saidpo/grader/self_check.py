@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from .. import verify
-from ..records import CORRECT, WRONG, Question
-from ..verify import Judgement
+from ..records import CORRECT, WRONG, Judgement, Question
+from .answers.extract import extract
+from .answers.fast import settle
+from .answers.gold import defects
 from .grader import Grader
-from .verifiers import WAYS
+from .verifiers import VERIFIERS
 
 
 @dataclass(frozen=True)
@@ -49,24 +50,24 @@ def self_check(golds: Iterable[tuple[str, str]], show: int = 5) -> GoldReport:
 
     By text alone, in microseconds: it finds golds that are empty, that break the box, or that are lost in extraction.
     """
-    n, passed, defects, failed = 0, 0, Counter(), []
+    n, passed, counts, failed = 0, 0, Counter(), []
     for name, gold in golds:
         n += 1
-        found = verify.defects(gold)
-        defects.update(found)
+        found = defects(gold)
+        counts.update(found)
         if "prose" not in found and "empty" not in found and _is_itself(gold):
             passed += 1
         elif len(failed) < show:
             failed.append(name)
-    return GoldReport(n, passed, dict(defects), tuple(failed))
+    return GoldReport(n, passed, dict(counts), tuple(failed))
 
 
 def _is_itself(gold: str) -> bool:
     gold = " ".join(gold.split())
     if "{" not in gold and "}" not in gold:  # nothing can break the box
         return True
-    answer = verify.extract(f"\\boxed{{{gold}}}")
-    judgement = Judgement(CORRECT, "") if answer == gold else verify.settle(gold, answer)
+    answer = extract(f"\\boxed{{{gold}}}")
+    judgement = Judgement(CORRECT, "") if answer == gold else settle(gold, answer)
     return judgement is not None and judgement.verdict == CORRECT
 
 
@@ -75,13 +76,13 @@ def by_grading(questions: Iterable[Question], grader: Grader, show: int = 5) -> 
 
     Tests without a solution pass when they run, and turn down a response that is empty.
     """
-    own = [(question, WAYS[question.verifier].own_response(question)) for question in questions]
+    own = [(question, VERIFIERS[question.verifier].own_response(question)) for question in questions]
     failed = [q.id for q, text in own if grader.judge(text, q).verdict != (CORRECT if text else WRONG)]
     return GoldReport(len(own), len(own) - len(failed), {}, tuple(failed[:show]))
 
 
 def together(reports: Sequence[GoldReport], show: int = 5) -> GoldReport:
     """One report from those of several parts."""
-    defects = sum((Counter(r.defects) for r in reports), Counter())
+    counts = sum((Counter(r.defects) for r in reports), Counter())
     failed = [name for r in reports for name in r.failed]
-    return GoldReport(sum(r.n for r in reports), sum(r.n_passed for r in reports), dict(defects), tuple(failed[:show]))
+    return GoldReport(sum(r.n for r in reports), sum(r.n_passed for r in reports), dict(counts), tuple(failed[:show]))

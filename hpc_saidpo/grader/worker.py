@@ -13,8 +13,8 @@ import resource
 import signal
 import sys
 
-from ..records import UNGRADABLE
-from ..verify import Judgement, thorough
+from ..records import UNGRADABLE, Judgement
+from .answers.fast import thorough
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal
 
@@ -12,6 +13,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
 from .shards import whole
+from .world import World
 
 Strategy = Literal["ddp", "fsdp", "single"]
 
@@ -35,7 +37,7 @@ class Replicas:
     def __init__(
         self,
         module: nn.Module,
-        world,
+        world: World,
         exact: bool,
         layers: Sequence[nn.Module] = (),
         precision: torch.dtype | None = None,
@@ -153,5 +155,28 @@ def _cut_again_without_gradient(module, *_):
 
 
 def kind_of(strategy: Strategy, size: int) -> type[Replicas]:
-    """How so many ranks train a module; one trains it as it is."""
+    """The class by which this many ranks train one module; one rank trains it as it is."""
     return {"ddp": Replicas, "fsdp": Shards, "single": Alone}[strategy] if size > 1 else Replicas
+
+
+@contextlib.contextmanager
+def replicate(
+    world: World,
+    module: nn.Module,
+    exact: bool,
+    strategy: Strategy = "ddp",
+    layers: Sequence[nn.Module] = (),
+    precision: torch.dtype | None = None,
+) -> Iterator[Replicas]:
+    """The ranks' view of a module for one training round. Collective.
+
+    Args: see `Replicas` and `Shards`; `precision` is float32 if not given.
+    """
+    kind = kind_of(strategy, world.size)
+    with world.group() if kind.needs_group else contextlib.nullcontext():
+        made = kind(module, world, exact, layers, precision)
+        try:
+            yield made
+        finally:
+            made.close()
+            gc.collect()

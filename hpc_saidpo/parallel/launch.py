@@ -6,7 +6,7 @@ import functools
 import importlib.util
 import os
 
-from ..records import RunError
+from ..errors import RunError
 from .ranks import LAUNCHER_MARKS, MPIWorld
 from .world import World
 

@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable
 
+EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h: not done, start again
 SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)
 
 

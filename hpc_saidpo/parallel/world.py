@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import gc
 import math
 import os
 import stat
@@ -12,21 +11,18 @@ import struct
 import sys
 import termios
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
-from ..records import RunError
-from .stop import Stopped, StopRequest
+from ..errors import RunError
+from .stop import EXIT_STOPPED, Stopped, StopRequest
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
-    from .gradients import Strategy
 
-EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h: not done, start again
 POLL_S = 0.001  # pause between two looks of a waiting rank: it must not burn the core that another computes on
 _DRAIN_S = 2.0  # how long a failing rank waits for its last words to be read
 
@@ -211,30 +207,6 @@ class World:
     def group(self):
         """A torch.distributed process group over the ranks, alive inside the context only. Collective."""
         yield
-
-    @contextlib.contextmanager
-    def replicas(
-        self,
-        module: nn.Module,
-        exact: bool,
-        strategy: Strategy = "ddp",
-        layers: Sequence[nn.Module] = (),
-        precision: torch.dtype | None = None,
-    ):
-        """The ranks' view of a module for one training round. Collective.
-
-        Args: see `gradients.Replicas` and `gradients.Shards`; `precision` is float32 if not given.
-        """
-        from .gradients import kind_of
-
-        kind = kind_of(strategy, self.size)
-        with self.group() if kind.needs_group else contextlib.nullcontext():
-            replicas = kind(module, self, exact, layers, precision)
-            try:
-                yield replicas
-            finally:
-                replicas.close()
-                gc.collect()
 
 
 def in_words(error: Exception, rank: int) -> tuple[bool, str]:

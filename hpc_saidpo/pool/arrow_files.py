@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..records import RunError
+from ..errors import RunError
 from .text_files import Columns, Rows, Span, Unreadable, check_header, shown
 
 BATCH_ROWS = 1024

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..records import RunError
+from .. import settings
+from ..errors import RunError
 from . import columns, read
 
 Kind = Literal["bad", "duplicate", "conflict"]
@@ -35,7 +36,7 @@ class Problem:
 
 
 def rows(
-    path: Path, label: str, config: columns.Config, span: read.Span | None = None, verifier: str = "math"
+    path: Path, label: str, config: settings.Columns, span: read.Span | None = None, verifier: str = "math"
 ) -> Iterator[tuple[int, columns.Row | Problem]]:
     """(line, texts) of every question of a file, in its order; in place of the texts the problem, where there is none.
 

@@ -6,15 +6,11 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Annotated, Literal
 
-from pydantic import Field
+from .. import settings
+from ..records import JOIN, joined
+from ..settings.pool import VERIFIER_NAMES, Names
 
-from ..records import JOIN, VERIFIERS, joined, settings
-
-Name = Annotated[str, Field(min_length=1)]
-Needed = Name | Annotated[tuple[Name, ...], Field(min_length=1)]  # of several, the first one that a row has counts
-Names = Needed | None  # null: there is no such column
 Row = tuple[str, ...]  # the texts of a question in the order of the fields of `records.Questions`
 SHOWN_KEYS = 12
 # In this order: a table must have the first one.
@@ -28,38 +24,18 @@ class BadRow(ValueError):
     """A row that is no question: the message says why."""
 
 
-@settings()
-class Config:
-    """Which column means what. Dots lead into nested values; on a list they lead into each of its items."""
-
-    question: Needed = "question"
-    answer: Names = "answer"
-    answer_from: Literal["column", "boxed", "hash"] = "column"
-    no_answer: tuple[str, ...] = ()
-    id: Names = "id"
-    solution: Names = "solution"
-    subject: Names = "subject"
-    level: Names = "level"
-    tags: Names = "tags"
-    source: Names = "source"
-    alt_answers: Names = "alt_answers"
-    verifier: Names = "verifier"
-    entry: Names = "entry"
-    rows: Name | None = None
-
-
 def names(columns: Names) -> tuple[str, ...]:
     """The columns that may hold a thing, in the order in which they are looked for."""
     return (columns,) if isinstance(columns, str) else tuple(columns or ())
 
 
-def renamed(config: Config) -> dict[str, Names]:
+def renamed(config: settings.Columns) -> dict[str, Names]:
     """The columns that are named otherwise than by default, and how."""
     own = {name: getattr(config, name) for name in WANTED}
-    return {name: value for name, value in own.items() if value and value != getattr(Config(), name)}
+    return {name: value for name, value in own.items() if value and value != getattr(settings.Columns(), name)}
 
 
-def mapper(config: Config, verifier: str = "math") -> Callable[[Mapping], Row]:
+def mapper(config: settings.Columns, verifier: str = "math") -> Callable[[Mapping], Row]:
     """A function row -> texts of the question; its id is "" when it has none.
 
     Args:
@@ -167,8 +143,8 @@ def _items(value, separator: str | None = ";") -> list[str]:
 
 def _grading(verifier, entry) -> tuple[str, str]:
     """The verifier, and what its scorer needs."""
-    if verifier not in VERIFIERS:
-        raise BadRow(f"the verifier is {verifier!r}: there are {', '.join(VERIFIERS)}")
+    if verifier not in VERIFIER_NAMES:
+        raise BadRow(f"the verifier is {verifier!r}: there are {', '.join(VERIFIER_NAMES)}")
     entry = json.dumps(entry) if isinstance(entry, Mapping) else _text(entry, "entry")
     if verifier == "reasoning_gym" and not entry:
         raise BadRow("the verifier reasoning_gym needs an entry (pool.columns.entry): task, question, answer, metadata")

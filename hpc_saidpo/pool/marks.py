@@ -11,7 +11,8 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from ..records import Columns, Questions, column
+from ..records import Questions
+from ..table import Columns, column
 from . import clean
 from .decontaminate import Filter
 

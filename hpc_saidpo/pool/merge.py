@@ -12,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ..records import Question, Questions, RunError
-from ..store import Stage
+from .. import settings
+from ..errors import RunError
+from ..records import Question, Questions
+from ..store.stage import Stage
 from . import clean, columns
 from .decontaminate import Filter
 from .marks import Bad, Marks, Split, first_of, has
-from .settings import Config
 
 BATCH_ROWS = 4096
 _REMEDY = "mend them, or leave them out with pool.on_bad=skip, which lists them all in a file rejects.jsonl"
@@ -34,7 +35,7 @@ class Merge:
 
     def __init__(
         self,
-        config: Config,
+        config: settings.Files,
         paths: Sequence[Path],
         known: Filter,
         stage: Stage,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..parallel import World
+from ..parallel.world import World
 from . import read
 
 PIECE_BYTES = 2**25  # of files; small ones share a piece

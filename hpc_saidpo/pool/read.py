@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..records import RunError
+from ..errors import RunError
 from .arrow_files import arrow_rows, parquet_rows, parquet_spans
 from .text_files import Columns, Rows, Span, Unreadable, count_lines, csv_rows, json_rows, jsonl_rows, line_spans, shown
 

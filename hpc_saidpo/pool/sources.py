@@ -9,8 +9,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..policy import hub_cache, locate
-from ..records import RunError
+from ..errors import RunError
+from ..policy.locate import hub_cache, locate
 from .read import format_of
 
 _NO_DATA = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "config.json")

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..records import RunError
+from ..errors import RunError
 
 RAW_CHARACTERS = 2000  # of a bad row, at most
 MAX_CELL_CHARACTERS = 2**24

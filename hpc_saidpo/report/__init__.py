@@ -1,5 +1,1 @@
-"""A finished run -> a table on the console, curves as PNG, one HTML page."""
-
-from .page import table, write
-
-__all__ = ["table", "write"]
+"""One run -> a table on the console, curves as PNG, one HTML page; explanations and exports of a stored run."""

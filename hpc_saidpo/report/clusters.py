@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..clusters import told
-from ..evaluate import percent
+from ..clusters.health import describe
+from ..evaluate.table import percent
 
 
 def is_shown(health: dict) -> bool:
@@ -55,7 +55,7 @@ def section(health: dict, iterations: Sequence[dict]) -> str:
         lines.append(f'<tr>{shown}<td class="text">{html.escape("; ".join(tags))}</td></tr>')
     warnings = "".join(f"<li>{html.escape(text)}</li>" for text in health["warnings"])
     by = f" By {html.escape(health['backend'])} on {health['vectors']} distinct vectors." if "backend" in health else ""
-    return f"""<h2>Clusters</h2><p>{html.escape(told(health))}.{by} Silhouette: by cosine distance, of a sample.</p>
+    return f"""<h2>Clusters</h2><p>{html.escape(describe(health))}.{by} Silhouette: by cosine distance, of a sample.</p>
 {f"<ul>{warnings}</ul>" if warnings else ""}
 <img src="clusters.png" alt="sizes of the clusters">
 <div style="overflow:auto;max-height:40em"><table><tr>{head}</tr>{"".join(lines)}</table></div>"""

@@ -8,9 +8,9 @@ import json
 
 import numpy as np
 
-from ..evaluate import interval, percent
-from ..loop import Outcome
-from ..store import RunDir
+from ..evaluate.table import interval, percent
+from ..records import Outcome
+from ..store.run import RunDir
 from . import clusters
 
 COLUMNS = {

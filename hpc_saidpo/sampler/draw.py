@@ -16,7 +16,7 @@ import sys
 
 import numpy as np
 
-from ..records import RunError
+from ..errors import RunError
 
 # Questions looked at together: on a CPU what its cache holds, on a GPU what fills it.
 HOST_BLOCK, DEVICE_BLOCK = 2**16, 2**22

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from .. import settings
 from ..records import ClusterCounts, Difficulty, Seen
-from .settings import Config
 
 NEVER = -1
 
@@ -116,7 +116,7 @@ def count(seen: Difficulty, cluster_Q: np.ndarray, n_clusters: int, in_band_Q: n
     )
 
 
-def excluded(history: History, iteration: int, config: Config) -> np.ndarray:
+def excluded(history: History, iteration: int, config: settings.Sampler) -> np.ndarray:
     """Which questions the exclusion rule forbids, a bool per question of the pool.
 
     Those drawn in this iteration already, or in the last `exclude_iterations` before it.

@@ -7,11 +7,10 @@ from dataclasses import fields
 
 import numpy as np
 
-from .. import difficulty
+from .. import difficulty, settings
 from ..records import ClusterCounts, Difficulty, Seen, seed_of
 from .draw import draw
 from .history import History, excluded
-from .settings import Config
 from .weights import cluster_weights, weights
 
 
@@ -39,18 +38,18 @@ class Sampler:
     def __init__(
         self,
         cluster_N: Sequence[int],
-        config: Config | None = None,
+        config: settings.Sampler | None = None,
         seed: int = 0,
         ids: Sequence[Hashable] | None = None,
         k: int = 8,
-        band: difficulty.Config | None = None,
+        band: settings.Difficulty | None = None,
     ):
         self.cluster_N = np.asarray(cluster_N, dtype=np.int64)
         if self.cluster_N.ndim != 1 or len(self.cluster_N) == 0 or self.cluster_N.min() < 0:
             raise ValueError("cluster_N must be the cluster of each question: one dimension, 0 or more, not empty")
         if ids is not None and len(set(ids)) != len(self.cluster_N):
             raise ValueError("ids must be as many as there are questions, and no two the same")
-        self.config, self.seed, self.k, self.band = config or Config(), seed, k, band or difficulty.Config()
+        self.config, self.seed, self.k, self.band = config or settings.Sampler(), seed, k, band or settings.Difficulty()
         self._ids = None if ids is None else list(ids)
         self._index = None if ids is None else {id: index for index, id in enumerate(self._ids)}
         self._history = History.empty(len(self.cluster_N), int(self.cluster_N.max()) + 1)
@@ -101,9 +100,12 @@ class Sampler:
             np.bincount(inverse_R, weights=x[k_R > 0], minlength=len(question_Q)).astype(np.int64) for x in (k_R, s_R)
         )
         unknown = np.full((3, len(question_Q)), np.nan)
-        seen = Difficulty(question_Q, k_Q, s_Q, *unknown)
-        in_band_Q = difficulty.in_band(seen, self.band)
-        self._history = self._history.observe(self._iteration, seen, self.cluster_N, in_band_Q)
+        self.observe(Difficulty(question_Q, k_Q, s_Q, *unknown))
+
+    def observe(self, measured: Difficulty) -> None:
+        """Add the measured difficulty of questions, by index: like `update`, with the length of their responses."""
+        in_band_Q = difficulty.in_band(measured, self.band)
+        self._history = self._history.observe(self._iteration, measured, self.cluster_N, in_band_Q)
 
     def cluster_weights(self) -> np.ndarray:
         """W(i), a float per cluster: the weight of its questions that were never seen."""
@@ -118,7 +120,7 @@ class Sampler:
         """Draw questions, without replacement within the iteration.
 
         Args:
-            n: how many; None: `config.n_questions`.
+            n: number of questions; None: `config.n_questions`.
 
         Returns:
             In drawing order: indices, or ids where the sampler has them.
@@ -126,12 +128,25 @@ class Sampler:
         Raises:
             RunError: fewer than n may be drawn.
         """
+        index_Q = self.choose(n)
+        self.note_drawn(index_Q)
+        return index_Q if self._ids is None else [self._ids[i] for i in index_Q.tolist()]
+
+    def choose(self, n: int | None = None) -> np.ndarray:
+        """The indices that `draw` would draw, in drawing order; the sampler stays as it is. Raises: as `draw`."""
         n = self.config.n_questions if n is None else n
         excluded_N = excluded(self._history, self._iteration, self.config)
-        index_Q = draw(self.weights(), n, self._seed_of("draw"), excluded_N)
+        return draw(self.weights(), n, self._seed_of("draw"), excluded_N)
+
+    def note_drawn(self, index_Q: np.ndarray) -> None:
+        """Count these questions, by index, as drawn in this iteration."""
         self._history = self._history.drew(self._iteration, index_Q)
         self._n_draws += 1
-        return index_Q if self._ids is None else [self._ids[i] for i in index_Q.tolist()]
+
+    @property
+    def history(self) -> History:
+        """All evidence of clusters and questions."""
+        return self._history
 
     def state_dict(self) -> dict:
         """What the sampler has learned, as plain numbers and lists that JSON can hold."""

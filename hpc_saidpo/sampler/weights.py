@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from .. import settings
 from ..records import ClusterCounts
 from .betabinomial import EDGE, Beta, fit, usable, usable_error
 from .history import NEVER, History
-from .settings import Config
 
 # What the model-based rules expect of a question's next k rollouts.
 UTILITIES = {"frontier": usable, "frontier_error": usable_error}
@@ -30,7 +30,7 @@ def posterior_rate(event_C: np.ndarray, n_C: np.ndarray, kappa: float) -> np.nda
     return np.where(n_C > 0, (event_C + kappa * pooled) / (n_C + kappa), pooled)
 
 
-def cluster_weights(counts: ClusterCounts, config: Config, k: int = 8, seed: int = 0) -> np.ndarray:
+def cluster_weights(counts: ClusterCounts, config: settings.Sampler, k: int = 8, seed: int = 0) -> np.ndarray:
     """W(i), a float per cluster: (value_i / pooled value)^alpha; exactly 1 for a cluster without evidence.
 
     The value is the posterior error rate (`error`, `error_all`), or what a new question's next k rollouts are expected
@@ -58,7 +58,7 @@ def cluster_weights(counts: ClusterCounts, config: Config, k: int = 8, seed: int
 
 
 def weights(
-    history: History, cluster_N: np.ndarray, iteration: int, config: Config, k: int = 8, seed: int = 0
+    history: History, cluster_N: np.ndarray, iteration: int, config: settings.Sampler, k: int = 8, seed: int = 0
 ) -> np.ndarray:
     """Drawing weight of every question of the pool, a float per question.
 
@@ -84,11 +84,11 @@ def weights(
     return weight_N
 
 
-def _distinguishes(counts: ClusterCounts, config: Config) -> bool:
+def _distinguishes(counts: ClusterCounts, config: settings.Sampler) -> bool:
     return config.rule != "uniform" and events(counts, config.rule).sum() > 0
 
 
-def _betas(counts: ClusterCounts, config: Config, seed: int) -> tuple[Beta, Beta]:
+def _betas(counts: ClusterCounts, config: settings.Sampler, seed: int) -> tuple[Beta, Beta]:
     """Pass rates of each cluster's questions, and of the pool's; with `thompson` the means are drawn."""
     beta_C, pool = fit(counts, config.kappa)
     if config.thompson:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from ..records import RunError
+from ..errors import RunError
 from . import files
 
 # A change of these does not change what an iteration computes: a run may go on with other values.

@@ -12,11 +12,12 @@ import numpy as np
 import yaml
 from safetensors import SafetensorError, safe_open
 
-from ..records import Rollouts, RunError
+from ..errors import RunError
+from ..records import Rollouts
 from . import files, tables
+from .layout import iterations_of
 from .lock import Lock
-from .run import iterations_of, stages_of
-from .stage import Stage
+from .stage import Stage, stages_of
 from .tables import Damaged
 
 REDONE = "set it aside (--repair) and start the run again: {} made again, and nothing else"

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from ..records import Columns, Draw, Pairs, Rollouts
-from .run import iterations_of, stages_of
-from .stage import Stage
+from ..records import Draw, Pairs, Rollouts
+from ..table import Columns
+from .layout import iterations_of
+from .stage import Stage, stages_of
 
 _MEASURED = ("seconds_R",)  # of the clock, not of the run
 _TABLES = {"draw": Draw, "pairs": Pairs}

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from yaml import YAMLError
 
-from ..parallel import World
-from ..records import RunError
+from ..errors import RunError
+from ..parallel.world import World
 
 _TEMPORARY = re.compile(r"\..+\.tmp")
 _OS_ERROR = re.compile(r"os error (\d+)")  # how safetensors, written in Rust, tells its errno

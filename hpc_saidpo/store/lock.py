@@ -14,7 +14,7 @@ import time
 import uuid
 from pathlib import Path
 
-from ..records import RunError
+from ..errors import RunError
 from .files import disk_errors
 
 BEAT_S = 10.0

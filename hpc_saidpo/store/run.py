@@ -1,21 +1,4 @@
-"""The folder of one run: its configuration, its lock, its stages.
-
-    runs/<name>/
-      lock                 who writes the run now
-      config.yaml          the resolved configuration
-      env.json             versions, hosts, ranks: one entry per start
-      pool.json, tags.json what a pool from files, and knowledge points by a language model, are known by
-      metrics.jsonl        one line per iteration
-      log/                 one file per rank and start
-      base/                the policy before training: its evaluation
-      iter-000/ probe/ draw/ explore/ pairs/ policy/ evaluate/
-      report.html
-    runs/.shared/          pools from files, replies of taggers, embeddings, clusters, converted policies, reference
-                           log-probabilities: keyed by content, shared by runs
-
-Files are written under a temporary name, synced and renamed; a stage's DONE comes last, from root, after a barrier;
-readers trust nothing without it.
-"""
+"""The folder of one run (see `layout`): its configuration, its lock, its stages."""
 
 from __future__ import annotations
 
@@ -25,28 +8,14 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import Field
-
-from ..parallel import World
-from ..records import RunError, settings
+from .. import settings
+from ..errors import RunError
+from ..parallel.world import World
 from . import agreement, files, shared
+from .layout import folder_of, iterations_of
 from .lock import Lock
 from .stage import Stage
-
-STAGES = ("probe", "draw", "explore", "pairs", "policy")  # of an iteration, before its evaluations
-
-
-@settings()
-class Config:
-    root: Annotated[str, Field(min_length=1)] = "runs"
-    name: Annotated[str, Field(min_length=1)] = "saidpo"
-    seed: Annotated[int, Field(ge=0)] = 0
-    deterministic: bool = False
-    threads: Annotated[int, Field(ge=0)] = 0
-    accept_changes: bool = False
-    grace_s: Annotated[float, Field(ge=0)] = 240.0
 
 
 class RunDir:
@@ -62,7 +31,7 @@ class RunDir:
     @classmethod
     def open(
         cls,
-        config: Config,
+        config: settings.Run,
         resolved: dict,
         env: dict,
         world: World,
@@ -184,7 +153,7 @@ class RunDir:
         done = [stage for stage in map(Stage, found) if stage.done]
         return sorted(done, key=lambda stage: (stage.path / "DONE").stat().st_mtime_ns, reverse=True)
 
-    def hold_to(self, name: str, facts: dict, remedy: str, accept: bool = False) -> None:
+    def require_same(self, name: str, facts: dict, remedy: str, accept: bool = False) -> None:
         """Note what the run is made with, in <name>.json; it cannot go on with anything else. Collective.
 
         Args:
@@ -245,40 +214,3 @@ class RunDir:
     def _stage(self, iteration, name, facts=None) -> Stage:
         where = {"iteration": -1 if isinstance(iteration, str) else iteration, "stage": name}
         return Stage(self.path / folder_of(iteration) / name, {**self._facts, **where, **(facts or {})})
-
-
-def newest_policy(run: Path) -> Path | None:
-    """The policy of a run folder's last finished iteration; None when the folder is no run.
-
-    Raises:
-        RunError: it is a run, but no iteration of it is finished.
-    """
-    if not (run / "config.yaml").is_file() or (run / "config.json").exists():
-        return None
-    finished = [folder for _, folder in iterations_of(run) if (folder / "DONE").exists()]
-    if not finished:
-        raise RunError(f"policy.path={run}: no iteration of that run is finished: it has no policy yet")
-    return finished[-1] / "policy" / "model"
-
-
-def folder_of(iteration: int | str) -> str:
-    """Name of an iteration's folder."""
-    return iteration if isinstance(iteration, str) else f"iter-{iteration:03d}"
-
-
-def iterations_of(run: Path) -> list[tuple[int, Path]]:
-    """The iterations of a run folder and their folders, in order."""
-    named = [(re.fullmatch(r"iter-(\d{3,})", path.name), path) for path in run.glob("iter-*")]
-    return sorted((int(match[1]), path) for match, path in named if match)
-
-
-def stages_of(run: Path) -> list[Stage]:
-    """The stages that a run folder holds, finished or not, in the order of their work; each knows its place."""
-    found = [("base", path) for path in sorted(run.glob("base/evaluate/*"))]
-    for t, folder in iterations_of(run):
-        found += [(t, path) for path in [*(folder / name for name in STAGES), *sorted(folder.glob("evaluate/*"))]]
-    return [
-        Stage(path, {"iteration": -1 if t == "base" else t, "stage": str(path.relative_to(run / folder_of(t)))})
-        for t, path in found
-        if path.is_dir() and not files.is_temporary(path)
-    ]

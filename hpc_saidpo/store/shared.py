@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ..parallel import World
+from ..parallel.world import World
 from . import files
 from .lock import Lock
 from .stage import Stage

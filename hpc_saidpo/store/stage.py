@@ -14,9 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ..parallel import World
-from ..records import Columns, RunError
+from ..errors import RunError
+from ..parallel.world import World
+from ..records import STAGES
+from ..table import Columns
 from . import files, tables, texts
+from .layout import folder_of, iterations_of
 from .tables import Damaged
 
 SHARD_ROWS = 32_768
@@ -229,6 +232,18 @@ class Stage:
             files.remove_folder(path)
         else:
             path.unlink(missing_ok=True)
+
+
+def stages_of(run: Path) -> list[Stage]:
+    """The stages that a run folder holds, finished or not, in the order of their work; each knows its place."""
+    found = [("base", path) for path in sorted(run.glob("base/evaluate/*"))]
+    for t, folder in iterations_of(run):
+        found += [(t, path) for path in [*(folder / name for name in STAGES), *sorted(folder.glob("evaluate/*"))]]
+    return [
+        Stage(path, {"iteration": -1 if t == "base" else t, "stage": str(path.relative_to(run / folder_of(t)))})
+        for t, path in found
+        if path.is_dir() and not files.is_temporary(path)
+    ]
 
 
 def _hash(listed: dict) -> str:

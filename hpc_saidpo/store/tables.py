@@ -19,7 +19,8 @@ import h5py
 import hdf5plugin
 import numpy as np
 
-from ..records import Columns, RunError
+from ..errors import RunError
+from ..table import Columns
 
 FORMAT = "hpc_saidpo table"
 SCHEMA_VERSION = 2

@@ -9,7 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from ..records import Columns
+from ..table import Columns
 from .tables import Damaged, Inspect, Texts, is_text, on_disk_name, opened, told
 
 OPEN_FILES = 512  # a reader keeps this many open: half of what a process may open by default

@@ -6,17 +6,17 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from ..records import RunError
+from .. import settings
+from ..errors import RunError
 from ..store import files
 from .asking import Task
 from .endpoint import body, content
-from .settings import Config
 
 URL = "/v1/chat/completions"
 SHOWN = 3  # bad lines that are told one by one
 
 
-def write(path: str, task: Task, asked: Iterable[tuple[str, str]], config: Config) -> None:
+def write(path: str, task: Task, asked: Iterable[tuple[str, str]], config: settings.Tags) -> None:
     """A file of requests, which appears whole.
 
     Args:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ..records import Question, Questions, RunError, split
+from ..errors import RunError
+from ..records import Question, Questions, split
 
 
 def of(questions: Sequence[Question]) -> list[tuple[str, ...]]:

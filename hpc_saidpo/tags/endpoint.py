@@ -17,10 +17,10 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from .. import settings
+from ..errors import RunError
 from ..progress import log
-from ..records import RunError
 from .asking import Messages
-from .settings import Config, Endpoint
 
 LONGEST_WAIT_S = 600.0  # that a server's Retry-After is believed
 LONGEST_BACKOFF_S = 60.0
@@ -43,7 +43,7 @@ class TryAgain(Exception):
 class Server:
     """An endpoint, for one of several ranks, which share its rate and its concurrency."""
 
-    def __init__(self, config: Config, n_ranks: int = 1):
+    def __init__(self, config: settings.Tags, n_ranks: int = 1):
         self._how, self._model, self._max_tokens = config.endpoint, config.model, config.max_new_tokens
         self.identity = identity(config)
         self._n_threads = max(1, self._how.concurrency // n_ranks)
@@ -136,7 +136,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def identity(config: Config) -> str:
+def identity(config: settings.Tags) -> str:
     """What the replies of a named model depend on, wherever it runs: those of files and of servers are one set."""
     return repr(("named", config.model, config.max_new_tokens, sorted(config.endpoint.body.items())))
 
@@ -159,7 +159,7 @@ def content(response: object) -> str:
         raise ValueError(f"no chat completion: {json.dumps(response)[:TOLD_CHARS]}") from None
 
 
-def key_of(how: Endpoint) -> str:
+def key_of(how: settings.Endpoint) -> str:
     """The key, from the environment; "" for none.
 
     Raises:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ..generate import Config, Sampling, generate
-from ..policy import Policy, longest
-from ..records import RunError
+from .. import settings
+from ..errors import RunError
+from ..policy.model import Policy, longest
+from ..rollouts.engine.engine import generate
+from ..settings.rollouts import Sampling
 from .asking import Messages
 
 
@@ -23,7 +25,7 @@ class Local:
 
     fingerprint: str
     load: Callable[[], Policy]
-    engine: Config
+    engine: settings.Engine
     max_new_tokens: int
 
     @property

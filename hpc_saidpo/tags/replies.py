@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Protocol
 
 import numpy as np
 
-from ..records import Columns, column, joined, split
-from ..store import Damaged, RunDir, Stage
+from .. import progress
+from ..records import joined, split
+from ..store.run import RunDir
+from ..store.stage import Stage
+from ..store.tables import Damaged
+from ..table import Columns, column
 from .asking import Messages, Task
 
 
@@ -82,12 +86,11 @@ class Inquiry:
             self._row_of.setdefault(own, row)
         return hashlib.sha256("".join(sorted(self._row_of)).encode()).hexdigest()
 
-    def ask(self, tagger: Tagger, chunk: int, progress: Callable[[str, int], Callable]) -> Answers:
+    def ask(self, tagger: Tagger, chunk: int) -> Answers:
         """Have every text answered that no run has had answered yet; a job that is killed loses the chunk in flight.
 
         Args:
             chunk: texts that are asked about together.
-            progress: (label, total) -> context that gives a tick function.
 
         Raises:
             RunError: as the tagger does.
@@ -104,7 +107,7 @@ class Inquiry:
                 stage.write_chunk(left[index], ask(self.task, tagger, texts))
 
             n_left = sum(len(chunks[i]) for i in left)
-            with progress(f"{self.task.name}: {n_left} to be asked", len(left)) as tick:
+            with progress.show(f"{self.task.name}: {n_left} to be asked", len(left), self.world.is_root) as tick:
                 self.world.spread(len(left), make, tick)
             shards = stage.shards(list(map(len, chunks)))
             self.world.spread(len(shards), lambda i: stage.seal(shards[i], Replies))

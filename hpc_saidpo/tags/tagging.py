@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .. import settings
+from ..errors import Ended, RunError
 from ..progress import log
-from ..records import Question, Questions, RunError, split
-from ..store import RunDir
+from ..records import Question, Questions, split
+from ..store.run import RunDir
 from . import batch
 from .asking import Task, sorting, tagging
 from .endpoint import Server, identity
 from .replies import Answers, Inquiry, Tagger, hash_of
 from .reply import normalise
-from .settings import Config
 
 UNTAGGED = "untagged"  # the knowledge point of a question that has neither a readable reply nor a subject
-Progress = Callable[[str, int], Callable]
-
-
-class Exported(Exception):
-    """Questions were written to a file, to be answered elsewhere: the run cannot go on yet. Says what to do."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +29,8 @@ class Tagging:
         local: the model in this process, for tags.mode=model.
     """
 
-    config: Config
+    config: settings.Tags
     store: RunDir
-    progress: Progress
     local: Tagger | None = None
 
     def of(self, questions: Sequence[Question]) -> list[tuple[str, ...]]:
@@ -45,7 +40,7 @@ class Tagging:
 
         Raises:
             RunError: nobody answers; or a file of answers or skills is wrong.
-            Exported: tags.mode=export has written what is not answered yet.
+            Ended: tags.mode=export has written what is not answered yet.
         """
         texts = questions.text_N if isinstance(questions, Questions) else [q.text for q in questions]
         found = self._answers(tagging(), texts, _ids(questions))
@@ -53,7 +48,7 @@ class Tagging:
         if self.config.skills:
             points_N = self._sorted(points_N)
         if self.config.mode == "export":
-            raise Exported("the export of questions: all of them have answers: tags.mode=import or =endpoint goes on")
+            raise Ended("the export of questions: all of them have answers: tags.mode=import or =endpoint goes on")
         return _filled(points_N, questions, found)
 
     def _sorted(self, points_N: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
@@ -78,14 +73,14 @@ class Tagging:
         tagger = Server(config, world.size) if config.mode == "endpoint" else self.local
         inquiry = Inquiry(task, tagger.identity if tagger else identity(config), texts, self.store)
         if tagger:
-            return inquiry.ask(tagger, config.chunk_questions, self.progress)
+            return inquiry.ask(tagger, config.chunk_questions)
         given: dict[str, str] = {}  # root's
         if config.mode == "import":
             source = world.on_root(lambda: _import(config, ids, given))
             return inquiry.take(given, source)
         n_written = world.on_root(lambda: _export(config, task, inquiry))
         if n_written:
-            raise Exported(
+            raise Ended(
                 f"the export of {n_written:,} requests to {config.file}: have them answered, and start again with "
                 "tags.mode=import tags.file=ANSWERS"
             )
@@ -115,7 +110,7 @@ def read_skills(path: str) -> list[str]:
     return list(known.values())
 
 
-def _import(config: Config, ids: Iterator[tuple[str, str]], given: dict[str, str]) -> str:
+def _import(config: settings.Tags, ids: Iterator[tuple[str, str]], given: dict[str, str]) -> str:
     """Fill `given` with the replies of tags.file by hash; the hash of what was read."""
     replies, n_failed = batch.read(config.files)
     hash_by_id = {own: hash_of(text) for own, text in ids}
@@ -124,7 +119,7 @@ def _import(config: Config, ids: Iterator[tuple[str, str]], given: dict[str, str
     return hashlib.sha256(repr(sorted(given.items())).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _export(config: Config, task: Task, inquiry: Inquiry) -> int:
+def _export(config: settings.Tags, task: Task, inquiry: Inquiry) -> int:
     """Write what is not answered yet; how many requests that is."""
     asked = inquiry.unanswered()
     if asked:

@@ -1,0 +1,72 @@
+"""Overrides and the YAML of conf/ -> checked settings."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from pydantic import TypeAdapter, ValidationError
+
+from ..errors import RunError
+from ..settings.keys import check_key, conf_folder, explain
+from ..settings.whole import Evaluation, Settings
+
+
+def from_overrides(overrides: Sequence[str]) -> Settings:
+    """The configuration that a start with these overrides would have; for tools.
+
+    Raises:
+        RunError: a key, a value or a group is wrong, or missing.
+    """
+    check_overrides(overrides)
+    try:
+        with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+            composed = compose("config", overrides=list(overrides))
+    except HydraException as error:
+        raise RunError(f"configuration: {error}") from error
+    return build(composed)[0]
+
+
+def build(composed: DictConfig, tree: type = Settings) -> tuple[Settings | Evaluation, dict]:
+    """The checked configuration, and the same as plain values for config.yaml.
+
+    Args:
+        tree: Settings or Evaluation; of what is composed, only its groups are looked at.
+
+    Raises:
+        RunError: missing, unknown, mistyped or out-of-range keys; all of them named, with what is valid.
+    """
+    composed = OmegaConf.masked_copy(composed, [f.name for f in dataclasses.fields(tree) if f.name in composed])
+    missing = sorted(OmegaConf.missing_keys(composed))
+    if missing:
+        raise RunError(
+            f"must be given: {', '.join(missing)} (for example {missing[0]}=...; or choose experiment=demo, which "
+            "gives everything)"
+        )
+    plain = OmegaConf.to_container(composed, resolve=True)
+    try:
+        return TypeAdapter(tree).validate_python(plain), plain
+    except ValidationError as error:
+        raise RunError("configuration:\n" + "\n".join(explain(e) for e in error.errors())) from None
+
+
+def check_overrides(arguments: Iterable[str]) -> None:
+    """Refuse command-line keys that do not exist, before Hydra composes anything.
+
+    Raises:
+        RunError: names the key, the nearest valid one, and all valid ones beside it.
+    """
+    parser = OverridesParser.create()
+    for argument in arguments:
+        if "=" not in argument or argument.startswith(("-", "+", "~")):
+            continue
+        try:
+            key = parser.parse_overrides([argument])[0].key_or_group
+        except OverrideParseException as error:
+            raise RunError(f"cannot read {argument!r}: {error}") from None
+        if not key.startswith("hydra") and "/" not in key:
+            check_key(key)

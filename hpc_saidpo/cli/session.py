@@ -1,0 +1,91 @@
+"""One start of a program: the run folder, its log, the facts of the start. Imported once the configuration is right."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+import transformers
+from omegaconf import DictConfig
+
+from .. import __version__, progress
+from ..parallel.stop import EXIT_STOPPED, Stopped
+from ..parallel.world import World
+from ..store.run import RunDir
+from .compose import build
+from .failures import say
+from .program import Program
+
+PACKAGES = ("torch", "transformers", "sentence-transformers", "numpy", "h5py", "hydra-core")
+SLURM_FACTS = (
+    "SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT", "SLURM_JOB_NODELIST",
+)  # fmt: skip
+
+
+def work(composed: DictConfig, world: World, program: Program) -> int:
+    """Open the run folder and do the program's work. Returns its exit code; when requested to stop, exits itself."""
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    settings, plain = build(composed, program.tree)
+    n_threads = world.use_threads(1 if settings.run.deterministic else settings.run.threads)
+    if world.device.type == "cuda":
+        torch.cuda.set_device(world.device)
+    # Some CUDA kernels have no deterministic form; the promise of equal results is for the CPU.
+    # (`use_deterministic_algorithms` is the same and imports the compiler first: seconds on every rank.)
+    strict = "warn" if world.device.type == "cuda" else "error"
+    torch.set_deterministic_debug_mode(strict if settings.run.deterministic else "default")
+    facts = environment(world, n_threads)
+    world.listen(settings.run.grace_s)
+    module, _, function = program.work.partition(":")
+    do = getattr(importlib.import_module(module), function)
+    try:
+        with RunDir.open(settings.run, plain, facts, world, say, program.may_differ) as run:
+            start_logging(run, n_threads)
+            code = do(settings, plain, run)
+    except Stopped as stopped:
+        if world.is_root:
+            say(f"stopped by {stopped}: what is finished is on disk, the same command goes on from there")
+        world.barrier()
+        sys.exit(EXIT_STOPPED)
+    world.barrier()
+    return code
+
+
+def start_logging(run: RunDir, n_threads: int) -> None:
+    """Open a log file for every rank; root logs to the console too, and says what has started."""
+    world = run.world
+    progress.start_logging(run.log_path(), world.is_root)
+    ranks, threads = "s" * (world.size > 1), "s" * (n_threads > 1)
+    started = (run.path, world.size, ranks, n_threads, threads, world.device)
+    progress.log.info("hpc_saidpo: run %s on %d rank%s × %d thread%s, %s", *started)
+
+
+def environment(world: World, n_threads: int) -> dict:
+    """Facts about this start, for env.json. Collective."""
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "hosts": sorted(set(world.gather(platform.node()))),
+        "world_size": world.size,
+        "threads_per_rank": n_threads,
+        "device": str(world.device),
+        "python": platform.python_version(),
+        "commit": commit(),
+        "packages": {"hpc_saidpo": __version__, **{name: version(name) for name in PACKAGES}},
+        "slurm": {name: os.environ[name] for name in SLURM_FACTS if name in os.environ},
+    }
+
+
+def commit() -> str | None:
+    """The git commit of the checkout that runs, read without starting a process (MPI does not love forks)."""
+    git = Path(__file__).parents[2] / ".git"
+    try:
+        head = (git / "HEAD").read_text().strip()
+        return (git / head.removeprefix("ref: ")).read_text().strip() if head.startswith("ref: ") else head
+    except OSError:
+        return None

@@ -1,0 +1,108 @@
+"""Pairs and a DPO round as stages of a run (method, steps 6 and 7)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from .. import difficulty, settings
+from ..parallel.world import World
+from ..policy.cache import forget_policies, load_policy, release_engines
+from ..records import Pairs, Reference, Rollouts, seeded
+from ..store.run import RunDir
+from ..store.stage import Stage
+from . import checkpoint
+from .examples import key_of, reference_key, tokenise
+from .pairs import select
+from .train import Lesson, train
+
+
+def write_pairs(
+    stage: Stage,
+    explored: Rollouts,
+    prompt: Callable[[int], str],
+    cluster_N: np.ndarray,
+    band: settings.Difficulty,
+    config: settings.Pairs,
+    seed: tuple[int, int],
+    world: World,
+) -> None:
+    """Write the preference pairs of the explored questions in the band, hardest question first. Collective.
+
+    Args:
+        prompt: question index -> the prompt that its rollouts continued.
+        seed: (run seed, iteration).
+    """
+
+    def on_root():
+        measured = difficulty.measure(explored)
+        order = difficulty.hardest_first(measured, band, seeded(*seed, "order"))
+        usable_Q = difficulty.in_band(measured, band)
+        hardest = measured.take([i for i in order if usable_Q[i]])
+        stage.write("pairs", select(explored, hardest, cluster_N, prompt, config, *seed))
+
+    world.on_root(on_root)
+
+
+@dataclass(frozen=True)
+class Round:
+    """One DPO round: the policy that is trained, which is the reference too, and the pairs.
+
+    Attributes:
+        policy_path: a Hugging Face folder.
+        seed, iteration: decide the order of the pairs.
+        exact: the same weights on any number of ranks, bit for bit (run.deterministic).
+    """
+
+    policy_path: str
+    pairs: Pairs
+    seed: int
+    iteration: int
+    exact: bool
+
+
+def train_round(
+    stage: Stage, round_: Round, policy: settings.Policy, rollouts: settings.Rollouts, config: settings.Dpo, run: RunDir
+) -> None:
+    """Train the policy on the pairs; write model/ and steps.json. Collective."""
+    release_engines()
+    try:
+        steps = _train(stage, round_, policy, rollouts, config, run)
+    finally:
+        forget_policies()  # a policy in shards would keep its process group's threads
+    run.world.on_root(lambda: stage.write_json("steps", steps))
+    run.world.on_root(lambda: checkpoint.remove(stage))
+
+
+def load_round(stage: Stage) -> tuple[str, list[dict]]:
+    """(folder of the new policy, the figures of each optimizer step)."""
+    return str(stage.path / "model"), stage.read_json("steps")
+
+
+def _train(stage, round_, policy, rollouts, config, run) -> list[dict]:
+    world = run.world
+    current = load_policy(round_.policy_path, policy, world.device)
+    examples = tokenise(round_.pairs, current, rollouts.prompt.chat, rollouts.stop)
+    resume = checkpoint.Checkpoint(stage, config.checkpoint_minutes, key_of(round_.pairs), world)
+
+    def save():
+        stage.write_folder("model", lambda folder: current.save(folder, world), world)
+
+    key = reference_key(examples, current, stage.facts["policy_hash"], config)
+    known = functools.partial(_reference, run, key)
+    lesson = Lesson(round_.pairs, examples, round_.seed, round_.iteration, round_.exact)
+    return train(current, lesson, config, world, resume, save, known)
+
+
+def _reference(run: RunDir, key: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
+    """Reference log-probabilities, [B, 2]: computed once, whatever becomes of the round that needs them."""
+
+    def write(stage: Stage):
+        reference_B2 = compute()
+        run.world.on_root(lambda: stage.write("reference", Reference(*reference_B2.T)))
+
+    found = run.shared("reference", key, write, lambda stage: stage.read("reference", Reference))
+    return np.stack([found.chosen_B, found.rejected_B], axis=1)

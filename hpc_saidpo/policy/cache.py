@@ -1,0 +1,40 @@
+"""The policy that this process keeps in memory from stage to stage."""
+
+from __future__ import annotations
+
+import functools
+import gc
+from collections.abc import Callable
+
+import torch
+
+from .. import settings
+from .model import Policy
+
+_releases: list[Callable[[], None]] = []  # what else holds a policy's memory
+
+
+@functools.lru_cache(maxsize=1)
+def load_policy(path: str, config: settings.Policy, device: torch.device) -> Policy:
+    """The policy at a path; the last one stays in memory."""
+    forget_policies()
+    return Policy.load(path, config, device)
+
+
+def forget_policies() -> None:
+    """Free the policy in memory: its weights have changed, or another one is wanted."""
+    load_policy.cache_clear()
+    release_engines()
+    gc.collect()
+
+
+def release_engines() -> None:
+    """Free what rollout engines keep in memory: training needs it."""
+    for release in _releases:
+        release()
+
+
+def when_released(release: Callable[[], None]) -> Callable[[], None]:
+    """Let `release` be called by every `release_engines`. A decorator."""
+    _releases.append(release)
+    return release

@@ -1,0 +1,24 @@
+"""A policy as a Hugging Face folder; a GGUF file is converted once for all runs under one root."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+from ..store.run import RunDir
+from ..store.stage import Stage
+from .gguf import convert_gguf
+from .locate import is_gguf, locate
+
+
+def model_folder(path: str, run: RunDir) -> str:
+    """Where a model lies, as a Hugging Face folder; a GGUF file is converted once. Collective."""
+    located = run.world.on_root(lambda: locate(path))
+    if not is_gguf(located):
+        return located
+
+    def convert(stage: Stage):
+        run.world.on_root(lambda: stage.write_folder("model", functools.partial(convert_gguf, located)))
+
+    name = f"{Path(located).name} {Path(located).stat().st_size}"
+    return run.shared("policy", name, convert, lambda stage: str(stage.path / "model"))

@@ -1,0 +1,103 @@
+"""The pool of a run: read from files once and kept on disk, or generated."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from .. import settings
+from ..progress import log
+from ..records import Question, Questions
+from ..store.run import RunDir
+from ..store.stage import Stage
+from . import columns, generated, marks, sources, writer
+from .pool import Pool, by_subject
+from .questions import read_questions
+
+LAYOUT = 3  # of what is written; part of its key
+
+
+def load_pool(config: settings.Pool, run: RunDir, benchmarks: Mapping[str, Sequence[Question]] | None = None) -> Pool:
+    """Load or generate the pool. Collective: the same pool on every rank.
+
+    A pool from files is read, checked and written by all ranks, once for all runs that share it; its texts stay on
+    disk. A generated pool is made by root.
+
+    Args:
+        benchmarks: the questions of each benchmark that is evaluated; they are removed from a pool from files.
+
+    Raises:
+        RunError: a file is missing or damaged; rows are bad and `on_bad` is fail; no question is left; a setting is
+            wrong. Names the file and line, or the setting.
+    """
+    if isinstance(config, settings.Files):
+        return _load_files(config, run, (benchmarks or {}) if config.decontaminate else {})
+    return run.world.on_root(lambda: generated.make(config))
+
+
+def load_pool_again(config: settings.Pool, run: RunDir, benchmarks: Mapping[str, Sequence[Question]]) -> Pool:
+    """Load the pool of a run: the same questions as when the run began. Logs what was left out. Collective.
+
+    Raises:
+        RunError: as `load_pool` does; or the run began with other questions.
+    """
+    loaded = load_pool(config, run, benchmarks)
+    for note in loaded.notes:
+        log.info(note)
+    if loaded.fingerprint:
+        remedy = (
+            "its question files or the benchmarks that they are compared with were changed: change them back, or "
+            "start another run with run.name=..."
+        )
+        run.require_same("pool", {"fingerprint": loaded.fingerprint, "questions": len(loaded.questions)}, remedy)
+    return loaded
+
+
+def _load_files(config: settings.Files, run: RunDir, benchmarks: Mapping[str, Sequence[Question]]) -> Pool:
+    world = run.world
+    avoided = {name: [(q.id, q.text) for q in questions] for name, questions in benchmarks.items()}
+
+    def on_root():
+        paths = sources.resolve(columns.names(config.path), columns.names(config.files))
+        return paths, _key(config, paths, avoided)
+
+    paths, key = world.on_root(on_root)
+    loaded = run.shared("pool", key, lambda stage: writer.make(config, paths, avoided, stage, world), opened)
+    examples = world.on_root(lambda: by_subject(read_questions(config.examples)) if config.examples else {})
+    return replace(loaded, examples=examples)
+
+
+def _key(config: settings.Files, paths: Sequence[Path], avoided: Mapping[str, Sequence[tuple[str, str]]]) -> str:
+    """What the written pool depends on."""
+    facts = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    texts = hashlib.sha256(repr(avoided).encode()).hexdigest()
+    return repr((LAYOUT, replace(config, examples=None), facts, texts))
+
+
+def opened(stage: Stage) -> Pool:
+    """The pool that `make` wrote; texts stay on disk."""
+    split, counts = stage.read("split", marks.Split), stage.read_json("counts")
+    return Pool(
+        stage.read_chunks(Questions, split.row_N[~split.held_out_N]),
+        stage.read_chunks(Questions, split.row_N[split.held_out_N]) if split.held_out_N.any() else [],
+        notes=_notes(counts, stage.path),
+        fingerprint=counts["fingerprint"],
+    )
+
+
+def _notes(counts: dict, folder: Path) -> tuple[str, ...]:
+    """What happened to the rows, in words."""
+    n = counts
+    left_out = f"{n['bad']} bad, {n['duplicate']} repeated, {n['conflict']} repeated with another answer"
+    notes = [
+        f"pool: {n['read']} rows read, {n['kept']} kept; left out: {left_out}, {n['contaminated']} in a benchmark "
+        f"({n['exact']} exactly)"
+    ]
+    if n["duplicate"] or n["conflict"] or n["bad"]:
+        notes.append(f"  left out: {folder / 'rejects.jsonl'}")
+    if n["contaminated"]:
+        notes.append(f"  in a benchmark: {folder / 'contaminated.jsonl'}")
+    unfilled = n["unfilled"]
+    return (*notes, *(f"  pool.columns.{name}={value}: no question has one" for name, value in unfilled.items()))

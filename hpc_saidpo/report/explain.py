@@ -1,0 +1,210 @@
+"""Why a question was drawn, or not, and what came of it: read from a run's store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from .. import difficulty, settings
+from ..dpo import pairs
+from ..errors import RunError
+from ..evaluate.intervals import wilson
+from ..evaluate.table import interval
+from ..records import CORRECT, UNGRADABLE, WRONG, ClusterEvidence, Draw, Pairs, QuestionEvidence, Rollouts, seeded
+from ..sampler.betabinomial import fit
+from ..sampler.evidence import chances
+from ..sampler.weights import UTILITIES, events, posterior_rate
+from ..store.layout import folder_of
+from ..store.stage import Stage
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """The stages of one iteration of a run, as far as they are done.
+
+    Attributes:
+        settings: the run's configuration, plain values.
+    """
+
+    run: Path
+    t: int
+    settings: dict
+
+    @classmethod
+    def open(cls, run: Path, t: int) -> Iteration:
+        """Raises:
+        RunError: there is no such run, or the iteration has no draw.
+        """
+        if not (run / "config.yaml").is_file():
+            raise RunError(f"{run} is no run folder: it has no config.yaml")
+        found = cls(run, t, yaml.safe_load((run / "config.yaml").read_text()))
+        if not found.stage("draw").done:
+            raise RunError(
+                f"{run / folder_of(t)} has no finished draw: go on with the run, or name another --iteration"
+            )
+        if "history.h5" not in found.stage("draw").manifest():
+            raise RunError(
+                f"{found.stage('draw').path} has no history.h5: an earlier version drew, and did not keep it"
+            )
+        return found
+
+    def stage(self, name: str) -> Stage:
+        return Stage(self.run / folder_of(self.t) / name, {"iteration": self.t, "stage": name})
+
+    def table(self, name: str, cls):
+        return self.stage("draw").read(name, cls)
+
+    @cached_property
+    def rollouts(self) -> Rollouts:
+        """Those of the probe and of the exploration, if they are done."""
+        done = [stage for stage in map(self.stage, ("probe", "explore")) if stage.done]
+        return Rollouts.concat([stage.read_chunks(Rollouts) for stage in done]).sorted()
+
+    @cached_property
+    def draw(self) -> Draw:
+        return self.table("draw", Draw)
+
+    @cached_property
+    def questions(self) -> QuestionEvidence:
+        return self.table("history", QuestionEvidence)
+
+    @cached_property
+    def clusters(self) -> ClusterEvidence:
+        return self.table("clusters", ClusterEvidence)
+
+
+def explain(run: Path, t: int, question_id: str) -> list[tuple[str, str]]:
+    """What is known of a question that an iteration probed or explored, in the order of the work.
+
+    Args:
+        question_id: as the pool has it.
+
+    Returns:
+        (about what, in words).
+
+    Raises:
+        RunError: no such run, iteration or question; or a file is damaged.
+    """
+    iteration = Iteration.open(run, t)
+    question = find(iteration, question_id)
+    known = np.flatnonzero(iteration.questions.question_Q == question)
+    drawn = np.flatnonzero(iteration.draw.question_Q == question)
+    # A question without a row of its own was never seen before: then it can be here only because it was drawn.
+    cluster = int(iteration.questions.cluster_Q[known[0]] if len(known) else iteration.draw.cluster_Q[drawn[0]])
+    own = iteration.rollouts.take(np.flatnonzero(iteration.rollouts.question_R == question))
+    return [
+        ("question", f"{question_id}, number {question} of the pool; iteration {t} of {run}"),
+        *_of_cluster(iteration, cluster),
+        *_of_weight(iteration, cluster, known, drawn),
+        *_of_rollouts(iteration, question, own),
+        ("pair", _outcome(iteration, question, own, len(drawn) > 0)),
+    ]
+
+
+def find(iteration: Iteration, question_id: str) -> int:
+    """The index of a question that was rolled out in an iteration."""
+    ids = list(iteration.rollouts.id_R)
+    if question_id in ids:
+        return int(iteration.rollouts.question_R[ids.index(question_id)])
+    some = ", ".join(dict.fromkeys(ids[:400:40])) or "none yet"
+    raise RunError(
+        f"no question with the id {question_id!r} was probed or explored in iteration {iteration.t} of "
+        f"{iteration.run}; some that were: {some}"
+    )
+
+
+def _of_cluster(iteration: Iteration, cluster: int) -> Iterator[tuple[str, str]]:
+    own, whole, config = iteration.clusters.take([cluster]), iteration.clusters, iteration.settings["sampler"]
+    n = float(own.n_C[0])
+    yield "cluster", f"{cluster}: {own.size_C[0]:,} of {whole.size_C.sum():,} questions"
+    yield (
+        "evidence",
+        f"{n:.2f} questions tried (discounted by sampler.history={config['history']}): {own.error_C[0]:.2f} errors in "
+        f"the band, {own.usable_C[0]:.2f} usable, {own.passed_C[0]:.2f} passed",
+    )
+    if config["rule"] in UTILITIES:
+        beta_C, _ = fit(whole, config["kappa"])
+        a, b, k = beta_C.a[cluster], beta_C.b[cluster], iteration.settings["rollouts"]["k"]
+        expected = ", ".join(f"{rule} {utility(k, a, b):.3f}" for rule, utility in UTILITIES.items())
+        yield "model", f"pass rates ~ Beta({a:.3g}, {b:.3g}); expected of {k} rollouts of a new question: {expected}"
+    rule = "error_all" if config["rule"] == "error_all" else "error"
+    event_C = events(whole, rule)
+    low, high = wilson(min(event_C[cluster], n), n)
+    rate_C = posterior_rate(event_C, whole.n_C, config["kappa"])
+    yield (
+        "error rate",
+        f"{interval(rate_C[cluster], low, high)}, pooled {event_C.sum() / max(whole.n_C.sum(), 1e-9):.1%}",
+    )
+
+
+def _of_weight(iteration: Iteration, cluster: int, known, drawn) -> Iterator[tuple[str, str]]:
+    own, config = iteration.questions.take(known), iteration.settings["sampler"]
+    weight = float(own.weight_Q[0] if len(known) else iteration.clusters.weight_C[cluster])
+    yield "history", _past(own)
+    by = f"sampler.rule={config['rule']}, alpha {config['alpha']}" + ", rates by Thompson draws" * config["thompson"]
+    yield "weight", f"{weight:.4g}; W of its cluster {iteration.clusters.weight_C[cluster]:.4g} ({by})"
+    n, since = len(iteration.draw), iteration.t - config["exclude_iterations"]
+    chance_Q, chance_C = chances(iteration.questions, iteration.clusters, n, since)
+    chance = float(chance_Q[known[0]] if len(known) else chance_C[cluster])
+    yield (
+        "chance",
+        f"{chance:.2%} to be among the {n:,} drawn: 1 - exp(-weight × tau), with tau such that the chances of the pool "
+        f"add up to {n:,}; exact up to about {1 / n:.1g} of it",
+    )
+    if len(drawn):
+        yield "draw", f"drawn as number {drawn[0] + 1:,} of {n:,}"
+    elif own.drawn_at_Q[0] >= max(0, since):
+        yield "draw", f"not drawn: excluded by sampler.exclude_iterations={config['exclude_iterations']}"
+    else:
+        yield "draw", "not drawn"
+
+
+def _past(own: QuestionEvidence) -> str:
+    if len(own) == 0:
+        return "never rolled out or drawn before the draw"
+    seen, drawn = int(own.seen_at_Q[0]), int(own.drawn_at_Q[0])
+    rolled = f"{own.n_correct_Q[0]} of {own.n_tried_Q[0]} correct in iteration {seen}" if seen >= 0 else "never graded"
+    return f"last {rolled}; " + (f"last drawn in iteration {drawn}" if drawn >= 0 else "never drawn")
+
+
+def _of_rollouts(iteration: Iteration, question: int, own: Rollouts) -> Iterator[tuple[str, str]]:
+    n_correct, n_wrong, n_ungradable = ((own.verdict_R == verdict).sum() for verdict in (CORRECT, WRONG, UNGRADABLE))
+    verdicts = f"{n_correct} correct, {n_wrong} wrong, {n_ungradable} ungradable"
+    yield "rollouts", f"{len(own)}: {verdicts}; {(~own.finished_R).sum()} truncated"
+    hard = difficulty.measure(own)
+    if len(hard) == 0:
+        yield "difficulty", "unknown: no response could be graded"
+        return
+    text = f"pass rate {hard.pass_rate_Q[0]:.3g}, {hard.steps_Q[0]:.1f} steps, {hard.tokens_Q[0]:.1f} tokens"
+    rank, n = _hardness(iteration, question)
+    yield "difficulty", text + (f"; number {rank:,} of {n:,} explored, hardest first" if rank else "")
+
+
+def _hardness(iteration: Iteration, question: int) -> tuple[int, int]:
+    """(place among the explored questions, hardest first, from 1; how many these are); (0, 0) for one that is not."""
+    explored = np.isin(iteration.rollouts.question_R, iteration.draw.question_Q)
+    hard = difficulty.measure(iteration.rollouts.take(np.flatnonzero(explored)))
+    rng = seeded(iteration.settings["run"]["seed"], iteration.t, "order")
+    order = difficulty.hardest_first(hard, settings.Difficulty(**iteration.settings["difficulty"]), rng)
+    place = np.flatnonzero(hard.question_Q[order] == question)
+    return (int(place[0]) + 1, len(hard)) if len(place) else (0, 0)
+
+
+def _outcome(iteration: Iteration, question: int, own: Rollouts, drawn: bool) -> str:
+    if not drawn:
+        return "none: it was probed, not explored"
+    if not iteration.stage("pairs").done:
+        return "not made yet"
+    made = iteration.stage("pairs").read("pairs", Pairs)
+    made = made.take(np.flatnonzero(made.question_B == question))
+    if len(made):
+        samples = zip(made.chosen_sample_B, made.rejected_sample_B, strict=True)
+        return f"{len(made)} made: " + ", ".join(f"sample {c} over sample {r}" for c, r in samples)
+    config = settings.Difficulty(**iteration.settings["difficulty"])
+    in_band = difficulty.in_band(difficulty.measure(own), config).any()
+    return "none: " + pairs.why_none(own, bool(in_band), settings.Pairs(**iteration.settings["pairs"]))

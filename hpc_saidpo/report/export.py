@@ -1,0 +1,208 @@
+"""The preference pairs or the graded rollouts of a run as one file that other programs read.
+
+Pairs are in TRL's preference format (prompt, chosen, rejected), ready for `datasets.load_dataset("json", ...)` and
+`trl.DPOTrainer`, followed by where each comes from. Rollouts are ordered by iteration, question and sample: which
+chunk, shard or rank they came from does not show. `rollout`, `chosen_rollout` and `rejected_rollout` name a rollout in
+its run as iter-000/<question id>/<sample>.
+
+Both formats hold the same rows:
+
+* jsonl: one object a line, UTF-8. Texts stand as they are, escaped only where JSON requires it.
+* parquet: one schema for the whole file, written batch by batch.
+
+Lone surrogates, which the store keeps but neither UTF-8 nor Parquet can hold, become U+FFFD, one for each. Seeds are
+written as decimal digits: they have 64 bits, and most JSON readers would round them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import RunError
+from ..records import VERDICTS, Pairs, Rollouts
+from ..store.files import make_folder, replacing
+from ..store.layout import folder_of
+from ..store.stage import Stage, stages_of
+
+BATCH = 4096  # rows in memory at a time
+# What can be exported: its columns in order, with their types as Arrow names them.
+COLUMNS = {
+    "pairs": {
+        "prompt": "string", "chosen": "string", "rejected": "string",
+        "question_id": "string", "question": "int64", "iteration": "int32",
+        "chosen_rollout": "string", "rejected_rollout": "string",
+        "chosen_finished": "bool", "rejected_finished": "bool",
+        "cluster": "int64", "pass_rate": "double", "steps": "double", "tokens": "double",
+    },
+    "rollouts": {
+        "rollout": "string", "question_id": "string", "question": "int64", "iteration": "int32", "stage": "string",
+        "sample": "int32", "response": "string", "verdict": "string", "n_tokens": "int32", "n_steps": "int32",
+        "finished": "bool", "seconds": "double", "seed": "string",
+    },
+}  # fmt: skip
+STAGES = {"pairs": ("pairs",), "rollouts": ("probe", "explore")}
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def export(run: Path, what: str, form: str, out: Path, iteration: int | None = None) -> int:
+    """Write the finished pairs or rollouts of a run to a file that appears whole or not at all.
+
+    Args:
+        run: the run folder; it is only read, and may be of a run that goes on.
+        what: a key of `COLUMNS`.
+        form: a key of `WRITERS`.
+        iteration: only this one; None for all.
+
+    Returns:
+        How many rows were written.
+
+    Raises:
+        RunError: no such run folder, nothing finished to export, a damaged file, a full disk, or no pyarrow.
+    """
+    stages = finished_stages(run, what, iteration)
+    make_folder(out.parent)
+    with replacing(out) as temporary:
+        return WRITERS[form](temporary, COLUMNS[what], _batches(what, stages))
+
+
+def finished_stages(run: Path, what: str, iteration: int | None = None) -> dict[int, list[Stage]]:
+    """The stages that hold what is to be exported, by iteration; those that are not finished do not count.
+
+    Raises:
+        RunError: there is no such run, or none of its stages counts.
+    """
+    if not run.is_dir():
+        raise RunError(f"there is no run folder {run}: name one as the program made it, like runs/demo")
+    found: dict[int, list[Stage]] = {}
+    for stage in stages_of(run):
+        t, name = stage.facts["iteration"], stage.facts["stage"]
+        if name in STAGES[what] and stage.done and iteration in (None, t):
+            found.setdefault(t, []).append(stage)
+    if not found:
+        where = run if iteration is None else run / folder_of(iteration)
+        raise RunError(
+            f"{where} has no finished {' or '.join(STAGES[what])} stage, so there are no {what} to export: go on with "
+            "the run until it has, or name another run or --iteration"
+        )
+    return found
+
+
+def pairs_rows(pairs: Pairs) -> Iterator[list[dict]]:
+    """The rows of a table of pairs, in its order, in batches."""
+    for rows in _cut(len(pairs)):
+        part = pairs.take(rows)
+        ids, iterations = _clean(part.id_B), part.iteration_B.tolist()
+        columns = {
+            "prompt": _clean(part.prompt_B),
+            "chosen": _clean(part.chosen_B),
+            "rejected": _clean(part.rejected_B),
+            "question_id": ids,
+            "question": part.question_B.tolist(),
+            "iteration": iterations,
+            "chosen_rollout": list(map(_rollout, iterations, ids, part.chosen_sample_B.tolist())),
+            "rejected_rollout": list(map(_rollout, iterations, ids, part.rejected_sample_B.tolist())),
+            "chosen_finished": part.chosen_finished_B.tolist(),
+            "rejected_finished": part.rejected_finished_B.tolist(),
+            "cluster": part.cluster_B.tolist(),
+            "pass_rate": part.pass_rate_B.tolist(),
+            "steps": part.steps_B.tolist(),
+            "tokens": part.tokens_B.tolist(),
+        }
+        yield _rows(columns)
+
+
+def rollout_rows(iteration: int, rollouts: Mapping[str, Rollouts]) -> Iterator[list[dict]]:
+    """The rows of an iteration's rollouts, by question and sample, in batches.
+
+    Args:
+        rollouts: a table for each stage, by its name.
+    """
+    whole = Rollouts.concat(rollouts.values())
+    stage_R = np.repeat(np.arange(len(rollouts)), [len(table) for table in rollouts.values()])
+    order, names = np.lexsort((whole.sample_R, whole.question_R)), list(rollouts)
+    for rows in _cut(len(whole)):
+        part = whole.take(order[rows])
+        ids, samples = _clean(part.id_R), part.sample_R.tolist()
+        columns = {
+            "rollout": [_rollout(iteration, *row) for row in zip(ids, samples, strict=True)],
+            "question_id": ids,
+            "question": part.question_R.tolist(),
+            "iteration": [iteration] * len(part),
+            "stage": [names[i] for i in stage_R[order[rows]]],
+            "sample": samples,
+            "response": _clean(part.text_R),
+            "verdict": [VERDICTS[v] for v in part.verdict_R.tolist()],
+            "n_tokens": part.n_tokens_R.tolist(),
+            "n_steps": part.n_steps_R.tolist(),
+            "finished": part.finished_R.tolist(),
+            "seconds": part.seconds_R.tolist(),
+            "seed": list(map(str, part.seed_R.tolist())),
+        }
+        yield _rows(columns)
+
+
+def write_jsonl(path: Path, columns: Mapping[str, str], batches: Iterable[list[dict]]) -> int:
+    """Write rows as JSON lines; gives how many."""
+    n = 0
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for rows in batches:
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            n += len(rows)
+    return n
+
+
+def write_parquet(path: Path, columns: Mapping[str, str], batches: Iterable[list[dict]]) -> int:
+    """Write rows as Parquet, a row group per batch; gives how many.
+
+    Raises:
+        RunError: pyarrow is not installed.
+    """
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise RunError(
+            f"--format parquet needs pyarrow, which cannot be imported ({error}): pip install 'hpc_saidpo[export]', "
+            "or use --format jsonl"
+        ) from error
+    schema = pyarrow.schema([(name, pyarrow.type_for_alias(kind)) for name, kind in columns.items()])
+    n = 0
+    with parquet.ParquetWriter(path, schema, compression="zstd") as file:
+        for rows in batches:
+            file.write_batch(pyarrow.RecordBatch.from_pylist(rows, schema))
+            n += len(rows)
+    return n
+
+
+WRITERS = {"jsonl": write_jsonl, "parquet": write_parquet}
+
+
+def _batches(what: str, stages: Mapping[int, Sequence[Stage]]) -> Iterator[list[dict]]:
+    for iteration, own in stages.items():
+        for stage in own:
+            stage.check_complete()
+        if what == "pairs":
+            yield from pairs_rows(own[0].read("pairs", Pairs))
+        else:
+            yield from rollout_rows(iteration, {stage.path.name: stage.read_chunks(Rollouts) for stage in own})
+
+
+def _rollout(iteration: int, question_id: str, sample: int) -> str:
+    return f"{folder_of(iteration)}/{question_id}/{sample}"
+
+
+def _cut(n: int) -> Iterator[np.ndarray]:
+    return (np.arange(start, min(start + BATCH, n)) for start in range(0, n, BATCH))
+
+
+def _clean(texts: Iterable[str]) -> list[str]:
+    return [_SURROGATE.sub("\ufffd", text) for text in texts]
+
+
+def _rows(columns: Mapping[str, Sequence]) -> list[dict]:
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

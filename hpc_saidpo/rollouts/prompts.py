@@ -1,0 +1,40 @@
+"""The prompt of each question for one policy, as text and as token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from .. import settings
+from ..policy.model import Policy
+from ..records import Question
+from .prompt import render
+
+
+class Prompts:
+    """The prompt of each question of a pool or benchmark, for one policy."""
+
+    def __init__(
+        self,
+        questions: Sequence[Question],
+        examples: Mapping[str, Sequence[Question]],
+        policy: Policy,
+        config: settings.Prompt,
+    ):
+        self.questions, self.examples, self.policy, self.config = questions, examples, policy, config
+
+    def text(self, index: int) -> str:
+        return render(self.questions[index], self.examples, self.config, self.policy.chat_template)
+
+    def shown(self, index: int, stop: Sequence[str]) -> str:
+        """A prompt as it is, each of its lines between bars, and what ends a response: for the log."""
+        lines = "\n".join(f"  |{line}|" for line in self.text(index).split("\n"))
+        name = self.policy.tokenizer.convert_ids_to_tokens
+        ends = [*map(name, sorted(self.policy.eos_ids)), *(repr(text)[1:-1] for text in stop)]
+        return f"the first prompt, its lines between bars:\n{lines}\n  a response ends with {' or '.join(ends)}"
+
+    def family(self, index: int) -> str:
+        """What prompts that show the same few-shot examples have in common; "" when none are shown."""
+        return self.questions[index].subject if self.config.shots else ""
+
+    def tokens(self, index: int) -> list[int]:
+        return self.policy.encode_prompt(self.text(index), self.config.chat)

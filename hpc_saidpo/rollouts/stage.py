@@ -1,0 +1,74 @@
+"""K graded rollouts of each question as a stage of a run, spread over the ranks (method, steps 1, 5 and 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .. import progress, settings
+from ..grader.grader import grader_of
+from ..parallel.world import World
+from ..policy.model import check_length
+from ..progress import log
+from ..records import Rollouts
+from ..settings.rollouts import Sampling
+from ..store.stage import Stage
+from .chunks import cut, longest_first
+from .prompts import Prompts
+from .waves import in_waves
+
+
+@dataclass(frozen=True)
+class Request:
+    """The rollouts that one stage needs.
+
+    Attributes:
+        question_Q: indices into `prompts.questions`.
+        k: rollouts of each question.
+        seed: (run seed, iteration, stage name).
+        expected_Q: tokens of a response, for the questions where they are known (`chunks.expected_tokens`).
+    """
+
+    prompts: Prompts
+    question_Q: np.ndarray
+    k: int
+    sampling: Sampling
+    seed: tuple[int, int, str]
+    expected_Q: Mapping[int, float] = field(default_factory=dict)
+
+
+def collect_rollouts(stage: Stage, request: Request, config: settings.Rollouts, world: World) -> None:
+    """Write the rollouts of a request into the stage, one chunk of questions at a time. Collective.
+
+    A chunk holds the same questions whatever the number of ranks. Chunks that are on disk already are not made again.
+    The chunk with the longest expected time is started first.
+    """
+    prompts, name = request.prompts, request.seed[2]
+    token_Q = {int(q): prompts.tokens(int(q)) for q in request.question_Q}
+    if token_Q:
+        check_length(prompts.policy, max(map(len, token_Q.values())) + request.sampling.max_new_tokens)
+    waves = config.waves_of(name) or (request.k,)
+    # A wave is only a part of a question's rows: more questions fill the batches as well.
+    smallest = config.min_chunk_questions * request.k // waves[0]
+    chunks = cut(token_Q, prompts.family, config.chunk_questions, smallest)
+    finished = world.on_root(stage.finished_chunks)
+    todo = [i for i in longest_first(chunks, token_Q, request.expected_Q) if i not in finished]
+    prompts.policy.model.eval()
+    grader = grader_of(config.grader)
+    with progress.show(f"{name}: {len(request.question_Q)} questions × {request.k}", len(todo), world.is_root) as tick:
+        for i in world.claim(len(todo), tick):
+            own = {q: token_Q[q] for q in chunks[todo[i]]}
+            stage.write_chunk(todo[i], in_waves(waves, own, prompts, request.sampling, config, request.seed, grader))
+    idle_W = world.idle_shares()
+    if world.size > 1:
+        log.info("  ranks idle %.0f %% of the stage, at most %.0f %%", 100 * np.mean(idle_W), 100 * max(idle_W))
+    shards = stage.shards([len(chunk) * request.k for chunk in chunks])
+    for i in world.claim(len(shards)):
+        stage.seal(shards[i], Rollouts)
+
+
+def load_rollouts(stage: Stage) -> Rollouts:
+    """Every rollout of a finished stage, sorted by question and sample; texts stay on disk until they are read."""
+    return stage.read_chunks(Rollouts).sorted()

@@ -1,0 +1,21 @@
+"""Every setting of a run: group x of conf/ is settings/x.py, class X. Imports neither torch nor any other heavy library."""
+
+from .clusters import Clusters
+from .difficulty import Difficulty
+from .dpo import Dpo, Lora
+from .evaluate import Benchmark, BenchmarkPlan, Evaluate
+from .loop import Loop
+from .pairs import Pairs
+from .policy import Policy
+from .pool import Arithmetic, Columns, Files, Pool, ReasoningGym, Task
+from .probe import Probe
+from .rollouts import Engine, Grader, Prompt, Rollouts
+from .run import Run
+from .sampler import Sampler
+from .tags import Endpoint, Tags
+
+__all__ = [
+    "Arithmetic", "Benchmark", "BenchmarkPlan", "Clusters", "Columns", "Difficulty", "Dpo", "Endpoint", "Engine", "Evaluate", "Files",
+    "Grader", "Lora", "Loop", "Pairs", "Policy", "Pool", "Probe", "Prompt", "ReasoningGym", "Rollouts", "Run",
+    "Sampler", "Tags", "Task",
+]  # fmt: skip

@@ -1,0 +1,19 @@
+"""The decorator of every settings class."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeVar, dataclass_transform
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+T = TypeVar("T")
+Name = Annotated[str, Field(min_length=1)]
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(Field,))
+def group(cls: type[T]) -> type[T]:
+    """Make a class a group of settings: a frozen dataclass that checks its values and refuses unknown keys."""
+    return dataclass(cls, frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))

@@ -1,0 +1,120 @@
+"""The settings of the group `pool`: questions from files, or generated ones."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field
+
+from .base import Count, Name, Positive, group
+
+Verifier = Literal["math", "exact", "reasoning_gym", "code"]  # what a question's responses are graded by
+
+
+VERIFIER_NAMES: tuple[str, ...] = get_args(Verifier)
+Needed = Name | Annotated[tuple[Name, ...], Field(min_length=1)]  # of several, the first one that a row has counts
+Names = Needed | None  # null: there is no such column
+
+# reasoning-gym tasks whose scorers evaluate the answer, or a part of the entry, as Python: no response may reach them.
+EVALUATING = {
+    "binary_matrix", "bitwise_arithmetic", "composite", "countdown", "intermediate_integration", "n_queens",
+    "number_sorting", "polynomial_multiplication", "puzzle24", "simple_integration", "spiral_matrix",
+    "string_insertion",
+}  # fmt: skip
+# Tasks whose answers are not one expression that another can be compared with: for their own scorers only.
+NOT_GRADABLE = {
+    "countdown": "many answers are right",
+    "puzzle24": "many answers are right",
+    "bitwise_arithmetic": "its answers are hexadecimal numbers",
+    "time_intervals": "its answers are durations and dates of many forms",
+    "calendar_arithmetic": "its answers are dates and days of many forms",
+}
+
+
+@group
+class Columns:
+    """Which column holds what. Dots lead into nested values; on a list they lead into each of its items."""
+
+    question: Needed = "question"
+    answer: Names = "answer"
+    answer_from: Literal["column", "boxed", "hash"] = "column"
+    no_answer: tuple[str, ...] = ()
+    id: Names = "id"
+    solution: Names = "solution"
+    subject: Names = "subject"
+    level: Names = "level"
+    tags: Names = "tags"
+    source: Names = "source"
+    alt_answers: Names = "alt_answers"
+    verifier: Names = "verifier"
+    entry: Names = "entry"
+    rows: Name | None = None
+
+
+@group
+class Files:
+    """Questions from files, folders, saved datasets or a dataset in the Hub cache."""
+
+    kind: Literal["files"] = "files"
+    path: Needed
+    files: Names = None
+    columns: Columns = Field(default_factory=Columns)
+    verifier: Verifier = "math"
+    on_bad: Literal["fail", "skip"] = "fail"
+    decontaminate: bool = True
+    benchmarks: tuple[Name, ...] = ()
+    ngram_words: Annotated[int, Field(ge=2)] = 13
+    overlap: Annotated[float, Field(ge=0, le=1)] = 0.5
+    examples: str | None = None
+    held_out: Count = 0
+    seed: Count = 0
+
+
+@group
+class Arithmetic:
+    """Step-by-step arithmetic made by `pool/arithmetic.py`: topics × ranges, in the given shares of ranges."""
+
+    kind: Literal["arithmetic"] = "arithmetic"
+    n: Positive = 2000
+    shares: dict[str, float] = Field(default_factory=lambda: {"hard": 0.7, "trained": 0.15, "small": 0.15})
+    held_out: Count = 200
+    seed: Count = 0
+
+
+@group
+class Task:
+    """One reasoning-gym task with its parameters: a topic and level of the pool."""
+
+    name: str
+    task: str
+    params: dict = Field(default_factory=dict)
+    tags: tuple[str, ...]
+    n: Positive
+
+
+@group
+class ReasoningGym:
+    """Questions from reasoning-gym, with few-shot examples and a held-out set that never occur in the pool."""
+
+    kind: Literal["reasoning_gym"] = "reasoning_gym"
+    settings: Annotated[tuple[Task, ...], Field(min_length=1)]
+    verifier: Literal["math", "exact", "reasoning_gym"] = "math"
+    examples: Count = 4
+    held_out: Count = 200
+    seed: Count = 0
+
+    def __post_init__(self):
+        refused = dict.fromkeys(EVALUATING, "its scorer evaluates answers as Python")
+        if self.verifier != "reasoning_gym":
+            refused = NOT_GRADABLE
+        for task in (task.task for task in self.settings):
+            if task in refused:
+                raise ValueError(f"task {task!r} cannot be graded by {self.verifier}: {refused[task]}")
+
+
+Pool = Annotated[Files | Arithmetic | ReasoningGym, Field(discriminator="kind")]
+
+
+def compared_benchmarks(pool: Files | Arithmetic | ReasoningGym | None) -> tuple[str, ...]:
+    """The benchmarks of pool.benchmarks whose questions are removed from the pool; () where none is compared."""
+    return pool.benchmarks if isinstance(pool, Files) and pool.decontaminate else ()

@@ -1,0 +1,136 @@
+"""The settings of the group `rollouts`."""
+
+from __future__ import annotations
+
+import functools
+import re
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from .base import Count, Positive, group
+
+PARAGRAPH, LINE, MARKER = RULES = ("paragraph", "line", "marker")  # what counts as a reasoning step
+
+
+def check_rule(rule: str) -> str:
+    """The rule itself, if it is one.
+
+    Raises:
+        ValueError: it is neither a known name nor /a regular expression/ that separates steps.
+    """
+    if rule in RULES:
+        return rule
+    if len(rule) < 3 or not (rule.startswith("/") and rule.endswith("/")):
+        raise ValueError(f"{rule!r} is none of {', '.join(RULES)}, and no /regular expression/ between slashes")
+    try:
+        matches_nothing = compiled(rule).search("") is not None
+    except re.error as error:
+        raise ValueError(f"{rule} is no regular expression: {error}") from None
+    if matches_nothing:
+        raise ValueError(f"{rule} matches the empty text, and would make every character a step")
+    return rule
+
+
+@functools.cache
+def compiled(rule: str) -> re.Pattern:
+    """The pattern of a /regular expression/ between slashes."""
+    return re.compile(rule[1:-1])
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How responses are drawn.
+
+    Attributes:
+        temperature: 0 is greedy.
+        top_p: nucleus; 1 keeps the whole distribution.
+        stop: strings that end a response besides the end-of-sequence token; not part of its text.
+        top_k: only the k likeliest tokens; 0 keeps all.
+        min_p: only tokens of at least this share of the likeliest one's probability; 0 keeps all.
+    """
+
+    temperature: float
+    top_p: float
+    max_new_tokens: int
+    stop: tuple[str, ...] = ()
+    top_k: int = 0
+    min_p: float = 0.0
+
+
+@group
+class Prompt:
+    chat: bool = True
+    system: str = ""
+    question: str = "{question}"
+    answer: str = "{answer}"
+    separator: str = "\n\n"
+    shots: Count = 0
+
+    def __post_init__(self):
+        if "{question}" not in self.question:
+            raise ValueError("question must contain {question}")
+
+
+@group
+class Engine:
+    engine: Literal["shared", "hf", "vllm"] = "shared"
+    rows: Positive | None = None
+    linears: Literal["float32", "bfloat16"] = "float32"
+    compile: bool = False
+    vllm_memory: Annotated[float, Field(gt=0, lt=1)] = 0.4
+
+    def __post_init__(self):
+        if self.compile and self.linears == "bfloat16":
+            raise ValueError("compile and linears=bfloat16 exclude each other")
+
+
+@group
+class Grader:
+    """What one pair may cost.
+
+    Attributes:
+        cpu_s: CPU time, s. It does not depend on how busy the machine is, so neither does a verdict.
+        wall_s: time on the clock, s, for what does not even use CPU.
+        memory_gib: address space of a process, GiB.
+        code_unsandboxed: programs of responses may run where the kernel cannot confine them.
+    """
+
+    cpu_s: Annotated[float, Field(gt=0)] = 3.0
+    wall_s: Annotated[float, Field(gt=0)] = 30.0
+    memory_gib: Annotated[float, Field(gt=0)] = 4.0
+    code_unsandboxed: bool = False
+
+
+@group
+class Rollouts:
+    k: Annotated[int, Field(ge=2)] = 8
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_k: Count = 0
+    min_p: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    max_new_tokens: Positive = 1024
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    chunk_questions: Positive = 64
+    min_chunk_questions: Positive = 8
+    steps: Annotated[str, AfterValidator(check_rule)] = PARAGRAPH
+    prompt: Prompt = Field(default_factory=Prompt)
+    adaptive: bool = False
+    adaptive_probe: bool = False
+    waves: Annotated[tuple[Positive, ...], Field(min_length=1)] = (2, 2, 4)
+    generate: Engine = Field(default_factory=Engine)
+    grader: Grader = Field(default_factory=Grader)
+
+    def __post_init__(self):
+        if self.adaptive and sum(self.waves) != self.k:
+            raise ValueError(f"waves {list(self.waves)} are {sum(self.waves)} responses, not k={self.k}")
+
+    def waves_of(self, stage: str) -> tuple[int, ...]:
+        """How many responses to a question are drawn before it is looked at again; the last is the K-th."""
+        adaptive = self.adaptive and (stage == "explore" or (stage == "probe" and self.adaptive_probe))
+        return self.waves if adaptive else ()
+
+    def sampling(self) -> Sampling:
+        """How the method's rollouts are drawn."""
+        return Sampling(self.temperature, self.top_p, self.max_new_tokens, self.stop, self.top_k, self.min_p)

@@ -1,0 +1,20 @@
+"""The settings of the group `run`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from .base import Count, Name, group
+
+
+@group
+class Run:
+    root: Name = "runs"
+    name: Name = "saidpo"
+    seed: Count = 0
+    deterministic: bool = False
+    threads: Count = 0
+    accept_changes: bool = False
+    grace_s: Annotated[float, Field(ge=0)] = 240.0
