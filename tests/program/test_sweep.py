@@ -1,0 +1,399 @@
+import copy
+import csv
+import json
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from matplotlib.collections import PathCollection
+from matplotlib.figure import Figure
+from scipy import stats
+from support.make import make_rollouts
+from support.program import start, user_environment
+
+from hpc_saidpo.compare import comparison, evaluations, marks, tables
+from hpc_saidpo.compare.read import read_runs
+from hpc_saidpo.compare.tables import write
+from hpc_saidpo.errors import RunError
+from hpc_saidpo.records import CORRECT, UNGRADABLE, WRONG, Rollouts
+from hpc_saidpo.store.stage import Stage
+
+TOOL = Path(__file__).parents[2] / "tools" / "compare_runs.py"
+NO_ROLLOUTS = dict.fromkeys(
+    ["rollout_tokens", "tokens_per_usable_pair"]
+    + [f"rho_{name}{where}" for where in ("", "_in_band") for name in ("steps", "tokens", "seconds")]
+)
+BASE = {
+    "run": {"seed": 0, "threads": 0},
+    "loop": {"iterations": 2, "stop_after": None},
+    "clusters": {"n": 50, "seed": 0},
+    "policy": {"path": "models/base"},
+    "sampler": {"rule": "error", "alpha": 2.0},
+    "difficulty": {"order": ["pass_rate", "steps"], "too_hard": 0.0, "too_easy": 1.0},
+    "pairs": {"budget": None},
+    "evaluate": {"benchmarks": ["held_out"]},
+}
+
+
+def score(accuracy):
+    return {"accuracy": accuracy, "low95": accuracy - 0.125, "high95": accuracy + 0.125, "n_questions": 8}
+
+
+def lines_of(*accuracies, signatures=()):
+    """The metrics of a run whose accuracy on held_out was this before, and after each iteration."""
+    return [
+        {
+            "iteration": t, "explored_questions": 10 + t, "pairs": 4 + t, "pair_yield": 0.25 * (t + 1),
+            "entropy_share": 0.5, "signatures": list(signatures), "cluster_weight": [1.0],
+            "scores_before": {"held_out": score(before)}, "scores": {"held_out": score(after)},
+        }
+        for t, (before, after) in enumerate(pairwise(accuracies))
+    ]  # fmt: skip
+
+
+def put_config(path, settings=None):
+    config = copy.deepcopy(BASE)
+    for key, value in {"run.root": str(path.parent), "run.name": path.name, **(settings or {})}.items():
+        group, name = key.split(".")
+        config[group][name] = value
+    path.mkdir(parents=True)
+    (path / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+
+
+def put_run(path, lines, settings=None):
+    """A run folder as the program leaves it, without its stages."""
+    put_config(path, settings)
+    for line in lines:
+        folder = path / f"iter-{line['iteration']:03d}"
+        folder.mkdir()
+        (folder / "DONE").touch()
+    if lines:
+        (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def put_evaluation(path, policy, n_correct_of_two, done=True):
+    """A stand-alone evaluation of held_out: two samples of each question, so many of them correct."""
+    put_config(path, {"policy.path": policy})
+    stage = Stage(path / "base/evaluate/held_out", {"iteration": -1, "stage": "evaluate/held_out"})
+    stage.prepare()
+    verdicts = {0: (WRONG, WRONG), 1: (WRONG, CORRECT), 2: (CORRECT, CORRECT), None: (UNGRADABLE, UNGRADABLE)}
+    rows = [(q, k, v, 1, 1, True, "t") for q, n in enumerate(n_correct_of_two) for k, v in enumerate(verdicts[n])]
+    stage.write_chunk(0, make_rollouts(rows))
+    if done:
+        stage.seal(range(1), Rollouts)
+        stage.mark_done()
+    return stage
+
+
+def grid(root, skip=()):
+    """clusters.n in 50, 100 × three seeds: accuracies 0.5, 0.6, 0.7 and 0.7, 0.8, 0.9."""
+    for n, first in ((50, 5), (100, 7)):
+        for seed in range(3):
+            if (n, seed) not in skip:
+                lines = lines_of(0.25, 0.375, (first + seed) / 10)
+                put_run(root / f"c-{n}-seed-{seed}", lines, {"clusters.n": n, "run.seed": seed})
+
+
+def by_name(rows):
+    return {row["name"]: row for row in rows}
+
+
+def test_row_of_a_run(tmp_path):
+    skipped, last = lines_of(0.25, 0.5, 0.75)
+    skipped["scores"], last["scores_before"] = {}, {}  # evaluate.every=2
+    put_run(tmp_path / "a", [skipped, last], {"sampler.rule": "uniform", "run.threads": 4, "run.seed": 1})
+    put_run(tmp_path / "b", [], {"difficulty.order": ["random"], "loop.stop_after": "base"})
+    found = read_runs(tmp_path)
+    assert found.keys == ["run.seed", "sampler.rule", "difficulty.order"]
+    assert tables.run_rows(found) == [
+        {
+            "name": "a", "run.seed": "1", "sampler.rule": "uniform", "difficulty.order": "[pass_rate, steps]",
+            "iterations_finished": 2, "iterations_asked": 2,
+            "held_out_before": 0.25, "held_out_after": 0.75, "held_out_low95": 0.625, "held_out_high95": 0.875,
+            "mean_pair_yield": 0.375, "pairs": 9, "explored_questions": 21, "failure_signatures": 0, **NO_ROLLOUTS,
+            "state": "complete",
+        },
+        {
+            "name": "b", "run.seed": "0", "sampler.rule": "error", "difficulty.order": "[random]",
+            "iterations_finished": 0, "iterations_asked": 2,
+            "held_out_before": None, "held_out_after": None, "held_out_low95": None, "held_out_high95": None,
+            "mean_pair_yield": None, "pairs": 0, "explored_questions": 0, "failure_signatures": 0, **NO_ROLLOUTS,
+            "state": "no iteration yet",
+        },
+    ]  # fmt: skip
+
+
+def test_state_of_a_prolonged_and_of_an_unfinished_run(tmp_path):
+    put_run(tmp_path / "prolonged", lines_of(0.1, 0.2, 0.3, 0.4))  # its config.yaml still says 2
+    put_run(tmp_path / "short", lines_of(0.1, 0.2, signatures=["depletion: raise rollouts.k"]))
+    stage = Stage(tmp_path / "short/iter-001/probe")
+    stage.prepare()
+    stage.mark_done()
+    found = read_runs(tmp_path)
+    rows = by_name(tables.run_rows(found))
+    assert (rows["prolonged"]["state"], rows["prolonged"]["iterations_asked"]) == ("complete", 3)
+    assert (rows["short"]["state"], rows["short"]["failure_signatures"]) == ("unfinished", 1)
+    assert tables.notes(found) == [
+        "short: unfinished: 1 of 2 iterations, last finished stage iter-001/probe",
+        "short: iteration 0: depletion: raise rollouts.k",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "told"),
+    [
+        ("metrics.jsonl", '{"iteration": 0, "pai', "line 1"),
+        ("metrics.jsonl", json.dumps({**lines_of(0.1, 0.2)[0], "pairs": None}), "line 1: pairs: "),
+        ("metrics.jsonl", "\xff", "metrics.jsonl is not readable"),
+        ("metrics.jsonl", "", "metrics.jsonl is empty"),
+        ("metrics.jsonl", json.dumps(lines_of(0.1, 0.2)[0]), "1 of 2 finished iterations"),
+        ("config.yaml", "run: [", "config.yaml is not readable"),
+        ("config.yaml", "only a text", "config.yaml has no loop.iterations"),
+    ],
+)
+def test_a_damaged_run_is_named_and_stops_nothing(tmp_path, file, content, told):
+    grid(tmp_path)
+    (tmp_path / "c-50-seed-1" / file).write_bytes(content.encode("latin-1"))
+    found = read_runs(tmp_path)
+    rows = by_name(tables.run_rows(found))
+    assert [name for name, row in rows.items() if row["state"] == "damaged"] == ["c-50-seed-1"]
+    assert sum(row["state"] == "complete" for row in rows.values()) == 5
+    (note,) = tables.notes(found)
+    assert note.startswith("c-50-seed-1: ") and told in note
+    assert told in tables.text(found) and len(write(found, tmp_path / "sweep")) == 5
+
+
+def test_evaluations(tmp_path):
+    put_run(tmp_path / "runs/a", lines_of(0.25, 0.5, 0.75))
+    under, policy = tmp_path / "runs/evaluate", str(tmp_path / "runs/a/iter-001/policy/model")
+    put_evaluation(under / "base-0", "models/base", [0, 0, 0, 2])
+    put_evaluation(under / "a-0", policy, [2, 1, 0, 1, None])
+    put_evaluation(under / "a-1", policy, [2, 2])  # fewer rollouts: not the one that counts
+    put_evaluation(under / "b-0", str(tmp_path / "runs/b"), [2], done=False)
+    damaged = put_evaluation(under / "c-0", str(tmp_path / "runs/c"), [2])
+    damaged.contents()[0].write_bytes(b"")
+    put_config(under / "d-0")  # its evaluation has not begun
+    found = read_runs(tmp_path / "runs")
+    rows = by_name(found.evaluations)
+    # rates 1, 1/2, 0, 1/2: mean 1/2, standard deviation 1/√6, half = 1.96/√6/√4
+    half = 1.959963984540054 / 6**0.5 / 2
+    assert rows["a-0"] == {
+        "name": "a-0", "policy": policy, "benchmark": "held_out", "n_questions": 4, "samples": 2,
+        "accuracy": 0.5, "low95": pytest.approx(0.5 - half), "high95": pytest.approx(0.5 + half), "state": "done",
+    }  # fmt: skip
+    assert {name: row["state"].split(":")[0] for name, row in rows.items()} == {
+        "a-0": "done", "a-1": "done", "b-0": "unfinished", "base-0": "done", "c-0": "damaged", "d-0": "unfinished",
+    }  # fmt: skip
+    assert rows["b-0"]["accuracy"] is None and len(tables.notes(found)) == 3
+    assert evaluations.accuracies(found.evaluations, found.runs[0], "held_out") == (0.25, 0.5)
+    moved = (tmp_path / "runs").rename(tmp_path / "moved")
+    found = read(moved)
+    assert evaluations.accuracies(found.evaluations, found.runs[0], "held_out") == (0.25, 0.5)
+
+
+def test_values_are_compared_by_their_means_over_seeds(tmp_path):
+    grid(tmp_path, skip=[(100, 2)])
+    put_run(tmp_path / "c-100-seed-2", lines_of(0.25, 0.9), {"clusters.n": 100, "run.seed": 2})  # unfinished
+    put_run(tmp_path / "a-200-seed-0", lines_of(0.25, 0.5, 0.5), {"clusters.n": 200})
+    few, many, most = comparison.rows(read_runs(tmp_path, ["clusters.n"]))
+    assert [row["clusters.n"] for row in (few, many, most)] == ["50", "100", "200"]  # as numbers, not as their names
+    assert [(row["runs"], row["complete"]) for row in (few, many, most)] == [(3, 3), (3, 2), (1, 1)]
+    gain = [few[f"held_out_gain_{what}"] for what in ("mean", "low95", "high95")]
+    assert gain == pytest.approx([0.35, 0.35 - 0.2484138, 0.35 + 0.2484138])
+    assert (many["held_out_before_mean"], many["held_out_after_mean"]) == pytest.approx((0.25, 0.75))
+    assert (few["pair_yield_mean"], few["pairs_mean"]) == pytest.approx((0.375, 9))
+    assert (most["held_out_gain_mean"], most["held_out_gain_low95"]) == (0.25, None)  # one run has no interval
+    assert not [key for key in few if "tokens" in key]  # no rollouts are there
+    header, *shown = comparison.table(read_runs(tmp_path))
+    assert header[:5] == ["clusters.n", "runs", "held_out before, %", "after, %", "gain, points"]
+    assert [row[:5] for row in shown] == [
+        ["50", "3", "25.0 ± 0.0", "60.0 ± 24.8", "+35.0 ± 24.8"],
+        ["100", "2 of 3", "25.0 ± 0.0", "75.0 ± 63.5", "+50.0 ± 63.5"],
+        ["200", "1", "25.0", "50.0", "+25.0"],
+    ]
+
+
+def test_what_else_the_runs_of_a_row_differ_in_is_told(tmp_path):
+    for i, (n, rule) in enumerate(((5, "a"), (5, "b"), (7, "a"), (7, "b"))):
+        put_run(tmp_path / f"{i}", lines_of(0.1, 0.2, 0.3), {"clusters.n": n, "sampler.rule": rule, "run.seed": i})
+    assert any("sampler.rule too" in note for note in comparison.notes(read_runs(tmp_path, ["clusters.n"])))
+    both = read_runs(tmp_path, ["sampler.rule", "clusters.n"])
+    assert [group.values for group in both.groups()] == [("a", "5"), ("b", "5"), ("a", "7"), ("b", "7")]
+    assert not any("too: --by" in note for note in comparison.notes(both))
+    with pytest.raises(
+        RunError, match=r"--by clusters\.m: .* Did you mean clusters\.n\? The runs differ in run\.seed, clus"
+    ):
+        read_runs(tmp_path, ["clusters.m"])
+
+
+@pytest.mark.parametrize(("budget", "told"), [(None, True), (6, True), (5, False)])
+def test_an_order_that_decided_nothing_is_told(tmp_path, budget, told):
+    for order in (["steps"], ["tokens"]):
+        settings = {"difficulty.order": order, "pairs.budget": budget}
+        put_run(tmp_path / order[0], lines_of(0.1, 0.2, 0.3), settings)  # iterations of 4 and 5 pairs
+    assert (comparison.UNCUT in comparison.notes(read_runs(tmp_path))) == told
+
+
+def put_rollouts(run, t, name, rows):
+    """A finished stage with these rollouts: (question, sample, verdict, tokens, steps)."""
+    stage = Stage(run / f"iter-{t:03d}" / name, {"iteration": t, "stage": name})
+    stage.prepare()
+    stage.write_chunk(0, make_rollouts([(*row, True, "t") for row in rows]))
+    stage.seal(range(1), Rollouts)
+    stage.mark_done()
+    return stage
+
+
+def graded(rng, questions):
+    return [(q, k, int(rng.random() < q / 10), int(rng.integers(3, 30)), 1) for q in questions for k in range(4)]
+
+
+def test_what_rollouts_cost_and_how_proxies_agree(tmp_path):
+    rng, stages, tables_of = np.random.default_rng(0), [], []
+    put_run(tmp_path / "a", lines_of(0.1, 0.2, 0.3), {"difficulty.order": ["tokens"], "run.seed": 1})
+    put_run(tmp_path / "b", lines_of(0.1, 0.2, 0.3), {"difficulty.order": ["steps"]})
+    for t in range(2):
+        tables_of.append([graded(rng, range(0, 6)), graded(rng, range(6, 11))])
+        stages += [
+            put_rollouts(tmp_path / "a", t, *both) for both in zip(("probe", "explore"), tables_of[t], strict=True)
+        ]
+    (row, without) = tables.run_rows(read_runs(tmp_path))
+    assert row["rollout_tokens"] == sum(tokens for both in tables_of for table in both for *_, tokens, _ in table)
+    # Iteration t has explored 10 + t questions with a pair yield of (t + 1) / 4.
+    assert row["tokens_per_usable_pair"] == pytest.approx(row["rollout_tokens"] / (10 / 4 + 11 / 2))
+    for where, band in (("", (0, 1)), ("_in_band", (0.1, 0.9))):
+        rho = []
+        for probed, explored in tables_of:
+            of = {q: [(v, n) for question, _, v, n, _ in probed + explored if question == q] for q in range(11)}
+            means = np.array([np.mean(own, axis=0) for own in of.values()])
+            means = means[(means[:, 0] >= band[0]) & (means[:, 0] <= band[1])]
+            rho.append(stats.spearmanr(*means.T).statistic)
+        assert row[f"rho_tokens{where}"] == pytest.approx(np.mean(rho))
+    assert row["rho_steps"] is None  # the same for all
+    assert {key: without[key] for key in NO_ROLLOUTS} == NO_ROLLOUTS
+    found = read_runs(tmp_path)
+    assert "ρ tokens" in comparison.table(found)[0] and comparison.OF_PROXIES in comparison.notes(found)
+    stages[-1].contents()[0].write_bytes(b"")
+    found = read_runs(tmp_path)
+    assert found.runs[0].state == "complete" and tables.run_rows(found)[0]["rollout_tokens"] is None
+    assert any(note.startswith("a: ") and "explore" in note for note in tables.notes(found))
+
+
+def test_interval_over_runs():
+    assert comparison.mean_interval([0.5, 0.6, 0.7]) == pytest.approx((0.6, 0.6 - 0.2484138, 0.6 + 0.2484138))
+    assert comparison.mean_interval([1, 3]) == pytest.approx((2, 2 - 12.7062047, 2 + 12.7062047))
+
+
+@pytest.mark.parametrize(
+    ("systems", "expected"),
+    [
+        ([{"clusters.n": n} for n in (50, 100)], ("clusters.n", [])),
+        ([{"sampler.rule": r, "clusters.n": n} for r in "ab" for n in (5, 7)], ("clusters.n", ["sampler.rule"])),
+        ([{"sampler.alpha": 1}, {"clusters.n": 1}, {"sampler.rule": "a"}], None),
+        ([{"sampler.rule": "a"}, {"sampler.rule": "b"}], None),
+        ([{"run.seed": 1}, {"clusters.seed": 2}], None),
+    ],
+)
+def test_a_number_is_an_axis_only_where_there_is_a_curve_over_it(tmp_path, systems, expected):
+    for i, settings in enumerate(systems):
+        put_run(tmp_path / f"{i}", lines_of(0.1, 0.2), settings)
+    found = read_runs(tmp_path)
+    without_seeds = [key for key in found.keys if not key.endswith("seed")]
+    assert marks.axes_of(found) == (expected or (None, without_seeds))
+
+
+def test_what_is_drawn(tmp_path):
+    grid(tmp_path, skip=[(100, 2)])
+    put_run(tmp_path / "c-100-seed-2", lines_of(0.25, 0.9), {"clusters.n": 100, "run.seed": 2})  # unfinished
+    found = read_runs(tmp_path)
+    (after,) = [measure for measure in comparison.measures(found) if measure.key == "held_out_after"]
+    axis = Figure().subplots()
+    marks.Marks(found).draw_groups(axis, after, 0.25)
+    dots = [dot for dot in axis.collections if isinstance(dot, PathCollection)]
+    assert len(dots) == 6
+    (hollow,) = [dot.get_offsets().tolist() for dot in dots if not len(dot.get_facecolor())]
+    assert hollow == [[1, 90]]
+    drawn = [line.get_ydata() for line in axis.lines]
+    assert any(list(y) == pytest.approx([60, 75]) for y in drawn)  # the means; without the unfinished run's 90
+    assert list(drawn[-1]) == pytest.approx([25, 25])  # before
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["50", "100"]
+
+
+def test_systems_are_named_after_their_runs(tmp_path):
+    for name, rule in (("idpo", "uniform"), ("saidpo", "error")):
+        for seed in range(2):
+            put_run(tmp_path / f"{name}-seed-{seed}", lines_of(0.1, 0.2), {"sampler.rule": rule, "run.seed": seed})
+    assert marks.Marks(read_runs(tmp_path)).ticks == ["idpo", "saidpo"]
+
+
+@pytest.mark.e2e
+def test_a_real_sweep_and_its_comparison(tmp_path):
+    small = ("pool.n=240", "pool.held_out=20", "clusters.n=2", "sampler.n_questions=60", "loop.iterations=1")
+    vary = ("+experiment@_global_=idpo,no_difficulty", "run.seed=0", "probe.fraction=0.1")
+    done = start("sweep=systems", "experiment=tiny", f"run.root={tmp_path}", *small, *vary)
+    assert done.returncode == 0, done.stdout + done.stderr
+    done = run_tool(tmp_path, "--by", "sampler.rule")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    found = read_runs(tmp_path)
+    assert [(group.label, len(group.runs)) for group in found.groups()] == [("idpo", 1), ("no_difficulty", 1)]
+    assert all(run.complete and run.name.startswith("tiny,") for run in found.runs)
+    with (tmp_path / "sweep" / "comparison.csv").open() as file:
+        rows = {row["sampler.rule"]: row for row in csv.DictReader(file)}
+    assert set(rows) == {"uniform", "error_all"}
+    for rule, row in rows.items():
+        own = [run for run in found.runs if run.settings["sampler.rule"] == rule]
+        lines = [json.loads(line) for run in own for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+        gains = [
+            line["scores"]["held_out"]["accuracy"] - line["scores_before"]["held_out"]["accuracy"] for line in lines
+        ]
+        assert float(row["held_out_gain_mean"]) == pytest.approx(np.mean(gains))
+        assert float(row["pairs_mean"]) == np.mean([line["pairs"] for line in lines])
+        # What is stored of an exploration is what the probe had not made already.
+        assert float(row["rollout_tokens_mean"]) > np.mean([line["rollout_tokens"] for line in lines])
+        assert -1 <= float(row["rho_tokens_mean"]) <= 1
+
+
+def run_tool(*arguments):
+    program = [sys.executable, str(TOOL), *map(str, arguments)]
+    return subprocess.run(program, capture_output=True, text=True, env=user_environment(), timeout=120)
+
+
+def test_tool(tmp_path):
+    root = tmp_path / "runs"
+    grid(root)
+    put_evaluation(root / "evaluate/a-0", str(root / "c-50-seed-0"), [2, 0])
+    (root / ".shared/clusters-0").mkdir(parents=True)
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+    for out, arguments in ((tmp_path / "out", ["--out", tmp_path / "out"]), (root / "sweep", [])):
+        done = run_tool(root, *arguments)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert {p.name for p in out.iterdir()} == {
+            "comparison.csv",
+            "sweep.csv",
+            "evaluations.csv",
+            "sweep.png",
+            "sweep.html",
+        }
+        assert (out / "sweep.png").read_bytes().startswith(b"\x89PNG")
+        with (out / "sweep.csv").open() as file:
+            names = [row["name"] for row in csv.DictReader(file)]
+        assert names == [f"c-{n}-seed-{s}" for n in (50, 100) for s in range(3)]
+        assert all(name in text for name in names for text in (done.stdout, (out / "sweep.html").read_text()))
+        assert str(out / "sweep.html") in done.stdout
+        if out != root / "sweep":
+            assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
+
+
+def test_tool_without_runs(tmp_path):
+    with pytest.raises(RunError, match="holds no run"):
+        read_runs(tmp_path / "nowhere")
+    done = run_tool(tmp_path)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith("compare_runs: ") and not list(tmp_path.iterdir())
+    grid(tmp_path / "runs")
+    (tmp_path / "file").touch()
+    assert run_tool(tmp_path / "runs", "--out", tmp_path / "file").returncode == 2

@@ -1,0 +1,223 @@
+"""LoRA, and the optimizers in 8 bits: the same rounds as tests/test_dpo.py, with less that is trained or kept."""
+
+import functools
+import sys
+
+import pytest
+import test_strategies
+import torch
+from support.architectures import ARCHITECTURES
+from support.make import load_micro, make_pairs
+from test_dpo import Killed, killed_after, prepared, train, untimed
+from test_strategies import assert_same
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+from hpc_saidpo import settings
+from hpc_saidpo.dpo.adapters import inject
+from hpc_saidpo.dpo.examples import tokenise
+from hpc_saidpo.dpo.logps import response_logps
+from hpc_saidpo.dpo.train import train
+from hpc_saidpo.errors import RunError
+from hpc_saidpo.parallel import shards
+from hpc_saidpo.parallel.world import World
+from hpc_saidpo.store.stage import Stage
+
+LORA = {"lora": settings.Lora(rank=4, alpha=8.0)}
+TINY = LlamaConfig(vocab_size=9, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
+KINDS = {
+    "lora": LORA,
+    "adamw_8bit": {"optimizer": "adamw_8bit"},
+    "paged_adamw_8bit": {"optimizer": "paged_adamw_8bit"},
+    "lora and adamw_8bit": {**LORA, "optimizer": "adamw_8bit"},
+}
+EVERY = pytest.mark.parametrize("kind", KINDS)
+pytestmark = pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
+
+
+def structure(model):
+    """Modules and parameters by name, in order, and which of them are trained."""
+    modules = [(name, type(module)) for name, module in model.named_modules()]
+    return modules, [(name, p.shape, p.dtype, p.requires_grad) for name, p in model.named_parameters()]
+
+
+def trained(model):
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+@pytest.mark.mpi
+@EVERY
+def test_the_same_weights_on_any_number_of_ranks(world, kind):
+    alone, steps = train(World(), **KINDS[kind])
+    assert torch.equal(train(world, **KINDS[kind])[0], alone)
+    fast, _ = train(world, exact=False, **KINDS[kind])
+    torch.testing.assert_close(fast, alone, rtol=0, atol=2e-3 if "8bit" in kind else 2e-4)
+    assert steps[-1]["rewards/margins"] > 0.01 > abs(steps[0]["rewards/margins"])
+
+
+@pytest.mark.mpi
+@EVERY
+def test_a_killed_round_goes_on_from_its_checkpoint(world, folder, kind):
+    whole, steps_whole = train(World(), **KINDS[kind])
+    mine = folder / str(world.rank)
+    with pytest.raises(Killed):
+        train(World(), checkpoint=(prepared(mine), 0), progress=functools.partial(killed_after, 3), **KINDS[kind])
+    world.barrier()
+    resumed, steps = train(world, checkpoint=(Stage(folder / "0"), None), **KINDS[kind])
+    assert torch.equal(resumed, whole) and untimed(steps) == untimed(steps_whole)
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("strategy", test_strategies.STRATEGIES)
+def test_adapters_are_trained_and_merged_by_every_strategy(world, folder, strategy):
+    wanted = test_strategies.train(World(), "ddp", **LORA)
+    found = test_strategies.train(world, strategy, folder, **LORA)
+    saved = AutoModelForCausalLM.from_pretrained(folder / "model").state_dict()
+    assert_same(found if world.is_root else (found[0], saved), wanted)
+    assert_same((found[0], saved), wanted)
+
+
+@pytest.mark.mpi
+def test_shards_of_adapters_are_taken_up_whole(world, folder):
+    wanted, stage = test_strategies.train(World(), "ddp", **LORA), Stage(folder)
+    world.on_root(stage.prepare)
+    with pytest.raises(Killed):
+        progress = functools.partial(killed_after, 3)
+        test_strategies.train(world, "fsdp", checkpoint=(stage, 0.0), progress=progress, **LORA)
+    world.barrier()
+    assert_same(test_strategies.train(World(), "ddp", checkpoint=(stage, None), **LORA), wanted)
+
+
+def test_checkpoint_gradients_and_moments_are_those_of_the_adapters_only(folder):
+    stage = prepared(folder)
+    with pytest.raises(Killed):
+        train(World(), checkpoint=(stage, 0), progress=functools.partial(killed_after, 1), **LORA)
+    kept, _ = shards.saved(folder / "checkpoint-000001")
+    weights = {key for key in kept if key.startswith("weights/")}
+    assert weights and all(".lora_A." in key or ".lora_B." in key for key in weights)
+    assert {key.partition("/")[2].rpartition("/")[0] for key in kept if key.startswith("optimizer/")} == {
+        key.partition("/")[2] for key in weights
+    }
+
+    policy, pairs = load_micro(), make_pairs(4)
+    inject(policy.model, LORA["lora"], 0, 0)
+    examples = tokenise(pairs, policy, False, ())
+    responses = list(zip(examples.chosen, examples.rejected, strict=True))
+    response_logps(policy.model, examples.prompt, responses, 0).sum().backward()
+    assert {n for n, p in policy.model.named_parameters() if p.grad is not None} == set(trained(policy.model))
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_round_changes_the_targets_by_a_matrix_of_the_rank_and_leaves_a_plain_model(checkpointing):
+    policy, before = load_micro(), load_micro().model
+    pairs = make_pairs(20)
+    examples = tokenise(pairs, policy, False, ())
+    rank, targets = 2, ("q_proj", "down_proj")
+    config = settings.Dpo(
+        lr=1e-2, batch_pairs=4, checkpointing=checkpointing, lora=settings.Lora(rank=rank, targets=targets)
+    )
+    steps = train(policy, pairs, examples, config, World(), 0, 0, True, silent)
+    assert abs(steps[0]["rewards/margins"]) < 1e-6 < 0.01 < steps[-1]["rewards/margins"]
+    assert structure(policy.model) == structure(before)
+    assert not any("peft" in type(module).__module__ for module in policy.model.modules())
+    assert not hasattr(policy.model, "peft_config")
+    for (name, now), was in zip(policy.model.named_parameters(), before.parameters(), strict=True):
+        change = now.detach() - was.detach()
+        if name.split(".")[-2] in targets:
+            assert torch.linalg.matrix_rank(change, rtol=1e-4) == rank, name
+        else:
+            assert not change.any(), name
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_what_is_computed_stays_the_same_when_adapters_come_and_when_they_are_merged(name, tmp_path):
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(ARCHITECTURES[name]).eval()
+    before = structure(model)
+    asked = [[5, 6, 7], [8, 9]], [([20, 21], [22]), ([23], [24, 25])], 0
+    with torch.no_grad():
+        reference = response_logps(model, *asked)
+        merge = inject(model, settings.Lora(rank=3), 0, 0)
+        assert torch.equal(response_logps(model, *asked), reference)
+        for parameter in trained(model).values():
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
+        adapted = response_logps(model, *asked)
+        assert (adapted - reference).abs().max() > 0.01
+        merge()
+        torch.testing.assert_close(response_logps(model, *asked), adapted, rtol=1e-5, atol=1e-5)
+        assert structure(model) == before
+        model.save_pretrained(tmp_path)
+        loaded = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+        torch.testing.assert_close(response_logps(loaded, *asked), adapted, rtol=1e-5, atol=1e-5)
+
+
+def test_adapters_of_full_rank_can_be_any_matrix_and_of_rank_k_the_best_of_that_rank():
+    torch.manual_seed(0)
+    wanted = torch.randn(8, 8)
+    for rank in (8, 3):
+        model = LlamaForCausalLM(TINY)
+        layer = model.model.layers[0].self_attn
+        singular = torch.linalg.svdvals(wanted - layer.o_proj.weight.detach())
+        merge = inject(model, settings.Lora(rank=rank, alpha=1.0 * rank, targets=("o_proj",)), 0, 0)
+        optimizer = torch.optim.Adam(trained(model).values(), lr=0.05)
+        for _ in range(1000):
+            optimizer.zero_grad()
+            (layer.o_proj(torch.eye(8)) - wanted.T).pow(2).sum().backward()
+            optimizer.step()
+        merge()
+        error = (layer.o_proj.weight.detach() - wanted).norm()
+        # Eckart and Young 1936: what is left of the best approximation is the other singular values.
+        torch.testing.assert_close(error, singular[rank:].norm(), rtol=1e-2, atol=1e-2)
+
+
+def test_adapters_start_from_the_seed_and_leave_the_global_stream_alone():
+    def start(*seed):
+        torch.manual_seed(5)
+        model = load_micro().model
+        inject(model, LORA["lora"], *seed)
+        return torch.cat([p.detach().flatten() for p in trained(model).values()]), torch.rand(1)
+
+    first, after = start(0, 0)
+    torch.manual_seed(6)
+    again, _ = start(0, 0)
+    assert torch.equal(first, again) and not torch.equal(first, start(0, 1)[0])
+    torch.manual_seed(5)
+    load_micro()
+    assert torch.equal(after, torch.rand(1))
+
+
+@pytest.mark.parametrize(
+    "targets, says", [(("q_proj", "typo"), "called typo: name some of down_proj"), (("embed_tokens",), "embed_tokens")]
+)
+def test_targets_that_are_no_linear_layers_are_refused(targets, says):
+    with pytest.raises(RunError, match=says):
+        inject(load_micro().model, settings.Lora(rank=2, targets=targets), 0, 0)
+
+
+def test_a_tied_head_gets_no_adapter_and_an_untied_one_may():
+    for tied in (True, False):
+        config = ARCHITECTURES["qwen2" if tied else "llama-gqa"]
+        model = AutoModelForCausalLM.from_config(config)
+        asked = functools.partial(inject, model, settings.Lora(rank=2, targets=("lm_head",)), 0, 0)
+        if tied:
+            with pytest.raises(RunError, match="lm_head"):
+                asked()
+        else:
+            asked()
+            assert all(name.startswith("lm_head") for name in trained(model))
+
+
+@pytest.mark.parametrize(
+    "module, extra, config", [("peft", "lora", LORA), ("bitsandbytes", "8bit", KINDS["adamw_8bit"])]
+)
+def test_a_missing_package_is_named_with_its_extra(monkeypatch, module, extra, config):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(RunError, match=rf"needs {module} .*pip install 'hpc_saidpo\[{extra}\]'"):
+        train(World(), **config)
+
+
+def test_moments_in_8_bits_lead_near_those_in_32():
+    start = torch.cat([p.detach().flatten() for p in load_micro().model.parameters()])
+    exact = train(World(), lr=1e-4)[0]
+    for kind in ("adamw_8bit", "paged_adamw_8bit"):
+        found = train(World(), lr=1e-4, **KINDS[kind])[0]
+        assert 0 < (found - exact).norm() < 0.3 * (exact - start).norm(), kind

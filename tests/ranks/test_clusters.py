@@ -1,0 +1,186 @@
+import dataclasses
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from support.program import user_environment
+
+from hpc_saidpo import settings
+from hpc_saidpo.cli import compose
+from hpc_saidpo.clusters import embed, health, stage
+from hpc_saidpo.clusters.embed import Embedding, chunks, embed, load, weights_hash
+from hpc_saidpo.clusters.fit import fit
+from hpc_saidpo.clusters.suggest import suggest
+from hpc_saidpo.errors import RunError
+from hpc_saidpo.parallel.world import World
+from hpc_saidpo.report import clusters
+from hpc_saidpo.store.run import RunDir
+
+CPU = torch.device("cpu")
+
+
+def blobs(n_blobs, per_blob, seed=0):
+    rng = np.random.default_rng(seed)
+    centre = rng.standard_normal((n_blobs, 32))
+    vectors = np.repeat(centre, per_blob, axis=0) + 0.05 * rng.standard_normal((n_blobs * per_blob, 32))
+    names = [f"tag {i}" for i in range(len(vectors))]
+    return names, Embedding(names, (vectors / np.linalg.norm(vectors, axis=1)[:, None]).astype(np.float32))
+
+
+def test_separated_groups_are_found():
+    names, embedding = blobs(6, 20)
+    cluster_N = fit(names, embedding, settings.Clusters(n=6)).assignment.cluster_N
+    groups = cluster_N.reshape(6, 20)
+    assert (groups == groups[:, :1]).all() and len(set(groups[:, 0])) == 6
+
+
+def test_clusters_are_numbered_by_size():
+    names, embedding = blobs(3, 4)
+    text_N = [*names[:4], *names[4:8] * 5, *names[8:] * 3]  # 4, 20 and 12 questions
+    cluster_N = fit(text_N, embedding, settings.Clusters(n=3)).assignment.cluster_N
+    assert np.bincount(cluster_N).tolist() == [20, 12, 4]
+
+
+def test_weights_stand_for_repeated_questions():
+    names, embedding = blobs(4, 5, seed=3)
+    repeated = fit(names * 7, embedding, settings.Clusters(n=4)).assignment.cluster_N
+    assert np.array_equal(repeated[:20], repeated[20:40])
+
+
+def test_more_clusters_than_questions_are_refused():
+    names, embedding = blobs(2, 2)
+    with pytest.raises(RunError, match=r"clusters\.n=5.*4 questions"):
+        fit(names, embedding, settings.Clusters(n=5))
+
+
+def test_fewer_knowledge_points_than_clusters_are_reported():
+    names, embedding = blobs(2, 2)
+    found = fit(names * 5, embedding, settings.Clusters(n=10))
+    health = health.health(found.assignment.cluster_N, [(n,) for n in names * 5], 10, 1.0, found.facts)
+    assert health["n_clusters"] == 4 and "differ in 4 ways" in health["warnings"][0]
+
+
+def test_health_figures():
+    cluster_N = np.array([0] * 6 + [1] * 3 + [2])
+    health = health.health(cluster_N, [("a", "b")] * 6 + [("c",)] * 4, 3, 1.0)
+    assert health["sizes"] == [6, 3, 1] and health["largest_share"] == 0.6 and health["clusters_under_5"] == 2
+    share = np.array([0.6, 0.3, 0.1])
+    assert health["effective_clusters"] == pytest.approx(np.exp(-(share * np.log(share)).sum()))
+    assert health["top_tags"][0] == ["a", "b"]
+    assert any("raise clusters.n" in w for w in health["warnings"])
+
+
+def test_the_real_encoder_puts_like_topics_together():
+    points = [("addition", "sums"), ("area of triangles", "geometry"), ("adding numbers",), ("triangle perimeter",)]
+    texts = embed.texts(points)
+    embedding = embed(texts, load(settings.Clusters().encoder, CPU), 64)
+    assert np.linalg.norm(embedding.vector_UD, axis=1) == pytest.approx(np.ones(4), abs=1e-5)
+    cluster_N = fit(texts, embedding, settings.Clusters(n=2)).assignment.cluster_N
+    assert cluster_N[0] == cluster_N[2] != cluster_N[1] == cluster_N[3]
+
+
+def test_a_missing_encoder_is_named():
+    with pytest.raises(RunError, match=r"clusters\.encoder=/no/such"):
+        weights_hash("/no/such/folder")
+    with pytest.raises(RunError, match=r"clusters\.encoder=/no/such"):
+        load("/no/such/folder", CPU)
+
+
+def test_a_forced_gpu_that_cannot_run_is_an_error():
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    names, embedding = blobs(2, 2)
+    with pytest.raises(RunError, match=r"clusters\.backend=gpu"):
+        fit(names, embedding, settings.Clusters(n=2, backend="gpu"))
+
+
+def test_more_distinct_texts_make_larger_chunks_and_none_is_lost():
+    few = chunks([f"topic {i % 100}" for i in range(1000)])
+    assert sorted(text for chunk in few for text in chunk) == sorted({f"topic {i}" for i in range(100)})
+    lengths = [len(text) for chunk in few for text in chunk]
+    assert lengths == sorted(lengths, reverse=True) and len(few) == 2
+    many = chunks(str(i) for i in range(100_000))
+    assert len(many) == 64 and len({len(chunk) for chunk in many[:-1]}) == 1
+
+
+def run_dir(path, world):
+    return RunDir(path / "run", world, {}, print)
+
+
+@pytest.mark.mpi
+def test_ranks_make_the_vectors_of_one_process(folder, world):
+    text_N, config = [f"topic {i} of algebra" for i in range(150)] * 2, settings.Clusters()
+    stage = stage.embed(text_N, config, world, run_dir(folder, world))
+    made = stage.read_chunks(Embedding)
+    parts = chunks(text_N)
+    model = load(config.encoder, world.device)
+    alone = Embedding.concat([embed(part, model, config.batch) for part in parts])
+    assert list(made.text_U) == alone.text_U and len(parts) == 3
+    assert np.array_equal(made.vector_UD, alone.vector_UD)
+
+
+def test_a_sweep_over_n_embeds_once_and_its_clusterings_stay(tmp_path):
+    config = compose.from_overrides(["experiment=tiny", "policy.path=p", "clusters.n=2"])
+    points = [(f"topic {i % 7}",) for i in range(40)]
+    for n in (2, 3, 3):
+        one = dataclasses.replace(config, clusters=dataclasses.replace(config.clusters, n=n))
+        cluster_N, health = stage.cluster(points, one, World(), run_dir(tmp_path, World()))
+        assert health["n_clusters"] == n == len(set(cluster_N)) and health["vectors"] == 7
+    names = sorted(p.name.split("-")[0] for p in (tmp_path / ".shared").iterdir() if not p.name.startswith("."))
+    assert names == ["clusters", "clusters", "embedding"]
+
+
+def test_an_encoder_is_known_by_its_weights_not_its_path(tmp_path):
+    for name, content in (("a", b"1"), ("b", b"1"), ("c", b"2")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(content)
+    a, b, c = (weights_hash(str(tmp_path / name)) for name in "abc")
+    assert a == b != c
+
+
+def test_too_small_a_probe_is_told_with_its_remedy():
+    cluster_N = np.repeat(np.arange(10), 100)
+    enough, few = (health.health(cluster_N, [("a",)] * 1000, 10, share)["warnings"] for share in (0.02, 0.01))
+    assert not enough
+    assert "1.0 questions of a cluster" in few[0] and "from 0.01 to 0.02" in few[0] and "clusters.n" in few[0]
+
+
+def test_the_report_shows_each_cluster_with_its_knowledge_points():
+
+    health = health.health(np.array([0, 0, 1]), [("a<b",), ("a<b",), ("geometry",)], 2, 1.0)
+    page = clusters.section(health, [{"cluster_error_rate": [0.25, None], "cluster_drawn": [3, 1]}])
+    assert "a&lt;b" in page and "geometry" in page and "25.0 %" in page
+    assert clusters.sizes(health).startswith(b"\x89PNG")
+    assert not clusters.is_shown({}) and clusters.is_shown(health)
+
+
+def row(n, probed, silhouette, largest=0.1, small=0):
+    return {
+        "n": n, "n_clusters": n, "probed_per_cluster": probed, "silhouette": silhouette, "largest_share": largest,
+        "clusters_under_5": small,
+    }  # fmt: skip
+
+
+def test_of_the_clusterings_that_a_probe_reaches_the_most_separate_is_suggested():
+    rows = [row(10, 9, 0.2, largest=0.6), row(20, 5, 0.3), row(40, 3, 0.4), row(80, 3, 0.5, small=30), row(99, 1, 0.9)]
+    n, why = suggest(rows)
+    assert n == 40 and "2 of 5" in why
+    n, why = suggest([row(50, 0.4, 0.2), row(100, 0.2, 0.3)])
+    assert n == 50 and "raise probe.fraction" in why
+
+
+def test_the_tool_sweeps_with_a_runs_embedding(tmp_path):
+    pool = tmp_path / "pool.jsonl"
+    topics = ("area of a circle", "prime factors", "linear equations", "probability of dice")
+    rows = ({"id": str(i), "question": f"{i}?", "answer": "1", "tags": [topics[i % 4]]} for i in range(80))
+    pool.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = (f"pool.path={pool}", "policy.path=p", f"run.root={tmp_path}/runs", "probe.fraction=0.2")
+    command = [sys.executable, "tools/suggest_clusters.py", "--n", "2,4", "--png", str(tmp_path / "x.png"), *asked]
+    done = subprocess.run(command, capture_output=True, text=True, env=user_environment())
+    assert done.returncode == 0, done.stderr
+    assert "clusters.n=4: the most separate" in done.stdout and "8.0" in done.stdout
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+    assert len(list((tmp_path / "runs" / ".shared").glob("embedding-*/DONE"))) == 1

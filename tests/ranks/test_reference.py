@@ -1,0 +1,98 @@
+"""Reference log-probabilities are computed once for a policy and its pairs, whatever becomes of the round."""
+
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from support.make import MICRO, load_micro, make_pairs
+from test_dpo import Killed
+
+from hpc_saidpo import settings
+from hpc_saidpo.cli import compose
+from hpc_saidpo.policy import locate
+from hpc_saidpo.policy.cache import forget_policies
+from hpc_saidpo.pool.pool import Pool
+from hpc_saidpo.stages import Job
+from hpc_saidpo.store.run import RunDir
+
+pytestmark = pytest.mark.mpi
+
+
+@pytest.fixture
+def rounds(folder, world, monkeypatch):
+    """A function that does the DPO round of a run, perhaps killed at its first step; gives what stages showed."""
+
+    def rounds(name, *overrides, pairs=None, path=MICRO, killed=False):
+        shown = []
+
+        @contextmanager
+        def progress(_, label, total):
+            shown.append(label.split(":")[0])
+
+            def tick(*_):
+                if killed and label.startswith("DPO"):
+                    raise Killed
+
+            yield tick
+
+        monkeypatch.setattr(Job, "_progress", progress)
+        forget_policies()
+        given = ("experiment=tiny", "dpo.batch_pairs=8", "dpo.checkpoint_minutes=null", *overrides)
+        config = compose.from_overrides(given)
+        opened = RunDir.open(settings.Run(root=str(folder), name=name), {"run": name}, {}, world, lambda words: None)
+        with opened as store:
+            job = Job(config, world, store, Pool([]), [], np.zeros(0, dtype=np.int64), {})
+            try:
+                job.train(0, path, pairs or make_pairs(12))
+            except Killed:
+                shown.append("killed")
+            finally:
+                world.barrier()
+        world.barrier()
+        return shown
+
+    return rounds
+
+
+BOTH, ROUND = ["reference log-probabilities", "DPO"], ["DPO"]
+
+
+def test_once_for_a_policy_and_its_pairs(rounds, folder, world):
+    assert rounds("a", killed=True) == [*BOTH, "killed"]
+    assert rounds("a") == ROUND  # there was no checkpoint
+    for i, setting in enumerate(
+        ("dpo.lr=1e-4", "dpo.epochs=3", "dpo.loss=ipo", "dpo.batch_pairs=4", "dpo.lora.rank=2")
+    ):
+        assert rounds(f"other {i}", setting) == ROUND, setting
+    for i, setting in enumerate(("rollouts.stop=[zz]", "policy.precision=bfloat16", "dpo.micro_pairs=1")):
+        assert rounds(f"computed {i}", setting) == BOTH, setting
+    assert rounds("other pairs", pairs=make_pairs(12, seed=1)) == BOTH
+    assert rounds("another order", pairs=make_pairs(12).take(range(11, -1, -1))) == BOTH
+
+
+def test_again_for_changed_weights_also_at_the_same_path(rounds, folder, world):
+    path = folder / "model"
+    for change in (0.0, 1e-3):
+
+        def save(change=change):
+            changed = load_micro()
+            next(changed.model.parameters()).data += change
+            changed.save(path)
+
+        world.on_root(save)
+        assert rounds(f"run {change}", path=str(path)) == BOTH
+        assert rounds(f"again {change}", path=str(path)) == ROUND
+
+
+def test_a_round_with_stored_ones_is_the_round(rounds, folder, world):
+    """Bit for bit, and of damaged ones they are computed again."""
+
+    def weights(name):
+        return locate.fingerprint(str(folder / name / "iter-000/policy/model"))
+
+    assert (rounds("first"), rounds("second")) == (BOTH, ROUND)
+    assert weights("first") == weights("second")
+    (kept,) = (folder / ".shared").glob("reference-*")
+    world.barrier()
+    world.on_root(lambda: (kept / "reference.h5").write_bytes(b"\0" * (kept / "reference.h5").stat().st_size))
+    assert rounds("third") == BOTH and weights("third") == weights("first")

@@ -1,0 +1,54 @@
+"""The program as a user starts it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from hpc_saidpo.settings.keys import conf_folder
+
+HOME = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+LAUNCHER_VARIABLES = ("PMI_", "PMIX_", "OMPI_", "MPI_", "HYDI_", "HYDRA_", "SLURM_")
+
+
+def user_environment(**variables: str) -> dict[str, str]:
+    """The environment of a user's shell: without what a launcher of this test process has set."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(LAUNCHER_VARIABLES)}
+    return {**kept, "OMP_NUM_THREADS": "1", **variables}
+
+
+def jobs_of(sweep: str, *overrides: str) -> list[list[str]]:
+    """The overrides of each job of conf/sweep/<sweep>.yaml, as Hydra makes them of it and of the command line's."""
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        composed = compose("config", [f"sweep={sweep}", "experiment=tiny"], return_hydra_config=True)
+    parameters = [f"{key}={value}" for key, value in composed.hydra.sweeper.params.items()]
+    parsed = OverridesParser.create().parse_overrides([*parameters, f"sweep={sweep}", *overrides])
+    (jobs,) = BasicSweeper.split_arguments(parsed, None)
+    return jobs
+
+
+def command(*arguments: str, ranks: int = 0, program: Sequence[str] = ("-m", "hpc_saidpo")) -> list[str]:
+    """The program as a user starts it: under mpiexec with `ranks` > 0, as one plain process otherwise."""
+    launch = [str(BIN / "mpiexec"), "-n", str(ranks)] if ranks else []
+    runner = ["-m", "mpi4py"] if ranks else []
+    return [*launch, sys.executable, *runner, *program, *arguments]
+
+
+def start(*arguments: str, ranks: int = 0, program: Sequence[str] = ("-m", "hpc_saidpo"), timeout_s: float = 300):
+    """Run `command` to its end."""
+    return subprocess.run(
+        command(*arguments, ranks=ranks, program=program),
+        env=user_environment(),
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        stdin=subprocess.DEVNULL,
+    )

@@ -1,0 +1,110 @@
+"""A real Slurm for the tests: tools/local_slurm.sh, and what a user does with it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from support.program import user_environment
+
+HOME = Path(__file__).parents[2]
+TOOL = HOME / "tools" / "local_slurm.sh"
+FINAL = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"}
+# What a run asks for here instead of the script's own values: 2 nodes with a rank each.
+TWO_NODES = {"nodes": 2, "ntasks-per-node": 1, "cpus-per-task": 1, "mem-per-cpu": "900M", "time": 60}
+ONE_RANK = {**TWO_NODES, "nodes": 1}
+
+
+class Cluster:
+    """n1 and n2, and n3 to take the place of a dead one; of 4 CPUs and 2 made-up GPUs each."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.logs = folder / "logs"
+        self.logs.mkdir()
+        started = subprocess.run(
+            [TOOL, "start"], env=user_environment(NODES="3", GPUS="2"), capture_output=True, text=True
+        )
+        assert started.returncode == 0, started.stderr
+        told = dict(word.split("=", 1) for word in started.stdout.split()[1:])
+        self.env = user_environment(**told, SAIDPO_PYTHON=sys.executable, SAIDPO_HOME=str(HOME), PYTHONPATH=str(HOME))
+
+    def run(self, *command, timeout_s: float = 120, check: bool = True, **env: str) -> subprocess.CompletedProcess:
+        """Run a command as the cluster's user."""
+        done = subprocess.run(
+            [str(word) for word in command], env={**self.env, **env}, capture_output=True, text=True, cwd=HOME,
+            timeout=timeout_s, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert not check or done.returncode == 0, (command, done.stdout, done.stderr)
+        return done
+
+    def stop(self) -> None:
+        self.run(TOOL, "stop")
+
+    def submit(self, script, *arguments, **options) -> str:
+        """sbatch; the job's number."""
+        where = {"output": self.logs / "%x-%A_%a.out", **options}
+        words = [f"--{key}={value}" for key, value in where.items()]
+        return self.run("sbatch", "--parsable", *words, script, *arguments).stdout.strip()
+
+    def jobs(self, number: str) -> dict[str, dict[str, str]]:
+        """Facts about a job, or about each task of an array that has begun, by its name in the queue."""
+        shown = self.run("scontrol", "-o", "show", "job", number).stdout.splitlines()
+        facts = [dict(re.findall(r"(\S+?)=(\S*)", line)) for line in shown]
+        return {f"{f['ArrayJobId']}_{f['ArrayTaskId']}" if "ArrayTaskId" in f else f["JobId"]: f for f in facts}
+
+    def state(self, number: str) -> str:
+        return self.jobs(number)[number]["JobState"]
+
+    def restarts(self, number: str) -> int:
+        return int(self.jobs(number)[number]["Restarts"])
+
+    def wait(self, number: str, timeout_s: float = 240) -> dict[str, str]:
+        """Wait until a job, or every task of an array, has ended; their states."""
+
+        def states():
+            return {name: facts["JobState"] for name, facts in self.jobs(number).items()}
+
+        self.until(lambda: set(states().values()) <= FINAL, f"end of {number}", timeout_s)
+        return states()
+
+    def until(self, true, what: str, timeout_s: float = 120) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not true():
+            if time.monotonic() > deadline:
+                raise AssertionError(f"waited {timeout_s} s for: {what}\n{self.told()}")
+            time.sleep(0.05)
+
+    def told(self) -> str:
+        """What a person would look at: the queue and the end of every log."""
+        tails = [f"== {path.name}\n{path.read_text()[-1500:]}" for path in sorted(self.logs.glob("*"))]
+        return "\n".join([self.run("squeue", check=False).stdout, *tails])
+
+    def log(self, pattern: str = "*") -> str:
+        return "".join(path.read_text() for path in sorted(self.logs.glob(pattern)))
+
+    def ranks_on(self, node: str) -> list[int]:
+        """The program's processes on a node."""
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                words = (folder / "cmdline").read_bytes().split(b"\0")
+                environment = (folder / "environ").read_bytes().split(b"\0")
+            except OSError:  # it ended this moment
+                continue
+            of_us = f"SLURM_CONF={self.env['SLURM_CONF']}".encode() in environment
+            if of_us and f"SLURMD_NODENAME={node}".encode() in environment and b"hpc_saidpo" in words[1:]:
+                found.append(int(folder.name))
+        return [pid for pid in found if Path(f"/proc/{pid}/comm").read_text().strip() not in ("srun", "bash")]
+
+
+def not_run() -> str:
+    """Why there can be no cluster here; "" when there can."""
+    path = os.environ["PATH"] + ":/usr/sbin:/sbin"
+    missing = [p for p in ("slurmctld", "slurmd", "munged", "srun") if not shutil.which(p, path=path)]
+    return f"not run: no Slurm (apt-get install slurm-wlm munge; missing: {', '.join(missing)})" if missing else ""

@@ -1,0 +1,305 @@
+import dataclasses
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+from support.program import jobs_of
+
+from hpc_saidpo import settings
+from hpc_saidpo.cli import compose, program
+from hpc_saidpo.errors import RunError
+from hpc_saidpo.settings import whole
+
+CONF = compose.conf_folder()
+GROUPS = {f.name: f.type for f in dataclasses.fields(whole.Settings)}
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+
+
+def composed(*overrides):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", overrides=list(overrides))
+
+
+def built(*overrides):
+    given = ("pool.path=p.jsonl", "policy.path=m")
+    return compose.build(composed(*given, *overrides))[0]
+
+
+def test_the_fixed_names():
+    config = built("run.root=r", "run.name=n", "run.seed=3", "sampler.rule=uniform", "difficulty.order=[tokens]",
+                   "evaluate.benchmarks=[held_out,b.jsonl]")  # fmt: skip
+    assert (config.run.root, config.run.name, config.run.seed, config.run.deterministic) == ("r", "n", 3, False)
+    assert config.loop.iterations and config.clusters.n and config.probe.fraction
+    assert config.rollouts.k and config.rollouts.temperature and config.rollouts.max_new_tokens
+    assert config.difficulty.order == ("tokens",) and config.sampler.rule == "uniform" and config.sampler.n_questions
+    assert config.pairs.per_question and config.policy.path == "m" and config.pool.path == "p.jsonl"
+    assert config.dpo.beta and config.dpo.lr and config.dpo.epochs and config.dpo.batch_pairs
+    assert config.evaluate.benchmarks == ("held_out", "b.jsonl")
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_composes(experiment):
+    text = composed(f"experiment={experiment}")
+    missing = OmegaConf.missing_keys(text)
+    assert missing <= {"pool.path", "policy.path", "evaluate.benchmarks"}
+    compose.build(composed(f"experiment={experiment}", *(f"{key}=given" for key in missing - {"evaluate.benchmarks"})))
+
+
+SWEPT = {
+    "clusters": [("clusters", "n", {50, 100, 150, 200, 250})],
+    "clusters_small": [("clusters", "n", {4, 8, 12, 16, 20})],
+    "probe": [("probe", "fraction", {0.005, 0.01, 0.02, 0.05})],
+    "rollouts": [("rollouts", "k", {4, 8, 16})],
+    "proxies": [("difficulty", "order", {("pass_rate", "steps", "tokens"), ("steps",), ("tokens",), ("seconds",)})],
+    "systems": [
+        ("sampler", "rule", {"error", "error_all", "frontier", "uniform"}),
+        ("clusters", "n", {1, 12}),
+        ("sampler", "alpha", {1.0, 2.0}),
+    ],
+}
+
+
+@pytest.mark.parametrize("sweep", sorted(path.stem for path in (CONF / "sweep").glob("*.yaml")))
+def test_every_sweep_composes(sweep):
+    assert {word for job in jobs_of(sweep) for word in job if "seed" in word} == {f"run.seed={s}" for s in range(3)}
+    jobs = [compose.build(composed("experiment=tiny", *job))[0] for job in jobs_of(sweep, "run.seed=0")]
+    assert len({repr(job) for job in jobs}) == len(jobs)  # no two are the same run
+    for group, key, values in SWEPT[sweep]:
+        assert {getattr(getattr(job, group), key) for job in jobs} == values
+
+
+def test_a_sweeps_values_can_be_changed_on_the_command_line():
+    jobs = [compose.build(composed("experiment=tiny", *job))[0] for job in jobs_of(
+        "probe", "run.seed=7,8", "probe.fraction=0.1", "rollouts.k=4")]  # fmt: skip
+    assert [(j.probe.fraction, j.run.seed, j.rollouts.k) for j in jobs] == [(0.1, 7, 4), (0.1, 8, 4)]
+
+
+@pytest.mark.parametrize(
+    "overrides, name",
+    [
+        (("experiment=[tiny,idpo]", "run.seed=1"), "tiny,idpo,run.seed=1"),
+        (("experiment=tiny", "+experiment@_global_=frontier", "run.root=r"), "tiny,frontier"),
+        (("sweep=probe", "experiment=saidpo", "probe.fraction=0.01"), "saidpo,probe.fraction=0.01"),
+        (("experiment=tiny", "difficulty.order=[steps,tokens]"), "tiny,difficulty.order=_steps,tokens_"),
+        (("experiment=tiny", "run.name=mine", "run.seed=1"), "mine"),
+    ],
+)
+def test_the_name_of_a_run_of_a_multirun(overrides, name):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        text = compose("config", ["hydra.mode=MULTIRUN", *overrides], return_hydra_config=True)
+    try:
+        HydraConfig.instance().set_config(text)
+        assert program.run_name(text) == name
+    finally:
+        HydraConfig.instance().cfg = None
+
+
+def test_the_proxies_are_compared_where_the_order_decides():
+    assert built("sweep=proxies").pairs.budget and built().pairs.budget is None
+
+
+def test_the_papers_set_ups():
+    for name in ("paper_qwen7b", "paper_llama8b"):
+        config = compose.build(composed(f"experiment={name}", "pool.path=p"))[0]
+        assert (config.rollouts.k, config.probe.fraction, config.clusters.n) == (8, 0.01, 150)
+        assert (config.dpo.lr, config.dpo.beta, config.dpo.batch_pairs) == (5e-7, 0.1, 128)
+        assert config.rollouts.temperature == 1.0
+    assert "Problem: {question}" in config.rollouts.prompt.question  # Llama's, as Meta evaluates it
+
+
+def test_the_one_line_systems():
+    assert (built("experiment=saidpo").sampler.alpha, built("experiment=saidpo").sampler.history) == (1.0, 0.0)
+    assert built("experiment=idpo").sampler.rule == "uniform"
+    assert built("experiment=frontier").sampler.rule == "frontier"
+    assert built("experiment=frontier_error").sampler.rule == "frontier_error"
+    assert built("experiment=no_clusters").clusters.n == 1
+    no_difficulty = built("experiment=no_difficulty")
+    assert no_difficulty.sampler.rule == "error_all" and no_difficulty.difficulty.order == ("random",)
+    ours, default = built("experiment=saidpo_history"), built()
+    assert (ours.sampler, default.sampler.rule, default.sampler.alpha, default.sampler.history) == (
+        default.sampler, "error", 2.0, 0.5,
+    )  # fmt: skip
+
+
+def test_systems_combine_with_set_ups():
+    config = compose.build(composed("experiment=[tiny,idpo]"))[0]
+    assert config.sampler.rule == "uniform" and config.pool.kind == "arithmetic" and config.run.deterministic
+
+
+@pytest.mark.parametrize("group", sorted(GROUPS))
+def test_yaml_keys_are_the_fields(group):
+    for path in (CONF / group).glob("*.yaml"):
+        keys = set(yaml.safe_load(path.read_text())) - {"defaults"}
+        if group == "pool":
+            kind = yaml.safe_load(path.read_text()).get("kind", "files")
+            cls = {"files": settings.Files, "arithmetic": settings.Arithmetic, "reasoning_gym": settings.ReasoningGym}[
+                kind
+            ]
+        else:
+            cls = getattr(sys.modules[f"hpc_saidpo.{'store' if group == 'run' else group}"], "Config")  # noqa: B009
+        fields = {f.name for f in dataclasses.fields(cls)}
+        if path.stem in ("default", "jsonl", "arithmetic", "demo"):
+            assert keys == fields - {"prompt", "known"}, path
+        else:
+            assert keys <= fields, path
+
+
+def test_the_keys_of_an_endpoint_of_tags():
+    keys = yaml.safe_load((CONF / "tags/default.yaml").read_text())["endpoint"]
+    assert set(keys) == {f.name for f in dataclasses.fields(settings.Endpoint)}
+    given = ("tags.mode=endpoint", "tags.model=m", "+tags.endpoint.body={temperature: null, max_completion_tokens: 96}")
+    assert built(*given).tags.endpoint.body == {"temperature": None, "max_completion_tokens": 96}
+    assert built("tags.mode=import", "tags.model=m", "tags.file=[a,b]").tags.files == ("a", "b")
+    with pytest.raises(RunError, match="tags: mode=export needs file"):
+        built("tags.mode=export", "tags.model=m")
+    with pytest.raises(RunError, match=r"nothing to write: with clusters\.n=1"):
+        built("tags.mode=export", "tags.model=m", "tags.file=a", "clusters.n=1")
+    with pytest.raises(RunError, match=r"tags\.endpoint: url 'file:///etc/passwd' must begin with http"):
+        built("tags.endpoint.url=file:///etc/passwd")
+
+
+BENCHMARKS = ("aime24", "amc23", "math500", "gsm8k", "minerva_math", "olympiadbench", "gaokao2023en", "college_math")
+
+
+def test_every_benchmark_is_known_by_the_name_of_its_file():
+    known = built().evaluate.known
+    assert tuple(known) == BENCHMARKS and {p.stem for p in (CONF / "benchmark").iterdir()} == set(BENCHMARKS)
+    for name, benchmark in known.items():
+        text = (CONF / "benchmark" / f"{name}.yaml").read_text()
+        assert set(yaml.safe_load(text)) == {f.name for f in dataclasses.fields(settings.Benchmark)}
+        assert all(line.startswith("#") or "# " in line for line in text.splitlines())
+        assert benchmark.file == f"{name}.jsonl" and benchmark.n_questions
+
+
+def test_how_a_benchmark_is_evaluated():
+    config = built("evaluate.benchmarks=[held_out,math500,amc23,/my/aime24.jsonl,./own]", "evaluate.samples=4",
+                   "evaluate.temperature=0.8", "evaluate.folder=/data", "evaluate.known.amc23.samples=64",
+                   "evaluate.known.amc23.top_p=null", "evaluate.known.math500.file=/elsewhere/m.jsonl")  # fmt: skip
+    assert config.evaluate.plan() == {
+        "held_out": settings.How("", None, 4, 0.8, 1.0),
+        "math500": settings.How("/elsewhere/m.jsonl", 500, 4, 0.8, 1.0),
+        "amc23": settings.How("/data/amc23.jsonl", 40, 64, 0.6, 1.0),
+        "aime24": settings.How("/my/aime24.jsonl", 30, 16, 0.6, 0.95),
+        "own": settings.How("./own", None, 4, 0.8, 1.0),
+    }
+    added = built("+evaluate.known.mine.file=x.jsonl", "evaluate.benchmarks=[mine]").evaluate.plan()
+    assert added == {"mine": settings.How("benchmarks/x.jsonl", None, 1, 0.0, 1.0)}
+
+
+def test_an_evaluation_depends_on_nothing_else():
+    text = composed("policy.path=m")
+    text.pool = None
+    config, plain = compose.build(text, whole.Evaluation)
+    assert set(plain) == {f.name for f in dataclasses.fields(config)} and config.pool is None
+    with pytest.raises(RunError, match=r"must be given: policy\.path, pool\.path"):
+        compose.build(composed(), whole.Evaluation)
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "pool").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_pool_composes_and_names_columns_that_there_are(path):
+    given = () if path.stem not in ("jsonl", "aime") else ("pool.path=p.jsonl",)
+    config = compose.build(composed(f"pool={path.stem}", "policy.path=m", *given))[0]
+    named = yaml.safe_load(path.read_text()).get("columns")
+    fields = {f.name for f in dataclasses.fields(settings.Columns)}
+    assert named is None or (set(named) == fields if path.stem == "jsonl" else set(named) <= fields)
+    if path.stem == "jsonl":
+        assert config.pool == settings.Files(path="p.jsonl")
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("*/default.yaml")), ids=lambda p: p.parent.name)
+def test_every_key_is_explained(path):
+    for line in path.read_text().splitlines():
+        name = line.split(":")[0]
+        obvious = name in ("temperature", "max_grad_norm", "weight_decay")
+        if line and not line.startswith((" ", "#", "-", "defaults", "prompt")):
+            assert "#" in line or obvious, f"{path}: {line}"
+
+
+@pytest.mark.parametrize(
+    "override, says",
+    [
+        ("clusters.nn=5", ["'clusters.nn'", "did you mean 'clusters.n'", "encoder"]),
+        ("cluster.n=5", ["'cluster'", "did you mean 'clusters'", "sampler"]),
+        ("rollouts.prompt.shot=1", ["'rollouts.prompt.shot'", "did you mean 'rollouts.prompt.shots'"]),
+        ("pool.pth=x", ["'pool.pth'", "'pool.path'"]),
+        ("sampler.rule=error=3", ["cannot read"]),
+        ("evaluate.known.gsm8k.sample=3", ["did you mean 'evaluate.known.gsm8k.samples'", "temperature"]),
+    ],
+)
+def test_a_misspelt_key_is_refused_with_the_valid_ones(override, says):
+    with pytest.raises(RunError) as error:
+        compose.check_overrides([override])
+    for text in says:
+        assert text in str(error.value)
+
+
+def test_good_overrides_pass():
+    compose.check_overrides(
+        ["-m", "experiment=tiny", "sweep=probe", "clusters.n=50,100",
+         "pool=arithmetic", "pool.shares.hard=0.5", "+new=1",
+         "hydra/launcher=basic", "hydra.sweep.dir=x",
+         "rollouts/prompt=plain", "rollouts.prompt.shots=2", "--cfg", "job"]
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "override, says",
+    [
+        ("clusters.n=many", "clusters.n: Input should be a valid integer"),
+        ("rollouts.k=1", "rollouts.k: Input should be greater than or equal to 2"),
+        (
+            "sampler.rule=best",
+            "sampler.rule: Input should be 'error', 'error_all', 'frontier', 'frontier_error' or 'uniform'",
+        ),
+        ("difficulty.order=[tokens,luck]", "difficulty.order.1: Input should be 'pass_rate'"),
+        ("difficulty.too_hard=1", "too_hard (1.0) must be below too_easy"),
+        ("dpo.lr=-1", "dpo.lr: Input should be greater than 0"),
+        ("+dpo.gamma=1", "unknown key 'dpo.gamma'"),
+        ("+pool.n=4", "unknown key 'pool.n'. Valid keys of pool: kind, path, files, columns"),
+        ("pool.columns.question=null", "pool.columns.question: Input should be a valid string"),
+        ("pool.path=[]", "pool.path: Tuple should have at least 1 item"),
+        ("evaluate.benchmarks=[gsm]", "'gsm' in benchmarks is none. Did you mean 'gsm8k'? There are held_out, aime24,"),
+        ("evaluate.benchmarks=[gsm8k,/x/gsm8k.jsonl]", "two of benchmarks are called 'gsm8k': rename one of the files"),
+        ("evaluate.benchmarks=[gsm8k,gsm8k]", "two of benchmarks are called 'gsm8k'"),
+        ("rollouts.steps='/(/'", "rollouts.steps: /(/ is no regular expression"),
+        ("run.deterministic=perhaps", "run.deterministic: Input should be a valid boolean"),
+    ],
+)
+def test_a_wrong_type_or_value_is_refused_by_key(override, says):
+    with pytest.raises(RunError) as error:
+        built(override)
+    assert says in str(error.value)
+
+
+def test_settings_of_two_groups_that_exclude_each_other_are_refused():
+    assert built("dpo.strategy=fsdp").dpo.strategy == "fsdp"
+    with pytest.raises(RunError, match=r"run\.deterministic=true asks .* dpo\.strategy=fsdp cannot give: use ddp"):
+        built("dpo.strategy=fsdp", "run.deterministic=true")
+
+
+def test_eight_bit_moments_in_shards_are_refused():
+    assert built("dpo.optimizer=adamw_8bit", "dpo.strategy=single").dpo.optimizer == "adamw_8bit"
+    with pytest.raises(RunError, match="optimizer=adamw_8bit knows no shards: with strategy=fsdp, set adamw"):
+        built("dpo.optimizer=adamw_8bit", "dpo.strategy=fsdp")
+
+
+def test_a_task_that_cannot_be_graded_is_refused():
+    setting = "{name: a, task: puzzle24, tags: [games], n: 5}"
+    with pytest.raises(RunError, match=r"task 'puzzle24' cannot be graded by math: many answers are right"):
+        compose.build(composed("pool=reasoning_gym", "policy.path=m", f"pool.settings=[{setting}]"))
+    by_scorer = ("pool.verifier=reasoning_gym", f"pool.settings=[{setting}]")
+    with pytest.raises(RunError, match=r"by reasoning_gym: its scorer evaluates answers as Python"):
+        compose.build(composed("pool=reasoning_gym", "policy.path=m", *by_scorer))
+
+
+def test_what_must_be_given_is_named_all_at_once():
+    with pytest.raises(RunError, match=r"policy\.path, pool\.path"):
+        compose.build(composed())
+
+
+def test_conf_lies_beside_or_inside_the_package():
+    assert (Path(CONF) / "config.yaml").exists()

@@ -1,0 +1,309 @@
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from support.architectures import ARCHITECTURES, EAGER_ONLY, UNUSUAL
+from support.make import MICRO
+from torch._dynamo.utils import counters
+from transformers import AutoModelForCausalLM, LogitsProcessorList, MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+from hpc_saidpo import settings
+from hpc_saidpo.errors import RunError
+from hpc_saidpo.policy.model import Policy
+from hpc_saidpo.progress import log, say_once
+from hpc_saidpo.records import seed_of
+from hpc_saidpo.rollouts.engine import linears
+from hpc_saidpo.rollouts.engine.engine import CPU_ROWS, budget, generate, rows_within
+from hpc_saidpo.rollouts.engine.sampling import choose
+from hpc_saidpo.rollouts.engine.shared import common_prefix
+from hpc_saidpo.settings.rollouts import Sampling
+
+DRIVEN = {**ARCHITECTURES, **EAGER_ONLY}
+PROMPTS = ["12+34\n", "double 7 add 5\n", "9-4\n", "5*13=?\n"]
+
+
+def tokens(micro, prompts=PROMPTS):
+    return [micro.encode_prompt(p, chat=False) for p in prompts]
+
+
+def seeds(n_prompts, k, seed=0, first=0):
+    return [[seed_of(seed, 0, "test", first + q, s) for s in range(k)] for q in range(n_prompts)]
+
+
+def tiny(micro, name):
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config({**DRIVEN, **UNUSUAL}[name]).eval()
+    return Policy(model, micro.tokenizer, torch.device("cpu"), torch.float32, name)
+
+
+def greedy_by_transformers(policy, prompt, n):
+    ids = torch.tensor([prompt])
+    # pad_token_id None would be taken from the config of models that have none
+    out = policy.model.generate(
+        ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=n,
+        pad_token_id=policy.tokenizer.pad_token_id, eos_token_id=list(policy.eos_ids),
+    )  # fmt: skip
+    return out[0, len(prompt) :].tolist()
+
+
+def test_greedy_equals_transformers_generate(micro):
+    how = Sampling(0.0, 1.0, 20)
+    ours = generate(micro, tokens(micro), seeds(4, 1), how)
+    for prompt, (response,) in zip(tokens(micro), ours, strict=True):
+        assert response.tokens == greedy_by_transformers(micro, prompt, 20)
+        assert response.finished == (response.tokens[-1] in micro.eos_ids)
+
+
+@pytest.mark.parametrize("name", DRIVEN)
+def test_other_architectures_decode_as_transformers_does(micro, name):
+    policy = tiny(micro, name)
+    ours = generate(policy, tokens(micro), seeds(4, 1), Sampling(0.0, 1.0, 12))
+    for prompt, (response,) in zip(tokens(micro), ours, strict=True):
+        assert response.tokens == greedy_by_transformers(policy, prompt, 12)
+
+
+@pytest.mark.parametrize("name", DRIVEN)
+def test_a_shared_start_changes_nothing(micro, name):
+    policy = tiny(micro, name)
+    start = list(range(10, 22))
+    prompts = [[*start, 30], [*start, 31, 32, 33, 34], start, [*start, 31, 40]]
+    widths = []
+    hook = policy.model.get_input_embeddings().register_forward_hook(
+        lambda m, args, out: widths.append(tuple(out.shape[:2]))
+    )
+    ours = generate(policy, prompts, seeds(4, 1), Sampling(0.0, 1.0, 8))
+    hook.remove()
+    assert widths[0] == (1, 11)  # one row for the start
+    for prompt, (response,) in zip(prompts, ours, strict=True):
+        assert response.tokens == greedy_by_transformers(policy, prompt, 8)
+
+
+def test_common_prefix():
+    assert common_prefix([[1, 2, 3, 4], [1, 2, 5], [1, 2, 3]]) == 2
+    assert common_prefix([[1, 2], [1, 2]]) == 1  # a prompt keeps a token of its own: its logits are wanted
+    assert common_prefix([[7, 8, 9]]) == 2
+    assert common_prefix([[1], [1, 2]]) == 0
+
+
+def test_a_response_depends_on_its_own_stream_only(micro):
+    how = Sampling(1.0, 1.0, 20)
+    together = generate(micro, tokens(micro), seeds(4, 5), how)
+    alone = generate(micro, tokens(micro)[2:3], seeds(1, 5, first=2), how)
+    assert [r.tokens for r in together[2]] == [r.tokens for r in alone[0]]
+    assert len({tuple(r.tokens) for r in together[3]}) > 1
+
+
+def test_sampling_is_the_models_distribution(micro):
+    # First tokens of many samples against the exact softmax.
+    prompt = tokens(micro)[:1]
+    sampled = generate(micro, prompt, seeds(1, 4000), Sampling(1.0, 1.0, 1))[0]
+    observed = np.bincount([r.tokens[0] for r in sampled], minlength=99)
+    with torch.inference_mode():
+        expected = 4000 * micro.model(torch.tensor(prompt)).logits[0, -1].double().softmax(-1).numpy()
+    common = expected >= 5
+    observed = [*observed[common], observed[~common].sum()]
+    expected = [*expected[common], expected[~common].sum()]
+    assert stats.chisquare(observed, expected).pvalue > 0.01
+
+
+def test_temperature_and_nucleus():
+    logits = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]])).repeat(20_000, 1)
+    uniform = torch.from_numpy(np.random.default_rng(0).random(20_000))
+    nucleus = np.bincount(choose(logits.clone(), uniform, Sampling(1.0, 0.7, 1))[0], minlength=4) / 20_000
+    assert nucleus == pytest.approx([0.625, 0.375, 0, 0], abs=0.012)  # the smallest set with mass >= 0.7: 0.5 + 0.3
+    cold = np.bincount(choose(logits.clone(), uniform, Sampling(0.5, 1.0, 1))[0], minlength=4) / 20_000
+    assert cold == pytest.approx(np.square([0.5, 0.3, 0.15, 0.05]) / 0.365, abs=0.012)
+    assert (choose(logits.clone(), uniform, Sampling(0.0, 1.0, 1))[0] == 0).all()
+
+
+def test_the_extremes_of_the_uniform_are_tokens():
+    logits = torch.tensor([[0.0, 0.0, -1e9]]).repeat(2, 1)
+    assert choose(logits, torch.tensor([0.0, np.nextafter(1, 0)]), Sampling(1.0, 1.0, 1))[0].tolist() == [0, 1]
+
+
+def test_truncation_and_stop_strings(micro):
+    cut = generate(micro, tokens(micro)[1:2], seeds(1, 3), Sampling(0.0, 1.0, 3))[0]
+    assert all(not r.finished and len(r.tokens) == 3 for r in cut)
+    stopped = generate(micro, tokens(micro)[1:2], seeds(1, 1), Sampling(0.0, 1.0, 30, stop=("##",)))[0][0]
+    assert stopped.finished and "##" not in stopped.text
+    assert micro.tokenizer.decode(stopped.tokens).endswith("##")
+
+
+def test_time_is_shared_out(micro):
+    responses = generate(micro, tokens(micro), seeds(4, 3), Sampling(1.0, 1.0, 20))
+    assert all(r.seconds > 0 for row in responses for r in row)
+
+
+@pytest.mark.parametrize("name", ["llama-gqa", "gemma2-sliding", "gpt2"])
+def test_greedy_tokens_do_not_depend_on_rows_or_on_who_is_beside(micro, name):
+    policy = tiny(micro, name)
+    prompts = [[5 + i, *range(20, 22 + 3 * i)] for i in range(7)]
+    seeds_ = [[0] * (1 + i % 3) for i in range(7)]
+    whole = generate(policy, prompts, seeds_, Sampling(0.0, 1.0, 12), settings.Engine(rows=64))
+    for rows in (1, 3):
+        few = generate(policy, prompts, seeds_, Sampling(0.0, 1.0, 12), settings.Engine(rows=rows))
+        assert [[r.tokens for r in own] for own in few] == [[r.tokens for r in own] for own in whole]
+    by_hf = generate(policy, prompts, seeds_, Sampling(0.0, 1.0, 12), settings.Engine(engine="hf"))
+    assert [[r.tokens for r in own] for own in by_hf] == [[r.tokens for r in own] for own in whole]
+    for ours, theirs in zip(whole, by_hf, strict=True):
+        assert [r.logp for r in ours] == pytest.approx([r.logp for r in theirs], abs=1e-4)
+
+
+def test_finished_rows_leave_at_once_and_the_next_prompts_take_their_places(micro):
+    prompts = tokens(micro, [f"{i}+{3 * i}\n" for i in range(10, 40)])
+    sizes = []
+    hook = micro.model.get_input_embeddings().register_forward_hook(lambda m, args, out: sizes.append(out.shape[:2]))
+    responses = generate(micro, prompts, seeds(30, 4), Sampling(1.8, 1.0, 24), settings.Engine(rows=16))
+    hook.remove()
+    lengths = [len(r.tokens) for own in responses for r in own]
+    decoded = [n for n, width in sizes if width == 1]
+    assert len(set(lengths)) > 3
+    # The first token of a response comes from its prompt: each further one is a row of a forward, and nothing else is.
+    assert sum(decoded) == sum(lengths) - len(lengths)
+    assert max(decoded) <= 16 and np.mean(decoded[: len(decoded) // 2]) > 12
+
+
+@pytest.mark.parametrize("size", [300, 512])  # tokens: blocks that are filled up, and whole ones
+@pytest.mark.parametrize("temperature", [0.7, 1.0, 1.6])
+@pytest.mark.parametrize(
+    ("kept", "warper"),
+    [
+        ({}, LogitsProcessorList()),
+        ({"top_k": 5}, TopKLogitsWarper(5)),
+        ({"min_p": 0.5}, MinPLogitsWarper(0.5)),
+        ({"top_p": 0.6}, TopPLogitsWarper(0.6)),
+    ],
+)
+def test_what_may_be_drawn_is_what_transformers_leaves(kept, warper, temperature, size):
+    how = Sampling(**{"temperature": temperature, "top_p": 1.0, "max_new_tokens": 1, **kept})
+    logits = 0.5 * torch.randn(1, size, generator=torch.Generator().manual_seed(0))
+    expected = warper(None, logits / temperature).softmax(-1)[0].double().numpy()
+    uniform = (torch.arange(40_000, dtype=torch.float64) + 0.5) / 40_000  # evenly: shares are exact to a few
+    token, logp = choose(logits.repeat(40_000, 1), uniform, how)
+    observed = np.bincount(token, minlength=size) / 40_000
+    assert observed == pytest.approx(expected, abs=1e-4)
+    assert (expected > 0).all() if not kept else 1 < (expected > 0).sum() < 0.8 * size
+    assert torch.allclose(logp, logits.log_softmax(-1)[0, token], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_attention_that_cannot_be_driven_is_left_to_transformers(micro, name, caplog, monkeypatch):
+    policy = tiny(micro, name)
+    say_once.cache_clear()
+    monkeypatch.setattr(log, "propagate", True)
+    with caplog.at_level("INFO", "hpc_saidpo"):
+        ours = generate(policy, tokens(micro), seeds(4, 1), Sampling(0.0, 1.0, 6))
+        generate(policy, tokens(micro), seeds(4, 1), Sampling(0.0, 1.0, 6))
+    assert caplog.text.count("engine hf") == 1
+    for prompt, (response,) in zip(tokens(micro), ours, strict=True):
+        assert response.tokens == greedy_by_transformers(policy, prompt, 6)
+
+
+def test_bfloat16_linears_round_and_leave_the_model_as_it_was(micro):
+    if not torch.cpu._is_amx_tile_supported():
+        with pytest.raises(RunError, match="AMX"):
+            generate(micro, tokens(micro), seeds(4, 1), Sampling(0.0, 1.0, 4), settings.Engine(linears="bfloat16"))
+        return
+    before = {name: value.clone() for name, value in micro.model.state_dict().items()}
+    how = Sampling(0.0, 1.0, 16)
+    exact = generate(micro, tokens(micro), seeds(4, 1), how)
+    rounded = generate(micro, tokens(micro), seeds(4, 1), how, settings.Engine(linears="bfloat16"))
+    same = [(a.logp, b.logp) for (a,), (b,) in zip(exact, rounded, strict=True) if a.tokens == b.tokens]
+    assert len(same) >= 2 and all(a != b and a == pytest.approx(b, abs=0.2) for a, b in same)
+    assert all(value.equal(before[name]) for name, value in micro.model.state_dict().items())
+    again = generate(micro, tokens(micro), seeds(4, 1), how)
+    assert [own[0].logp for own in again] == [own[0].logp for own in exact]
+
+
+@pytest.mark.parametrize("engine", ["shared", "hf"])
+def test_log_probabilities_are_the_models_own_however_tokens_are_drawn(micro, engine):
+    how = Sampling(0.6, 0.9, 12, top_k=7)
+    for prompt, own in zip(
+        tokens(micro), generate(micro, tokens(micro), seeds(4, 3), how, settings.Engine(engine=engine)), strict=True
+    ):
+        for response in own:
+            with torch.inference_mode():
+                logits = micro.model(torch.tensor([prompt + response.tokens])).logits[0, len(prompt) - 1 : -1]
+            expected = logits.log_softmax(-1).gather(1, torch.tensor(response.tokens)[:, None]).sum()
+            assert response.logp == pytest.approx(float(expected), abs=1e-4)
+
+
+SHORT_OF_MEMORY = """
+import resource, sys, torch
+from transformers import LlamaConfig, AutoModelForCausalLM
+from hpc_saidpo import generate, policy
+torch.manual_seed(0)
+config = LlamaConfig(vocab_size=150_000, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+                     intermediate_size=16, eos_token_id=1, pad_token_id=0, bos_token_id=None)
+tokenizer = policy.Policy.load(sys.argv[1], policy.Config(path=sys.argv[1]), torch.device("cpu")).tokenizer
+own = policy.Policy(AutoModelForCausalLM.from_config(config).eval(), tokenizer, torch.device("cpu"), torch.float32, "")
+def run():
+    made = generate.generate(own, [[5, 6], [7, 8, 9]] * 8, [[16 * q + s for s in range(8)] for q in range(16)],
+                             generate.Sampling(1.0, 1.0, 3), generate.Config(rows=128))
+    return [[r.tokens for r in of_prompt] for of_prompt in made]
+few = generate.generate(own, [[5, 6]], [[1, 2]], generate.Sampling(1.0, 1.0, 3), generate.Config(rows=2))
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 100 * 2**20, resource.RLIM_INFINITY))
+short = run()
+resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+assert run() == short, "other responses"
+print(sorted({len(r) for of_prompt in short for r in of_prompt}))
+"""
+
+
+def test_rows_are_what_memory_holds(micro):
+    assert [rows_within(n, 10, 64) for n in (10_000, 640, 639, 100, 5, -1)] == [64, 64, 32, 8, 1, 1]
+    asked = tokens(micro), Sampling(1.0, 1.0, 100)
+    assert budget(micro, *asked) == CPU_ROWS
+    assert budget(micro, asked[0], Sampling(1.0, 1.0, 10**9)) == 1  # a terabyte a response
+
+
+def test_out_of_memory_halves_the_rows_and_loses_nothing():
+    done = subprocess.run(
+        [sys.executable, "-c", SHORT_OF_MEMORY, MICRO], capture_output=True, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "out of memory with 128 responses at once: going on with 64" in done.stderr
+    assert done.stdout.strip().endswith("3]")
+
+
+def test_bfloat16_weights_are_cast_once_and_given_back(micro):
+    ids = torch.tensor(tokens(micro)[:1])
+    before = {name: p for name, p in micro.model.named_parameters()}
+    rounding = Policy(micro.model, micro.tokenizer, micro.device, torch.bfloat16, micro.path)
+    with torch.inference_mode(), rounding.autocast():
+        expected = micro.model(ids).logits
+        with linears.fast(rounding, torch.float32):
+            assert micro.model.get_output_embeddings().weight.dtype == torch.bfloat16
+            assert torch.equal(micro.model(ids).logits, expected)
+    assert all(p is before[name] and p.requires_grad for name, p in micro.model.named_parameters())
+    assert generate(rounding, tokens(micro), seeds(4, 2), Sampling(0.0, 1.0, 4))[0][0].tokens
+
+
+@pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="needs a C++ compiler: not run")
+def test_compiled_decoding_gives_the_same_tokens(micro):
+    how = Sampling(0.0, 1.0, 20)
+    forward = type(micro.model.base_model).forward
+    counters.clear()
+    graphs = []
+    for n in (4, 3):  # another number of rows
+        asked = tokens(micro)[:n], seeds(n, 2)
+        plain, compiled = (generate(micro, *asked, how, settings.Engine(compile=on)) for on in (False, True))
+        assert [[r.tokens for r in row] for row in plain] == [[r.tokens for r in row] for row in compiled]
+        graphs.append(counters["stats"]["unique_graphs"])
+    assert graphs[0] == graphs[1] > 0  # compiled once, for any number
+    assert type(micro.model.base_model).forward is forward and "forward" not in vars(micro.model.base_model)
+
+
+def test_compile_needs_a_compiler(micro, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(RunError, match=r"generate\.compile=true needs a C\+\+ compiler"):
+        generate(micro, tokens(micro), seeds(4, 1), Sampling(0.0, 1.0, 4), settings.Engine(compile=True))
+    with pytest.raises(ValueError, match="exclude each other"):
+        settings.Engine(compile=True, linears="bfloat16")

@@ -1,0 +1,225 @@
+"""The grading process: what it costs, what becomes of it, and what hostile text can do to it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from hpc_saidpo import settings
+from hpc_saidpo.errors import RunError
+from hpc_saidpo.grader.grader import Grader
+from hpc_saidpo.grader.self_check import self_check
+from hpc_saidpo.records import CORRECT, UNGRADABLE, WRONG
+
+TOOL = Path(__file__).parents[2] / "tools" / "grade.py"
+SUM = "\\boxed{\\sum_{i=1}^n i}", "\\frac{n(n+1)}{2}"
+
+
+@pytest.fixture(scope="module")
+def grader():
+    with Grader() as grader:
+        yield grader
+
+
+@pytest.mark.parametrize(
+    "answer, gold, verdict",
+    [
+        ("\\sum_{i=1}^{n} i", "\\frac{n(n+1)}{2}", CORRECT),
+        ("\\int_0^1 x^2 dx", "\\frac13", CORRECT),
+        ("\\lim_{x\\to 0} \\frac{\\sin x}{x}", "1", CORRECT),
+        ("\\sum_{i=1}^{n} i", "\\frac{n(n-1)}{2}", WRONG),
+        ("\\int_0^1 10^{-9} dx", "10^{-8}", WRONG),  # the library alone rounds both to 0
+        ("\\int_0^1 x^2 dx = \\frac13", "\\frac13", CORRECT),
+    ],
+)
+def test_what_our_grammar_does_not_know_is_asked_of_the_library(grader, answer, gold, verdict):
+    assert grader.grade(f"so \\boxed{{{answer}}}", gold).verdict == verdict
+
+
+def test_text_and_numbers_need_no_process():
+    with Grader() as grader:
+        assert grader.grade("\\boxed{42}", "42").verdict == CORRECT
+        assert grader.grade("\\boxed{\\frac12}", "0.5").verdict == CORRECT
+        assert grader.grade("\\boxed{B}", "\\text{(C)}").verdict == WRONG
+        assert grader._worker is None
+
+
+def test_alternatives_and_values_in_boxes_of_their_own(grader):
+    assert grader.grade("\\boxed{(-5,1)}", "(-5,7)", ["(-5,1)"]).verdict == CORRECT
+    assert grader.grade("$\\boxed{(-5,7)}$ and $\\boxed{(-5,1)}$", "(-5,7)", ["(-5,1)"]).verdict == CORRECT
+    assert grader.grade("$\\boxed{(-5,7)}$ and $\\boxed{(-5,2)}$", "(-5,7)", ["(-5,1)"]).verdict == WRONG
+    apart = "One angle is $\\boxed{60^\\circ}$. The other one must then be $\\boxed{30^\\circ}$."
+    assert grader.grade(apart, "30^\\circ, 60^\\circ").verdict == CORRECT
+    assert grader.grade(apart, "30^\\circ, 45^\\circ").verdict == WRONG
+    assert grader.grade(apart, "30^\\circ").verdict == CORRECT  # the last box is the answer
+
+
+def test_prose_gold_answers_are_ungradable_but_for_themselves(grader):
+    gold = "If $Z$ is the sample mean, then $Z$ is unbiased and $2Z+1$ is not"
+    assert grader.grade("\\boxed{2z}", gold).verdict == UNGRADABLE
+    assert grader.grade(f"\\boxed{{{gold}}}", gold).verdict == CORRECT
+
+
+def test_a_pair_beyond_its_limit_is_ungradable_and_costs_it_once():
+    with Grader(settings.Grader(cpu_s=0.01)) as grader:
+        first = grader.grade(*SUM)
+        assert first.verdict == UNGRADABLE and "0.01 s of CPU time" in first.reason
+        assert grader.grade(*SUM) == first and grader.n_restarts == 1
+        assert grader.grade("\\boxed{x+x}", "2x").verdict == CORRECT
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSEGV])
+def test_a_killed_process_is_replaced_and_loses_no_verdict(how):
+    with Grader() as grader:
+        assert grader.grade("\\boxed{x+x}", "2x").verdict == CORRECT
+        os.kill(grader._worker.pid, how)
+        grader._worker.wait()
+        assert grader.grade("\\boxed{y+y}", "2y").verdict in (
+            (CORRECT,) if how == signal.SIGKILL else (CORRECT, UNGRADABLE)
+        )
+        assert grader.grade("\\boxed{z+z}", "2z").verdict == CORRECT
+        assert grader.n_restarts == 1
+
+
+def test_a_process_that_hangs_is_replaced():
+    with Grader(settings.Grader(wall_s=1.0)) as grader:
+        assert grader.grade("\\boxed{x+x}", "2x").verdict == CORRECT
+        os.kill(grader._worker.pid, signal.SIGSTOP)
+        assert "on the clock" in grader.grade("\\boxed{y+y}", "2y").reason
+        assert grader.grade("\\boxed{z+z}", "2z").verdict == CORRECT
+
+
+def test_signals_to_stop_the_job_do_not_end_the_process(grader):
+    assert grader.grade("\\boxed{x+x}", "2x").verdict == CORRECT
+    before = grader._worker.pid
+    for told in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT):
+        os.kill(before, told)
+    assert grader.grade("\\boxed{w+w}", "2w").verdict == CORRECT and grader._worker.pid == before
+
+
+def test_too_little_memory_is_told():
+    with Grader(settings.Grader(memory_gib=0.1)) as grader:
+        found = grader.grade(*SUM)
+        assert found.verdict == UNGRADABLE and "gave up" in found.reason
+
+
+def test_a_process_that_does_not_start_ends_the_run(monkeypatch):
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    with Grader() as grader, pytest.raises(RunError, match="the grading process does not start"):
+        grader.grade("\\boxed{x+x}", "2x")
+
+
+def test_any_thread_may_grade(grader):
+    found = {}
+
+    def work(i):
+        found[i] = grader.grade(f"\\boxed{{{i}x+x}}", f"{i + 1}x").verdict
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(2, 10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == dict.fromkeys(range(2, 10), CORRECT)
+
+
+def test_the_process_ends_with_its_rank():
+    grader = Grader()
+    assert grader.grade("\\boxed{x+x}", "2x").verdict == CORRECT
+    worker = grader._worker
+    worker.stdin.close()  # what the kernel does when the rank dies
+    assert worker.wait(timeout=30) == 0
+    worker.stdout.close()
+
+
+HOSTILE = [
+    "\\boxed{9^{9^{9^9}}}",
+    "\\boxed{\\frac{1}{(10^9)!}}",
+    "\\boxed{\\binom{10^8}{10^7}}",
+    "\\boxed{" + "9" * 900 + "!}",
+    "\\boxed{" + "9" * 100_000 + "}",
+    "\\boxed{" + "(" * 400 + "1" + ")" * 400 + "}",
+    "\\boxed{" + "\\sqrt{" * 100 + "x" + "}" * 100 + "}",
+    "\\boxed{" + "\\pm" * 300 + "x}",
+    "\\boxed{" + "|" * 400 + "}",
+    "\\boxed{x" + ",x" * 400 + "}",
+    "\\boxed{__import__('os').system('touch owned')}",
+    '\\boxed{(lambda: open("owned", "w"))()}',
+    "\\boxed{\\text{__import__}('os')}",
+    "\\boxed{exec(open('owned','w'))}",
+    "\\boxed{\x00\ud800\U0010ffff}",
+    "\\boxed{\\input{/etc/passwd}}",
+    "\\boxed{" * 150_000,
+    "\\[" * 500_000,
+    "$" * 1_000_000,
+    "a" * 1_000_000,
+    "answer is " * 100_000,
+    "\n" * 1_000_000,
+    "####" * 250_000,
+    "</think>" * 125_000,
+    "\\text{" * 160_000,
+]
+
+
+@pytest.mark.parametrize("response", HOSTILE, ids=range(len(HOSTILE)))
+@pytest.mark.parametrize("gold", ["5", "x+1"])
+def test_hostile_responses_are_wrong_or_ungradable_and_leave_nothing(grader, tmp_path, monkeypatch, response, gold):
+    monkeypatch.chdir(tmp_path)
+    before = grader.n_restarts
+    assert grader.grade(response, gold).verdict in (WRONG, UNGRADABLE)
+    assert not list(tmp_path.iterdir()) and grader.n_restarts == before
+
+
+def test_hostile_text_for_the_library_ends_at_its_limit(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with Grader(settings.Grader(cpu_s=1.0)) as grader:
+        for response in ("\\boxed{\\sum_{i=1}^{10^9} i^{i^i}}", "\\boxed{\\prod_{k=1}^{10^8} \\sin k^k}"):
+            assert grader.grade(response, "x+y^2").verdict in (WRONG, UNGRADABLE)
+    assert not list(tmp_path.iterdir())
+
+
+def test_self_check_counts_what_cannot_be_right():
+    golds = [
+        ("a", "5"),
+        ("b", ""),
+        ("c", "\\frac12"),
+        ("d", "10}{"),
+        ("e", "Since the matrix is singular there is no inverse"),
+    ]
+    report = self_check(golds)
+    assert (report.n, report.n_passed, report.failed) == (5, 2, ("b", "d", "e"))
+    assert report.rate == 0.4 and report.defects == {"empty": 1, "prose": 1}
+
+
+def grade_file(*arguments):
+    return subprocess.run([sys.executable, TOOL, *map(str, arguments)], capture_output=True, text=True, timeout=120)
+
+
+def test_the_tool_grades_a_file(tmp_path):
+    rows = [
+        {"id": "a", "prediction_text": "so \\boxed{x+x}", "gold": "2x", "expected": True},
+        {"prediction_text": "#### 7\u2028", "gold": "8", "expected": True},
+        {"prediction_text": "The answer is 5", "gold": "", "expected": False},
+        {"prediction_text": "\\boxed{3}", "gold": "4", "alt_answers": ["3"], "expected": True},
+    ]
+    (tmp_path / "in.jsonl").write_text("\n".join(json.dumps(r, ensure_ascii=False) for r in rows) + "\n\n")
+    done = grade_file(tmp_path / "in.jsonl", "--out", tmp_path / "out.jsonl")
+    assert done.returncode == 0, done.stderr
+    assert "as expected: 3 of 4" in done.stdout and "line 2: wrong" in done.stdout
+    graded = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [r["verdict"] for r in graded] == ["correct", "wrong", "ungradable", "correct"]
+    assert graded[0]["id"] == "a" and graded[0]["answer"] == "x+x" and all(r["reason"] for r in graded)
+
+
+@pytest.mark.parametrize(
+    "line, says", [("{", "in.jsonl:2: not JSON"), ('{"gold": "1"}', "in.jsonl:2: 'prediction_text'")]
+)
+def test_the_tool_names_the_line_that_is_wrong(tmp_path, line, says):
+    (tmp_path / "in.jsonl").write_text('{"prediction_text": "1", "gold": "1"}\n' + line)
+    done = grade_file(tmp_path / "in.jsonl")
+    assert done.returncode == 2 and says in done.stderr and "Traceback" not in done.stderr

@@ -1,0 +1,109 @@
+"""The path of flash-attn's kernels, with a stand-in in torch: layouts, lengths, the merge. The kernels have not run."""
+
+import pytest
+import torch
+from support.architectures import ARCHITECTURES, SMALL
+from test_generate import PROMPTS, greedy_by_transformers, seeds, tokens
+from transformers import AutoModelForCausalLM, Gemma2Config
+
+from hpc_saidpo.policy import flash
+from hpc_saidpo.policy.model import Policy
+from hpc_saidpo.rollouts.engine import kernels
+from hpc_saidpo.rollouts.engine.attention import Kept
+from hpc_saidpo.rollouts.engine.engine import generate
+from hpc_saidpo.settings.rollouts import Sampling
+
+CPU = torch.device("cpu")
+
+
+class Counting:
+    """The stand-in, with the shapes that it was called with."""
+
+    def __init__(self):
+        self.shapes = []
+
+    def __call__(self, query, k_cache, v_cache, **options):
+        self.shapes.append((tuple(query.shape), tuple(k_cache.shape)))
+        assert options["cache_seqlens"].dtype == torch.int32 and k_cache.stride(-1) == v_cache.stride(-1) == 1
+        return *kernels.by_torch(query, k_cache, v_cache, **options), "version 3 gives more"
+
+
+def kept(n_kept, size, prefix, kernel):
+    """Two prompts of 5 and 3 tokens, with three and one rows, which have 4, 1, 0 and 2 tokens of their own."""
+    torch.manual_seed(0)
+    found = Kept(n_slots=3, n_rows=6, prompt_tokens=5, device=CPU, kernel=kernel)
+    if prefix:
+        with found.during("prefix"):
+            found.attend(0, *(torch.randn(1, n_kept, prefix, size) for _ in range(3)), 1.0, None, None)
+        found.prefix_tokens = prefix
+    with found.during("prompts", torch.tensor([2, 0])):
+        found.attend(0, *(torch.randn(2, n_kept, 5, size) for _ in range(3)), 1.0, None, None)
+    found.length_P[torch.tensor([2, 0])] = torch.tensor([5, 3])
+    found.add_rows(2, 3)
+    found.add_rows(0, 1)
+    found.layers[0].rows = tuple(torch.randn(6, n_kept, 8, size) for _ in range(2))
+    found.own_R += torch.tensor([4, 1, 0, 2])
+    return found
+
+
+@pytest.mark.parametrize("n_kept, heads", [(4, 4), (2, 4), (1, 4)], ids=["mha", "gqa", "mqa"])
+@pytest.mark.parametrize("prefix", [0, 7])
+@pytest.mark.parametrize("softcap", [None, 2.0])
+@pytest.mark.parametrize("window", [None, 17, 6])
+def test_parts_merged_are_the_attention_over_all(n_kept, heads, prefix, softcap, window):
+    results, kernel = [], Counting()
+    for which in (None, kernel):
+        found = kept(n_kept, 8, prefix, which)
+        with found.during("rows"):
+            query, key, value = (torch.randn(4, h, 1, 8) for h in (heads, n_kept, n_kept))
+            results.append(found.attend(0, query, key, value, 0.3, window, softcap))
+    assert results[0].shape == results[1].shape == (4, 1, heads, 8)
+    torch.testing.assert_close(*results, atol=1e-5, rtol=1e-5)
+    group = heads // n_kept
+    if window == 6:  # cuts what a row sees: not for a kernel
+        assert not kernel.shapes
+    else:
+        # rows: all heads of a group at once; prompts: the three rows of one together; the prefix: all rows
+        expected = [((4, group, n_kept, 8), (4, 5, n_kept, 8)), ((3, 3 * group, n_kept, 8), (3, 5, n_kept, 8))]
+        expected = [*expected[::-1], *[((1, 4 * group, n_kept, 8), (1, 7, n_kept, 8))] * bool(prefix)]
+        assert kernel.shapes == expected
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    kernel = Counting()
+    monkeypatch.setattr(kernels, "of", lambda attention: kernel)
+    return kernel
+
+
+GEMMA2 = Gemma2Config(**SMALL, num_key_value_heads=2, intermediate_size=64, head_dim=8, attn_logit_softcapping=5.0)
+
+
+@pytest.mark.parametrize("name", [*ARCHITECTURES, "gemma2-softcap"])
+@pytest.mark.parametrize("start", [[], list(range(10, 22))], ids=["no-prefix", "prefix"])
+def test_models_decode_by_kernels_as_transformers_does(micro, stand_in, name, start):
+    torch.manual_seed(0)
+    config = {**ARCHITECTURES, "gemma2-softcap": GEMMA2}[name]
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    policy = Policy(model.eval(), micro.tokenizer, CPU, torch.float32, name)
+    prompts = [start + prompt for prompt in tokens(micro)]
+    ours = generate(policy, prompts, seeds(4, 2), Sampling(0.0, 1.0, 12))
+    assert bool(stand_in.shapes) == (name != "mistral-sliding")  # whose window cuts
+    for prompt, row in zip(prompts, ours, strict=True):
+        for response in row:
+            assert response.tokens == greedy_by_transformers(policy, prompt, 12)
+
+
+def test_samples_are_those_of_the_other_path(micro, monkeypatch):
+    how, asked = Sampling(1.0, 0.9, 20), (tokens(micro), seeds(len(PROMPTS), 5))
+    plain = generate(micro, *asked, how)
+    monkeypatch.setattr(kernels, "of", lambda attention: kernels.by_torch)
+    merged = generate(micro, *asked, how)
+    assert [[r.tokens for r in row] for row in plain] == [[r.tokens for r in row] for row in merged]
+
+
+def test_only_flash_attention_has_a_kernel(monkeypatch):
+    assert kernels.of("sdpa") is None and kernels.of("eager") is None
+    monkeypatch.setattr(flash, "kernel", lambda name: name)
+    assert kernels.of("flash_attention_3") == "flash_attention_3"
+    assert [kernels.fits(size) for size in (64, 256, 60, 288)] == [True, True, False, False]

@@ -1,0 +1,128 @@
+"""Tags from a server: a real one, on this machine, that misbehaves."""
+
+import email.utils
+import json
+import threading
+import time
+
+import pytest
+from support.chat_server import GOOD, completion, config_for, serving
+
+from hpc_saidpo import settings
+from hpc_saidpo.errors import RunError
+from hpc_saidpo.tags import endpoint
+from hpc_saidpo.tags.endpoint import Server, retry_after_s
+
+KEY = "sk-very-secret"
+
+
+def asked(*texts):
+    return [[{"role": "user", "content": text}] for text in texts]
+
+
+def hang(handler):
+    handler.server.over.wait(30)
+    handler.close_connection = True
+
+
+MISDEEDS = {
+    "429": lambda handler: handler.reply(429, b"slow down"),
+    "429 with Retry-After": lambda handler: handler.reply(429, b"slow down", Retry_After="0.05"),
+    "503 with a date": lambda h: h.reply(503, b"", Retry_After=email.utils.formatdate(time.time() - 5, usegmt=True)),
+    "500": lambda handler: handler.reply(500, b'{"error": {"message": "oops"}}'),
+    "a time-out": hang,
+    "a broken body": lambda handler: handler.reply(200, b'{"choices": [{"mess'),
+    "a body that is no completion": lambda handler: handler.reply(200, b'{"object": "list"}'),
+    "a body that is cut off": lambda handler: handler.reply(200, completion(GOOD)[:20], length=500),
+    "no answer at all": lambda handler: setattr(handler, "close_connection", True),
+}
+
+
+@pytest.mark.parametrize("misdeed", MISDEEDS.values(), ids=MISDEEDS)
+def test_what_passes_is_waited_for(misdeed):
+    with serving(misdeed, misdeed) as server:
+        assert Server(config_for(server, timeout_s=1.0 if misdeed is hang else 60.0)).answer(asked("a", "b")) == [
+            GOOD,
+            GOOD,
+        ]
+        assert server.counts == {"a": 3, "b": 3}
+
+
+def test_what_does_not_pass_is_told():
+    with serving(*[MISDEEDS["500"]] * 3) as server:
+        with pytest.raises(RunError, match=r"127\.0\.0\.1.*no answer in 3 tries \(last: 500 .*oops\).*is kept"):
+            Server(config_for(server, tries=3)).answer(asked("a"))
+        assert server.counts == {"a": 3}
+    with pytest.raises(RunError, match="no answer in 2 tries"):  # nobody listens any more
+        Server(config_for(server, tries=2)).answer(asked("a"))
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 302])
+def test_a_refusal_is_told_in_the_servers_words_and_not_tried_again(status, monkeypatch):
+    monkeypatch.setenv("THE_KEY", KEY)
+    said = json.dumps({"error": {"message": f"the model `m` does not exist; your key {KEY}"}}).encode()
+    with serving(*[lambda handler: handler.reply(status, said, Location="http://127.0.0.1:1/")] * 9) as server:
+        with pytest.raises(RunError, match=rf"tags\.model=m: {status} .*the model `m` does not exist") as caught:
+            Server(config_for(server, api_key_env="THE_KEY", concurrency=1)).answer(asked("a", "b", "c", "d"))
+        assert KEY not in str(caught.value) and server.counts["a"] == 1 and server.counts["d"] == 0
+
+
+def test_the_request(monkeypatch):
+    monkeypatch.setenv("THE_KEY", f"{KEY}\n")
+    with serving() as server:
+        config = config_for(server, api_key_env="THE_KEY", body={"temperature": None, "seed": 7})
+        assert Server(config).answer([]) == []
+        Server(config).answer(asked("What is ½?"))
+        ((path, headers, request, _),) = server.seen
+    assert path == "/v1/chat/completions" and headers["Authorization"] == f"Bearer {KEY}"
+    assert request == {"model": "m", "messages": asked("What is ½?")[0], "max_tokens": 96, "seed": 7}
+
+
+@pytest.mark.parametrize("value", [None, "  ", f"{KEY}\nHost: other", f"{KEY}é"])
+def test_a_key_that_is_none_is_refused_and_not_told(value, monkeypatch):
+    monkeypatch.delenv("THE_KEY", raising=False)
+    if value is not None:
+        monkeypatch.setenv("THE_KEY", value)
+    how = settings.Endpoint(api_key_env="THE_KEY")
+    with pytest.raises(RunError, match=r"api_key_env=THE_KEY.*environment variable") as caught:
+        endpoint.key_of(how)
+    assert KEY not in str(caught.value)
+
+
+def test_answers_keep_their_order_and_their_number_at_once():
+    three = threading.Barrier(3)
+
+    def together(request):
+        three.wait(60)  # answered only when two others are asked
+        return completion(request["messages"][-1]["content"])
+
+    with serving(answer=together) as server:
+        texts = [str(i) for i in range(12)]
+        assert Server(config_for(server, concurrency=3)).answer(asked(*texts)) == texts
+        assert server.most_at_once == 3
+
+
+def test_the_rate_is_kept_by_all_ranks_together():
+    with serving() as server:
+        rank = Server(config_for(server, per_minute=3000), n_ranks=2)
+        began = time.monotonic()
+        rank.answer(asked(*map(str, range(6))))
+        assert server.seen[-1][-1] - began >= 5 * 60 / 1500
+
+
+def test_one_that_is_told_to_wait_holds_the_others_back():
+    with serving(lambda handler: handler.reply(429, b"", Retry_After="0.5")) as server:
+        Server(config_for(server, concurrency=2)).answer(asked("a", "b", "c"))
+        at = sorted(when for *_, when in server.seen)
+        assert at[2] - at[0] >= 0.5  # two were under way
+
+
+def test_what_a_server_asks_for():
+    assert retry_after_s("7") == 7 and retry_after_s("1e9") == endpoint.LONGEST_WAIT_S and retry_after_s("-1") == 0
+    assert 50 < retry_after_s(email.utils.formatdate(time.time() + 60, usegmt=True)) <= 60
+    assert retry_after_s("soon") is retry_after_s(None) is None
+
+
+def test_an_answer_without_content_is_an_empty_one():
+    with serving(answer=lambda request: completion(None)) as server:
+        assert Server(config_for(server)).answer(asked("a")) == [""]
