@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from hpc_saidpo.settings.keys import conf_folder
+
+from .warm import Warm
 
 HOME = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -35,20 +38,41 @@ def jobs_of(sweep: str, *overrides: str) -> list[list[str]]:
     return jobs
 
 
-def command(*arguments: str, ranks: int = 0, program: Sequence[str] = ("-m", "hpc_saidpo")) -> list[str]:
-    """The program as a user starts it: under mpiexec with `ranks` > 0, as one plain process otherwise."""
+PROGRAM = ("-m", "hpc_saidpo")
+
+
+def command(*arguments: str, ranks: int = 0, program: Sequence[str] = PROGRAM, is_warm: bool = False) -> list[str]:
+    """The program as a user starts it: under mpiexec with `ranks` > 0, as one plain process otherwise.
+
+    Args:
+        is_warm: the imports are done already (`support.warm`); for a start that is not itself what is tested.
+    """
     launch = [str(BIN / "mpiexec"), "-n", str(ranks)] if ranks else []
     runner = ["-m", "mpi4py"] if ranks else []
-    return [*launch, sys.executable, *runner, *program, *arguments]
+    python = warm().command() if is_warm else [sys.executable]
+    return [*launch, *python, *runner, *program, *arguments]
 
 
-def start(*arguments: str, ranks: int = 0, program: Sequence[str] = ("-m", "hpc_saidpo"), timeout_s: float = 300):
-    """Run `command` to its end."""
+def start(
+    *arguments: str,
+    ranks: int = 0,
+    program: Sequence[str] = PROGRAM,
+    timeout_s: float = 300,
+    is_warm: bool | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run `command` to its end; warm unless it is said otherwise, or another program is named."""
+    is_warm = program == PROGRAM if is_warm is None else is_warm
     return subprocess.run(
-        command(*arguments, ranks=ranks, program=program),
+        command(*arguments, ranks=ranks, program=program, is_warm=is_warm),
         env=user_environment(),
         capture_output=True,
         text=True,
         timeout=timeout_s,
         stdin=subprocess.DEVNULL,
     )
+
+
+@functools.cache
+def warm() -> Warm:
+    """The warm process of this test process."""
+    return Warm(user_environment(HF_HUB_OFFLINE="1"))

@@ -1,0 +1,172 @@
+"""Starts of the program that cost tenths of a second: forks of a process that has imported everything.
+
+The start of a rank costs seconds of imports. One warm process does these imports once and runs nothing. For each start
+it forks. The fork has the open files, environment and folder of the process that stands in for it (`warm_client`),
+alone or under mpiexec. It then does everything that a start does, the initialisation of MPI included.
+"""
+
+from __future__ import annotations
+
+import array
+import atexit
+import contextlib
+import ctypes
+import importlib
+import json
+import os
+import runpy
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from pathlib import Path
+
+IMPORTS = (
+    "numpy", "scipy.special", "torch", "transformers", "h5py", "hdf5plugin", "hydra", "mpi4py", "mpi4py.run",
+    "pydantic", "sklearn.cluster", "sklearn.metrics", "matplotlib.figure", "transformers.models.llama",
+    "sentence_transformers",
+    "torch.distributed", "torch.nn.parallel", "hpc_saidpo.cli.program", "hpc_saidpo.cli.session", "hpc_saidpo.cli.loop",
+    "hpc_saidpo.cli.evaluation", "hpc_saidpo.parallel.gradients",
+)  # fmt: skip
+
+
+class Warm:
+    """The warm process of this test process; started at its first use, ended with it."""
+
+    def __init__(self, environment: dict[str, str]):
+        folder = tempfile.mkdtemp(prefix="warm-")
+        self.path = str(Path(folder) / "socket")
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, self.path], env=environment, stdin=subprocess.DEVNULL, start_new_session=True
+        )
+        atexit.register(self._end)
+        until = time.monotonic() + 120
+        while not Path(self.path).exists():
+            if self._process.poll() is not None or time.monotonic() > until:
+                raise RuntimeError("the warm process did not start")
+            time.sleep(0.05)
+
+    def command(self, *arguments: str) -> list[str]:
+        """The command that stands in for `python ARGUMENTS`, where these begin with -m."""
+        return [sys.executable, "-I", "-S", str(Path(__file__).with_name("warm_client.py")), self.path, *arguments]
+
+    def _end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+def serve(path: str) -> None:
+    """Import, then fork for each connection until killed."""
+    for name in IMPORTS:
+        importlib.import_module(name)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path + ".new")
+    listener.listen(64)
+    selector = selectors.DefaultSelector()
+    selector.register(listener, selectors.EVENT_READ)
+    os.rename(path + ".new", path)
+    forks: dict[socket.socket, tuple[int, int]] = {}  # connection -> pid, descriptor that is readable at its end
+    while True:
+        for key, _ in selector.select():
+            if key.fileobj is listener:
+                connection, _ = listener.accept()
+                pid = _fork(connection, listener, [*forks])
+                ended = os.pidfd_open(pid)
+                forks[connection] = pid, ended
+                selector.register(ended, selectors.EVENT_READ, connection)
+                selector.register(connection, selectors.EVENT_READ)
+                continue
+            connection = key.data or key.fileobj
+            if connection not in forks:
+                continue
+            pid, ended = forks.pop(connection)
+            if key.data is None:  # the process that stands in for it is gone
+                os.kill(pid, signal.SIGKILL)
+            status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            selector.unregister(ended)
+            selector.unregister(connection)
+            os.close(ended)
+            with contextlib.suppress(OSError):
+                connection.sendall(f"{status}\n".encode())
+            connection.close()
+
+
+def _fork(connection: socket.socket, listener: socket.socket, others: list[socket.socket]) -> int:
+    request, files = _receive(connection)
+    pid = os.fork()
+    if pid:
+        for file in files:
+            os.close(file)
+        connection.sendall(f"{pid}\n".encode())
+        return pid
+    try:
+        for own in (listener, connection, *others):
+            own.close()
+        code = _run(request, files)
+    except BaseException:  # noqa: BLE001 - reported as Python reports an uncaught exception
+        traceback.print_exc()
+        code = 1
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+    ctypes.CDLL(None).exit(code)  # runs the exit handlers of C libraries: MPICH says good-bye to mpiexec in one
+    raise AssertionError("exit returned")
+
+
+def _receive(connection: socket.socket) -> tuple[dict, list[int]]:
+    head, ancillary, *_ = connection.recvmsg(8, socket.CMSG_SPACE(16 * 4))
+    files = array.array("i")
+    for _, _, data in ancillary:
+        files.frombytes(data[: len(data) - len(data) % files.itemsize])
+    body, size = b"", int.from_bytes(head, "big")
+    while len(body) < size:
+        body += connection.recv(size - len(body))
+    return json.loads(body), list(files)
+
+
+def _run(request: dict, files: list[int]) -> int:
+    spare = [os.dup(file) for file in files]  # none of them is a wanted number that is written to below
+    high = [os.dup2(file, 200 + i) for i, file in enumerate(spare)]
+    for file in (*files, *spare):
+        os.close(file)
+    for file, number in zip(high, request["files"], strict=True):
+        os.dup2(file, number, inheritable=True)
+        os.close(file)
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    os.chdir(request["folder"])
+    dash, module, *arguments = request["arguments"]
+    assert dash == "-m"
+    sys.path[0] = request["folder"]
+    sys.argv = [module, *arguments]
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    else:
+        code = 0
+    _finish()
+    return code
+
+
+def _finish() -> None:
+    """Do what the end of a Python process does: os._exit does not."""
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread() and not thread.daemon:
+            thread.join()
+    atexit._run_exitfuncs()
+    mpi = sys.modules.get("mpi4py.MPI")
+    if mpi and mpi.Is_initialized() and not mpi.Is_finalized():
+        mpi.Finalize()
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])
