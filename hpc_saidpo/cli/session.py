@@ -11,7 +11,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-import transformers
 from omegaconf import DictConfig
 
 from .. import __version__, progress
@@ -30,8 +29,6 @@ SLURM_FACTS = (
 
 def work(composed: DictConfig, world: World, program: Program) -> int:
     """Open the run folder and do the program's work. Returns its exit code; when requested to stop, exits itself."""
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
     settings, plain = build(composed, program.tree)
     n_threads = world.use_threads(1 if settings.run.deterministic else settings.run.threads)
     if world.device.type == "cuda":

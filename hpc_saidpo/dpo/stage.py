@@ -14,10 +14,7 @@ from ..policy.cache import forget_policies, load_policy, release_engines
 from ..records import Pairs, Reference, Rollouts, seeded
 from ..store.run import RunDir
 from ..store.stage import Stage
-from . import checkpoint
-from .examples import key_of, reference_key, tokenise
 from .pairs import select
-from .train import Lesson, train
 
 
 def write_pairs(
@@ -68,6 +65,8 @@ def train_round(
     stage: Stage, round_: Round, policy: settings.Policy, rollouts: settings.Rollouts, config: settings.Dpo, run: RunDir
 ) -> None:
     """Train the policy on the pairs; write model/ and steps.json. Collective."""
+    from . import checkpoint  # imports transformers: a finished stage needs none of it
+
     release_engines()
     try:
         steps = _train(stage, round_, policy, rollouts, config, run)
@@ -83,6 +82,10 @@ def load_round(stage: Stage) -> tuple[str, list[dict]]:
 
 
 def _train(stage, round_, policy, rollouts, config, run) -> list[dict]:
+    from . import checkpoint  # imports transformers: a finished stage needs none of it
+    from .examples import key_of, reference_key, tokenise
+    from .train import Lesson, train
+
     world = run.world
     current = load_policy(round_.policy_path, policy, world.device)
     examples = tokenise(round_.pairs, current, rollouts.prompt.chat, rollouts.stop)

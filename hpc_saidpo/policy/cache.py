@@ -5,11 +5,14 @@ from __future__ import annotations
 import functools
 import gc
 from collections.abc import Callable
-
-import torch
+from typing import TYPE_CHECKING
 
 from .. import settings
-from .model import Policy
+
+if TYPE_CHECKING:
+    import torch
+
+    from .model import Policy
 
 _releases: list[Callable[[], None]] = []  # what else holds a policy's memory
 
@@ -17,6 +20,8 @@ _releases: list[Callable[[], None]] = []  # what else holds a policy's memory
 @functools.lru_cache(maxsize=1)
 def load_policy(path: str, config: settings.Policy, device: torch.device) -> Policy:
     """The policy at a path; the last one stays in memory."""
+    from .model import Policy  # imports transformers: a finished stage needs none of it
+
     forget_policies()
     return Policy.load(path, config, device)
 

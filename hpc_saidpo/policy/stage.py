@@ -7,7 +7,6 @@ from pathlib import Path
 
 from ..store.run import RunDir
 from ..store.stage import Stage
-from .gguf import convert_gguf
 from .locate import is_gguf, locate
 
 
@@ -18,6 +17,8 @@ def model_folder(path: str, run: RunDir) -> str:
         return located
 
     def convert(stage: Stage):
+        from .gguf import convert_gguf  # imports transformers: a finished stage needs none of it
+
         run.world.on_root(lambda: stage.write_folder("model", functools.partial(convert_gguf, located)))
 
     name = f"{Path(located).name} {Path(located).stat().st_size}"

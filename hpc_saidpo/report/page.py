@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
 import io
 import json
 
 import numpy as np
 
+from .. import __version__
 from ..evaluate.table import interval, percent
 from ..records import Outcome
 from ..store.run import RunDir
@@ -79,11 +81,25 @@ def table(outcome: Outcome) -> str:
 
 
 def write(store: RunDir, outcome: Outcome, config: dict) -> None:
-    """Write report.html and its pictures into the run folder. Not collective: root only."""
-    pictures = {"curves.png": curves(outcome)}
+    """Write report.html and its pictures into the run folder. Not collective: root only.
+
+    The pictures are drawn again only when their figures have changed: importing matplotlib and drawing take a second.
+    """
+    text, contents = page(store.path.name, outcome, config), {}
+    draw = {"curves.png": lambda: curves(outcome)}
     if clusters.is_shown(outcome.health):
-        pictures["clusters.png"] = clusters.sizes(outcome.health)
-    store.write_report({**pictures, "report.html": page(store.path.name, outcome, config)})
+        draw["clusters.png"] = lambda: clusters.sizes(outcome.health)
+    report = store.path / "report.html"
+    is_drawn = report.exists() and figures_stamp(outcome) in report.read_text(encoding="utf-8")
+    if not (is_drawn and all((store.path / name).exists() for name in draw)):
+        contents = {name: picture() for name, picture in draw.items()}
+    store.write_report({**contents, "report.html": text})
+
+
+def figures_stamp(outcome: Outcome) -> str:
+    """The line of report.html that identifies the figures in its pictures."""
+    figures = json.dumps([__version__, outcome.before, outcome.iterations, outcome.health], sort_keys=True, default=str)
+    return f'<meta name="figures" content="{hashlib.sha256(figures.encode()).hexdigest()}">'
 
 
 def curves(outcome: Outcome) -> bytes:
@@ -137,6 +153,7 @@ def page(name: str, outcome: Outcome, config: dict) -> str:
         return "<ul>" + "".join(f"<li>{html.escape(item)}</li>" for item in items) + "</ul>" if items else "<p>none</p>"
 
     return f"""<!doctype html><meta charset="utf-8"><title>{html.escape(name)}</title>
+{figures_stamp(outcome)}
 <style>body{{font:15px system-ui,sans-serif;max-width:75em;margin:2em auto;padding:0 1em}}
 table{{border-collapse:collapse}}
 td,th{{border:1px solid #ccc;padding:.3em .6em;text-align:right}}

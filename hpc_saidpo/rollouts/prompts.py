@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from .. import settings
-from ..policy.model import Policy
 from ..records import Question
 from .prompt import render
+
+if TYPE_CHECKING:
+    from ..policy.model import Policy
 
 
 class Prompts:

@@ -10,14 +10,12 @@ import numpy as np
 from .. import progress, settings
 from ..grader.grader import grader_of
 from ..parallel.world import World
-from ..policy.model import check_length
 from ..progress import log
 from ..records import Rollouts
 from ..settings.rollouts import Sampling
 from ..store.stage import Stage
 from .chunks import cut, longest_first
 from .prompts import Prompts
-from .waves import in_waves
 
 
 @dataclass(frozen=True)
@@ -45,6 +43,9 @@ def collect_rollouts(stage: Stage, request: Request, config: settings.Rollouts, 
     A chunk holds the same questions whatever the number of ranks. Chunks that are on disk already are not made again.
     The chunk with the longest expected time is started first.
     """
+    from ..policy.model import check_length  # imports transformers: a finished stage needs none of it
+    from .waves import in_waves
+
     prompts, name = request.prompts, request.seed[2]
     token_Q = {int(q): prompts.tokens(int(q)) for q in request.question_Q}
     if token_Q:

@@ -14,7 +14,6 @@ from ..policy.stage import model_folder
 from ..records import Question, joined
 from ..store.run import RunDir
 from .column import of
-from .local import Local
 from .tagging import Tagging
 
 
@@ -42,6 +41,8 @@ def tag(
         return of(questions)
     local = None
     if config.mode == "model":
+        from .local import Local  # imports transformers: a finished stage needs none of it
+
         folder = model_folder(config.model, run)
         weights = world.on_root(lambda: fingerprint(folder))
         load = functools.partial(load_policy, folder, replace(policy, path=folder), world.device)
