@@ -1,17 +1,17 @@
-"""The exceptions that end a run on purpose. Everything else that is raised is a bug."""
+"""Exceptions that end a run on purpose. Any other exception is a bug."""
 
 from __future__ import annotations
 
 
 class RunError(Exception):
-    """Something the user can mend: the message says what was wrong, where, and what to do. Shown without traceback."""
+    """A problem that the user can solve: the message says what is wrong, where, what to do. No traceback is shown."""
 
 
 class Ended(Exception):
-    """The run ends here for now; the message says why, and how it goes on.
+    """The run ends here for now. The message says why, and how to continue.
 
     Attributes:
-        is_failure: depletion, or another failure signature; False: a planned pause (loop.stop_after, tags.mode=export).
+        is_failure: depletion, or another failure signature. False: a planned pause (loop.stop_after, tags.mode=export).
     """
 
     def __init__(self, message: str, is_failure: bool = False):

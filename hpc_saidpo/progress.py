@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: bars on a terminal, plain lines elsewhere; from root only."""
+"""Progress and log of a running program: bars on a terminal, plain lines elsewhere. Only root shows any."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = logging.getLogger("hpc_saidpo")
 
 
 def start_logging(path: Path, is_root: bool) -> None:
-    """Every rank logs to its own file; root to the console too.
+    """Let every rank log to its own file, and root to the console too.
 
     Raises:
         RunError: the file cannot be opened.
@@ -42,35 +42,39 @@ def start_logging(path: Path, is_root: bool) -> None:
 
 @functools.cache
 def say_once(text: str) -> None:
-    """Log what would be the same every time; once per process."""
+    """Log a text once per process, even if it is called again."""
     log.info(text)
 
 
 class _File(logging.FileHandler):
-    """A log file that a full disk silences: what stops the run says so itself."""
+    """A log file that ignores a full disk: the write that stops the run reports it."""
 
-    def handleError(self, record):
+    def handleError(self, record: logging.LogRecord) -> None:
         pass
 
 
 class _Console(logging.Handler):
-    """Writes through tqdm, so that a line never tears a bar."""
+    """Writes through tqdm, so that a line never breaks a bar."""
 
-    def emit(self, record):
+    def emit(self, record: logging.LogRecord) -> None:
         tqdm.write(self.format(record), file=sys.stdout)
         sys.stdout.flush()
 
 
 @contextmanager
 def show(label: str, total: int, is_root: bool) -> Iterator[Callable[..., None]]:
-    """Show one stage's progress; gives tick(...), to be called once per finished item."""
+    """Show the progress of one stage. Yields tick(...), which is to be called once per finished item."""
     if not is_root:
         yield lambda *_: None
         return
     started = time.monotonic()
     if on_terminal():
         with tqdm(total=total, desc=f"  {label}", leave=False, file=sys.stderr, ncols=100) as bar:
-            yield lambda *_: bar.update()
+
+            def tick(*_: object) -> None:
+                bar.update()
+
+            yield tick
     else:
         yield _Lines(label, total, started)
     log.info("  %s: done in %.1f s", label, time.monotonic() - started)
@@ -78,7 +82,7 @@ def show(label: str, total: int, is_root: bool) -> Iterator[Callable[..., None]]
 
 @functools.cache
 def on_terminal() -> bool:
-    """Whether a person watches: stderr is a terminal, or it is a pipe to an MPI launcher whose own stderr is one."""
+    """Return whether a person watches: stderr is a terminal, or a pipe to an MPI launcher that has one as stderr."""
     if sys.stderr.isatty():
         return True
     pid = os.getppid()
@@ -86,9 +90,9 @@ def on_terminal() -> bool:
         while (name := Path(f"/proc/{pid}/comm").read_text().strip()).startswith(LAUNCHERS):
             if os.readlink(f"/proc/{pid}/fd/2").startswith(("/dev/pts/", "/dev/tty")):
                 return True
-            # "pid (name) state ppid ...": the name may hold spaces and brackets, what follows it does not
+            # "pid (name) state ppid ...": only the name may contain spaces and brackets
             pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(f"({name})")[2].split()[1])
-    except OSError:  # no /proc, or another user's launcher
+    except OSError:  # no /proc, or a launcher of another user
         pass
     return False
 
@@ -96,10 +100,10 @@ def on_terminal() -> bool:
 class _Lines:
     """A line every few seconds, for log files."""
 
-    def __init__(self, label, total, started):
+    def __init__(self, label: str, total: int, started: float):
         self.label, self.total, self.count, self.last = label, total, 0, started
 
-    def __call__(self, *_):
+    def __call__(self, *_: object) -> None:
         self.count += 1
         if time.monotonic() - self.last >= LINE_EVERY_S:
             self.last = time.monotonic()

@@ -11,8 +11,9 @@ Shape letters, used as suffixes of array names in pure code:
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
+from typing import Any, overload
 
 import numpy as np
 
@@ -25,7 +26,7 @@ VERDICTS = {CORRECT: "correct", WRONG: "wrong", UNGRADABLE: "ungradable"}
 
 @dataclass(frozen=True)
 class Judgement:
-    """A verdict and what it rests on, in a few words."""
+    """A verdict and the reason for it, in a few words."""
 
     verdict: int
     reason: str
@@ -40,10 +41,10 @@ class Question:
         text: the question as the policy sees it.
         answer: the gold answer; for the verifier `code` the tests, in Python.
         subject: coarse topic; also the key of its few-shot examples.
-        tags: knowledge points (1-5 of them), empty when the pool carries none.
-        alt_answers: other answers that are right as well.
-        verifier: what its responses are graded by, a name in settings.pool.VERIFIER_NAMES.
-        entry: for the verifier `reasoning_gym`, JSON of what its scorer asks for: task, question, answer, metadata.
+        tags: knowledge points (1 to 5), empty when the pool has none.
+        alt_answers: other correct answers.
+        verifier: name of the verifier that grades its responses (settings.pool.VERIFIER_NAMES).
+        entry: JSON that the scorer of the verifier `reasoning_gym` needs: task, question, answer, metadata.
     """
 
     id: str
@@ -59,21 +60,21 @@ class Question:
     entry: str = ""
 
 
-JOIN = "\x1f"  # ASCII's unit separator: joins the items of one text, and occurs in none
+JOIN = "\x1f"  # ASCII unit separator: joins several texts into one, and occurs in none of them
 
 
 def joined(items: Iterable[str]) -> str:
-    """Several texts as one."""
+    """Join several texts into one."""
     return JOIN.join(items)
 
 
 def split(text: str) -> tuple[str, ...]:
-    """What `joined` has put together."""
+    """Split a text that `joined` made."""
     return tuple(text.split(JOIN)) if text else ()
 
 
 @dataclass(frozen=True)
-class Questions(Columns):
+class Questions(Columns, Sequence[Question]):
     """Questions as a table: a sequence of `Question` whose texts may stay on disk."""
 
     id_N: list[str] = column(str, "unique in its pool")
@@ -88,21 +89,25 @@ class Questions(Columns):
     verifier_N: list[str] = column(str, "what responses are graded by: math, exact, reasoning_gym or code")
     entry_N: list[str] = column(str, "JSON for the scorer of reasoning-gym", "UTF-8")
 
-    def __getitem__(self, index):
-        """One question, or the table of a slice."""
+    @overload
+    def __getitem__(self, index: int) -> Question: ...
+    @overload
+    def __getitem__(self, index: slice) -> Questions: ...
+    def __getitem__(self, index: int | slice) -> Question | Questions:
+        """Return one question, or the table of a slice."""
         if isinstance(index, slice):
             return self.take(np.arange(*index.indices(len(self))))
         return next(iter(self.take([range(len(self))[index]])))
 
-    def __iter__(self):
-        for id, text, answer, solution, subject, level, tags, source, alt, *how in zip(
+    def __iter__(self) -> Iterator[Question]:
+        for id, text, answer, solution, subject, level, tags, source, alt, *grading in zip(
             *(getattr(self, f.name) for f in fields(self)), strict=True
         ):
-            yield Question(id, text, answer, solution, subject, level, split(tags), source, split(alt), *how)
+            yield Question(id, text, answer, solution, subject, level, split(tags), source, split(alt), *grading)
 
 
 def pick(questions: Sequence[Question], rows: Iterable[int]) -> dict[int, Question]:
-    """Some questions by index; of a table on disk they are read together."""
+    """Return some questions by their index. From a table on disk they are read together."""
     rows = [int(row) for row in rows]
     some = questions.take(rows) if isinstance(questions, Questions) else [questions[row] for row in rows]
     return dict(zip(rows, some, strict=True))
@@ -110,7 +115,7 @@ def pick(questions: Sequence[Question], rows: Iterable[int]) -> dict[int, Questi
 
 @dataclass(frozen=True)
 class Rollouts(Columns):
-    """Graded rollouts, one row each. A row is known in its run by (iteration, question, sample)."""
+    """Graded rollouts, one row each. (iteration, question, sample) identifies a row in its run."""
 
     question_R: np.ndarray = column(np.int64, "index of the question in its pool or benchmark")
     sample_R: np.ndarray = column(np.int32, "0 .. K-1 within the question")
@@ -124,7 +129,7 @@ class Rollouts(Columns):
     text_R: list[str] = column(str, "the response", "UTF-8")
 
     def sorted(self) -> Rollouts:
-        """The same rows ordered by (question, sample): chunk, shard and rank order never show."""
+        """Return the rows ordered by (question, sample): the order of chunks, shards and ranks has no effect."""
         return self.take(np.lexsort((self.sample_R, self.question_R)))
 
 
@@ -133,8 +138,8 @@ class Explored:
     """The rollouts of an iteration's drawn questions.
 
     Attributes:
-        rollouts: of all drawn questions, sorted by question and sample.
-        fresh: those of them that the probe had not made already.
+        rollouts: rollouts of all drawn questions, sorted by question and sample.
+        fresh: the part of them that this iteration's probe had not already made.
     """
 
     rollouts: Rollouts
@@ -143,7 +148,7 @@ class Explored:
 
 @dataclass(frozen=True)
 class Pairs(Columns):
-    """Preference pairs, hardest question first. (iteration, question, chosen or rejected sample) names a rollout."""
+    """Preference pairs, hardest question first. (iteration, question, sample) identifies a rollout."""
 
     question_B: np.ndarray = column(np.int64, "index of the question in the pool")
     iteration_B: np.ndarray = column(np.int32, "iteration whose rollouts the pair is made of")
@@ -163,7 +168,7 @@ class Pairs(Columns):
 
 @dataclass(frozen=True)
 class Reference(Columns):
-    """What the policy says of the pairs of an iteration before it is trained on them, in their order."""
+    """Log-probabilities of an iteration's pairs under the policy before training, in the order of the pairs."""
 
     chosen_B: np.ndarray = column(np.float64, "log-probability of the chosen response given the prompt", "nats")
     rejected_B: np.ndarray = column(np.float64, "log-probability of the rejected response given the prompt", "nats")
@@ -171,7 +176,7 @@ class Reference(Columns):
 
 @dataclass(frozen=True)
 class Difficulty(Columns):
-    """Self-aware difficulty of the questions of one stage (README, method step 2), sorted by question.
+    """Self-aware difficulty of the questions of one stage (method, step 2), sorted by question.
 
     Attributes:
         question_Q: index of the question in the pool.
@@ -194,7 +199,7 @@ class Difficulty(Columns):
 
 @dataclass(frozen=True)
 class Draw(Columns):
-    """Which questions an iteration explores, in drawing order."""
+    """The questions that an iteration explores, in drawing order."""
 
     question_Q: np.ndarray = column(np.int64, "index of the question in the pool")
     weight_Q: np.ndarray = column(np.float64, "W of its cluster at the draw: relative probability")
@@ -203,7 +208,7 @@ class Draw(Columns):
 
 @dataclass(frozen=True)
 class Seen(Columns):
-    """What a run knows of single questions: those that it has rolled out or drawn, ascending."""
+    """The history of single questions: those that the run has rolled out or drawn, in ascending order."""
 
     question_Q: np.ndarray = column(np.int64, "index of the question in the pool")
     seen_at_Q: np.ndarray = column(np.int32, "last iteration it was rolled out in; -1: never")
@@ -215,7 +220,7 @@ class Seen(Columns):
 
 @dataclass(frozen=True)
 class ClusterCounts(Columns):
-    """Evidence per cluster (README, method step 3): running sums over the questions tried, each with s of K correct."""
+    """Evidence per cluster (method, step 3): running sums over the questions tried, each with s of K correct."""
 
     n_C: np.ndarray = column(np.float64, "questions tried", "questions")
     error_C: np.ndarray = column(np.float64, "sum of 1 - s/K over questions in the band", "questions")
@@ -227,6 +232,7 @@ class ClusterCounts(Columns):
 
     @classmethod
     def zero(cls, n_clusters: int) -> ClusterCounts:
+        """Return the counts of clusters without evidence."""
         return cls(*(np.zeros(n_clusters) for _ in fields(cls)))
 
     def __add__(self, other: ClusterCounts) -> ClusterCounts:
@@ -238,7 +244,7 @@ class ClusterCounts(Columns):
 
 @dataclass(frozen=True)
 class QuestionEvidence(Seen):
-    """What the draw of an iteration knew of single questions; those that are not in it share W of their cluster."""
+    """Evidence on single questions at the draw of an iteration. Any other question has the weight W of its cluster."""
 
     cluster_Q: np.ndarray = column(np.int64, "cluster of the question")
     weight_Q: np.ndarray = column(np.float64, "its weight at the draw: relative probability")
@@ -246,7 +252,7 @@ class QuestionEvidence(Seen):
 
 @dataclass(frozen=True)
 class ClusterEvidence(ClusterCounts):
-    """What the draw of an iteration knew of the clusters, one row each."""
+    """Evidence on the clusters at the draw of an iteration, one row each."""
 
     size_C: np.ndarray = column(np.int64, "questions of the pool in the cluster", "questions")
     weight_C: np.ndarray = column(np.float64, "W of the cluster at the draw: relative probability")
@@ -254,34 +260,36 @@ class ClusterEvidence(ClusterCounts):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: the figures of its iterations, the policy to use, and why it stopped early, if it did.
+    """The end of a run: the figures of its iterations, the policy to use, and why it stopped early, if it did.
 
     Attributes:
-        stopped: why it does not go on as it is: depletion, or another signature (loop.on_signature).
-        paused: after what it was asked to stop, and how it goes on (loop.stop_after, tags.mode=export).
-        health: of its clusters (`clusters.health`).
+        before: accuracy by benchmark before the first iteration.
+        iterations: the records of the finished iterations (metrics.jsonl).
+        stopped: the failure signature that stopped it (depletion, loop.on_signature); "" for none.
+        paused: the requested stop, and how to continue (loop.stop_after, tags.mode=export); "" for none.
+        health: health of the clusters (`clusters.health`).
     """
 
-    before: dict
-    iterations: list[dict]
+    before: dict[str, dict[str, Any]]
+    iterations: list[dict[str, Any]]
     policy_path: str
     stopped: str = ""
     paused: str = ""
-    health: dict = field(default_factory=dict)
+    health: dict[str, Any] = field(default_factory=dict)
 
 
 def seeded(seed: int, iteration: int, stage: str, *index: int) -> np.random.Generator:
-    """The random stream of one thing: it depends on (seed, iteration, stage, index) and on nothing else.
+    """Return a random stream that depends on (seed, iteration, stage, index) and on nothing else.
 
-    No rank, world size or order of work enters, so that any number of ranks makes the same decisions.
+    Rank, world size and order of work have no influence, so any number of ranks makes the same decisions.
     """
     return np.random.default_rng(_entropy(seed, iteration, stage, index))
 
 
 def seed_of(seed: int, iteration: int, stage: str, *index: int) -> int:
-    """Like `seeded`, as one 64-bit number that can be stored beside what was drawn with it."""
+    """Like `seeded`, as one 64-bit number that can be stored beside the result of the draw."""
     return int(np.random.SeedSequence(_entropy(seed, iteration, stage, index)).generate_state(1, np.uint64)[0])
 
 
-def _entropy(seed, iteration, stage, index):
+def _entropy(seed: int, iteration: int, stage: str, index: Sequence[int]) -> list[int]:
     return [seed, iteration + 1, zlib.crc32(stage.encode()), *index]

@@ -27,4 +27,4 @@ def read_questions(path: str, config: settings.Columns | None = None) -> list[Qu
                 found.append(row)
     if bad:
         raise clean.told(bad, len(bad), len(bad) + len(found), "mend the file")
-    return list(Questions.of(found))
+    return list(Questions.from_rows(found))

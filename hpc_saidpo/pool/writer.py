@@ -94,7 +94,7 @@ class Writer:
             index = piece * _CHUNKS + number
             self._stage.write_chunk(index, Questions(*chunk.texts))
             self._marks.write_chunk(index, marks.Marks.concat(chunk.marks))
-            self._bad.write_chunk(index, marks.Bad.of(chunk.bad))
+            self._bad.write_chunk(index, marks.Bad.from_rows(chunk.bad))
 
     def _items(self, parts):
         for part in parts:

@@ -67,7 +67,7 @@ def grade(
         step: what counts as a reasoning step (`steps.count_steps`).
         first: number of the first sample.
     """
-    return Rollouts.of(
+    return Rollouts.from_rows(
         (
             *(q, first + sample, grader.judge(r.text, question).verdict, len(r.tokens), count_steps(r.text, step)),
             *(r.finished, own_seeds[sample], r.seconds, question.id, r.text),

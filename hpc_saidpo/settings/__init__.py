@@ -1,4 +1,4 @@
-"""Every setting of a run: group x of conf/ is settings/x.py, class X. Imports neither torch nor any other heavy library."""
+"""Every setting of a run: group x of conf/ is settings/x.py, class X. Imports no heavy library."""
 
 from .clusters import Clusters
 from .difficulty import Difficulty
@@ -15,7 +15,7 @@ from .sampler import Sampler
 from .tags import Endpoint, Tags
 
 __all__ = [
-    "Arithmetic", "Benchmark", "BenchmarkPlan", "Clusters", "Columns", "Difficulty", "Dpo", "Endpoint", "Engine", "Evaluate", "Files",
-    "Grader", "Lora", "Loop", "Pairs", "Policy", "Pool", "Probe", "Prompt", "ReasoningGym", "Rollouts", "Run",
-    "Sampler", "Tags", "Task",
+    "Arithmetic", "Benchmark", "BenchmarkPlan", "Clusters", "Columns", "Difficulty", "Dpo", "Endpoint", "Engine",
+    "Evaluate", "Files", "Grader", "Loop", "Lora", "Pairs", "Policy", "Pool", "Probe", "Prompt", "ReasoningGym",
+    "Rollouts", "Run", "Sampler", "Tags", "Task",
 ]  # fmt: skip

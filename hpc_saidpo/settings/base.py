@@ -1,8 +1,8 @@
-"""The decorator of every settings class."""
+"""The decorator of every settings class, and types that many fields share."""
 
 from __future__ import annotations
 
-from typing import Annotated, TypeVar, dataclass_transform
+from typing import Annotated, TypeVar, cast, dataclass_transform
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -15,5 +15,9 @@ Positive = Annotated[int, Field(ge=1)]
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(Field,))
 def group(cls: type[T]) -> type[T]:
-    """Make a class a group of settings: a frozen dataclass that checks its values and refuses unknown keys."""
-    return dataclass(cls, frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+    """Make a class a group of settings: a frozen dataclass that checks its values and refuses unknown keys.
+
+    Raises (when such a class is instantiated):
+        pydantic.ValidationError: an unknown key, a wrong type, or a value out of range.
+    """
+    return cast("type[T]", dataclass(cls, frozen=True, kw_only=True, config=ConfigDict(extra="forbid")))

@@ -11,6 +11,8 @@ from .base import group
 
 @group
 class Difficulty:
+    """Self-aware difficulty: the order of the pairs, and the band of pass rates of questions that become pairs."""
+
     order: Annotated[tuple[Literal["pass_rate", "steps", "tokens", "seconds", "random"], ...], Field(min_length=1)] = (
         "pass_rate",
         "steps",

@@ -13,6 +13,8 @@ HEAD_TOKENS = 1024  # response tokens whose logits are in memory at once
 
 @group
 class Lora:
+    """Low-rank adapters of a DPO round."""
+
     rank: Positive | None = None
     alpha: Annotated[float, Field(gt=0)] = 32.0
     targets: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = "all-linear"
@@ -20,6 +22,8 @@ class Lora:
 
 @group
 class Dpo:
+    """One DPO round: the loss, the optimizer, the computation of a batch."""
+
     loss: Literal["sigmoid", "sigmoid_norm", "ipo"] = "sigmoid"
     beta: Annotated[float, Field(gt=0)] = 0.1
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
@@ -41,6 +45,10 @@ class Dpo:
 
     def __post_init__(self):
         if self.loss == "ipo" and self.label_smoothing:
-            raise ValueError(f"label_smoothing ({self.label_smoothing}) is of the sigmoid losses: with loss=ipo, set 0")
+            raise ValueError(
+                f"label_smoothing ({self.label_smoothing}) applies to the sigmoid losses only: with loss=ipo, set 0"
+            )
         if self.strategy == "fsdp" and self.optimizer != "adamw":
-            raise ValueError(f"optimizer={self.optimizer} knows no shards: with strategy=fsdp, set adamw")
+            raise ValueError(
+                f"optimizer={self.optimizer} cannot work on shards: with strategy=fsdp, set adamw"
+            )

@@ -12,13 +12,13 @@ from pydantic import Field
 from ..errors import RunError
 from .base import Name, Positive, group
 
-HELD_OUT = "held_out"  # the pool's own questions that are never trained on
+HELD_OUT = "held_out"  # name of the benchmark of the pool's own questions that are never trained on
 SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")
 
 
 @group
 class Benchmark:
-    """A benchmark by name (conf/benchmark/). None: as evaluate.samples, .temperature and .top_p say."""
+    """A benchmark that has a name (conf/benchmark/). None means the value of evaluate.samples, .temperature, .top_p."""
 
     file: Name
     n_questions: Positive | None = None
@@ -29,12 +29,13 @@ class Benchmark:
 
 @dataclass(frozen=True)
 class BenchmarkPlan:
-    """How a benchmark is evaluated.
+    """The evaluation of one benchmark.
 
     Attributes:
-        file: its questions; "" for the pool's held-out ones.
-        n_questions: how many the file should have; None where nothing is known of it.
-        samples, temperature, top_p: of the responses; temperature 0 is greedy.
+        file: file of its questions; "" for the pool's held-out questions.
+        n_questions: number of questions that the file should have; None for any number.
+        samples: responses to each question.
+        temperature, top_p: sampling of the responses; temperature 0 is greedy.
     """
 
     file: str
@@ -46,6 +47,8 @@ class BenchmarkPlan:
 
 @group
 class Evaluate:
+    """The benchmarks on which a policy is evaluated, and the sampling of its responses."""
+
     benchmarks: tuple[Name, ...] = (HELD_OUT,)
     folder: Name = "benchmarks"
     samples: Positive = 1
@@ -55,46 +58,46 @@ class Evaluate:
     known: dict[str, Benchmark] = Field(default_factory=dict)
 
     def __post_init__(self):
-        given: dict[str, str] = {}
+        first: dict[str, str] = {}
         for name in self.benchmarks:
-            if not _is_file(name) and name not in (HELD_OUT, *self.known):  # in pool.benchmarks: told by `plan`
+            if not _is_file(name) and name not in (HELD_OUT, *self.known):  # `plan` checks those of pool.benchmarks
                 raise ValueError(self._unknown(name))
-            if given.setdefault(short(name), name) != name or self.benchmarks.count(name) > 1:
-                raise ValueError(f"two of benchmarks are called {short(name)!r}: rename one of the files")
+            if first.setdefault(short_name(name), name) != name or self.benchmarks.count(name) > 1:
+                raise ValueError(f"two of benchmarks are called {short_name(name)!r}: rename one of the files")
 
     def _unknown(self, name: str) -> str:
         valid = [HELD_OUT, *self.known]
         near = difflib.get_close_matches(name, valid, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         return (
-            f"{name!r} in benchmarks is none.{hint} There are {', '.join(valid)}, and files by their "
-            f"path ({name}.jsonl, ./{name})"
+            f"{name!r} in benchmarks is not the name of a benchmark.{hint} Names are {', '.join(valid)}. A file is "
+            f"named by its path ({name}.jsonl, ./{name})"
         )
 
     def plan(self, names: Sequence[str] | None = None) -> dict[str, BenchmarkPlan]:
-        """How each benchmark asked for, or each of these, is evaluated, by its short name.
+        """Return the evaluation of each benchmark in `benchmarks`, or of each one in `names`, by its short name.
 
-        A file that is called as a known benchmark is taken for that, wherever it lies.
+        A file whose short name is the name of a benchmark in `known` is treated as that benchmark, in any folder.
 
         Raises:
-            RunError: one of `names` is neither known nor a file.
+            RunError: one of `names` is neither the name of a benchmark nor a file.
         """
-        return {short(name): self._how(name) for name in (self.benchmarks if names is None else names)}
+        return {short_name(name): self._plan_of_one(name) for name in (self.benchmarks if names is None else names)}
 
-    def _how(self, name: str) -> BenchmarkPlan:
-        known = self.known.get(short(name))
+    def _plan_of_one(self, name: str) -> BenchmarkPlan:
+        known = self.known.get(short_name(name))
         if not (known or _is_file(name) or name == HELD_OUT):
             raise RunError(self._unknown(name))
-        own = known or Benchmark(file="-")
+        benchmark = known or Benchmark(file="-")
         file = name
         if not _is_file(name):
-            file = f"{self.folder}/{known.file}" if known and not known.file.startswith("/") else own.file
+            file = f"{self.folder}/{known.file}" if known and not known.file.startswith("/") else benchmark.file
         return BenchmarkPlan(
             "" if name == HELD_OUT else file,
-            own.n_questions,
-            own.samples or self.samples,
-            self.temperature if own.temperature is None else own.temperature,
-            own.top_p or self.top_p,
+            benchmark.n_questions,
+            benchmark.samples or self.samples,
+            self.temperature if benchmark.temperature is None else benchmark.temperature,
+            benchmark.top_p or self.top_p,
         )
 
 
@@ -102,6 +105,6 @@ def _is_file(name: str) -> bool:
     return "/" in name or name.endswith(SUFFIXES)
 
 
-def short(name: str) -> str:
-    """A benchmark's name in the run folder and in tables: of a file, its own without folder and ending."""
+def short_name(name: str) -> str:
+    """Return a benchmark's name in the run folder and in tables: a file's name without folder and suffix."""
     return name.rpartition("/")[2].rpartition(".")[0] or name.rpartition("/")[2] if _is_file(name) else name

@@ -9,6 +9,8 @@ from .base import Positive, group
 
 @group
 class Loop:
+    """The iterations of a run, and where it stops."""
+
     iterations: Positive = 3
     stop_after: Literal["prepare", "base", "probe", "draw", "explore", "pairs", "policy", "evaluate"] | None = None
     on_signature: Literal["warn", "stop"] = "warn"

@@ -9,6 +9,8 @@ from .base import Name, group
 
 @group
 class Policy:
+    """The policy that the first iteration starts from, and the precision of its computation."""
+
     path: Name
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2", "flash_attention_3"] = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

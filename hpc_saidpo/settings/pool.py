@@ -8,32 +8,31 @@ from pydantic import Field
 
 from .base import Count, Name, Positive, group
 
-Verifier = Literal["math", "exact", "reasoning_gym", "code"]  # what a question's responses are graded by
-
-
+Verifier = Literal["math", "exact", "reasoning_gym", "code"]  # grades the responses to a question
 VERIFIER_NAMES: tuple[str, ...] = get_args(Verifier)
-Needed = Name | Annotated[tuple[Name, ...], Field(min_length=1)]  # of several, the first one that a row has counts
-Names = Needed | None  # null: there is no such column
+Needed = Name | Annotated[tuple[Name, ...], Field(min_length=1)]  # of several columns, the first that a row has is read
+Names = Needed | None  # None: the file has no such column
 
-# reasoning-gym tasks whose scorers evaluate the answer, or a part of the entry, as Python: no response may reach them.
+# reasoning-gym tasks whose scorers evaluate the answer, or a part of the entry, as Python code. No response may reach
+# such a scorer.
 EVALUATING = {
     "binary_matrix", "bitwise_arithmetic", "composite", "countdown", "intermediate_integration", "n_queens",
     "number_sorting", "polynomial_multiplication", "puzzle24", "simple_integration", "spiral_matrix",
     "string_insertion",
 }  # fmt: skip
-# Tasks whose answers are not one expression that another can be compared with: for their own scorers only.
+# Tasks whose answer is not one expression that can be compared with another. Only the task's own scorer can grade them.
 NOT_GRADABLE = {
     "countdown": "many answers are right",
     "puzzle24": "many answers are right",
     "bitwise_arithmetic": "its answers are hexadecimal numbers",
-    "time_intervals": "its answers are durations and dates of many forms",
-    "calendar_arithmetic": "its answers are dates and days of many forms",
+    "time_intervals": "its answers are durations and dates in many forms",
+    "calendar_arithmetic": "its answers are dates and days in many forms",
 }
 
 
 @group
 class Columns:
-    """Which column holds what. Dots lead into nested values; on a list they lead into each of its items."""
+    """Names of the columns. A dot leads into a nested value; on a list it leads into each item."""
 
     question: Needed = "question"
     answer: Names = "answer"
@@ -53,7 +52,7 @@ class Columns:
 
 @group
 class Files:
-    """Questions from files, folders, saved datasets or a dataset in the Hub cache."""
+    """Questions from files, folders, saved datasets, or a dataset in the Hub cache."""
 
     kind: Literal["files"] = "files"
     path: Needed
@@ -72,7 +71,7 @@ class Files:
 
 @group
 class Arithmetic:
-    """Step-by-step arithmetic made by `pool/arithmetic.py`: topics × ranges, in the given shares of ranges."""
+    """Generated step-by-step arithmetic: topics × ranges of numbers. `shares` sets the share of each range."""
 
     kind: Literal["arithmetic"] = "arithmetic"
     n: Positive = 2000
@@ -83,7 +82,7 @@ class Arithmetic:
 
 @group
 class Task:
-    """One reasoning-gym task with its parameters: a topic and level of the pool."""
+    """One reasoning-gym task with its parameters: a topic and a level of the pool."""
 
     name: str
     task: str
@@ -94,7 +93,7 @@ class Task:
 
 @group
 class ReasoningGym:
-    """Questions from reasoning-gym, with few-shot examples and a held-out set that never occur in the pool."""
+    """Questions from reasoning-gym. Few-shot examples and held-out questions never occur in the pool."""
 
     kind: Literal["reasoning_gym"] = "reasoning_gym"
     settings: Annotated[tuple[Task, ...], Field(min_length=1)]
@@ -116,5 +115,5 @@ Pool = Annotated[Files | Arithmetic | ReasoningGym, Field(discriminator="kind")]
 
 
 def compared_benchmarks(pool: Files | Arithmetic | ReasoningGym | None) -> tuple[str, ...]:
-    """The benchmarks of pool.benchmarks whose questions are removed from the pool; () where none is compared."""
+    """Return the benchmarks of pool.benchmarks, whose questions are removed from the pool; () if none are removed."""
     return pool.benchmarks if isinstance(pool, Files) and pool.decontaminate else ()

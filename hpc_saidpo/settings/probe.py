@@ -11,5 +11,7 @@ from .base import group
 
 @group
 class Probe:
+    """The sample of the pool that each iteration probes."""
+
     fraction: Annotated[float, Field(gt=0, le=1)] = 0.01
     stratified: bool = False

@@ -11,14 +11,14 @@ from pydantic import AfterValidator, Field
 
 from .base import Count, Positive, group
 
-PARAGRAPH, LINE, MARKER = RULES = ("paragraph", "line", "marker")  # what counts as a reasoning step
+PARAGRAPH, LINE, MARKER = RULES = ("paragraph", "line", "marker")  # definitions of a reasoning step
 
 
 def check_rule(rule: str) -> str:
-    """The rule itself, if it is one.
+    """Return the rule that splits a response into steps, if it is valid.
 
     Raises:
-        ValueError: it is neither a known name nor /a regular expression/ that separates steps.
+        ValueError: it is neither one of RULES nor a /regular expression/ that separates steps.
     """
     if rule in RULES:
         return rule
@@ -35,20 +35,20 @@ def check_rule(rule: str) -> str:
 
 @functools.cache
 def compiled(rule: str) -> re.Pattern:
-    """The pattern of a /regular expression/ between slashes."""
+    """Compile a /regular expression/ between slashes."""
     return re.compile(rule[1:-1])
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How responses are drawn.
+    """The sampling of responses.
 
     Attributes:
         temperature: 0 is greedy.
-        top_p: nucleus; 1 keeps the whole distribution.
-        stop: strings that end a response besides the end-of-sequence token; not part of its text.
-        top_k: only the k likeliest tokens; 0 keeps all.
-        min_p: only tokens of at least this share of the likeliest one's probability; 0 keeps all.
+        top_p: nucleus sampling; 1 keeps the whole distribution.
+        stop: strings that end a response, besides the end-of-sequence token; the response's text does not contain them.
+        top_k: keep only the k most probable tokens; 0 keeps all.
+        min_p: keep only tokens with at least this share of the highest probability; 0 keeps all.
     """
 
     temperature: float
@@ -61,6 +61,8 @@ class Sampling:
 
 @group
 class Prompt:
+    """The template of a prompt."""
+
     chat: bool = True
     system: str = ""
     question: str = "{question}"
@@ -75,6 +77,8 @@ class Prompt:
 
 @group
 class Engine:
+    """The rollout engine, which decodes responses (rollouts.generate)."""
+
     engine: Literal["shared", "hf", "vllm"] = "shared"
     rows: Positive | None = None
     linears: Literal["float32", "bfloat16"] = "float32"
@@ -88,13 +92,13 @@ class Engine:
 
 @group
 class Grader:
-    """What one pair may cost.
+    """Limits on the grading of one response (rollouts.grader).
 
     Attributes:
-        cpu_s: CPU time, s. It does not depend on how busy the machine is, so neither does a verdict.
-        wall_s: time on the clock, s, for what does not even use CPU.
+        cpu_s: CPU time, s. It does not depend on the load of the machine, so neither does a verdict.
+        wall_s: elapsed time, s, for a process that waits without using CPU.
         memory_gib: address space of a process, GiB.
-        code_unsandboxed: programs of responses may run where the kernel cannot confine them.
+        code_unsandboxed: run programs in responses even where the kernel cannot confine them.
     """
 
     cpu_s: Annotated[float, Field(gt=0)] = 3.0
@@ -105,6 +109,8 @@ class Grader:
 
 @group
 class Rollouts:
+    """K rollouts of each question: sampling, prompts, cutting into chunks, grading."""
+
     k: Annotated[int, Field(ge=2)] = 8
     temperature: Annotated[float, Field(gt=0)] = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -127,10 +133,13 @@ class Rollouts:
             raise ValueError(f"waves {list(self.waves)} are {sum(self.waves)} responses, not k={self.k}")
 
     def waves_of(self, stage: str) -> tuple[int, ...]:
-        """How many responses to a question are drawn before it is looked at again; the last is the K-th."""
+        """Return the number of responses to a question in each wave; () for a stage that draws all K at once.
+
+        After each wave a question that needs no more responses is left out. All waves together make K.
+        """
         adaptive = self.adaptive and (stage == "explore" or (stage == "probe" and self.adaptive_probe))
         return self.waves if adaptive else ()
 
     def sampling(self) -> Sampling:
-        """How the method's rollouts are drawn."""
+        """Return the sampling of the method's rollouts."""
         return Sampling(self.temperature, self.top_p, self.max_new_tokens, self.stop, self.top_k, self.min_p)

@@ -11,6 +11,8 @@ from .base import Count, Name, group
 
 @group
 class Run:
+    """The run folder, and settings of the whole program."""
+
     root: Name = "runs"
     name: Name = "saidpo"
     seed: Count = 0

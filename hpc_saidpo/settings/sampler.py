@@ -11,6 +11,8 @@ from .base import Count, Positive, group
 
 @group
 class Sampler:
+    """The dynamic sampler: which questions an iteration explores."""
+
     rule: Literal["error", "error_all", "frontier", "frontier_error", "uniform"] = "error"
     alpha: Annotated[float, Field(ge=0)] = 2.0
     history: Annotated[float, Field(ge=0, le=1)] = 0.5

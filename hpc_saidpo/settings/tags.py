@@ -11,7 +11,7 @@ from .base import Name, Positive, group
 
 @group
 class Endpoint:
-    """An OpenAI-compatible server of chat completions. `body` is added to each request; null leaves a key out."""
+    """An OpenAI-compatible server of chat completions. `body` is added to each request; null removes a key."""
 
     url: Name = "http://127.0.0.1:8000/v1"
     api_key_env: str = ""
@@ -29,6 +29,8 @@ class Endpoint:
 
 @group
 class Tags:
+    """The source of the knowledge points of each question."""
+
     mode: Literal["column", "model", "endpoint", "export", "import"] = "column"
     model: str = ""
     max_new_tokens: Annotated[int, Field(ge=8)] = 96
@@ -39,7 +41,7 @@ class Tags:
 
     def __post_init__(self):
         if self.mode != "column" and not self.model:
-            raise ValueError(f"mode={self.mode} needs model: what is asked, or whose answers they are")
+            raise ValueError(f"mode={self.mode} needs model: the model that answers, or that made the answers")
         if self.mode in ("export", "import") and not self.files:
             raise ValueError(f"mode={self.mode} needs file")
         if self.mode == "export" and len(self.files) > 1:
@@ -47,5 +49,5 @@ class Tags:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The files of requests or answers."""
+        """Files of requests or answers."""
         return (self.file,) if isinstance(self.file, str) else self.file or ()

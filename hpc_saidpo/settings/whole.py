@@ -39,16 +39,16 @@ class Settings:
     def __post_init__(self):
         if self.run.deterministic and self.dpo.strategy == "fsdp":
             raise ValueError(
-                "run.deterministic=true asks for the same weights on any number of ranks, bit for bit, which "
-                "dpo.strategy=fsdp cannot give: use ddp or single, or run.deterministic=false"
+                "run.deterministic=true requires bit-identical weights on any number of ranks, which dpo.strategy=fsdp "
+                "cannot guarantee: use ddp or single, or run.deterministic=false"
             )
         if self.tags.mode == "export" and self.clusters.n == 1:
-            raise ValueError("tags.mode=export has nothing to write: with clusters.n=1 no knowledge points are needed")
+            raise ValueError("tags.mode=export has nothing to write: a run with clusters.n=1 needs no knowledge points")
 
 
 @group
 class Evaluation:
-    """Every setting of a stand-alone evaluation. The pool gives few-shot examples and held_out, if they are needed."""
+    """Every setting of a stand-alone evaluation. The pool is needed for few-shot examples and `held_out` only."""
 
     run: Run
     loop: Loop

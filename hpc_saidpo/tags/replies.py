@@ -138,7 +138,7 @@ class Inquiry:
             rows = _together(self._known())
             for own in self._row_of.keys() & answers.keys() - rows.keys():
                 rows[own] = (own, joined(self.task.read(answers[own])), answers[own], 1)
-            stage.write("known", Replies.of(rows[own] for own in sorted(rows)))
+            stage.write("known", Replies.from_rows(rows[own] for own in sorted(rows)))
         known = set(stage.read("known", Replies).id_Q)
         return np.array([row for own, row in sorted(self._row_of.items()) if own not in known], dtype=np.int64)
 
@@ -174,7 +174,7 @@ def ask(task: Task, tagger: Tagger, texts: Sequence[str]) -> Replies:
     again = [i for i, reply in enumerate(replies) if not task.read(reply)]
     for i, reply in zip(again, tagger.answer([task.again(texts[i]) for i in again]), strict=True):
         replies[i] = reply
-    return Replies.of(
+    return Replies.from_rows(
         (hash_of(text), joined(task.read(reply)), reply, 2 if i in set(again) else 1)
         for i, (text, reply) in enumerate(zip(texts, replies, strict=True))
     )
