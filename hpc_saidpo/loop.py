@@ -1,4 +1,4 @@
-"""SAI-DPO: probe, observe, draw, explore, pair, train, evaluate; again and again (hpc_saidpo/README.md, The method)."""
+"""SAI-DPO: probe, observe, draw, explore, pair, train, evaluate, and repeat (hpc_saidpo/README.md, The method)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from .sampler import Sampler
 class Step(Protocol):
     """The stages of one iteration with one policy; `stages.Iteration` documents each. Every method is collective."""
 
-    t: int
-
+    @property
+    def t(self) -> int: ...
     def probe(self, sampler: Sampler) -> Rollouts: ...
     def draw(self, sampler: Sampler) -> Draw: ...
     def explore(self, drawn: Draw, probed: Rollouts, sampler: Sampler) -> Explored: ...
@@ -25,7 +25,7 @@ class Step(Protocol):
 
 
 class Run(Protocol):
-    """A run over a pool; `stages.Job` is one that keeps everything on disk. Every method is collective."""
+    """A run over a pool. `stages.Job` is one that keeps all results on disk. Every method is collective."""
 
     @property
     def n_iterations(self) -> int: ...
@@ -38,7 +38,7 @@ def run(job: Run) -> None:
     """Run SAI-DPO to its last iteration. Collective.
 
     Raises:
-        Ended: no question gives a pair, a failure signature ends the run, or loop.stop_after is reached.
+        Ended: no question yields a pair, a failure signature ends the run, or loop.stop_after is reached.
     """
     policy_path = job.start()
     sampler = job.sampler()

@@ -1,33 +1,25 @@
-"""A run, and the stages of one iteration: each is a call of a box's own stage.py. `loop.py` says in which order."""
+"""A run, and the stages of one iteration: each calls the stage.py of one box. `loop.py` defines their order."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from . import difficulty
-from .clusters.health import describe
-from .clusters.stage import cluster
-from .doctor import inputs
-from .dpo.pairs import changed_by_early_decision
 from .dpo.stage import Round, load_round, train_round, write_pairs
 from .errors import Ended
-from .evaluate import benchmarks
 from .evaluate.benchmarks import Benchmark
 from .evaluate.intervals import accuracy
 from .evaluate.table import percent
-from .grader.grader import grader_of
-from .grader.stage import check_golds
 from .metrics import signatures
 from .metrics.iteration import IterationFacts, best_of, of_iteration, saved_by_early_decision
 from .policy.cache import load_policy
 from .policy.locate import fingerprint
 from .policy.stage import model_folder
 from .pool.pool import Pool
-from .pool.stage import load_pool, load_pool_again
 from .progress import log
 from .records import Draw, Explored, Outcome, Pairs, Question, Rollouts, pick, seeded
 from .rollouts.chunks import expected_tokens
@@ -36,68 +28,26 @@ from .rollouts.stage import Request, collect_rollouts, load_rollouts
 from .sampler import Sampler
 from .sampler.probe import choose
 from .sampler.stage import load_draw, write_draw
-from .settings.pool import compared_benchmarks
 from .settings.rollouts import Sampling
 from .settings.whole import Evaluation, Settings
 from .store.run import RunDir
 from .store.stage import Stage
-from .tags.stage import tag
 
 T = TypeVar("T")
-AGAIN = " (loop.stop_after): start again without it to go on"
+HOW_TO_CONTINUE = " (loop.stop_after): start again without it to continue"
 _shown: list[bool] = []  # whether this process has shown a prompt
-
-
-def prepare(settings: Settings, run: RunDir) -> Job:
-    """Load the pool and the benchmarks; tag, embed and cluster the pool's questions. Collective.
-
-    Raises:
-        RunError: a file that the run reads is missing or wrong.
-        Ended: questions were written to a file, to be tagged elsewhere (tags.mode=export).
-    """
-    world = run.world
-    world.on_root(lambda: inputs.check(settings))
-    read = world.on_root(lambda: benchmarks.read(settings.evaluate, compared_benchmarks(settings.pool)))
-    pool = load_pool_again(settings.pool, run, read)
-    evaluated = world.on_root(lambda: benchmarks.load(settings.evaluate, pool.held_out, read))
-    points: list[tuple[str, ...]] = [()] * len(pool.questions)
-    if settings.clusters.n > 1:
-        engine, accept = settings.rollouts.generate, settings.run.accept_changes
-        points = tag(pool.questions, settings.tags, settings.policy, engine, run, accept)
-    cluster_N, health = cluster(points, settings.clusters, settings.probe.fraction, run)
-    log.info("pool: %d questions, %d held out; %s", len(pool.questions), len(pool.held_out), describe(health))
-    early = changed_by_early_decision(settings.pairs) if settings.rollouts.adaptive else []
-    for warning in [*health["warnings"], *early]:
-        log.warning("  %s", warning)
-    golds = {"pool": pool.questions, **{b.name: b.questions for b in evaluated}}
-    check_golds(golds, world, grader_of(settings.rollouts.grader))
-    return Job(settings, run, pool, evaluated, cluster_N, health)
-
-
-def prepare_evaluation(settings: Evaluation, run: RunDir) -> Stages:
-    """The stages of a stand-alone evaluation of policy.path. Collective.
-
-    Raises:
-        RunError: a file that the evaluation reads is missing or wrong.
-    """
-    world = run.world
-    world.on_root(lambda: inputs.check(settings))
-    pool = load_pool(settings.pool, run) if settings.pool else Pool([])
-    evaluated = world.on_root(lambda: benchmarks.load(settings.evaluate, pool.held_out))
-    check_golds({b.name: b.questions for b in evaluated}, world, grader_of(settings.rollouts.grader))
-    return Stages(settings, run, pool, evaluated, "base", model_folder(settings.policy.path, run))
 
 
 @dataclass
 class Job:
-    """A run: its fixed parts, and how far it has come. Every method is collective.
+    """A run: its fixed parts, and its progress. Every method is collective.
 
     Attributes:
-        health: of the clusters (`clusters.health.health`).
+        pool, benchmarks, cluster_N, health: results of the preparation (`prepare.Prepared`).
         policy_path: the newest policy, a Hugging Face folder.
         before, scores, best: accuracy by benchmark before the first iteration, now, and the best so far.
         drawn: the last draw.
-        records: figures of the finished iterations, as they are on disk.
+        records: figures of the finished iterations, as stored on disk.
     """
 
     settings: Settings
@@ -105,7 +55,7 @@ class Job:
     pool: Pool
     benchmarks: list[Benchmark]
     cluster_N: np.ndarray
-    health: dict
+    health: dict[str, Any]
     policy_path: str = ""
     before: dict[str, dict] = field(default_factory=dict)
     scores: dict[str, dict] = field(default_factory=dict)
@@ -125,31 +75,32 @@ class Job:
         """
         self.policy_path = model_folder(self.settings.policy.path, self.run)
         if self.settings.loop.stop_after == "prepare":
-            raise Ended("the preparation" + AGAIN)
+            raise Ended("the preparation" + HOW_TO_CONTINUE)
         base = Stages(self.settings, self.run, self.pool, self.benchmarks, "base", self.policy_path)
         self.before = self.scores = self.best = base.scores()
         if self.settings.loop.stop_after == "base":
-            raise Ended("the base evaluation" + AGAIN)
+            raise Ended("the base evaluation" + HOW_TO_CONTINUE)
         return self.policy_path
 
     def sampler(self) -> Sampler:
-        """The dynamic sampler over the pool's questions."""
-        own = self.settings
-        return Sampler(self.cluster_N, own.sampler, own.run.seed, k=own.rollouts.k, band=own.difficulty)
+        """Return the dynamic sampler over the pool's questions."""
+        config = self.settings
+        return Sampler(self.cluster_N, config.sampler, config.run.seed, k=config.rollouts.k, band=config.difficulty)
 
     def iteration(self, t: int, policy_path: str) -> Iteration:
-        """The stages of iteration t."""
-        return Iteration(self.settings, self.run, self.pool, self.benchmarks, t, policy_path, self)
+        """Return the stages of iteration t."""
+        facts = {"t": t, "before": self.drawn}
+        return Iteration(self.settings, self.run, self.pool, self.benchmarks, t, policy_path, self, facts)
 
     def outcome(self, ended: Ended | None = None) -> Outcome:
-        """How the run ended."""
+        """Return the end of the run. `ended`: the exception that ended it early."""
         stopped, paused = (str(ended), "") if ended and ended.is_failure else ("", str(ended or ""))
         return Outcome(self.before, self.records, self.policy_path, stopped, paused, self.health)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Stages:
-    """One policy at work in one iteration, or ("base") before the first. Every method is collective."""
+    """The stages of one policy in one iteration, or before the first (t="base"). Every method is collective."""
 
     settings: Settings | Evaluation
     run: RunDir
@@ -159,15 +110,15 @@ class Stages:
     policy_path: str
 
     def scores(self) -> dict[str, dict]:
-        """Accuracy of the policy on every benchmark."""
+        """Return the accuracy of the policy on every benchmark."""
         return {benchmark.name: accuracy(difficulty.measure(graded)) for benchmark, graded in self.answers()}
 
     def answers(self) -> Iterator[tuple[Benchmark, Rollouts]]:
-        """The policy's graded rollouts of every benchmark, one after the other."""
-        own = self.settings.rollouts
+        """Yield the policy's graded rollouts of one benchmark after the other."""
+        config = self.settings.rollouts
         for benchmark in self.benchmarks:
             plan = benchmark.plan
-            sampling = Sampling(plan.temperature, plan.top_p, own.max_new_tokens, own.stop)
+            sampling = Sampling(plan.temperature, plan.top_p, config.max_new_tokens, config.stop)
             question_Q = np.arange(len(benchmark.questions))
             name = f"evaluate/{benchmark.name}"
             graded = self._rollouts(name, benchmark.questions, question_Q, plan.samples, sampling)
@@ -183,12 +134,12 @@ class Stages:
         sampling: Sampling,
         expected_Q: dict[int, float] | None = None,
     ) -> Rollouts:
-        def compute(stage: Stage):
-            seed = (self.settings.run.seed, -1 if self.t == "base" else self.t, name)
+        def compute(stage: Stage) -> None:
+            seed = (self.settings.run.seed, -1 if isinstance(self.t, str) else self.t, name)
             request = Request(self._prompts(questions, question_Q), question_Q, k, sampling, seed, expected_Q or {})
             collect_rollouts(stage, request, self.settings.rollouts, self.run.world)
 
-        return self._stage(name, compute, load_rollouts, of_policy=True)
+        return self._stage(name, compute, load_rollouts, uses_policy=True)
 
     def _prompts(self, questions: Sequence[Question], question_Q: np.ndarray) -> Prompts:
         policy = load_policy(self.policy_path, self.settings.policy, self.run.world.device)
@@ -199,49 +150,56 @@ class Stages:
         return prompts
 
     def _stage(
-        self, name: str, compute: Callable[[Stage], None], load: Callable[[Stage], T], of_policy: bool = False
+        self, name: str, compute: Callable[[Stage], None], load: Callable[[Stage], T], uses_policy: bool = False
     ) -> T:
-        """A stage of the store.
+        """Compute a stage unless it is done, and load it.
 
         Args:
-            of_policy: note the policy's hash in its tables.
+            uses_policy: store the policy's hash in its tables.
         """
         facts = {}
-        if of_policy:
+        if uses_policy:
             facts["policy_hash"] = self.run.world.on_root(lambda: fingerprint(self.policy_path))
         return self.run.stage(self.t, name, compute, load, **facts)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Iteration(Stages):
-    """The stages of one iteration of a run, in the order of their work. Every method is collective."""
+    """The stages of one iteration of a run, in the order of their work. Every method is collective.
+
+    A method raises `Ended` after its stage when loop.stop_after names that stage.
+
+    Attributes:
+        facts: results of its stages so far, by their names in `metrics.iteration.IterationFacts`.
+    """
 
     settings: Settings
     t: int
     job: Job
-
-    def __post_init__(self):
-        self.facts: dict = {"t": self.t, "before": self.job.drawn}
+    facts: dict[str, Any]
 
     def probe(self, sampler: Sampler) -> Rollouts:
-        """K rollouts of a small sample of the pool with the current policy."""
+        """Return K rollouts of a small sample of the pool with the current policy."""
         question_P = choose(self.job.cluster_N, self.settings.probe, self._seeded("choose"))
-        self.facts["probed"] = self._of_pool("probe", question_P, sampler)
+        self.facts["probed"] = self._pool_rollouts("probe", question_P, sampler)
+        self._stop_after("probe")
         return self.facts["probed"]
 
     def draw(self, sampler: Sampler) -> Draw:
-        """The questions that this iteration explores."""
-        self.facts |= {"counts": sampler.counts, "weight_C": sampler.cluster_weights()}
+        """Return the questions that this iteration explores."""
+        self.facts.update(counts=sampler.counts, weight_C=sampler.cluster_weights())
         drawn = self._stage("draw", lambda stage: write_draw(stage, sampler, self.run.world), load_draw)
+        self._stop_after("draw")
         sampler.note_drawn(drawn.question_Q)
         self.facts["draw"] = self.job.drawn = drawn
         return drawn
 
     def explore(self, drawn: Draw, probed: Rollouts, sampler: Sampler) -> Explored:
-        """K rollouts of each drawn question; those that the probe made already are used again."""
+        """Return K rollouts of each drawn question; rollouts of the probe are used again."""
         again = np.isin(probed.question_R, drawn.question_Q)
-        todo_Q = np.sort(drawn.question_Q[~np.isin(drawn.question_Q, probed.question_R)])
-        fresh = self._of_pool("explore", todo_Q, sampler)
+        new_Q = np.sort(drawn.question_Q[~np.isin(drawn.question_Q, probed.question_R)])
+        fresh = self._pool_rollouts("explore", new_Q, sampler)
+        self._stop_after("explore")
         if self.settings.rollouts.adaptive:
             log.info("  %s", saved_by_early_decision(fresh, self.settings.rollouts.k))
         whole = Rollouts.concat([fresh, probed.take(np.flatnonzero(again))]).sorted()
@@ -249,83 +207,76 @@ class Iteration(Stages):
         return Explored(whole, fresh)
 
     def pair(self, explored: Explored) -> Pairs:
-        """Preference pairs from the explored questions in the band, hardest first.
+        """Return preference pairs from the explored questions in the band, hardest first.
 
         Raises:
-            Ended: no question gives a pair (depletion).
+            Ended: no question yields a pair (depletion).
         """
-        own = self.settings
+        config, rollouts = self.settings, explored.rollouts
 
-        def compute(stage: Stage):
-            prompts = self._prompts(self.pool.questions, np.unique(explored.rollouts.question_R))
-            seed = (own.run.seed, self.t)
-            cluster_N = self.job.cluster_N
-            write_pairs(
-                stage, explored.rollouts, prompts.text, cluster_N, own.difficulty, own.pairs, seed, self.run.world
-            )
+        def compute(stage: Stage) -> None:
+            prompt = self._prompts(self.pool.questions, np.unique(rollouts.question_R)).text
+            seed, cluster_N = (config.run.seed, self.t), self.job.cluster_N
+            write_pairs(stage, rollouts, prompt, cluster_N, config.difficulty, config.pairs, seed, self.run.world)
 
-        pairs = self._stage("pairs", compute, lambda stage: stage.read("pairs", Pairs), of_policy=True)
+        pairs = self._stage("pairs", compute, lambda stage: stage.read("pairs", Pairs), uses_policy=True)
+        self._stop_after("pairs")
         if len(pairs) == 0:
-            raise Ended(signatures.no_pairs(self.t, difficulty.measure(explored.rollouts)), is_failure=True)
+            raise Ended(signatures.no_pairs(self.t, difficulty.measure(rollouts)), is_failure=True)
         self.facts["pairs"] = pairs
         return pairs
 
     def train(self, pairs: Pairs) -> str:
-        """One DPO round on the pairs. Returns the folder of the new policy."""
-        own = self.settings
-        round_ = Round(self.policy_path, pairs, own.run.seed, self.t, own.run.deterministic)
+        """Do one DPO round on the pairs. Returns the folder of the new policy."""
+        config = self.settings
+        round_ = Round(self.policy_path, pairs, config.run.seed, self.t, config.run.deterministic)
         folder, self.facts["steps"] = self._stage(
             "policy",
-            lambda stage: train_round(stage, round_, own.policy, own.rollouts, own.dpo, self.run),
+            lambda stage: train_round(stage, round_, config.policy, config.rollouts, config.dpo, self.run),
             load_round,
-            of_policy=True,
+            uses_policy=True,
         )
         self.job.policy_path = folder
+        self._stop_after("policy")
         return folder
 
     def evaluate(self, policy_path: str) -> dict[str, dict]:
-        """Accuracy of the new policy on every benchmark; {} in iterations that skip it (evaluate.every)."""
+        """Return the accuracy of the new policy on every benchmark; {} in iterations that evaluate.every skips."""
         if (self.t + 1) % self.settings.evaluate.every and self.t + 1 != self.settings.loop.iterations:
             return {}
         return Stages(self.settings, self.run, self.pool, self.benchmarks, self.t, policy_path).scores()
 
     def finish(self, scores: dict[str, dict]) -> None:
-        """Record the iteration's figures: from now on it is finished.
+        """Record the iteration's figures. With that the iteration is finished.
 
         Raises:
             Ended: a failure signature stops the run (loop.on_signature), or loop.stop_after is reached.
         """
-        job, own, run = self.job, self.settings, self.run
+        job, config, run = self.job, self.settings, self.run
         done = IterationFacts(**self.facts, scores=scores, scores_before=job.scores, best=job.best)
-        figures = of_iteration(done, own.sampler, own.difficulty, own.rollouts.k, job.cluster_N)
+        figures = of_iteration(done, config.sampler, config.difficulty, config.rollouts.k, job.cluster_N)
         was_finished = run.has_finished(self.t)
         job.scores, job.best = scores or job.scores, best_of(job.best, scores)
         record = run.finish_iteration(self.t, {**figures, "policy": job.policy_path, "config_hash": run.config_hash})
         job.records.append(record)
         for warning in record["signatures"]:
             log.warning("  %s", warning)
-        stopped = signatures.stops(record, own.loop.on_signature, run.config_hash)
-        if stopped and not run.has_finished(self.t + 1):  # where the run has gone on from it before, it goes on
+        stopped = signatures.stops(record, config.loop.on_signature, run.config_hash)
+        if stopped and not run.has_finished(self.t + 1):  # an earlier start has already continued after this iteration
             raise Ended(stopped, is_failure=True)
-        if own.loop.stop_after == "evaluate" and not was_finished:
-            raise Ended(f"iteration {self.t}" + AGAIN)
+        if config.loop.stop_after == "evaluate" and not was_finished:
+            raise Ended(f"iteration {self.t}" + HOW_TO_CONTINUE)
 
-    def _of_pool(self, name: str, question_Q: np.ndarray, sampler: Sampler) -> Rollouts:
-        """K rollouts of questions of the pool. Expected lengths: as before, or as in their clusters."""
-        own = self.settings.rollouts
+    def _pool_rollouts(self, name: str, question_Q: np.ndarray, sampler: Sampler) -> Rollouts:
+        """K rollouts of questions of the pool. Expected lengths come from earlier rollouts, or from the cluster."""
+        config = self.settings.rollouts
         expected_Q = expected_tokens(sampler.history.tokens_N, self.job.cluster_N, question_Q)
-        return self._rollouts(name, self.pool.questions, question_Q, own.k, own.sampling(), expected_Q)
+        return self._rollouts(name, self.pool.questions, question_Q, config.k, config.sampling(), expected_Q)
 
-    def _stage(self, name, compute, load, of_policy=False):
-        """Raises:
-        Ended: the stage is done, and it is the one that loop.stop_after names.
-        """
-        value = super()._stage(name, compute, load, of_policy)
-        if name == self.settings.loop.stop_after and not self.run.has_finished(self.t):
-            if name == "policy":
-                self.job.policy_path = value[0]
-            raise Ended(f"{name} of iteration {self.t}" + AGAIN)
-        return value
+    def _stop_after(self, stage: str) -> None:
+        """End the run if loop.stop_after names the stage that was done last, and the iteration is not finished."""
+        if stage == self.settings.loop.stop_after and not self.run.has_finished(self.t):
+            raise Ended(f"{stage} of iteration {self.t}" + HOW_TO_CONTINUE)
 
     def _seeded(self, stage: str) -> np.random.Generator:
         return seeded(self.settings.run.seed, self.t, stage)

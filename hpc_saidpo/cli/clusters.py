@@ -1,30 +1,25 @@
-"""How many clusters? Clusters a run's pool for several n, before the job.
+"""Suggest a number of clusters: cluster a run's pool for several n.
 
     hpc-saidpo clusters pool.path=pool.jsonl policy.path=- probe.fraction=0.02
     hpc-saidpo clusters --n 10,20,40 --png clusters.png experiment=demo
 
-Takes a run's overrides. Knowledge points and their vectors are the run's own: what a run under the same run.root has
-embedded is used, what is embedded here is used by runs. Shows for each n the inertia, the silhouette (by cosine
-distance, of a sample), the largest share, the effective number exp(H), clusters under 5 questions, and questions probed
-per cluster; then one n, and why. Exits 0, or 2 when something is missing or wrong.
+Takes the overrides of a run, and shares knowledge points and embeddings with
+the runs under the same run.root. Shows for each n the inertia, the silhouette
+(by cosine distance, of a sample), the largest share, the effective number
+exp(H), the clusters with fewer than 5 questions, and the probed questions per
+cluster. Then it suggests one n, with the reason.
+Exits 0, or 2 on a problem that you can solve.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from ..clusters.embed import Embedding, texts
-from ..clusters.stage import embed_all
-from ..clusters.suggest import suggest, sweep
 from ..errors import RunError
-from ..parallel.world import World
-from ..pool.stage import load_pool
-from ..store.run import RunDir
-from ..tags.stage import tag
-from .compose import from_overrides
+from .help import parser
 
 COLUMNS = {
     "n": ("n", "d"),
@@ -37,9 +32,23 @@ COLUMNS = {
 }
 
 
-def rows_of(overrides: Sequence[str], ns: Sequence[int]) -> list[dict]:
-    """The health of the pool's clusters for each n."""
-    config = from_overrides(overrides)
+def rows_of(overrides: Sequence[str], ns: Sequence[int]) -> list[dict[str, Any]]:
+    """Return the health of the pool's clusters for each n.
+
+    Raises:
+        RunError: an override is wrong, an input is missing, or n is larger than the pool.
+    """
+    from .compose import from_overrides
+
+    config = from_overrides(overrides)  # a wrong override is reported before torch is imported
+    from ..clusters.embed import Embedding, texts
+    from ..clusters.stage import embed_all
+    from ..clusters.suggest import sweep
+    from ..parallel.world import World
+    from ..pool.stage import load_pool
+    from ..store.run import RunDir
+    from ..tags.stage import tag
+
     run = RunDir(Path(config.run.root) / config.run.name, World(), {}, print)
     questions = load_pool(config.pool, run).questions
     text_N = texts(tag(questions, config.tags, config.policy, config.rollouts.generate, run))
@@ -47,7 +56,8 @@ def rows_of(overrides: Sequence[str], ns: Sequence[int]) -> list[dict]:
     return list(sweep(text_N, vectors, ns, config.clusters, config.probe.fraction, run.world.device))
 
 
-def table(rows: list[dict]) -> str:
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return the rows as text, one line for each n."""
     lines = ["  ".join(f"{name:>11s}" for name in COLUMNS)]
     for row in rows:
         cells = ("-" if row[key] is None else format(row[key], form) for key, form in COLUMNS.values())
@@ -55,7 +65,8 @@ def table(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def plot(rows: list[dict], suggested: int, path: Path) -> None:
+def plot(rows: list[dict[str, Any]], suggested: int, path: Path) -> None:
+    """Draw every column over n, and mark the suggested n."""
     from matplotlib.figure import Figure
 
     shown = [name for name in COLUMNS if name != "n"]
@@ -69,24 +80,25 @@ def plot(rows: list[dict], suggested: int, path: Path) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, prog="hpc-saidpo clusters", formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--n", default="50,100,150,200,250", help="what to try (default: the paper's)")
-    parser.add_argument("--png", type=Path, help="draw the table here")
-    parser.add_argument("overrides", nargs="*", help="a run's overrides")
-    asked = parser.parse_args(arguments)
+    """Print the table and the suggestion. Returns the exit code."""
+    options = parser("clusters", __doc__)
+    options.add_argument("--n", default="50,100,150,200,250", help="the numbers to try (default: those of the paper)")
+    options.add_argument("--png", type=Path, metavar="FILE", help="draw the table to this file")
+    options.add_argument("overrides", nargs="*", help="the overrides of the run")
+    values = options.parse_intermixed_args(arguments)
     try:
-        ns = sorted({int(n) for n in asked.n.split(",")})
+        ns = sorted({int(n) for n in values.n.split(",")})
     except ValueError:
-        parser.error(f"--n {asked.n}: numbers, with commas between them")
+        options.error(f"--n {values.n}: numbers, with commas between them")
     try:
-        rows = rows_of(asked.overrides, ns)
+        rows = rows_of(values.overrides, ns)
     except RunError as error:
         print(f"clusters: {error}", file=sys.stderr)
         return 2
-    n, why = suggest(rows)
-    print(f"{table(rows)}\n\nclusters.n={n}: {why}")
-    if asked.png:
-        plot(rows, n, asked.png)
+    from ..clusters.suggest import suggest
+
+    n, reason = suggest(rows)
+    print(f"{table(rows)}\n\nclusters.n={n}: {reason}")
+    if values.png:
+        plot(rows, n, values.png)
     return 0

@@ -1,46 +1,48 @@
-"""Compare the runs under one root: means over seeds, tables, curves, and what is unfinished or damaged.
+"""Compare the runs under one root: means over seeds, tables, curves, problems.
 
     hpc-saidpo compare /scratch/me/runs
     hpc-saidpo compare runs/probe --by probe.fraction
     hpc-saidpo compare runs --by clusters.n --by sampler.rule --out comparison
 
-Runs that have the same values of the settings given by --by make one row: mean and 95 % interval of accuracy before and
-after, gain, pair yield, rollout tokens, tokens per usable pair, and, where difficulty.order is compared, of the rank
-correlation of its proxies with the pass rate. Without --by, these are all settings in which the runs differ, but seeds.
+Runs with the same values of the settings in --by make one row. A row has the
+mean and the 95 % interval of accuracy before and after, gain, pair yield,
+rollout tokens, and tokens per usable pair. Where difficulty.order is compared,
+it also has the rank correlation of each difficulty proxy with the pass rate.
+Without --by, runs are compared by all settings that differ, except seeds.
 
-Reads the runs in ROOT and the stand-alone evaluations in ROOT/evaluate; writes comparison.csv, sweep.csv (the runs),
-evaluations.csv, sweep.png and sweep.html. Exits 0 when they are written, whatever they tell, and 2 when something has
-to be mended first.
+Reads the runs in ROOT and the stand-alone evaluations in ROOT/evaluate. Writes
+comparison.csv, sweep.csv (the runs), evaluations.csv, sweep.png, sweep.html.
+Exits 0 when they are written, 2 on a problem that you can solve.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..compare.read import read_runs
-from ..compare.tables import text, write
 from ..errors import RunError
+from .help import parser
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, prog="hpc-saidpo compare", formatter_class=argparse.RawDescriptionHelpFormatter
+    """Compare the runs, print the tables, write the files. Returns the exit code."""
+    options = parser("compare", __doc__)
+    options.add_argument("root", type=Path, help="the folder that holds the runs (run.root)")
+    options.add_argument(
+        "--by", metavar="KEY", action="append", default=[], help="a setting to compare by, such as clusters.n"
     )
-    parser.add_argument("root", type=Path, help="the folder that holds the runs (run.root)")
-    parser.add_argument(
-        "--by", metavar="KEY", action="append", default=[], help="a setting to compare by, as clusters.n"
-    )
-    parser.add_argument("--out", type=Path, help="the folder to write to; default: ROOT/sweep")
-    asked = parser.parse_args(arguments)
+    options.add_argument("--out", type=Path, help="the folder to write to; default: ROOT/sweep")
+    values = options.parse_args(arguments)
+    from ..compare.read import read_runs  # imports scipy, which help does not need
+    from ..compare.tables import text, write
+
     try:
-        found = read_runs(asked.root, asked.by)
-        paths = write(found, asked.out or asked.root / "sweep")
+        sweep = read_runs(values.root, values.by)
+        paths = write(sweep, values.out or values.root / "sweep")
     except RunError as error:
         print(f"compare: {error}", file=sys.stderr)
         return 2
-    print(text(found))
+    print(text(sweep))
     print("\n" + "\n".join(map(str, paths)))
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar, cast, overload
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -13,11 +14,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from ..errors import RunError
 from ..settings.keys import check_key, conf_folder, explain
-from ..settings.whole import Evaluation, Settings
+from ..settings.whole import Settings
+
+T = TypeVar("T")
 
 
 def from_overrides(overrides: Sequence[str]) -> Settings:
-    """The configuration that a start with these overrides would have; for tools.
+    """Return the settings of a run that starts with these overrides, without a start.
 
     Raises:
         RunError: a key, a value or a group is wrong, or missing.
@@ -31,23 +34,27 @@ def from_overrides(overrides: Sequence[str]) -> Settings:
     return build(composed)[0]
 
 
-def build(composed: DictConfig, tree: type = Settings) -> tuple[Settings | Evaluation, dict]:
-    """The checked configuration, and the same as plain values for config.yaml.
+@overload
+def build(composed: DictConfig) -> tuple[Settings, dict[str, Any]]: ...
+@overload
+def build(composed: DictConfig, tree: type[T]) -> tuple[T, dict[str, Any]]: ...
+def build(composed: DictConfig, tree: type = Settings) -> tuple[Any, dict[str, Any]]:
+    """Return the checked settings, and the same as plain values for config.yaml.
 
     Args:
-        tree: Settings or Evaluation; of what is composed, only its groups are looked at.
+        tree: Settings or Evaluation. Other groups of the composed configuration are ignored.
 
     Raises:
-        RunError: missing, unknown, mistyped or out-of-range keys; all of them named, with what is valid.
+        RunError: missing, unknown, mistyped or out-of-range keys. The message names all of them, and the valid ones.
     """
     composed = OmegaConf.masked_copy(composed, [f.name for f in dataclasses.fields(tree) if f.name in composed])
     missing = sorted(OmegaConf.missing_keys(composed))
     if missing:
         raise RunError(
-            f"must be given: {', '.join(missing)} (for example {missing[0]}=...; or choose experiment=demo, which "
-            "gives everything)"
+            f"must be given: {', '.join(missing)} (for example {missing[0]}=...; or choose experiment=demo, which sets "
+            "every key)"
         )
-    plain = OmegaConf.to_container(composed, resolve=True)
+    plain = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True))
     try:
         return TypeAdapter(tree).validate_python(plain), plain
     except ValidationError as error:
@@ -55,10 +62,10 @@ def build(composed: DictConfig, tree: type = Settings) -> tuple[Settings | Evalu
 
 
 def check_overrides(arguments: Iterable[str]) -> None:
-    """Refuse command-line keys that do not exist, before Hydra composes anything.
+    """Check that the keys on the command line exist, before Hydra composes anything.
 
     Raises:
-        RunError: names the key, the nearest valid one, and all valid ones beside it.
+        RunError: one does not; the message names the key, the nearest valid key, and all valid keys beside it.
     """
     parser = OverridesParser.create()
     for argument in arguments:

@@ -15,19 +15,23 @@ from ..errors import RunError
 from ..parallel.world import World
 
 EXIT_BUG, EXIT_USER, EXIT_SIGNATURE = 1, 2, 3
-ROOT_SPEAKS_FIRST_S = 2.0
+ROOT_FIRST_S = 2.0  # pause of the other ranks before they print a message that root may have printed
 
 
 @contextlib.contextmanager
 def failures_end_the_job(world: World | None) -> Iterator[None]:
-    """End every rank when this one fails: with a traceback if the failure is a bug, else with one message."""
+    """End every rank when this one fails: with a traceback if the failure is a bug, else with one message.
+
+    Args:
+        world: None before the ranks are connected.
+    """
     try:
         yield
     except RunError as error:
         fail(world, str(error))
     except HydraException as error:
         fail(world, f"configuration: {error}")
-    except Exception:  # noqa: BLE001 - whatever it is, the other ranks must not wait for this one
+    except Exception:  # noqa: BLE001 - after any failure the other ranks must not wait for this one
         print(f"rank {world.rank if world else 0} failed:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
         if world is None:
             sys.exit(EXIT_BUG)
@@ -36,12 +40,10 @@ def failures_end_the_job(world: World | None) -> Iterator[None]:
 
 def fail(world: World | None, message: str) -> None:
     """Print a message once and end the job. Root prints an error that all ranks have; else the failing rank does."""
-    if world is None:  # perhaps one of many that do not see each other
-        rank, is_root = os.environ.get("SLURM_PROCID", "0"), os.environ.get("SLURM_PROCID", "0") == "0"
-    else:
-        rank, is_root = world.rank, world.is_root
-    if not is_root:
-        time.sleep(ROOT_SPEAKS_FIRST_S)
+    # Without a world this may be one of many processes that do not see each other.
+    rank = world.rank if world else int(os.environ.get("SLURM_PROCID", "0"))
+    if rank:
+        time.sleep(ROOT_FIRST_S)
         message = f"rank {rank}: {message}"
     say(message)
     if world is None or world.size == 1:
@@ -50,5 +52,5 @@ def fail(world: World | None, message: str) -> None:
 
 
 def say(message: str) -> None:
-    """Print a message before there is a log."""
+    """Print a message to stderr, for the time before there is a log."""
     print(f"hpc_saidpo: {message}", file=sys.stderr, flush=True)

@@ -3,22 +3,25 @@
     hpc-saidpo grade IN.jsonl
     hpc-saidpo grade IN.jsonl --out OUT.jsonl
 
-Each line is a JSON object with `prediction_text`, the response, and `gold`, the right answer; `alt_answers`, a list of
-others that are right as well, `verifier` and `entry` may be there too, as in a pool. OUT.jsonl has the same lines with
-`answer` (what was taken for the answer), `verdict` (correct, wrong, ungradable) and `reason`. Where lines carry
-`expected` (true or false), the share of verdicts that agree is printed, and the lines that do not. Exits 0 when the
-file is graded, 2 when something has to be mended first.
+Each line is a JSON object with `prediction_text`, the response, and `gold`, the
+correct answer. It may also have `alt_answers` (a list of other correct
+answers), `verifier` and `entry`, as in a pool. OUT.jsonl has the same lines
+with `answer` (the answer that was extracted), `verdict` (correct, wrong,
+ungradable) and `reason`. Where lines have `expected` (true or false), the share
+of verdicts that agree is printed, and the lines that do not.
+Exits 0 when the file is graded, 2 on a problem that you can solve.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TextIO
 
 from .. import settings
 from ..errors import RunError
@@ -27,61 +30,89 @@ from ..grader.grader import Grader
 from ..grader.verifiers import check
 from ..records import CORRECT, VERDICTS, Question
 from ..settings.pool import VERIFIER_NAMES
+from .help import parser
+
+SHOWN = 50  # lines that differ from `expected`, at most
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, prog="hpc-saidpo grade", formatter_class=argparse.RawDescriptionHelpFormatter
+    """Grade the file and print the counts. Returns the exit code."""
+    options = parser("grade", __doc__)
+    options.add_argument("file", type=Path, help="JSON lines with prediction_text and gold")
+    options.add_argument("--out", type=Path, help="write the lines with their verdicts to this file")
+    options.add_argument(
+        "--cpu-s", type=float, default=settings.Grader().cpu_s, help="limit of CPU seconds for one response"
     )
-    parser.add_argument("file", type=Path, help="JSON lines with prediction_text and gold")
-    parser.add_argument("--out", type=Path, help="write the lines with their verdicts here")
-    parser.add_argument(
-        "--cpu-s", type=float, default=settings.Grader().cpu_s, help="CPU seconds that one pair may cost"
-    )
-    asked = parser.parse_args(arguments)
+    values = options.parse_args(arguments)
     try:
-        grade(asked.file, asked.out, settings.Grader(cpu_s=asked.cpu_s))
+        grade(values.file, values.out, settings.Grader(cpu_s=values.cpu_s))
     except (RunError, OSError) as error:
         print(f"grade: {error}", file=sys.stderr)
         return 2
     return 0
 
 
+@dataclass
+class Counts:
+    """Counts of the verdicts, and the lines whose verdict differs from `expected`."""
+
+    verdicts: Counter[str] = field(default_factory=Counter)
+    n_agreed: int = 0
+    differing: list[str] = field(default_factory=list)
+
+    def text(self, path: Path) -> str:
+        total = sum(self.verdicts.values())
+        lines = [f"{path}: {total:,} responses"]
+        for verdict in VERDICTS.values():
+            n = self.verdicts[verdict]
+            lines.append(f"  {verdict:10s} {n:8,d}  {100 * n / max(1, total):5.1f} %")
+        n_expected = self.n_agreed + len(self.differing)
+        if n_expected:
+            lines.append(f"as expected: {self.n_agreed} of {n_expected} ({100 * self.n_agreed / n_expected:.1f} %)")
+        return "\n".join([*lines, *self.differing[:SHOWN]])
+
+
 def grade(path: Path, out: Path | None, limits: settings.Grader) -> None:
-    """Grade a file, write the verdicts, print the counts."""
-    counts, agreed, differ, checked = Counter(), 0, [], set()
+    """Grade a file, write the lines with their verdicts to `out`, print the counts.
+
+    Raises:
+        RunError: a line is wrong, or its verifier cannot grade here.
+    """
+    counts, checked = Counts(), set()
     with Grader(limits) as grader, contextlib.ExitStack() as stack:
-        written = stack.enter_context(open(out, "w", encoding="utf-8")) if out else None
+        file = stack.enter_context(open(out, "w", encoding="utf-8")) if out else None
         for number, row in rows(path):
-            question = asked(row, f"{path}:{number}")
+            question = question_of(row, f"{path}:{number}")
             if question.verifier not in checked:
                 check([question.verifier], limits)
                 checked.add(question.verifier)
-            judgement = grader.judge(row["prediction_text"], question)
-            verdict = VERDICTS[judgement.verdict]
-            counts[verdict] += 1
-            if "expected" in row:
-                right = (judgement.verdict == CORRECT) == bool(row["expected"])
-                agreed += right
-                differ += [] if right else [f"  line {number}: {verdict}, gold {row['gold']!r} ({judgement.reason})"]
-            if written:
-                answer = stated(row["prediction_text"], question.verifier)
-                row |= {"answer": answer, "verdict": verdict, "reason": judgement.reason}
-                written.write(json.dumps(row) + "\n")
-    total = sum(counts.values())
-    print(f"{path}: {total:,} responses")
-    for verdict in VERDICTS.values():
-        print(f"  {verdict:10s} {counts[verdict]:8,d}  {100 * counts[verdict] / max(1, total):5.1f} %")
-    if agreed or differ:
-        print(f"as expected: {agreed} of {agreed + len(differ)} ({100 * agreed / (agreed + len(differ)):.1f} %)")
-        print("\n".join(differ[:50]))
+            grade_row(row, number, question, grader, counts, file)
+    print(counts.text(path))
 
 
-def asked(row: dict, where: str) -> Question:
-    """The question that a line tells of.
+def grade_row(
+    row: dict[str, Any], number: int, question: Question, grader: Grader, counts: Counts, file: TextIO | None
+) -> None:
+    """Grade one line: count its verdict, and write it to the file if there is one."""
+    judgement = grader.judge(row["prediction_text"], question)
+    verdict = VERDICTS[judgement.verdict]
+    counts.verdicts[verdict] += 1
+    if "expected" in row:
+        if (judgement.verdict == CORRECT) == bool(row["expected"]):
+            counts.n_agreed += 1
+        else:
+            counts.differing.append(f"  line {number}: {verdict}, gold {row['gold']!r} ({judgement.reason})")
+    if file:
+        answer = stated(row["prediction_text"], question.verifier)
+        graded = {**row, "answer": answer, "verdict": verdict, "reason": judgement.reason}
+        file.write(json.dumps(graded) + "\n")
+
+
+def question_of(row: dict[str, Any], where: str) -> Question:
+    """Return the question that a line describes.
 
     Raises:
-        RunError: there is no such verifier, or what it needs is not there.
+        RunError: there is no such verifier.
     """
     verifier, entry = row.get("verifier") or "math", row.get("entry") or ""
     if verifier not in VERIFIER_NAMES:
@@ -91,11 +122,11 @@ def asked(row: dict, where: str) -> Question:
     return Question(where, "", row["gold"], alt_answers=others, verifier=verifier, entry=entry)
 
 
-def rows(path: Path) -> Iterator[tuple[int, dict]]:
-    """(line number, object) of every line that is not blank.
+def rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (line number, object) of every line that is not blank.
 
     Raises:
-        RunError: a line is not JSON, or lacks a field: file and line named.
+        RunError: a line is not JSON, or lacks a field; the message names file and line.
     """
     with open(path, encoding="utf-8", newline="\n") as file:
         for number, line in enumerate(file, 1):

@@ -1,61 +1,105 @@
-"""Help texts of the command line: made without Hydra and without heavy imports."""
+"""Help texts of the command line, at most 80 columns wide. Imports neither Hydra nor a heavy library."""
 
 from __future__ import annotations
 
-from ..settings.keys import fields_at, options_of
+import argparse
+import os
+import sys
+import textwrap
+from typing import TextIO
 
+from ..settings.keys import conf_folder, fields_at, options_of
+
+WIDTH = 80
+# Of each verb: its work, and an example.
 VERBS = {
     "run": ("run SAI-DPO; also without a verb", "hpc-saidpo experiment=tiny"),
-    "evaluate": ("evaluate a policy on benchmarks", "hpc-saidpo evaluate policy.path=runs/tiny"),
-    "doctor": ("check the nodes, the inputs and the memory before a job", "hpc-saidpo doctor experiment=tiny"),
+    "evaluate": (
+        "evaluate a policy on benchmarks",
+        "hpc-saidpo evaluate policy.path=runs/tiny experiment=tiny",
+    ),
+    "doctor": ("check nodes, inputs and memory before a job", "hpc-saidpo doctor experiment=tiny"),
     "plan": ("estimate the memory of each GPU", "hpc-saidpo plan Qwen2.5-7B --gpus 8"),
-    "clusters": ("suggest a number of clusters", "hpc-saidpo clusters experiment=tiny --n 6,12,24"),
-    "compare": ("compare many runs", "hpc-saidpo compare runs --by sampler.rule"),
-    "explain": ("explain why a question was drawn", "hpc-saidpo explain runs/tiny --iteration 0 --question arithmetic-7"),
-    "export": ("write pairs or rollouts as JSON lines or Parquet",
-               "hpc-saidpo export runs/tiny --what pairs --format jsonl"),
+    "clusters": ("suggest a number of clusters", "hpc-saidpo clusters --n 6,12,24 experiment=tiny"),
+    "compare": ("compare several runs", "hpc-saidpo compare runs --by sampler.rule"),
+    "explain": (
+        "explain why a question was drawn",
+        "hpc-saidpo explain runs/tiny --iteration 0 --question 17",
+    ),
+    "export": (
+        "write pairs or rollouts as JSON lines or Parquet",
+        "hpc-saidpo export runs/tiny --what pairs --format jsonl",
+    ),
     "verify": ("check every file of a run against its checksum", "hpc-saidpo verify runs/tiny"),
     "grade": ("grade a file of responses", "hpc-saidpo grade responses.jsonl"),
-}  # fmt: skip
-OVERRIDES = """An override is KEY=VALUE and changes one setting of a run: sampler.alpha=3, 'evaluate.benchmarks=[math500]'.
-GROUP=NAME selects a file of a group: policy=smollm2. experiment=NAME selects a whole set-up. All settings and
-their meaning are listed in conf/README.md; `hpc-saidpo run --help` lists their names."""
+}
+OVERRIDES = """\
+An override is KEY=VALUE and changes one setting of a run: sampler.alpha=3,
+'evaluate.benchmarks=[math500]'. GROUP=NAME selects a file of a group of
+settings: policy=smollm2. experiment=NAME selects a whole set-up."""
+RANK_VARIABLES = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK", "PALS_RANKID", "SLURM_PROCID")
+
+
+def show(text: str, file: TextIO | None = None) -> None:
+    """Print a text once: under mpiexec or srun only the first process prints, without a start of MPI."""
+    rank = next((os.environ[name] for name in RANK_VARIABLES if name in os.environ), "0")
+    if rank == "0":
+        print(text, file=file or sys.stdout, flush=True)
+
+
+def parser(verb: str, description: str | None) -> argparse.ArgumentParser:
+    """Return the parser of a verb's arguments; it shows the description as it is."""
+    return argparse.ArgumentParser(
+        prog=f"hpc-saidpo {verb}", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
 
 
 def overview() -> str:
-    """The text of `hpc-saidpo --help`."""
+    """Return the text of `hpc-saidpo --help`."""
     width = max(map(len, VERBS))
-    lines = [f"  {verb:{width}s}  {what}\n  {'':{width}s}    {example}" for verb, (what, example) in VERBS.items()]
+    lines = [f"  {verb:{width}s}  {work}\n  {'':{width}s}    {example}" for verb, (work, example) in VERBS.items()]
     return "\n".join([
         "Self-aware iterative DPO with dynamic sampling (SAI-DPO, arXiv 2505.16176).",
         "",
         "  hpc-saidpo [VERB] [ARGUMENTS]",
-        "  mpiexec -n 2 python -m mpi4py -m hpc_saidpo [VERB] [ARGUMENTS]    the same on 2 MPI ranks",
+        "  python -m hpc_saidpo [VERB] [ARGUMENTS]                        the same",
+        "  mpiexec -n 2 python -m mpi4py -m hpc_saidpo [VERB] [ARGUMENTS]   on 2 ranks",
         "",
         "Verbs, each with an example:",
         *lines,
         "",
         OVERRIDES,
         "",
-        f"  hpc-saidpo VERB --help   the arguments of a verb\n  hpc-saidpo --version     the version",
+        "  hpc-saidpo VERB --help   the arguments of a verb",
+        "  hpc-saidpo run --help    the names of all settings, and of the files to select",
+        "  hpc-saidpo --version     the version",
     ])  # fmt: skip
 
 
-def run_help(verb: str, description: str) -> str:
-    """The text of `hpc-saidpo run --help` and `evaluate --help`: what it does, then every group and key."""
-    groups = [f"  {group:11s} {' '.join(fields_at([group]))}" for group in fields_at([])]
+def run_help(verb: str, description: str | None) -> str:
+    """Return the text of `hpc-saidpo run --help` and `evaluate --help`: description, options, groups and keys."""
     named = ("experiment", "sweep", "pool", "policy", "dpo", "rollouts/prompt")
     return "\n".join([
-        f"hpc-saidpo {verb} [OVERRIDES]: {description.strip()}",
+        f"usage: hpc-saidpo {verb} [OPTIONS] [OVERRIDES]",
+        "",
+        (description or "").strip(),
         "",
         OVERRIDES,
         "",
-        "Options of Hydra: -m or --multirun (one run for each value: clusters.n=6,12), --cfg job (print the",
-        "configuration), -h.",
+        "Options, which are those of Hydra:",
+        "  -m, --multirun   one run for each combination of values: clusters.n=6,12",
+        "  --cfg job        print the configuration instead of running",
         "",
         "Groups and their settings (GROUP.SETTING=VALUE):",
-        *groups,
+        *(_wrapped(f"{group:12s}", fields_at([group])) for group in fields_at([])),
         "",
         "Files to select (GROUP=NAME):",
-        *(f"  {group}={'|'.join(options_of(group))}" for group in named),
+        *(_wrapped(f"{group}=", options_of(group)) for group in named),
+        "",
+        "The comments in these files explain every setting:",
+        f"  {conf_folder()}",
     ])  # fmt: skip
+
+
+def _wrapped(name: str, words: list[str]) -> str:
+    return textwrap.fill(" ".join(words), WIDTH, initial_indent=f"  {name} ", subsequent_indent=" " * 15)

@@ -1,19 +1,22 @@
-"""The loop as a program's work: run it, write its report, give its exit code."""
+"""The work of the verb `run`: prepare, run the loop, write the report, return the exit code."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from .. import loop
 from ..errors import Ended
+from ..prepare import prepare_run
 from ..progress import log
 from ..records import Outcome
 from ..report import page
 from ..settings.whole import Settings
-from ..stages import Job, prepare
+from ..stages import Job
 from ..store.run import RunDir
 from .failures import EXIT_SIGNATURE
 
 
-def work(settings: Settings, plain: dict, run: RunDir) -> int:
+def work(settings: Settings, plain: dict[str, Any], run: RunDir) -> int:
     """Run SAI-DPO and write its report. Collective.
 
     Args:
@@ -22,7 +25,7 @@ def work(settings: Settings, plain: dict, run: RunDir) -> int:
     Returns:
         0, or EXIT_SIGNATURE when depletion or another failure signature ended the run.
     """
-    outcome = outcome_of(settings, run)
+    outcome = run_to_end(settings, run)
     if run.world.is_root:
         page.write(run, outcome, plain)
         log.info("%s", page.table(outcome))
@@ -33,11 +36,12 @@ def work(settings: Settings, plain: dict, run: RunDir) -> int:
     return EXIT_SIGNATURE if outcome.stopped else 0
 
 
-def outcome_of(settings: Settings, run: RunDir) -> Outcome:
-    """Prepare the run and run the loop to its end. Collective."""
+def run_to_end(settings: Settings, run: RunDir) -> Outcome:
+    """Prepare the run and run the loop until it ends. Collective."""
     job: Job | None = None
     try:
-        job = prepare(settings, run)
+        ready = prepare_run(settings, run)
+        job = Job(settings, run, ready.pool, ready.benchmarks, ready.cluster_N, ready.health)
         loop.run(job)
     except Ended as ended:
         if job is None:  # tags.mode=export: there is no run yet

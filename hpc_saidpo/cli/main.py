@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import sys
 from collections.abc import Sequence
 
 from .. import __version__
 from . import environment  # noqa: F401 - sets environment variables before anything else is imported
-from .help import VERBS, overview
+from .help import VERBS, overview, show
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a verb, `run` if none is named. Returns the exit code."""
+    """Run a verb, `run` if none is named. Returns the exit code.
+
+    Args:
+        arguments: words of the command line; None for those of this process.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     first = words[0] if words else ""
     if first in ("-h", "--help", "help"):
-        print(overview())
+        show(overview())
         return 0
     if first in ("-V", "--version", "version"):
-        print(f"hpc_saidpo {__version__}")
+        show(f"hpc_saidpo {__version__}")
         return 0
-    verb, rest = (first, words[1:]) if first in VERBS else ("run", words)
-    if verb == "run" and first and not first.startswith("-") and "=" not in first and first not in VERBS:
-        print(
-            f"hpc_saidpo: {first!r} is neither a verb nor an override (KEY=VALUE). Verbs: {', '.join(VERBS)}",
-            file=sys.stderr,
-        )
+    is_verb = first in VERBS
+    if first and not is_verb and not first.startswith("-") and "=" not in first:
+        show(f"hpc_saidpo: {unknown_verb(first)}", sys.stderr)
         return 2
+    verb, rest = (first, words[1:]) if is_verb else ("run", words)
     return importlib.import_module(f"hpc_saidpo.cli.{verb}").main(rest)
+
+
+def unknown_verb(word: str) -> str:
+    """Return the message about a first word that is neither a verb nor an override: the nearest verb, and all verbs."""
+    near = difflib.get_close_matches(word, VERBS, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    return (
+        f"{word!r} is neither a verb nor an override (KEY=VALUE){hint} Verbs: {', '.join(VERBS)}. "
+        "`hpc-saidpo --help` describes them"
+    )

@@ -16,8 +16,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from ..parallel.launch import connect
+from ..parallel.world import World
 from ..settings.keys import conf_folder
-from ..settings.whole import Settings
+from ..settings.whole import Evaluation, Settings
 from ..store.layout import newest_policy
 from .compose import build, check_overrides
 from .failures import failures_end_the_job
@@ -28,43 +29,38 @@ class Program:
     """A program over a composed configuration.
 
     Attributes:
-        work: "module:function" of (settings, the same as plain values, run) -> exit code; imported only when the
-            configuration is right, because the import takes seconds. Collective.
-        tree: class that the configuration is built as.
-        adapt: changes the composed configuration first: (configuration, whether run.name is given); policy.path is final
-            by then.
+        work: "module:function" of (settings, the settings as plain values, run) -> exit code. The module is imported
+            only when the configuration is valid, because the import takes seconds. Collective.
+        tree: class of the settings.
+        adapt: function that changes the composed configuration first: (configuration, whether run.name is set on the
+            command line). policy.path is final by then.
         may_differ: further keys that may have other values than in the run folder that a start resumes.
     """
 
     work: str
-    tree: type = Settings
-    adapt: Callable[[DictConfig, bool], None] = lambda composed, named: None
+    tree: type[Settings] | type[Evaluation] = Settings
+    adapt: Callable[[DictConfig, bool], None] = lambda composed, is_named: None
     may_differ: tuple[str, ...] = ()
 
 
-def start(program: Program, arguments: Sequence[str]) -> None:
-    """Compose the configuration, connect the ranks, open the run folder, do the program's work; then exit.
+def start(program: Program, arguments: Sequence[str]) -> int:
+    """Compose the configuration, connect the ranks, open the run folder, do the program's work.
 
-    Exit codes: 0: complete; 1: a bug; 2: wrong input; 3: depletion, or a failure signature with
-    loop.on_signature=stop; 75: the ranks were requested to stop, the same command resumes.
+    Returns:
+        The exit code. 0: complete; 3: depletion, or a failure signature with loop.on_signature=stop. The process exits
+        by itself with 1 on a bug, with 2 on wrong input, and with 75 when the ranks were requested to stop; then the
+        same command resumes.
     """
-    process, codes = os.getpid(), []
+    process = os.getpid()
+    codes: list[int] = []
 
     def guarded_job(composed: DictConfig) -> None:
-        # Its failures are reported here: Hydra would first report one on every rank. It connects the ranks itself: a
-        # Hydra launcher may call it in another process, on another node.
+        # Failures of the job are reported here. Hydra would report one on every rank before that. The job connects the
+        # ranks itself: a Hydra launcher may call it in another process, on another node.
         with failures_end_the_job(None):
             world = connect()
         with failures_end_the_job(world):
-            if not OmegaConf.is_missing(composed.policy, "path"):
-                # A run folder means its newest policy, and is stored as that: one that has grown is another policy.
-                newest = world.on_root(lambda: newest_policy(Path(composed.policy.path)))
-                composed.policy.path = str(newest or composed.policy.path)
-            program.adapt(composed, is_given("run.name"))
-            composed.run.name = run_name(composed)
-            build(composed, program.tree)  # a wrong value is reported before anything heavy is imported
-            session = importlib.import_module("hpc_saidpo.cli.session")
-            codes.append(session.work(composed, world, program))
+            codes.append(run_job(program, composed, world))
         if codes[-1] and os.getpid() != process:
             sys.exit(codes[-1])
 
@@ -74,21 +70,38 @@ def start(program: Program, arguments: Sequence[str]) -> None:
         check_overrides(arguments)
         sys.argv[1:] = arguments
         hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(guarded_job)()
-    sys.exit(max(codes, default=0))  # a run without pairs does not end the multirun that it belongs to
+    return max(codes, default=0)  # a run that ends with a failure signature does not end its multirun
 
 
-def is_given(key: str) -> bool:
-    """Whether a key is set on the command line itself."""
+def run_job(program: Program, composed: DictConfig, world: World) -> int:
+    """Do one job of a program, of which a multirun has several. Returns the exit code. Collective.
+
+    Raises:
+        RunError: the configuration is wrong; raised before any heavy library is imported.
+    """
+    if not OmegaConf.is_missing(composed.policy, "path"):
+        # A run folder means its newest policy. The path of that policy is stored, because a run may grow.
+        newest = world.on_root(lambda: newest_policy(Path(composed.policy.path)))
+        composed.policy.path = str(newest or composed.policy.path)
+    program.adapt(composed, is_set("run.name"))
+    composed.run.name = run_name(composed)
+    build(composed, program.tree)
+    session = importlib.import_module("hpc_saidpo.cli.session")
+    return session.work(composed, world, program)
+
+
+def is_set(key: str) -> bool:
+    """Return whether a key is set on the command line."""
     return any(override.startswith(key + "=") for override in HydraConfig.get().overrides.task)
 
 
 def run_name(composed: DictConfig) -> str:
-    """The run's name; in a multirun each job's overrides are added, so that every job has a folder of its own.
+    """Return the run's name. In a multirun each job's overrides are added, so that every job has its own folder.
 
     Experiments are added by their names alone: [tiny,idpo] of a run called tiny is "tiny,idpo".
     """
     hydra_config = HydraConfig.get()
-    if hydra_config.mode != RunMode.MULTIRUN or is_given("run.name"):
+    if hydra_config.mode != RunMode.MULTIRUN or is_set("run.name"):
         return composed.run.name
     elsewhere = ("run.root=", "run.threads=", "run.grace_s=", "run.accept_changes=", "sweep=")
     parts = [composed.run.name]

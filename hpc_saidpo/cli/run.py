@@ -1,24 +1,26 @@
-"""Run SAI-DPO: the verb `run`, and what the program does without a verb.
+"""Run SAI-DPO: the verb `run`, and the program without a verb.
 
     hpc-saidpo experiment=tiny
     mpiexec -n 2 python -m mpi4py -m hpc_saidpo experiment=demo run.seed=1
     hpc-saidpo -m experiment=tiny clusters.n=6,12
 
-A second start of the same command resumes the run.
+The same command, started again, resumes the run.
+Exit codes: 0 complete; 1 a bug; 2 wrong input; 3 a failure signature ended the
+run; 75 stopped by a signal, the same command resumes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .help import run_help
-from .program import Program, start
+from .help import run_help, show
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Start the run that the overrides describe; exits with the codes of `program.start`."""
+    """Start the run that the overrides describe. Returns the exit code of `program.start`."""
     if {"-h", "--help"} & set(arguments):
-        print(run_help("run", __doc__))
+        show(run_help("run", __doc__))
         return 0
-    start(Program("hpc_saidpo.cli.loop:work"), arguments)
-    return 0
+    from .program import Program, start  # imports Hydra, which help does not need
+
+    return start(Program("hpc_saidpo.cli.loop:work"), arguments)

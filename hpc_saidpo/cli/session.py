@@ -1,4 +1,4 @@
-"""One start of a program: the run folder, its log, the facts of the start. Imported once the configuration is right."""
+"""One start of a program: the run folder, its log, the facts of the start. Imported when the configuration is valid."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -28,13 +29,16 @@ SLURM_FACTS = (
 
 
 def work(composed: DictConfig, world: World, program: Program) -> int:
-    """Open the run folder and do the program's work. Returns its exit code; when requested to stop, exits itself."""
+    """Open the run folder and do the program's work. Returns its exit code. Collective.
+
+    Exits with EXIT_STOPPED when the ranks were requested to stop.
+    """
     settings, plain = build(composed, program.tree)
     n_threads = world.use_threads(1 if settings.run.deterministic else settings.run.threads)
     if world.device.type == "cuda":
         torch.cuda.set_device(world.device)
-    # Some CUDA kernels have no deterministic form; the promise of equal results is for the CPU.
-    # (`use_deterministic_algorithms` is the same and imports the compiler first: seconds on every rank.)
+    # Some CUDA kernels have no deterministic form: equal results are guaranteed on the CPU only.
+    # (`use_deterministic_algorithms` does the same, but imports the compiler first: seconds on every rank.)
     strict = "warn" if world.device.type == "cuda" else "error"
     torch.set_deterministic_debug_mode(strict if settings.run.deterministic else "default")
     facts = environment(world, n_threads)
@@ -47,7 +51,7 @@ def work(composed: DictConfig, world: World, program: Program) -> int:
             code = do(settings, plain, run)
     except Stopped as stopped:
         if world.is_root:
-            say(f"stopped by {stopped}: what is finished is on disk, the same command goes on from there")
+            say(f"stopped by {stopped}: all finished work is stored, the same command resumes from there")
         world.barrier()
         sys.exit(EXIT_STOPPED)
     world.barrier()
@@ -55,7 +59,7 @@ def work(composed: DictConfig, world: World, program: Program) -> int:
 
 
 def start_logging(run: RunDir, n_threads: int) -> None:
-    """Open a log file for every rank; root logs to the console too, and says what has started."""
+    """Open a log file for every rank. Root logs to the console too, and logs the size of the world."""
     world = run.world
     progress.start_logging(run.log_path(), world.is_root)
     ranks, threads = "s" * (world.size > 1), "s" * (n_threads > 1)
@@ -63,8 +67,8 @@ def start_logging(run: RunDir, n_threads: int) -> None:
     progress.log.info("hpc_saidpo: run %s on %d rank%s × %d thread%s, %s", *started)
 
 
-def environment(world: World, n_threads: int) -> dict:
-    """Facts about this start, for env.json. Collective."""
+def environment(world: World, n_threads: int) -> dict[str, Any]:
+    """Return the facts about this start for env.json. Collective."""
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "hosts": sorted(set(world.gather(platform.node()))),
@@ -79,7 +83,7 @@ def environment(world: World, n_threads: int) -> dict:
 
 
 def commit() -> str | None:
-    """The git commit of the checkout that runs, read without starting a process (MPI does not love forks)."""
+    """Return the git commit of the running checkout, read without a subprocess (MPI and fork do not mix well)."""
     git = Path(__file__).parents[2] / ".git"
     try:
         head = (git / "HEAD").read_text().strip()
