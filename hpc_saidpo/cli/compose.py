@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Sequence
 from typing import Any, TypeVar, cast, overload
 
 from hydra import compose, initialize_config_dir
@@ -17,6 +18,7 @@ from ..settings.keys import check_key, conf_folder, explain
 from ..settings.whole import Settings
 
 T = TypeVar("T")
+NO_VALUE = ("-m", "--multirun")  # options of Hydra without a value
 
 
 def from_overrides(overrides: Sequence[str]) -> Settings:
@@ -61,15 +63,19 @@ def build(composed: DictConfig, tree: type = Settings) -> tuple[Any, dict[str, A
         raise RunError("configuration:\n" + "\n".join(explain(e) for e in error.errors())) from None
 
 
-def check_overrides(arguments: Iterable[str]) -> None:
+def check_overrides(arguments: Sequence[str]) -> None:
     """Check that the keys on the command line exist, before Hydra composes anything.
 
     Raises:
         RunError: one does not; the message names the key, the nearest valid key, and all valid keys beside it.
     """
     parser = OverridesParser.create()
-    for argument in arguments:
-        if "=" not in argument or argument.startswith(("-", "+", "~")):
+    for before, argument in itertools.pairwise(["", *arguments]):
+        if argument.startswith(("-", "+", "~")):
+            continue
+        if "=" not in argument:
+            if before in NO_VALUE or not before.startswith("-"):  # else it is the value of an option of Hydra
+                raise RunError(f"{argument!r} is not an override (KEY=VALUE)")
             continue
         try:
             key = parser.parse_overrides([argument])[0].key_or_group

@@ -24,7 +24,7 @@ VERBS = {
     "compare": ("compare several runs", "hpc-saidpo compare runs --by sampler.rule"),
     "explain": (
         "explain why a question was drawn",
-        "hpc-saidpo explain runs/tiny --iteration 0 --question 17",
+        "hpc-saidpo explain runs/tiny --iteration 0 --question arithmetic-419",
     ),
     "export": (
         "write pairs or rollouts as JSON lines or Parquet",
@@ -62,8 +62,8 @@ def overview() -> str:
         "Self-aware iterative DPO with dynamic sampling (SAI-DPO, arXiv 2505.16176).",
         "",
         "  hpc-saidpo [VERB] [ARGUMENTS]",
-        "  python -m hpc_saidpo [VERB] [ARGUMENTS]                        the same",
-        "  mpiexec -n 2 python -m mpi4py -m hpc_saidpo [VERB] [ARGUMENTS]   on 2 ranks",
+        "  python -m hpc_saidpo [VERB] [ARGUMENTS]",
+        "  mpiexec -n 2 python -m mpi4py -m hpc_saidpo [VERB] [ARGUMENTS]   (2 ranks)",
         "",
         "Verbs, each with an example:",
         *lines,
@@ -94,7 +94,7 @@ def run_help(verb: str, description: str | None) -> str:
         *(_wrapped(f"{group:12s}", fields_at([group])) for group in fields_at([])),
         "",
         "Files to select (GROUP=NAME):",
-        *(_wrapped(f"{group}=", options_of(group)) for group in named),
+        *(_wrapped(f"{group + '=':12s}", options_of(group)) for group in named),
         "",
         "The comments in these files explain every setting:",
         f"  {conf_folder()}",
