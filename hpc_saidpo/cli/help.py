@@ -24,7 +24,7 @@ VERBS = {
     "compare": ("compare several runs", "hpc-saidpo compare runs --by sampler.rule"),
     "explain": (
         "explain why a question was drawn",
-        "hpc-saidpo explain runs/tiny --iteration 0 --question arithmetic-419",
+        "hpc-saidpo explain runs/tiny --iteration 0 --question arithmetic-7",
     ),
     "export": (
         "write pairs or rollouts as JSON lines or Parquet",

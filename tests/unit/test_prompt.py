@@ -6,11 +6,11 @@ import yaml
 from transformers import AutoTokenizer
 
 from hpc_saidpo import settings
-from hpc_saidpo.cli import compose
 from hpc_saidpo.errors import RunError
 from hpc_saidpo.policy import locate
 from hpc_saidpo.records import Question
 from hpc_saidpo.rollouts import prompt, prompts
+from hpc_saidpo.settings.keys import conf_folder
 
 QUESTION = Question(id="q", text="2 + \\frac{1}{2} = {x}?", answer="5/2", subject="sums")
 EXAMPLES = {"sums": [Question(id=f"e{i}", text=f"{i} + 1 =", answer=str(i + 1), subject="sums") for i in range(3)]}
@@ -56,7 +56,7 @@ def test_an_example_may_show_its_solution_in_place_of_its_answer():
     assert solved.answer in shown[1] and "def" not in shown[1]
 
 
-PRESETS = sorted((compose.conf_folder() / "rollouts" / "prompt").glob("*.yaml"), key=lambda p: p.stem)
+PRESETS = sorted((conf_folder() / "rollouts" / "prompt").glob("*.yaml"), key=lambda p: p.stem)
 SOLVED = Question(id="e", text="1+1?", answer="2", subject="sums")
 
 
@@ -72,9 +72,9 @@ def smollm2():
 
 @pytest.mark.parametrize("path", PRESETS, ids=lambda p: p.stem)
 def test_every_preset_renders(path, smollm2):
-    settings = yaml.safe_load(path.read_text())
-    assert set(settings) == {f.name for f in dataclasses.fields(settings.Prompt)} and path.read_text().startswith("# ")
-    config = settings.Prompt(**settings)
+    values = yaml.safe_load(path.read_text())
+    assert set(values) == {f.name for f in dataclasses.fields(settings.Prompt)} and path.read_text().startswith("# ")
+    config = settings.Prompt(**values)
 
     def chat_template(messages):
         return smollm2.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
