@@ -1,4 +1,4 @@
-"""`python -m mpi4py -m hpc_saidpo.evaluate`, started as a user starts it."""
+"""`hpc-saidpo evaluate`, started as a user starts it."""
 
 import json
 import os
@@ -16,7 +16,6 @@ from hpc_saidpo.cli.evaluate import name_of
 from hpc_saidpo.store import check
 
 pytestmark = pytest.mark.e2e
-PROGRAM = ("-m", "hpc_saidpo.evaluate")
 MICRO_SET_UP = ("policy=micro", "rollouts/prompt=bare", "rollouts.max_new_tokens=24", "run.deterministic=true")
 
 
@@ -46,9 +45,10 @@ def root(tmp_path_factory):
 def evaluation(root, files, *overrides, ranks=2, benchmarks=("math500", "own")):
     paths = [name if name == "math500" else f"{files}/{name}.jsonl" for name in benchmarks]
     return start(
-        *MICRO_SET_UP, f"run.root={root}", f"evaluate.folder={files}", f"evaluate.benchmarks=[{','.join(paths)}]",
+        "evaluate", *MICRO_SET_UP, f"run.root={root}", f"evaluate.folder={files}",
+        f"evaluate.benchmarks=[{','.join(paths)}]",
         "evaluate.known.math500.samples=4", "evaluate.known.math500.temperature=1.0", *overrides,
-        ranks=ranks, program=PROGRAM,
+        ranks=ranks,
     )  # fmt: skip
 
 
@@ -98,11 +98,11 @@ def test_further_benchmarks_are_added_and_nothing_is_made_twice(evaluated, root,
 
 
 def test_told_to_stop_it_goes_on_where_it_was(evaluated, root, files):
-    arguments = (*MICRO_SET_UP, f"run.root={root}", "run.name=stopped", f"evaluate.folder={files}",
+    arguments = ("evaluate", *MICRO_SET_UP, f"run.root={root}", "run.name=stopped", f"evaluate.folder={files}",
                  f"evaluate.benchmarks=[math500,{files}/own.jsonl]", "evaluate.known.math500.samples=4",
                  "evaluate.known.math500.temperature=1.0")  # fmt: skip
     first = subprocess.Popen(
-        command(*arguments, ranks=2, program=PROGRAM), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        command(*arguments, ranks=2, is_warm=True), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         env=user_environment(),
     )  # fmt: skip
     lock = root / "stopped" / "lock"
@@ -110,7 +110,7 @@ def test_told_to_stop_it_goes_on_where_it_was(evaluated, root, files):
         time.sleep(0.01)
     os.kill(json.loads(lock.read_text())["pid"], signal.SIGTERM)
     told, _ = first.communicate(timeout=120)
-    assert first.returncode == 75 and "the same command goes on from there" in told, told
+    assert first.returncode == 75 and "the same command resumes from there" in told, told
     done = evaluation(root, files, "run.name=stopped", ranks=1)
     assert done.returncode == 0, done.stderr
     assert (root / "stopped" / "evaluation.json").read_bytes() == (evaluated[0] / "evaluation.json").read_bytes()
@@ -122,7 +122,7 @@ def test_a_run_stands_for_its_newest_policy_and_gives_the_held_out_questions(roo
     (run / "iter-004" / "DONE").touch()
     (run / "config.yaml").touch()
     done = start(
-        "experiment=tiny", "pool.n=60", "pool.held_out=10", f"policy.path={run}", f"run.root={root}", program=PROGRAM
+        "evaluate", "experiment=tiny", "pool.n=60", "pool.held_out=10", f"policy.path={run}", f"run.root={root}"
     )
     assert done.returncode == 0, done.stderr
     (row,) = (

@@ -29,6 +29,11 @@ SMALL = (
 )  # fmt: skip
 
 
+HEAVY = {
+    "transformers", "matplotlib", "sklearn", "sentence_transformers", "peft", "vllm", "torch.distributed.checkpoint",
+}  # fmt: skip
+
+
 @pytest.fixture(scope="session")
 def root(tmp_path_factory):
     """One folder of runs for all tests: embeddings are shared, as a user's are."""
@@ -168,6 +173,25 @@ def test_a_run_can_be_split_over_jobs_and_grow(root):
     assert all(p.stat().st_mtime_ns == t for p, t in made.items())
 
 
+def test_a_finished_run_starts_without_the_libraries_that_compute(root):
+    small2(root)
+    program = (
+        "import atexit, runpy, sys\n"
+        f"heavy = {HEAVY}\n"
+        "atexit.register(lambda: print('imported:', *sorted(heavy & sys.modules.keys()), '.'))\n"
+        "runpy.run_module('hpc_saidpo', run_name='__main__')\n"
+    )
+    arguments = (*SMALL, f"run.root={root}", "run.name=small2")
+    done = start(*arguments, program=("-c", program))
+    assert done.returncode == 0, done.stderr
+    assert "held_out before → after" in done.stdout and "imported: .\n" in done.stdout
+    pictures = {p: p.stat().st_mtime_ns for p in (root / "small2").glob("*.png")}
+    (root / "small2" / "report.html").unlink()
+    done = start(*arguments, program=("-c", program))
+    assert "imported: matplotlib .\n" in done.stdout and len(pictures) == 2
+    assert all(p.stat().st_mtime_ns > t for p, t in pictures.items())
+
+
 def test_a_second_job_on_the_same_run_is_refused(root):
     arguments = (*SMALL, f"run.root={root}", "run.name=twice")
     first = subprocess.Popen(
@@ -228,11 +252,13 @@ def test_multirun_under_mpiexec(root):
 def test_one_ranks_failure_ends_the_job_with_its_traceback(root, tmp_path):
     program = tmp_path / "crash.py"
     program.write_text(
-        "from hpc_saidpo import command, rollouts\n"
-        "from hpc_saidpo.parallel import connect\n"
+        "import sys\n"
+        "from hpc_saidpo.cli.main import main\n"
+        "from hpc_saidpo.parallel.launch import connect\n"
+        "from hpc_saidpo.rollouts import waves\n"
         "def count_steps(*_): raise ZeroDivisionError('a bug on one rank')\n"
-        "if connect().rank == 1: rollouts.count_steps = count_steps\n"
-        "command.main()\n"
+        "if connect().rank == 1: waves.count_steps = count_steps\n"
+        "sys.exit(main())\n"
     )
     done = start(*SMALL, f"run.root={root}", "run.name=crash", ranks=2, program=(str(program),), timeout_s=120)
     assert done.returncode not in (0, None)

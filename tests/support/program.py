@@ -13,6 +13,7 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from hpc_saidpo.cli.environment import DEFAULTS
 from hpc_saidpo.settings.keys import conf_folder
 
 from .warm import Warm
@@ -75,4 +76,4 @@ def start(
 @functools.cache
 def warm() -> Warm:
     """The warm process of this test process."""
-    return Warm(user_environment(HF_HUB_OFFLINE="1"))
+    return Warm(user_environment(**DEFAULTS))

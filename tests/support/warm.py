@@ -31,7 +31,8 @@ IMPORTS = (
     "pydantic", "sklearn.cluster", "sklearn.metrics", "matplotlib.figure", "transformers.models.llama",
     "sentence_transformers",
     "torch.distributed", "torch.nn.parallel", "hpc_saidpo.cli.program", "hpc_saidpo.cli.session", "hpc_saidpo.cli.loop",
-    "hpc_saidpo.cli.evaluation", "hpc_saidpo.parallel.gradients",
+    "hpc_saidpo.cli.evaluation", "hpc_saidpo.parallel.gradients", "hpc_saidpo.policy.model", "hpc_saidpo.dpo.train",
+    "hpc_saidpo.rollouts.waves",
 )  # fmt: skip
 
 
