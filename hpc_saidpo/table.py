@@ -43,6 +43,10 @@ class Columns:
         rows = np.asarray(rows, dtype=np.int64)
         return type(self)(*(_take(getattr(self, f.name), rows) for f in fields(self)))
 
+    def sorted(self) -> Self:
+        """Return the rows in the order in which a stage stores them. Tables that are written in chunks override this."""
+        raise NotImplementedError(f"{type(self).__name__} has no order")
+
     @classmethod
     def concat(cls, tables: Iterable[Self]) -> Self:
         """Return one table of the rows of several; no tables make the empty table."""

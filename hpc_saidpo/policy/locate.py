@@ -29,7 +29,7 @@ def locate(path: str, kind: Literal["model", "dataset"] = "model") -> str:
     package, _, inner = path.removeprefix(PACKAGE).partition("/")
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise RunError(f"{path}: the Python package {package!r} is not installed (see README, extras `demo`)")
+        raise RunError(f"{path}: the Python package {package!r} is not installed (extra demo: hpc_saidpo[demo])")
     found = Path(spec.submodule_search_locations[0]) / inner
     if not found.exists():
         raise RunError(f"{path}: package {package!r} holds no {inner!r}")
