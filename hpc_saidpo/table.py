@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import field, fields
+from dataclasses import Field, field, fields
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -19,6 +20,8 @@ class Columns:
     Subclasses are frozen dataclasses; those that are stored declare their fields with `column`. Texts are a list of
     str, or a sequence that leaves them on disk and knows `take` and `concat` (`store.StoredText`).
     """
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]  # of the subclasses
 
     def __len__(self) -> int:
         return len(getattr(self, fields(self)[0].name))
@@ -39,6 +42,10 @@ class Columns:
         """The table of these rows (integer positions), in their order."""
         rows = np.asarray(rows, dtype=np.int64)
         return type(self)(*(_take(getattr(self, f.name), rows) for f in fields(self)))
+
+    def sorted(self):
+        """The same rows in the order that a stage stores them in. Tables that are written in chunks override this."""
+        raise NotImplementedError(f"{type(self).__name__} has no order")
 
     @classmethod
     def concat(cls, tables):
