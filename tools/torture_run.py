@@ -211,7 +211,7 @@ def examine(run: Path, reference: Path, seen: dict[tuple, float], tally: Tally) 
     tally.damaged += len(report.findings)
     tally.temporary += sum(map(is_temporary, run.rglob(".*.tmp")))
     tally.notes += [f"{run.name}: {note}" for note in found.notes]
-    tally.notes += [f"{finding.path}: {finding.what}" for finding in report.findings]
+    tally.notes += [f"{finding.path}: {finding.problem}" for finding in report.findings]
 
 
 def main() -> int:

@@ -79,7 +79,7 @@ class Stage:
             manifest = json.loads(path.read_text())
             version, listed = manifest["schema_version"], manifest["files"]
             if manifest["sha256"] != _hash(listed):
-                raise ValueError("its own SHA-256 does not fit")
+                raise ValueError("the SHA-256 of the list does not fit")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise Damaged(path, f"is not readable ({error})") from error
         if version != tables.SCHEMA_VERSION:
