@@ -90,7 +90,7 @@ class Progress(threading.Thread):
 
         def take() -> int:
             index = counter.next(bool(world.stop_request))
-            if index < 0:
+            if index in (DONE, STOP):
                 while not counter.all_informed.wait(1.0):
                     pass
                 self._current = (0, None)
