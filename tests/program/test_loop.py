@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ import torch
 import yaml
 from support.make import MICRO
 from support.program import command, start, user_environment
+from support.small_run import SMALL, assert_same
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hpc_saidpo.records import Draw, Pairs, Rollouts
@@ -22,11 +22,6 @@ from hpc_saidpo.store.compare import compare
 from hpc_saidpo.store.stage import Stage
 
 pytestmark = pytest.mark.e2e
-# A loop of a few seconds beyond start-up.
-SMALL = (
-    "experiment=tiny", "loop.iterations=2", "pool.n=240", "pool.held_out=24", "clusters.n=6", "probe.fraction=0.15",
-    "sampler.n_questions=60", "rollouts.k=4", "dpo.batch_pairs=8", "rollouts.chunk_questions=8",
-)  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -39,13 +34,6 @@ def succeed(root, name, *overrides, ranks):
     done = start(*overrides, f"run.root={root}", f"run.name={name}", ranks=ranks)
     assert done.returncode == 0, done.stdout + done.stderr
     return done
-
-
-def assert_same(a: Path, b: Path):
-    """Two runs drew, rolled out, paired and trained the same."""
-    found = compare(a, b)
-    assert not found.notes, found.notes
-    assert not check(a).findings
 
 
 def small2(root):
@@ -229,7 +217,7 @@ def test_one_ranks_failure_ends_the_job_with_its_traceback(root, tmp_path):
     program = tmp_path / "crash.py"
     program.write_text(
         "from hpc_saidpo import command, rollouts\n"
-        "from hpc_saidpo.parallel import connect\n"
+        "from hpc_saidpo.parallel.launch import connect\n"
         "def count_steps(*_): raise ZeroDivisionError('a bug on one rank')\n"
         "if connect().rank == 1: rollouts.count_steps = count_steps\n"
         "command.main()\n"

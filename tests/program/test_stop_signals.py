@@ -33,6 +33,11 @@ def test_a_signal_is_seen_inside_a_long_call_and_given_up_after_the_grace(grace_
     assert ("SIGUSR1: not done after 0 s, the work in flight is given up" in done.stderr) == (code != 0)
 
 
+def children_of(pid):
+    done = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True)
+    return [int(child) for child in done.stdout.split()]
+
+
 def stop_at(folder, sign, number, who, *overrides):
     """Start on two ranks, send a signal to `who` of them once a file that matches `sign` is there; (code, output)."""
     process = subprocess.Popen(
@@ -41,12 +46,10 @@ def stop_at(folder, sign, number, who, *overrides):
     )  # fmt: skip
     while process.poll() is None and not list(folder.glob(sign)):
         time.sleep(0.005)
-    launchers = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
-    ranks = [pid for parent in launchers for pid in subprocess.run(["pgrep", "-P", parent], capture_output=True, text=True)
-             .stdout.split()]  # fmt: skip
-    assert len(ranks) == 2, (launchers, ranks)
+    ranks = [pid for proxy in children_of(process.pid) for pid in children_of(proxy)]
+    assert len(ranks) == 2, ranks
     for pid in ranks[:who]:
-        os.kill(int(pid), number)
+        os.kill(pid, number)
     output, _ = process.communicate(timeout=200)
     return process.returncode, output
 
