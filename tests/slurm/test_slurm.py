@@ -153,9 +153,7 @@ def test_hydra_sweeps_by_submitting_jobs_of_two_ranks(slurm):
                 "hydra.launcher.gpus_per_task=null", "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=1",
                 "hydra.launcher.timeout_min=30")  # fmt: skip
     root = slurm.folder / "submitit"
-    shim = (
-        f"{HOME / 'tests' / 'slurm' / 'bin'}:{slurm.env['PATH']}"  # sacct, which this cluster without accounting lacks
-    )
+    shim = f"{HOME / 'tests' / 'slurm' / 'bin'}:{slurm.env['PATH']}"  # sacct: this cluster has no accounting
     done = slurm.run(
         slurm.env["SAIDPO_PYTHON"], "-m", "hpc_saidpo", "-m", *launcher, *SHORT, "clusters.n=2,4,6", f"run.root={root}",
         timeout_s=300, PATH=shim,
@@ -170,12 +168,12 @@ def test_hydra_sweeps_by_submitting_jobs_of_two_ranks(slurm):
 
 
 def test_the_doctor_examines_both_nodes(slurm):
+    report = slurm.folder / "doctor.json"
     job = slurm.submit(
-        "tests/slurm/doctor.sbatch", "experiment=tiny", f"run.root={slurm.folder}", "--json", slurm.folder / "doctor.json",
-        **TWO_NODES,
-    )  # fmt: skip
+        "tests/slurm/doctor.sbatch", "experiment=tiny", f"run.root={slurm.folder}", "--json", report, **TWO_NODES
+    )
     assert slurm.wait(job) == {job: "COMPLETED"}, slurm.describe()
-    findings = json.loads((slurm.folder / "doctor.json").read_text())
+    findings = json.loads(report.read_text())
     assert {f["state"] for f in findings.values()} <= {"ok", "warning"}, findings
     assert "2 ranks" in findings["MPI"]["told"] and findings["ranks per node"]["told"] == "n1: 1, n2: 1"
     assert "gloo" in findings["all-reduce"]["told"] and "GB/s" in findings["all-reduce"]["told"]
