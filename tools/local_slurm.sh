@@ -1,31 +1,32 @@
 #!/usr/bin/env bash
 # A real Slurm on one machine, for the tests and for trying sbatch scripts on a laptop.
-#   eval "$(tools/local_slurm.sh start [FOLDER])"      munged, slurmctld and NODES slurmd; then: srun -N2 -n4 hostname
-#   tools/local_slurm.sh stop [FOLDER]                 ends the daemons and every process of every job, removes FOLDER
-#   tools/local_slurm.sh kill-node NAME [FOLDER]       the machine NAME (n1, n2, ...) dies at once, with all it runs
-#   tools/local_slurm.sh start-node NAME [FOLDER]      and comes back
-# FOLDER: a new one in /tmp for start, $LOCAL_SLURM for the others. Environment of start: NODES (2), CPUS (4) and GPUS
-# (0, made up) per node; CPUS may be more than there are. Partitions: test (default) and urgent, which requeues test's
-# jobs. As root each node is a set of namespaces; an ordinary user's nodes share the host name, /dev/shm and processes.
+#   eval "$(tools/local_slurm.sh start [FOLDER])"      start munged, slurmctld, NODES slurmd; then: srun -N2 -n4 hostname
+#   tools/local_slurm.sh stop [FOLDER]                 end the daemons and every process of every job, remove FOLDER
+#   tools/local_slurm.sh kill-node NAME [FOLDER]       kill the node NAME (n1, n2, ...) at once, with all its processes
+#   tools/local_slurm.sh start-node NAME [FOLDER]      start it again
+# FOLDER: by default a new one in /tmp for start, $LOCAL_SLURM for the others. Environment of start: NODES (2), CPUS (4)
+# and GPUS (0, simulated) per node; CPUS may exceed the real number. Partitions: test (default) and urgent, which
+# requeues the jobs of test. For root each node is a set of namespaces. For other users all nodes share the host name,
+# /dev/shm and the processes.
 set -euo pipefail
 export LC_ALL=C PATH=$PATH:/usr/sbin:/sbin
 SELF=$(realpath "${BASH_SOURCE[0]}")
-# --ipc: else UCX (in MPICH) takes two nodes for one machine and tries shared memory across the process namespaces.
+# --ipc: without it UCX (in MPICH) treats two nodes as one machine and tries shared memory across process namespaces.
 NS=(unshare --uts --ipc --mount --pid --fork --kill-child --mount-proc)
 MARK="# written by local_slurm.sh"
 die() { echo "local_slurm: $*" >&2; exit 1; }
-spaces() { # are they permitted here?
+spaces() { # succeeds if namespaces are permitted
   "${NS[@]}" sh -c 'hostname n1 && mount --bind /etc/hosts /etc/hosts && mount -t tmpfs s /dev/shm' 2>/dev/null
 }
 
-run_part() { # a node or the controller ("ctl"); in a namespace this bash is process 1, so it reaps the orphans
+run_part() { # run a node or the controller ("ctl"). In a namespace this bash is process 1, so it reaps the orphans
   if [[ $1 == ctl ]]; then
     munged -F --force --socket="$D/run/munge.sock" --key-file="$D/munge/key" --log-file="$D/log/munged.log" \
       --pid-file="$D/munge/pid" --seed-file="$D/munge/seed" --origin=127.0.0.1 &
     until [[ -S $D/run/munge.sock ]]; do sleep 0.05; done
     slurmctld -D -f "$SLURM_CONF" &
   else
-    if (($$ == 1)); then # MPICH names its files in /dev/shm after the job, not after the node: one for each node
+    if (($$ == 1)); then # a /dev/shm for each node: MPICH names its files there after the job, not after the node
       mount --bind "$D/etc/hosts" /etc/hosts && mount -t tmpfs -o size=2g,mode=1777 shm /dev/shm && hostname "$1"
     fi
     slurmd -D -N "$1" -f "$SLURM_CONF" &
@@ -33,7 +34,7 @@ run_part() { # a node or the controller ("ctl"); in a namespace this bash is pro
   while :; do sleep 3600; done
 }
 
-launch() { # detached and with none of our files open: a caller who reads our output must see its end
+launch() { # detached and without our open files: otherwise a caller that reads our output never sees its end
   local wrap=()
   if spaces; then wrap=("${NS[@]}"); fi
   (
@@ -44,7 +45,7 @@ launch() { # detached and with none of our files open: a caller who reads our ou
   echo $! >"$D/run/$1.pid"
 }
 
-alive() { # the pid file may be older than the last boot: believe it only if that process names our folder
+alive() { # the pid file may be older than the last boot: it counts only if that process names our folder
   local pid
   pid=$(cat "$D/run/$1.pid" 2>/dev/null) && grep -qszxF -- "$D" "/proc/$pid/cmdline"
 }
@@ -62,11 +63,11 @@ kill_part() {
   for _ in {1..100}; do alive "$1" || break; sleep 0.05; done
 }
 
-sweep() { # [NODE]: what no namespace held: a waiting srun or salloc; for an ordinary user the job steps too
+sweep() { # [NODE]: kill processes outside the namespaces: a waiting srun or salloc; without root the job steps too
   local pid mine=" " want="^SLURM_JOB_ID="
   [[ -z ${1:-} ]] || want="^SLURMD_NODENAME=$1\$"
   for ((pid = $$; pid > 1; pid = $(awk '/^PPid:/ {print $2}' "/proc/$pid/status"))); do mine+="$pid "; done
-  { # step daemons are known by their log file; tasks, and the clients when all is to end, by their environment
+  { # step daemons are identified by their log file; tasks, and at the end the clients, by their environment
     find /proc/[0-9]*/fd -lname "$D/log/${1:+slurmd.$1.}*log" 2>/dev/null | sort -u -t/ -k3,3 || true
     grep -lszxF -- "SLURM_CONF=$SLURM_CONF" /proc/[0-9]*/environ || true
   } | while IFS=/ read -r _ _ pid what; do
@@ -82,16 +83,16 @@ sweep() { # [NODE]: what no namespace held: a waiting srun or salloc; for an ord
 
 stop() {
   [[ -n $D && -e $D ]] || return 0
-  grep -qsxF "$MARK" "$SLURM_CONF" || die "$D holds no cluster of mine: left as it is"
+  grep -qsxF "$MARK" "$SLURM_CONF" || die "$D holds no cluster of this script: it is not changed"
   for f in "$D"/run/n*.pid "$D/run/ctl.pid"; do f=${f##*/}; kill_part "${f%.pid}"; done
   sweep
-  rm -rf "$D" || { sleep 0.5; rm -rf "$D"; } # a process that is just ending may still have written
+  rm -rf "$D" || { sleep 0.5; rm -rf "$D"; } # an ending process may still have written
 }
 
 wait30() { local end=$((SECONDS + 30)); until "$@"; do ((SECONDS < end)) || return 1; sleep 0.1; done; }
 all_idle() { [[ $(timeout 5 sinfo -h -p test -o '%T %D' 2>/dev/null) == "idle $1" ]]; }
 node_since() { timeout 5 scontrol -o show node "$1" 2>/dev/null | grep -o 'SlurmdStartTime=[^ ]*'; }
-node_back() { # registered anew, and not down or silent (mixed or allocated: its jobs were not missed yet)
+node_back() { # registered again, and not down or silent (mixed or allocated: Slurm has not missed its jobs yet)
   [[ $(node_since "$1") != "$2" && $(timeout 5 sinfo -h -p test -n "$1" -o %T) =~ ^(idle|mixed|allocated|completing)$ ]]
 }
 
@@ -102,7 +103,7 @@ start() {
   D=${D:-$(mktemp -d /tmp/slurm.XXXXXX)} SLURM_CONF=$D/etc/slurm.conf
   [[ $D =~ ^[A-Za-z0-9/._-]{2,60}$ ]] || die "'$D': too long for the sockets in it, or odd characters"
   [[ ! -e $D || -z $(ls -A "$D") ]] || die "$D is not empty"
-  while :; do # below 32768: above it the system gives ports away to any outgoing connection
+  while :; do # below 32768: the system assigns higher ports to outgoing connections
     port=$((10000 + (RANDOM * 32768 + RANDOM) % 22000))
     for i in 0 1 $(seq 11 $((10 + n))); do
       if (: <"/dev/tcp/127.0.0.1/$((port + i))") 2>/dev/null; then continue 2; fi
@@ -114,16 +115,16 @@ start() {
   chmod 755 "$D" # other users may submit
   (umask 077 && head -c 256 /dev/urandom >"$D/munge/key")
   echo "127.0.0.1 localhost $(seq -f 'n%g' -s ' ' "$n") $ctl $(hostname)" >"$D/etc/hosts"
-  # Listening on 127.0.0.1 only needs a host name that means just that; Debian's 127.0.1.1 does not do.
+  # Slurm listens on 127.0.0.1 only if the host name has this address; Debian's 127.0.1.1 is not enough.
   if [[ $(getent ahostsv4 "$(hostname)") == "127.0.0.1 "* ]]; then
     lo="CommunicationParameters=NoInAddrAny,NoCtldInAddrAny"
   fi
-  # UCX sees no way from one node to another when there is only the loopback interface: MPICH has another transport.
+  # With only a loopback interface UCX cannot connect two nodes. MPICH has another transport.
   # shellcheck disable=SC2016
   printf '#!/bin/sh\n%s\n' '[ "$MPIR_CVAR_CH4_NETMOD" ] || echo export MPIR_CVAR_CH4_NETMOD=ofi' >"$D/etc/task_prolog"
   chmod 755 "$D/etc/task_prolog"
-  # cred_expire is also the delay before a requeued job starts again. FirstJobId: MPICH's shared memory is named after
-  # the job. MinJobAge keeps ended jobs in `scontrol show job`: there is no sacct. TmpFS: two slurmds must not share it.
+  # cred_expire is also the delay before a requeued job starts again. FirstJobId: MPICH names its shared memory after
+  # the job. MinJobAge keeps ended jobs in `scontrol show job`: there is no sacct. TmpFS: one for each slurmd.
   { echo "$MARK"; tr -s ' ' '\n' <<END
 ClusterName=local SlurmctldHost=$ctl(127.0.0.1) SlurmUser=$me SlurmdUser=$me AuthType=auth/munge CredType=cred/munge
 SlurmctldPort=$port SlurmdPort=$((port + 1)) SrunPortRange=$((port + 100))-$((port + 400)) $lo

@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
-"""Kill a run at random moments of every stage, resume it, and compare it with one that was left alone.
+"""Kill a run at random moments of every stage, resume it, and compare it with an uninterrupted run.
 
     python tools/torture_run.py --kills 200 --json torture.json
 
-A reference run is made first. Then lives: in each, the same command is started again and again on one, two or three
-ranks and killed in a random stage at a random moment: SIGKILL of one rank or of all, SIGTERM or SIGUSR2 of one or all.
-The last start of a life runs to its end; then every draw, rollout, pair, weight and metric must equal the reference's.
+A reference run is made first. Then come the lives of other runs: in each, the same command is started again and again
+on one, two or three ranks, and killed in a random stage at a random moment. SIGKILL, SIGTERM or SIGUSR2 is sent to one
+rank or to all. The last start of a life runs to its end. Then every draw, rollout, pair, weight and metric must equal
+those of the reference.
 
 Printed, and written by --json: kills, resumes, lost, duplicated, different (rows, against the reference), redone
-(rollouts that were on disk at a kill and were generated again all the same), damaged (files), temporary (left behind).
-Exits 0 when all of these but the first two are zero. Further arguments are Hydra overrides.
+(rollouts that were on disk at a kill and were generated again), damaged (files), temporary (files left behind).
+Exit code 0 if all of these but the first two are zero. Further arguments are Hydra overrides.
 """
 
 from __future__ import annotations
@@ -37,20 +38,23 @@ from hpc_saidpo.store.compare import compare
 from hpc_saidpo.store.files import is_temporary
 from hpc_saidpo.store.stage import stages_of
 
-# `tiny`, with as much to write and as little to compute as can be.
+# `tiny` with many files to write and little to compute.
 OVERRIDES = (
     "experiment=tiny", "loop.iterations=2", "pool.n=240", "pool.held_out=24", "clusters.n=6", "probe.fraction=0.15",
     "sampler.n_questions=60", "rollouts.k=4", "rollouts.chunk_questions=4", "dpo.batch_pairs=4", "dpo.micro_pairs=4",
     "dpo.checkpoint_minutes=0",
 )  # fmt: skip
-# How a start is killed: which processes, which signal.
-WAYS = [(who, how) for who in ("one", "all") for how in (signal.SIGKILL, signal.SIGTERM, signal.SIGUSR2)]
+# Which processes of a start receive which signal.
+ATTACKS = [(who, number) for who in ("one", "all") for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGUSR2)]
 KILLS_PER_LIFE = 10
 HANGS_AFTER_S = 120.0
+DEFAULT_SEED = 0  # outside a git checkout
 
 
 @dataclass
 class Tally:
+    """Counts over all lives; `where` and `signals` count the kills by stage and by signal."""
+
     kills: int = 0
     resumes: int = 0
     lost: int = 0
@@ -60,7 +64,7 @@ class Tally:
     damaged: int = 0
     temporary: int = 0
     where: Counter = field(default_factory=Counter)
-    how: Counter = field(default_factory=Counter)
+    signals: Counter = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -69,9 +73,9 @@ class Tally:
 
 
 class Start:
-    """One start of the program, in a process group of its own."""
+    """One start of the program, in a separate process group."""
 
-    def __init__(self, arguments, ranks: int, log: Path):
+    def __init__(self, arguments: list[str], ranks: int, log: Path):
         runner = [str(Path(sys.executable).parent / "mpiexec"), "-n", str(ranks)] if ranks > 1 else []
         module = ["-m", "mpi4py"] if ranks > 1 else []
         with log.open("ab") as output:
@@ -89,42 +93,47 @@ class Start:
         return self.process.poll() is not None
 
     def family(self) -> list[int]:
-        """Every living process of this start: the launcher first."""
+        """Return every living process of this start, the launcher first."""
         parents = {}
         for stat in Path("/proc").glob("[0-9]*/stat"):
             try:
                 state, parent = stat.read_text().rpartition(")")[2].split()[:2]
-            except OSError:  # it ended this moment
+            except OSError:  # it has just ended
                 continue
             if state != "Z":
                 parents[int(stat.parent.name)] = int(parent)
-        found = [self.process.pid]
-        for pid in found:
-            found += [child for child, parent in parents.items() if parent == pid]
-        return found
+        family = [self.process.pid]
+        for pid in family:
+            family += [child for child, parent in parents.items() if parent == pid]
+        return family
 
     def ranks(self) -> list[int]:
-        """The processes that compute."""
+        """Return the processes that compute."""
         return [pid for pid in self.family() if b"hpc_saidpo" in _command(pid) and b"mpiexec" not in _command(pid)]
 
-    def kill(self, who: str, how: signal.Signals, rng: random.Random) -> bool:
-        """Send the signal; False when there was nobody left to send it to. Returns when everybody is dead."""
+    def kill(self, who: str, number: signal.Signals, rng: random.Random) -> bool:
+        """Send a signal and wait until all processes are dead. Return False if there was no process to send it to."""
         family, ranks = self.family(), self.ranks()
         if self.ended() or not ranks:
             self.wait()
             return False
         # SIGKILL of "all" is a node that goes down: the launcher goes with it.
-        everybody = family if how == signal.SIGKILL else ranks
+        everybody = family if number == signal.SIGKILL else ranks
         for pid in [rng.choice(ranks)] if who == "one" else everybody:
-            _signal(pid, how)
+            _signal(pid, number)
         self.wait()
-        for pid in family:  # what a dead launcher left
+        for pid in family:  # a dead launcher may leave some
             _signal(pid, signal.SIGKILL)
         while any(_command(pid) for pid in family):
             time.sleep(0.01)
         return True
 
     def wait(self) -> int:
+        """Wait for the end. Return the exit code.
+
+        Raises:
+            SystemExit: the processes hang.
+        """
         try:
             return self.process.wait(HANGS_AFTER_S)
         except subprocess.TimeoutExpired:
@@ -133,12 +142,12 @@ class Start:
             raise SystemExit(f"torture_run: the job hangs {HANGS_AFTER_S:.0f} s after it was killed") from None
 
 
-def _signal(pid, how):
+def _signal(pid: int, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, how)
+        os.kill(pid, number)
 
 
-def _command(pid) -> bytes:
+def _command(pid: int) -> bytes:
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
@@ -146,17 +155,17 @@ def _command(pid) -> bytes:
 
 
 def durations(run: Path) -> dict[str, float]:
-    """How long each stage of a run took, in seconds, in their order; from the times of its DONE marks."""
+    """Return the duration of each stage of a run in seconds, in their order, from the times of the DONE files."""
     marks = sorted(((s.path / "DONE").stat().st_mtime, str(s.path.relative_to(run))) for s in stages_of(run))
     before = (run / "env.json").stat().st_mtime
-    found = {}
+    took_s = {}
     for done, name in marks:
-        found[name], before = max(0.02, done - before), done
-    return found
+        took_s[name], before = max(0.02, done - before), done
+    return took_s
 
 
-def on_disk(run: Path) -> dict[tuple, float]:
-    """Every rollout that is on disk: its place, and how long it took, which no two generations share."""
+def read_rollouts(run: Path) -> dict[tuple, float]:
+    """Return the generation time of every rollout on disk by its place. No two generations take the same time."""
     rows = {}
     for stage in stages_of(run):
         if stage.finished_chunks():
@@ -167,65 +176,84 @@ def on_disk(run: Path) -> dict[tuple, float]:
 
 
 def wait_for_stage(start: Start, stage: Path) -> None:
-    """Until the stage has begun, or the program has ended."""
+    """Wait until the stage has begun or the program has ended."""
     while not start.ended() and not stage.exists():
         time.sleep(0.002)
 
 
+def draw_stages(n_stages: int, n: int, rng: random.Random) -> list[int]:
+    """Draw n of the stages -1 .. n_stages - 1 in ascending order, each about equally often. -1: before the first."""
+    stages, drawn = range(-1, n_stages), []
+    while len(drawn) < n:
+        drawn += rng.sample(stages, min(len(stages), n - len(drawn)))
+    return sorted(drawn)
+
+
 def live(
-    run: Path, reference: Path, arguments, ranks: list[int], n_kills: int, rng: random.Random, tally: Tally
+    run: Path, reference: Path, command: list[str], ranks: list[int], n_kills: int, rng: random.Random, tally: Tally
 ) -> None:
-    """One life of a run: n_kills starts that are killed, and one that ends."""
-    took = durations(reference)
-    names = list(took)
+    """Live one life of a run: n_kills starts that are killed, and one that runs to its end."""
+    took_s = durations(reference)
+    names = list(took_s)
     log = run.with_suffix(".log")
     seen: dict[tuple, float] = {}
-    for stage in sorted(rng.choices(range(-1, len(names)), k=n_kills)):
-        start = Start(arguments, rng.choice(ranks), log)
+    for stage in draw_stages(len(names), n_kills, rng):
+        start = Start(command, rng.choice(ranks), log)
         if stage < 0:  # while it opens the run folder
             wait_for_stage(start, run)
             time.sleep(rng.uniform(0, 0.2))
         else:
             wait_for_stage(start, run / names[stage])
-            time.sleep(rng.uniform(0, took[names[stage]]))
-        who, how = rng.choice(WAYS)
+            time.sleep(rng.uniform(0, took_s[names[stage]]))
+        who, number = rng.choice(ATTACKS)
         at = next((name for name in names if not (run / name / "DONE").exists()), "the end")
-        if start.kill(who, how, rng):
+        if start.kill(who, number, rng):
             tally.kills += 1
             tally.where[at if run.exists() and stage >= 0 else "opening"] += 1
-            tally.how[f"{how.name} of {who}"] += 1
-        seen |= {key: seconds for key, seconds in on_disk(run).items() if key not in seen}
-    if Start(arguments, rng.choice(ranks), log).wait() != 0:
-        raise SystemExit(f"torture_run: the run does not go on; see {log}\n{log.read_text()[-2000:]}")
+            tally.signals[f"{number.name} of {who}"] += 1
+        seen |= {key: seconds for key, seconds in read_rollouts(run).items() if key not in seen}
+    if Start(command, rng.choice(ranks), log).wait() != 0:
+        raise SystemExit(f"torture_run: the run does not resume; see {log}\n{log.read_text()[-2000:]}")
     tally.resumes += n_kills
     examine(run, reference, seen, tally)
 
 
 def examine(run: Path, reference: Path, seen: dict[tuple, float], tally: Tally) -> None:
-    """What of a finished life is not as it should be."""
-    found, report, final = compare(run, reference), check(run), on_disk(run)
-    tally.lost += found.lost
-    tally.duplicated += found.duplicated
-    tally.different += found.different
+    """Compare a finished life with the reference, and add what is wrong to the tally."""
+    differences, report, final = compare(run, reference), check(run), read_rollouts(run)
+    tally.lost += differences.lost
+    tally.duplicated += differences.duplicated
+    tally.different += differences.different
     tally.redone += sum(final.get(key) != seconds for key, seconds in seen.items())
     tally.damaged += len(report.findings)
     tally.temporary += sum(map(is_temporary, run.rglob(".*.tmp")))
-    tally.notes += [f"{run.name}: {note}" for note in found.notes]
-    tally.notes += [f"{finding.path}: {finding.what}" for finding in report.findings]
+    tally.notes += [f"{run.name}: {note}" for note in differences.notes]
+    tally.notes += [f"{finding.path}: {finding.problem}" for finding in report.findings]
+
+
+def seed_of_commit() -> int:
+    """Return the first digits of HEAD's hash as a number, so that every commit is tried in another way."""
+    done = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=False
+    )
+    return int(done.stdout[:8], 16) if done.returncode == 0 else DEFAULT_SEED
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--ranks", type=lambda text: [int(n) for n in text.split(",")], default=[1, 2, 3])
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", type=Path, help="where the runs lie; a temporary folder if not given")
+    parser.add_argument("--seed", type=int, default=seed_of_commit(), help="default: from the hash of the commit")
+    parser.add_argument("--folder", type=Path, help="folder of the runs; a temporary one if not set")
     parser.add_argument("--json", type=Path)
     arguments, overrides = parser.parse_known_args()
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="torture-"))
     rng, tally = random.Random(arguments.seed), Tally()
+    print(
+        f"seed {arguments.seed}: repeat these kills with --kills {arguments.kills} --seed {arguments.seed}", flush=True
+    )
 
-    def command(name):
+    def command(name: str) -> list[str]:
         return [*OVERRIDES, *overrides, f"run.root={folder}", f"run.name={name}"]
 
     log = folder / "reference.log"
@@ -240,7 +268,7 @@ def main() -> int:
         live(run, folder / "reference", command(run.name), arguments.ranks, n_kills, rng, tally)
         print(f"life {life}: {tally.kills} kills, {'sound' if tally.sound else 'NOT SOUND'}", flush=True)
     print("killed in:", ", ".join(f"{name} {n}" for name, n in sorted(tally.where.items())))
-    print("killed by:", ", ".join(f"{name} {n}" for name, n in sorted(tally.how.items())))
+    print("killed by:", ", ".join(f"{name} {n}" for name, n in sorted(tally.signals.items())))
     print(*tally.notes, sep="\n", end="\n" * bool(tally.notes))
     figures = {
         name: getattr(tally, name)
@@ -249,7 +277,8 @@ def main() -> int:
     print(", ".join(f"{n} {name}" for name, n in figures.items()))
     if arguments.json:
         arguments.json.write_text(
-            json.dumps({**figures, "lives": life, "stages_hit": len(tally.where)}, indent=1) + "\n"
+            json.dumps({**figures, "lives": life, "stages_hit": len(tally.where), "seed": arguments.seed}, indent=1)
+            + "\n"
         )
     if arguments.folder is None and tally.sound:
         shutil.rmtree(folder)

@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> int:
         if report.n_temporary:
             print(f"  {report.n_temporary} unfinished temporary files: not counted, removed by the next start")
         for finding in report.findings:
-            print(f"  {finding.path}: {finding.what}\n    {finding.remedy}")
+            print(f"  {finding.path}: {finding.problem}\n    {finding.remedy}")
         if values.repair:
             for old, new in repair(values.run, report.findings):
                 print(f"  renamed: {old} -> {new.name}")

@@ -127,7 +127,7 @@ def read(path: Path) -> Run:
     except (RunError, OSError) as error:
         return Run(path, damage=str(error))
     try:
-        records = files.parsed(path / "metrics.jsonl", _records) or []
+        records = files.read_parsed(path / "metrics.jsonl", _records) or []
     except (RunError, OSError) as error:
         return Run(path, settings, damage=str(error))
     finished = sum((folder / "DONE").exists() for _, folder in iterations_of(path))
@@ -144,7 +144,7 @@ def settings_of(path: Path) -> dict:
     Raises:
         RunError: it is no configuration of a run.
     """
-    settings = {key: _whole(value) for key, value in flat(files.parsed(path, yaml.safe_load)).items()}
+    settings = {key: _whole(value) for key, value in flat(files.read_parsed(path, yaml.safe_load)).items()}
     if type(settings.get("loop.iterations")) is not int:
         raise RunError(f"{path} has no loop.iterations, a whole number: put back the configuration of the run")
     return settings

@@ -61,7 +61,7 @@ class Checkpoint:
 
         def read():
             try:
-                known, n_numbers = shards.saved(folder)
+                known, n_numbers = shards.read_shapes(folder)
                 if n_numbers != facts["numbers"]:
                     raise ValueError(f"{n_numbers} of {facts['numbers']} numbers are there")
                 if parameters:

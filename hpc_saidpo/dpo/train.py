@@ -114,7 +114,7 @@ def train(
                 facts = {"step": step, "pairs": len(rows), **figures}
                 steps.append({**facts, "grad_norm": grad_norm, "lr": lr, "tokens_per_s": speed})
                 if step + 1 < len(schedule):
-                    stopping = world.stopping()
+                    stopping = world.stop_signal()
                     if checkpoint:
                         checkpoint.save_if_due(parameters, optimizer, steps, reference_B2, at_once=bool(stopping))
                     if stopping:

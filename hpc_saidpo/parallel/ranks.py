@@ -3,31 +3,39 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import os
 import socket
 import sys
 import time
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from types import ModuleType
+from typing import TYPE_CHECKING, NoReturn, TypeVar, cast
 
 import numpy as np
 
 from . import idle
 from .dispatch import STOP, Progress, sleep_until
-from .world import World, drain, from_words, in_words
+from .world import World, decode_failure, drain, encode_failure, no_tick
 
-# Set by mpiexec or srun for the processes they start.
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+# mpiexec or srun sets these for the processes that it starts.
 LAUNCHER_MARKS = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK", "PALS_RANKID")
 _GROUP_TIMEOUT = timedelta(minutes=10)
+T = TypeVar("T")
 
 
 class MPIWorld(World):
-    """The ranks of an MPI job."""
+    """The ranks of an MPI job. The docstrings of `World` hold for the methods."""
 
-    def __init__(self, mpi):
+    def __init__(self, mpi: ModuleType):
         super().__init__()
         self._mpi = mpi
-        self._comm = mpi.COMM_WORLD
+        self._comm: MPI.Intracomm = mpi.COMM_WORLD
         self.rank, self.size = self._comm.rank, self._comm.size
         node = self._comm.Split_type(mpi.COMM_TYPE_SHARED)
         self.local_rank, self.local_size = node.rank, node.size
@@ -39,20 +47,20 @@ class MPIWorld(World):
         if self.size > 1 and mpi.Query_thread() == mpi.THREAD_MULTIPLE:
             self._progress = Progress(mpi, self._comm.Dup())
 
-    def stopping(self):
-        return next(filter(None, self.gather(self.told.by)), "")
+    def stop_signal(self) -> str:
+        return next(filter(None, self.gather(self.stop_request.signal_name)), "")
 
-    def claim(self, n, tick=lambda index: None):
+    def claim(self, n: int, tick: Callable[[int], None] = no_tick) -> Iterator[int]:
         self._work = idle.Work()
-        return self._work.at(self._claim(n, tick))
+        return self._work.measure(self._claim(n, tick))
 
-    def idle_shares(self):
+    def idle_shares(self) -> list[float]:
         if self.size == 1:
             return super().idle_shares()
         self.barrier()
-        return idle.shares(self.gather(self._work.now()))
+        return idle.idle_shares(self.gather(self._work.elapsed()))
 
-    def _claim(self, n, tick):
+    def _claim(self, n: int, tick: Callable[[int], None]) -> Iterator[int]:
         self._n_claims += 1
         if self._progress is None:
             yield from self._static_share(n, tick)
@@ -63,54 +71,54 @@ class MPIWorld(World):
         while (index := take()) >= 0:
             yield index
         if index == STOP:
-            self.stop_if_told()
+            self.stop_if_requested()
 
-    def _static_share(self, n, tick):
-        left = False
+    def _static_share(self, n: int, tick: Callable[[int], None]) -> Iterator[int]:
+        items_left = False
         for index in range(self.rank, n, self.size):
-            left = bool(self.told)
-            if left:
+            items_left = bool(self.stop_request)
+            if items_left:
                 break
             if self.is_root:
                 tick(index)
             yield index
-        if any(self.gather(left)):
-            self.stop_if_told()
+        if any(self.gather(items_left)):
+            self.stop_if_requested()
 
-    def barrier(self):
+    def barrier(self) -> None:
         request = self._comm.Ibarrier()
         sleep_until(request.Test)
 
-    def bcast(self, value):
+    def bcast(self, value: T) -> T:
         self.barrier()
         return self._comm.bcast(value, root=0)
 
-    def gather(self, value):
+    def gather(self, value: T) -> list[T]:
         self.barrier()
         return self._comm.allgather(value)
 
-    def sum(self, array):
+    def sum(self, array: np.ndarray) -> np.ndarray:
         array = np.ascontiguousarray(array)
         total = np.empty_like(array)
         self.barrier()
         self._comm.Allreduce(array, total)
         return total
 
-    def on_root(self, function):
-        value, error, told = None, None, None
+    def on_root(self, function: Callable[[], T]) -> T:
+        value, error, message = None, None, None
         if self.is_root:
             try:
                 value = function()
             except Exception as caught:  # noqa: BLE001 - it is raised again, on every rank
-                error, told = caught, in_words(caught, rank=0)
-        told, value = self.bcast((told, value))
+                error, message = caught, encode_failure(caught, rank=0)
+        message, value = self.bcast((message, value))
         if error is not None:
             raise error
-        if told is not None:
-            raise from_words(told)
-        return value
+        if message is not None:
+            raise decode_failure(message)
+        return cast(T, value)
 
-    def describe(self):
+    def describe(self) -> dict[str, str]:
         levels = ("SINGLE", "FUNNELED", "SERIALIZED", "MULTIPLE")
         by_value = {getattr(self._mpi, f"THREAD_{name}"): name for name in levels}
         return {
@@ -119,7 +127,7 @@ class MPIWorld(World):
             "launcher": ", ".join(name for name in LAUNCHER_MARKS if name in os.environ) or "none",
         }
 
-    def all_reduce_rate(self, n_bytes, repeats=5):
+    def all_reduce_rate(self, n_bytes: int, repeats: int = 5) -> tuple[str, float]:
         import torch
 
         with self.group():
@@ -135,13 +143,13 @@ class MPIWorld(World):
             backend = torch.distributed.get_backend()
         return backend, 2 * (self.size - 1) / self.size * n_bytes / float(np.median(times[1:]))
 
-    def abort(self, code):
+    def abort(self, code: int) -> NoReturn:
         drain(sys.stdout, sys.stderr)
         self._comm.Abort(code)
-        super().abort(code)  # MPICH's Abort may come back before the launcher has ended this process
+        super().abort(code)  # MPICH's Abort may return before the launcher has ended this process
 
     @contextlib.contextmanager
-    def group(self):
+    def group(self) -> Iterator[None]:
         import torch
 
         self._n_groups += 1
@@ -151,29 +159,34 @@ class MPIWorld(World):
         finally:
             gc.collect()
             torch.distributed.destroy_process_group()
-        # Gloo's threads may outlive the group on another rank; leaving together avoids an abort at exit.
+        # Gloo's threads may outlive the group on another rank. If all ranks leave together, none aborts at its exit.
         self.barrier()
 
-    def _join_group(self):
-        """torch.distributed from the MPI world: root opens a store on a free port and tells the others."""
+    def _join_group(self) -> None:
+        """Initialise torch.distributed: root opens a store on a free port and broadcasts its address."""
         import torch
 
         one_node = self.local_size == self.size
         if one_node:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-        store = None
+        open_store = functools.partial(
+            torch.distributed.TCPStore,  # pyright: ignore[reportPrivateImportUsage] - public, but without __all__
+            world_size=self.size,
+            timeout=_GROUP_TIMEOUT,
+        )
         if self.is_root:
             host = os.environ.get("MASTER_ADDR") or ("127.0.0.1" if one_node else socket.gethostname())
-            store = torch.distributed.TCPStore(
-                host, 0, self.size, is_master=True, wait_for_workers=False, timeout=_GROUP_TIMEOUT
-            )
-        address = self.bcast((store.host, store.port) if self.is_root else None)
-        if not self.is_root:
-            store = torch.distributed.TCPStore(*address, self.size, is_master=False, timeout=_GROUP_TIMEOUT)
+            store = open_store(host, 0, is_master=True, wait_for_workers=False)
+            self.bcast((store.host, store.port))
+        else:
+            host, port = self.bcast(("", 0))
+            store = open_store(host, port, is_master=False)
         on_gpu = self.device.type == "cuda"
         torch.distributed.init_process_group(
             "nccl" if on_gpu else "gloo",
-            store=torch.distributed.PrefixStore(f"group{self._n_groups}", store),
+            store=torch.distributed.PrefixStore(  # pyright: ignore[reportPrivateImportUsage] - as above
+                f"group{self._n_groups}", store
+            ),
             rank=self.rank,
             world_size=self.size,
             timeout=_GROUP_TIMEOUT,

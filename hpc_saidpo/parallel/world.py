@@ -1,4 +1,4 @@
-"""One process, and the interface of every world."""
+"""`World`: one process, and the interface that `MPIWorld` shares."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import sys
 import termios
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, NoReturn, TextIO, TypeVar, cast
 
 import numpy as np
 
@@ -22,22 +22,26 @@ from .stop import EXIT_STOPPED, Stopped, StopRequest
 if TYPE_CHECKING:
     import torch
 
+T = TypeVar("T")
+POLL_S = 0.001  # pause between two polls of a waiting rank: it must not take the core from a rank that computes
+_DRAIN_S = 2.0  # how long a failing rank waits for the readers of its last messages
 
-POLL_S = 0.001  # pause between two looks of a waiting rank: it must not burn the core that another computes on
-_DRAIN_S = 2.0  # how long a failing rank waits for its last words to be read
+
+def no_tick(index: int) -> None:
+    """Show no progress."""
 
 
 class World:
-    """One process without MPI; also the interface of `MPIWorld`, whose docstrings it carries.
+    """One process without MPI. Also the interface of `MPIWorld`: the docstrings below hold for both.
 
     Attributes:
-        told: whether this very process has been told to stop; see `stopping` for the whole world.
+        stop_request: the request to this process to stop; see `stop_signal` for the whole world.
     """
 
     rank, size, local_rank, local_size = 0, 1, 0, 1
 
     def __init__(self):
-        self.told = StopRequest()
+        self.stop_request = StopRequest()
 
     @property
     def is_root(self) -> bool:
@@ -45,7 +49,7 @@ class World:
 
     @property
     def device(self) -> torch.device:
-        """This rank's GPU, or the CPU where there is none.
+        """This rank's GPU, or the CPU if there is no GPU.
 
         Raises:
             RunError: more ranks than GPUs on a node.
@@ -55,13 +59,13 @@ class World:
         n_gpus = torch.cuda.device_count()
         if n_gpus == 0:
             return torch.device("cpu")
-        # A launcher that masks GPUs per rank (--gpus-per-task) leaves exactly one visible.
+        # A launcher that hides the GPUs of other ranks (--gpus-per-task) leaves exactly one visible.
         if n_gpus > 1 and self.local_size > n_gpus:
             raise RunError(f"{self.local_size} ranks on a node with {n_gpus} GPUs: start one rank per GPU")
         return torch.device("cuda", self.local_rank if n_gpus > 1 else 0)
 
     def use_threads(self, n: int) -> int:
-        """Compute with n threads on this rank; 0 means this node's cores divided by its ranks. Returns the number."""
+        """Compute with n threads on this rank; 0: this node's cores divided by its ranks. Return the number."""
         import torch
 
         n = n or max(1, len(os.sched_getaffinity(0)) // self.local_size)
@@ -69,160 +73,174 @@ class World:
         return n
 
     def listen(self, grace_s: float) -> None:
-        """From now on SIGUSR1, SIGUSR2 and SIGTERM ask the ranks to stop; any rank's signal is everyone's.
+        """Let SIGUSR1, SIGUSR2 and SIGTERM request a stop of all ranks from now on. A signal to one rank is enough.
 
         Args:
-            grace_s: how long what is in flight may take to end, in seconds; then every rank is ended where it is, with
-                exit code 75.
+            grace_s: time for the work in flight to finish, in seconds. After it every rank ends at once, with exit
+                code 75.
         """
 
-        def give_up(by):
-            time.sleep(2.0 * self.rank / self.size)  # root speaks, where it can
-            print(f"hpc_saidpo: {by}: not done after {grace_s:.0f} s, what is in flight is given up", file=sys.stderr)
+        def give_up(signal_name: str) -> None:
+            time.sleep(2.0 * self.rank / self.size)  # root prints first, if it can
+            print(
+                f"hpc_saidpo: {signal_name}: not done after {grace_s:.0f} s, the work in flight is given up",
+                file=sys.stderr,
+            )
             self.abort(EXIT_STOPPED)
 
-        self.told.listen(grace_s, give_up)
+        self.stop_request.listen(grace_s, give_up)
 
-    def stopping(self) -> str:
-        """The signal by which any rank was told to stop; "" when none was. Collective."""
-        return self.told.by
+    def stop_signal(self) -> str:
+        """Return the signal that requested a stop on any rank, "" if there was none. Collective."""
+        return self.stop_request.signal_name
 
-    def stop_if_told(self) -> None:
-        """Collective.
+    def stop_if_requested(self) -> None:
+        """Stop if a rank has received a request to stop. Collective.
 
         Raises:
-            Stopped: a rank was told to stop; raised on every rank.
+            Stopped: there was a request; raised on every rank.
         """
-        by = self.stopping()
-        if by:
-            raise Stopped(by)
+        signal_name = self.stop_signal()
+        if signal_name:
+            raise Stopped(signal_name)
 
-    def claim(self, n: int, tick: Callable[[int], None] = lambda index: None) -> Iterator[int]:
-        """Work items 0 .. n-1: each goes to exactly one rank, the next to whoever is free. Collective.
+    def claim(self, n: int, tick: Callable[[int], None] = no_tick) -> Iterator[int]:
+        """Yield work items of 0 .. n-1: each goes to exactly one rank, the next one to a free rank. Collective.
 
-        `tick(index)` is called on root as each item is handed out.
+        Args:
+            tick: called on root with the index of each item that is handed out.
 
         Raises:
-            Stopped: a rank was told to stop while there were items left; the ranks have ended those they had begun.
+            Stopped: a stop was requested while items were left. The ranks have finished the items they had begun.
         """
         for index in range(n):
-            self.stop_if_told()
+            self.stop_if_requested()
             tick(index)
             yield index
 
-    def spread(self, n: int, do: Callable[[int], None], tick: Callable[[int], None] = lambda index: None) -> None:
-        """do(index) for 0 .. n-1, each on one rank, as `claim` gives them, with `tick`. Collective.
+    def spread(self, n: int, do: Callable[[int], object], tick: Callable[[int], None] = no_tick) -> None:
+        """Call do(index) for 0 .. n-1, each on one rank, in the order of `claim`. Collective.
 
-        A failure on any rank is raised on every one, when all have ended what they had begun; of several failures that
-        of the lowest index, whatever the ranks. (Items are given in rising order, so it is always met.)
+        A failure on any rank is raised on every rank, after all ranks have finished the items they had begun. Of
+        several failures the one with the lowest index is raised, for any number of ranks. (Items are handed out in
+        ascending order, so that failure always occurs.)
+
+        Args:
+            tick: see `claim`.
 
         Raises:
             Stopped: as by `claim`.
         """
-        failed = None
+        failure = None
         for index in self.claim(n, tick):
-            if failed is None:  # else the rest is taken only to be put away
+            if failure is None:  # else the remaining items are claimed only to end the loop
                 try:
                     do(index)
                 except Exception as error:  # noqa: BLE001 - it is raised again, on every rank
-                    failed = index, error
-        self._raise_lowest(failed)
+                    failure = index, error
+        self._raise_lowest(failure)
 
-    def everywhere(self, function: Callable):
-        """Run on every rank, and give its result; a failure is raised on every rank, that of the lowest. Collective."""
-        value, failed = None, None
+    def everywhere(self, function: Callable[[], T]) -> T:
+        """Call a function on every rank and return its result. Collective.
+
+        A failure is raised on every rank: that of the lowest rank.
+        """
+        value, failure = None, None
         try:
             value = function()
         except Exception as error:  # noqa: BLE001 - it is raised again, on every rank
-            failed = self.rank, error
-        self._raise_lowest(failed)
-        return value
+            failure = self.rank, error
+        self._raise_lowest(failure)
+        return cast(T, value)
 
-    def _raise_lowest(self, failed: tuple[int, Exception] | None) -> None:
-        """Of every rank's failure, raise the one with the lowest number on every rank."""
-        told = [item for item in self.gather(failed and (failed[0], in_words(failed[1], self.rank))) if item]
-        if not told:
+    def _raise_lowest(self, failure: tuple[int, Exception] | None) -> None:
+        """Raise the failure with the lowest number on every rank, if any rank has one."""
+        messages = [m for m in self.gather(failure and (failure[0], encode_failure(failure[1], self.rank))) if m]
+        if not messages:
             return
-        index, words = min(told)
-        raise failed[1] if failed and failed[0] == index else from_words(words)
+        index, message = min(messages)
+        raise failure[1] if failure and failure[0] == index else decode_failure(message)
 
-    def turns(self, n: int, tick: Callable[[int], None] = lambda index: None) -> Iterator[int]:
-        """Like `claim`, for work that the ranks do together: all are given equally many items.
+    def take_turns(self, n: int, tick: Callable[[int], None] = no_tick) -> Iterator[int]:
+        """Yield work items as `claim` does, for collective work: every rank receives the same number of items.
 
-        In the last turn the last item goes to every rank that is left over.
+        In the last turn the ranks that are left over all receive the last item.
 
         Raises:
-            Stopped: a rank was told to stop; the ranks have ended the same turn.
+            Stopped: a stop was requested. The ranks have finished the same turn.
         """
         for first in range(0, n, self.size):
-            self.stop_if_told()
+            self.stop_if_requested()
             for index in range(first, min(first + self.size, n)) if self.is_root else ():
                 tick(index)
             yield min(first + self.rank, n - 1)
 
     def idle_shares(self) -> list[float]:
-        """Of the last `claim`'s time, the share that each rank waited for an item or for the others to end. Collective.
+        """Return the share of the last `claim`'s time that each rank waited for an item or for the others. Collective.
 
-        In rank order; one rank waits for nobody.
+        In rank order. A single rank never waits.
         """
         return [0.0]
 
     def barrier(self) -> None:
-        """Wait for every rank, sleeping rather than spinning."""
+        """Wait for every rank. A waiting rank sleeps and does not spin."""
 
-    def bcast(self, value):
-        """Root's value on every rank."""
+    def bcast(self, value: T) -> T:
+        """Return root's value on every rank. Collective."""
         return value
 
-    def gather(self, value) -> list:
-        """Every rank's value, in rank order, on every rank."""
+    def gather(self, value: T) -> list[T]:
+        """Return every rank's value, in rank order, on every rank. Collective."""
         return [value]
 
     def sum(self, array: np.ndarray) -> np.ndarray:
-        """Elementwise sum over ranks, on every rank."""
+        """Return the elementwise sum over the ranks, on every rank. Collective."""
         return np.asarray(array)
 
-    def on_root(self, function: Callable):
-        """Run on root; give its result, or raise its failure, on every rank."""
+    def on_root(self, function: Callable[[], T]) -> T:
+        """Call a function on root. Return its result, or raise its failure, on every rank. Collective."""
         return function()
 
     def describe(self) -> dict[str, str]:
-        """Facts about MPI, for people: library, threads (what it permits), launcher (which protocol started us)."""
+        """Return facts about MPI: library, threads (the permitted level), launcher (the variables of its protocol)."""
         return {"library": "none: one process", "threads": "", "launcher": ""}
 
     def all_reduce_rate(self, n_bytes: int, repeats: int = 5) -> tuple[str, float]:
-        """(backend, bytes per second on each rank's wire) of a gradient sum: torch.distributed over the ranks' devices.
+        """Measure a gradient sum over the ranks' devices. Return the torch.distributed backend and bytes/s. Collective.
 
-        The figure is nccl-tests' bus bandwidth, 2 (n - 1) / n · size / time: comparable for any number of ranks n. The
-        median of `repeats`, after one to warm up. Collective.
+        The rate is the bus bandwidth of nccl-tests, 2 (n - 1) / n · size / time: comparable for any number of ranks n.
+        It is the median of `repeats` measurements after one for warm-up.
         """
         return "none", math.inf
 
-    def abort(self, code: int) -> None:
-        """End every rank of the job at once; what was printed before is still read."""
+    def abort(self, code: int) -> NoReturn:
+        """End every rank of the job at once. Earlier output still reaches its readers."""
         drain(sys.stdout, sys.stderr)
         os._exit(code)
 
     @contextlib.contextmanager
-    def group(self):
-        """A torch.distributed process group over the ranks, alive inside the context only. Collective."""
+    def group(self) -> Iterator[None]:
+        """A torch.distributed process group over the ranks, for the time of the context. Collective."""
         yield
 
 
-def in_words(error: Exception, rank: int) -> tuple[bool, str]:
-    """A failure as it can travel to other ranks: an exception of any class may fail to."""
-    is_mendable = isinstance(error, RunError)
-    return is_mendable, str(error) if is_mendable else f"{type(error).__name__} on rank {rank}: {error}"
+def encode_failure(error: Exception, rank: int) -> tuple[bool, str]:
+    """Return a failure in a form that other ranks can receive: some exceptions cannot be pickled."""
+    is_run_error = isinstance(error, RunError)
+    return is_run_error, str(error) if is_run_error else f"{type(error).__name__} on rank {rank}: {error}"
 
 
-def from_words(told: tuple[bool, str]) -> Exception:
-    """What another rank told by `in_words`."""
-    is_mendable, message = told
-    return RunError(message) if is_mendable else RuntimeError(message)
+def decode_failure(message: tuple[bool, str]) -> Exception:
+    """Return the exception for a failure of another rank, from `encode_failure`."""
+    is_run_error, text = message
+    return RunError(text) if is_run_error else RuntimeError(text)
 
 
 def drain(*streams: TextIO) -> None:
-    """Flush, and wait until the other end of a pipe has read it: an abort makes a launcher drop what it has not."""
+    """Flush streams and wait until the readers of pipes have read everything.
+
+    Otherwise a launcher drops the rest of the output at an abort.
+    """
     deadline = time.monotonic() + _DRAIN_S
     for stream in streams:
         try:
@@ -230,10 +248,10 @@ def drain(*streams: TextIO) -> None:
             is_pipe = stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode)
             while is_pipe and _unread(stream.fileno()) and time.monotonic() < deadline:
                 time.sleep(POLL_S)
-        except (OSError, ValueError):  # closed, or no file at all
+        except (OSError, ValueError):  # closed, or not a file
             continue
 
 
 def _unread(handle: int) -> int:
-    """Bytes in a pipe."""
+    """Return the number of bytes in a pipe."""
     return struct.unpack("i", fcntl.ioctl(handle, termios.FIONREAD, bytes(4)))[0]

@@ -57,7 +57,7 @@ class Policy:
         """
         is_root = world is None or world.is_root
         weights = self.model.state_dict(keep_vars=True)
-        if any(map(shards.is_spread, weights.values())):
+        if any(map(shards.is_sharded, weights.values())):
             save_spread(self.model, weights, folder, is_root, file_bytes)
         elif is_root:
             self.model.save_pretrained(folder, max_shard_size=file_bytes)

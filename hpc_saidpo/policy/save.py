@@ -33,7 +33,7 @@ def save_spread(model, weights: dict[str, torch.Tensor], folder: Path, is_root: 
     for file, held in plan.filename_to_tensors.items():
         tensors = {}
         for name in held:
-            tensor = shards.whole(weights[name].detach())
+            tensor = shards.gather(weights[name].detach())
             if is_root:
                 tensors[name] = tensor.to("cpu").contiguous()
         if is_root:

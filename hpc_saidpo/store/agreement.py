@@ -1,4 +1,4 @@
-"""Does a start agree with its run? The configuration on disk, what may differ from it, and the way out."""
+"""Check the configuration of a start against the stored one: which keys may change, and the remedy if others do."""
 
 from __future__ import annotations
 
@@ -6,46 +6,47 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from ..errors import RunError
 from . import files
 
-# A change of these does not change what an iteration computes: a run may go on with other values.
+# Keys that do not change the result of an iteration: a run may resume with other values.
 MAY_DIFFER = (
     "run.root", "run.name", "run.threads", "run.accept_changes", "run.grace_s", "loop.iterations",
     "loop.stop_after", "loop.on_signature", "dpo.checkpoint_minutes", "dpo.strategy",
     "tags.endpoint.url", "tags.endpoint.api_key_env", "tags.endpoint.concurrency", "tags.endpoint.per_minute",
     "tags.endpoint.timeout_s", "tags.endpoint.tries", "tags.endpoint.backoff_s",
 )  # fmt: skip
-# A change of these makes the stored question indices mean something else: a run can never go on with other values.
+# Keys that decide which question an index means: a run can never resume with other values.
 MUST_AGREE = ("pool.",)
 
 
-def settle(
+def store_or_compare(
     run: Path,
-    resolved: dict,
+    resolved: dict[str, Any],
     accept: bool,
     set_aside_unfinished: Callable[[], None],
     may_differ: tuple[str, ...] = (),
 ) -> None:
-    """Store the configuration of a new run, or compare it with that of the one which is there.
+    """Store the configuration of a new run, or compare it with the stored configuration of an existing run.
 
     Args:
         resolved: the whole configuration as plain values.
-        accept: go on with another one, where that can be (run.accept_changes).
+        accept: resume with another configuration where possible (run.accept_changes).
         set_aside_unfinished: called before the stored configuration is replaced.
-        may_differ: keys whose last value is simply stored.
+        may_differ: keys whose new value replaces the stored one.
 
     Raises:
-        RunError: the run was made with another configuration; names the keys and the way out.
+        RunError: the run was made with another configuration. Names the keys and the remedy.
     """
     stored = run / "config.yaml"
-    known = files.parsed(stored, yaml.safe_load)
+    known = files.read_parsed(stored, yaml.safe_load)
     changes = {} if known is None else _differences(known, resolved)
     binding = {key: both for key, both in changes.items() if key not in may_differ}
-    if binding and any(run.rglob("*.h5")):  # else nothing was made with it: no reason to hold to it
+    if binding and any(run.rglob("*.h5")):  # else there is no result of it yet
         _refuse(run, binding, accept)
         set_aside_unfinished()
         files.write_bytes(files.old_name(stored), stored.read_bytes())
@@ -53,34 +54,34 @@ def settle(
         files.write_text(stored, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
 
 
-def _refuse(run: Path, changes: dict, accept: bool) -> None:
+def _refuse(run: Path, changes: dict[str, tuple], accept: bool) -> None:
     listed = "\n".join(f"  {key}: {old!r} in the run, {new!r} now" for key, (old, new) in changes.items())
     fatal = [key for key in changes if key.startswith(MUST_AGREE)]
     if accept and not fatal:
         return
-    remedy = "start another one with run.name=...,"
+    remedy = "start another run with run.name=...,"
     if not fatal:
         remedy += (
-            " go on with run.accept_changes=true (finished iterations stay, the unfinished one is set aside and "
-            "redone with the new values),"
+            " resume with run.accept_changes=true (finished iterations stay, the unfinished one is set aside and "
+            "computed again with the new values),"
         )
     raise RunError(f"run folder {run} was made with another configuration:\n{listed}\n{remedy} or change it back")
 
 
-def flat(value, prefix="") -> dict:
-    """A configuration with the keys of its groups joined: {"run": {"seed": 0}} is {"run.seed": 0}."""
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Join the keys of a configuration's groups: {"run": {"seed": 0}} becomes {"run.seed": 0}."""
     if not isinstance(value, dict):
         return {prefix: value}
     return {k: v for key, item in value.items() for k, v in flat(item, f"{prefix}.{key}" if prefix else key).items()}
 
 
-def _differences(stored: dict, now: dict) -> dict:
+def _differences(stored: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple]:
     old, new = flat(stored), flat(now)
     keys = [k for k in {**old, **new} if k not in MAY_DIFFER and old.get(k) != new.get(k)]
     return {key: (old.get(key), new.get(key)) for key in keys}
 
 
-def hash_of(resolved: dict, may_differ: tuple[str, ...] = ()) -> str:
-    """Hash of the configuration without what may differ: 16 hex digits."""
+def hash_of(resolved: dict[str, Any], may_differ: tuple[str, ...] = ()) -> str:
+    """Return a hash of the configuration without the keys that may differ: 16 hex digits."""
     kept = {key: value for key, value in flat(resolved).items() if key not in (*MAY_DIFFER, *may_differ)}
     return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:16]

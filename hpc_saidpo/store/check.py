@@ -1,4 +1,4 @@
-"""Is a run folder sound? What is not, is named; repairing it sets it aside, and deletes nothing."""
+"""Check a run folder for damage. A repair sets damaged files aside and deletes nothing."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from .lock import Lock
 from .stage import Stage, stages_of
 from .tables import Damaged
 
-REDONE = "set it aside (--repair) and start the run again: {} made again, and nothing else"
+REMEDY = "set it aside (--repair) and start the run again: {} computed again, and nothing else"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong in a run folder.
+    """One problem in a run folder.
 
     Attributes:
         path: the file.
-        what: what happened to it.
-        remedy: what to do.
-        stage: the stage that has to be done again in part; None when --repair cannot help.
+        problem: the problem, as the end of a sentence that begins with the path.
+        remedy: the action that the user has to take.
+        stage: the stage that will be computed again in part; None if --repair cannot help.
     """
 
     path: Path
-    what: str
+    problem: str
     remedy: str
     stage: Stage | None = None
 
 
 @dataclass
 class Report:
-    """What `check` saw."""
+    """Numbers and findings of `check`."""
 
     n_stages: int = 0
     n_unfinished: int = 0
@@ -53,10 +53,10 @@ class Report:
 
 
 def check(run: Path) -> Report:
-    """Read everything in a run folder and compare it with its checksums. A run that is going on may be checked too.
+    """Read a whole run folder and compare it with its checksums. The run may be in progress.
 
     Raises:
-        RunError: there is no such run folder.
+        RunError: the folder is not a run folder.
     """
     if not (run / "config.yaml").is_file():
         raise RunError(f"{run} is no run folder: it has no config.yaml")
@@ -75,10 +75,10 @@ def check(run: Path) -> Report:
 
 
 def repair(run: Path, findings: list[Finding]) -> list[tuple[Path, Path]]:
-    """Set aside what is damaged, so that the next start makes it again; (from, to) of every file that was moved.
+    """Set damaged files aside, so that the next start computes them again. Return (from, to) of every moved file.
 
     Raises:
-        RunError: a job uses the run now.
+        RunError: a job uses the run.
     """
     lock = Lock(run / "lock")
     lock.acquire(print)
@@ -88,11 +88,11 @@ def repair(run: Path, findings: list[Finding]) -> list[tuple[Path, Path]]:
         lock.release()
 
 
-def _set_aside(findings) -> Iterator[tuple[Path, Path]]:
+def _set_aside(findings: list[Finding]) -> Iterator[tuple[Path, Path]]:
     for finding in findings:
         if finding.stage is None:
             continue
-        # The stage first: what is killed in between still says that something is missing.
+        # DONE first: after a kill in between, the stage is unfinished and not complete without its file.
         for path in (finding.stage.path / "DONE", finding.path):
             if path.exists():
                 kept = files.old_name(path, "damaged")
@@ -101,7 +101,7 @@ def _set_aside(findings) -> Iterator[tuple[Path, Path]]:
 
 
 def _unreadable(run: Path) -> Iterator[Finding]:
-    """Files of the run that belong to no stage."""
+    """Check the files of the run that belong to no stage."""
     for path, parse in ((run / "config.yaml", yaml.safe_load), (run / "env.json", json.loads)):
         try:
             if path.exists() and not parse(path.read_text()):
@@ -127,10 +127,10 @@ def _check_file(stage: Stage, path: Path) -> Iterator[Finding]:
             with safe_open(path, "np") as file:
                 file.keys()
     except Damaged as damage:
-        if path.exists():  # not one that a run going on has just put into a shard
-            yield _damaged(stage, path, damage.what)
+        if path.exists():  # a run in progress may have sealed the chunk a moment ago
+            yield _damaged(stage, path, damage.problem)
     except RunError as error:
-        yield Finding(path, str(error), "see there")
+        yield Finding(path, str(error), "see the message")
     except (OSError, ValueError, SafetensorError) as error:
         yield _damaged(stage, path, f"is not readable ({error})")
 
@@ -139,10 +139,10 @@ def _check_manifest(stage: Stage) -> Iterator[Finding]:
     try:
         known = stage.manifest()
     except Damaged as damage:
-        yield _damaged(stage, damage.path, damage.what)
+        yield _damaged(stage, damage.path, damage.problem)
         return
     except RunError as error:
-        yield Finding(stage.path / "DONE", str(error), "see there")
+        yield Finding(stage.path / "DONE", str(error), "see the message")
         return
     present = {str(path.relative_to(stage.path)): path for path in stage.contents()}
     for name, facts in known.items():
@@ -152,32 +152,32 @@ def _check_manifest(stage: Stage) -> Iterator[Finding]:
         elif path.stat().st_size != facts["bytes"]:
             yield _damaged(stage, path, f"has {path.stat().st_size} bytes where it was finished with {facts['bytes']}")
         elif files.sha256(path) != facts["sha256"]:
-            yield _damaged(stage, path, "has other content than when it was finished: SHA-256 does not fit")
+            yield _damaged(stage, path, "has other content than at the end of its stage: SHA-256 does not fit")
     for path in present.values():
-        yield Finding(path, "is not of this run: the finished stage does not know it", "move it away; it is not read")
+        yield Finding(path, "is not part of this run: the manifest does not list it", "move it away; it is not read")
 
 
 def _check_rows(stage: Stage, report: Report) -> Iterator[Finding]:
-    """No rollout twice, no chunk missing."""
+    """Check that no rollout occurs twice and no chunk is missing."""
     try:
         chunks = stage.finished_chunks()
         table = stage.read_chunks(Rollouts) if chunks else None
     except RunError:
-        return  # its file is named already
+        return  # the damaged file is among the findings
     if table is None:
         return
     report.n_rollouts += len(table)
     if stage.done and chunks != set(range(len(chunks))):
         lacking = sorted(set(range(max(chunks) + 1)) - chunks)
         yield Finding(
-            stage.path / "DONE", f"counts, but chunks {lacking} are missing", REDONE.format("they are"), stage
+            stage.path / "DONE", f"exists, but chunks {lacking} are missing", REMEDY.format("they are"), stage
         )
     rows = np.stack([table.question_R, table.sample_R])
     twice = len(table) - np.unique(rows, axis=1).shape[1]
     if twice:
-        yield Finding(stage.path, f"holds {twice} rollouts twice", "report it: this must not happen")
+        yield Finding(stage.path, f"holds {twice} rollouts twice", "report it as a bug")
 
 
-def _damaged(stage: Stage, path: Path, what: str) -> Finding:
-    made_again = "its chunks are" if path.name.startswith(("chunk-", "shard-")) else f"{path.parent.name} is"
-    return Finding(path, what, REDONE.format(made_again), stage)
+def _damaged(stage: Stage, path: Path, problem: str) -> Finding:
+    lost = "its chunks are" if path.name.startswith(("chunk-", "shard-")) else f"{path.parent.name} is"
+    return Finding(path, problem, REMEDY.format(lost), stage)

@@ -1,10 +1,11 @@
-"""Do two runs hold the same? Row by row, whatever the ranks, chunks and shards that made them."""
+"""Compare two runs row by row. The numbers of ranks, chunks and shards do not matter."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,21 +16,21 @@ from ..table import Columns
 from .layout import iterations_of
 from .stage import Stage, stages_of
 
-_MEASURED = ("seconds_R",)  # of the clock, not of the run
-_TABLES = {"draw": Draw, "pairs": Pairs}
-# How many of the first columns name a row: a rollout is known by question and sample.
+_MEASURED = ("seconds_R",)  # by the clock: differs between equal runs
+_TABLES: dict[str, type[Columns]] = {"draw": Draw, "pairs": Pairs}
+# Number of first columns that identify a row: a rollout is identified by question and sample.
 _KEYS = {"draw": 1, "pairs": 4}
 
 
 @dataclass
 class Comparison:
-    """What a run lacks or has otherwise than another one.
+    """Differences of a run from a reference run.
 
     Attributes:
-        lost: rows, stages and policies that the other run has and this one lacks.
-        duplicated: rows that this run holds more often than once.
-        different: rows, weights and metrics that differ.
-        notes: the first of each kind, in words.
+        lost: number of rows, stages and policies of the reference that this run lacks.
+        duplicated: number of extra copies of rows in this run.
+        different: number of rows, weights and metrics that differ.
+        notes: one line per difference.
     """
 
     lost: int = 0
@@ -37,38 +38,39 @@ class Comparison:
     different: int = 0
     notes: list[str] = field(default_factory=list)
 
-    def add(self, kind: str, n: int, where: str) -> None:
+    def add(self, kind: Literal["lost", "duplicated", "different"], n: int, where: str) -> None:
+        """Add n differences of one kind."""
         if n:
             setattr(self, kind, getattr(self, kind) + n)
             self.notes.append(f"{where}: {n} {kind}")
 
 
 def compare(run: Path, reference: Path) -> Comparison:
-    """Compare every finished stage of a run with the reference's: draws, rollouts, pairs, weights, metrics.
+    """Compare every finished stage of a run with the reference: draws, rollouts, pairs, weights, metrics.
 
     Raises:
-        Damaged: a file of either is not readable.
+        Damaged: a file of either run is not readable.
     """
-    found = Comparison()
-    own = {str(stage.path.relative_to(run)): stage for stage in stages_of(run) if stage.done}
+    result = Comparison()
+    finished = {str(stage.path.relative_to(run)): stage for stage in stages_of(run) if stage.done}
     for wanted in stages_of(reference):
         name = str(wanted.path.relative_to(reference))
-        if name not in own:
-            found.add("lost", 1, name)
+        if name not in finished:
+            result.add("lost", 1, name)
         elif wanted.path.name == "policy":
-            _compare_weights(found, name, own[name], wanted)
+            _compare_weights(result, name, finished[name], wanted)
         else:
-            _compare_tables(found, name, own[name], wanted)
+            _compare_tables(result, name, finished[name], wanted)
     for _, folder in iterations_of(reference):
         same = _metrics(run / folder.name) == _metrics(folder)
-        found.add("different", not same, f"{folder.name}/metrics")
-    return found
+        result.add("different", not same, f"{folder.name}/metrics")
+    return result
 
 
 def rows_of(stage: Stage) -> list[tuple]:
-    """The rows of a stage's table, without what is measured by the clock."""
-    table = _TABLES.get(stage.path.name, Rollouts)
-    content = stage.read_chunks(Rollouts) if table is Rollouts else stage.read(stage.path.name, table)
+    """Return the rows of a stage's table without the columns that are measured by the clock."""
+    table = _TABLES.get(stage.path.name)
+    content: Columns = stage.read(stage.path.name, table) if table else stage.read_chunks(Rollouts)
     return list(zip(*(_plain(content, f.name) for f in fields(content) if f.name not in _MEASURED), strict=True))
 
 
@@ -77,31 +79,32 @@ def _plain(content: Columns, name: str) -> list:
     return column.tolist() if isinstance(column, np.ndarray) else list(column)
 
 
-def _compare_tables(found, name, stage, wanted):
+def _compare_tables(result: Comparison, name: str, stage: Stage, wanted: Stage) -> None:
     n_key = _KEYS.get(stage.path.name, 2)
     rows, reference = rows_of(stage), rows_of(wanted)
     keys = Counter(row[:n_key] for row in rows)
-    found.add("duplicated", sum(n - 1 for n in keys.values()), name)
-    found.add("lost", len({row[:n_key] for row in reference} - keys.keys()), name)
+    wanted_keys = {row[:n_key] for row in reference}
+    result.add("duplicated", sum(n - 1 for n in keys.values()), name)
+    result.add("lost", len(wanted_keys - keys.keys()), name)
     by_key = {row[:n_key]: row for row in rows}
-    found.add("different", sum(row != by_key.get(row[:n_key], row) for row in reference), name)
-    found.add("different", len(keys.keys() - {row[:n_key] for row in reference}), f"{name} (rows of its own)")
+    result.add("different", sum(row != by_key.get(row[:n_key], row) for row in reference), name)
+    result.add("different", len(keys.keys() - wanted_keys), f"{name} (rows that the reference lacks)")
     if stage.path.name in _TABLES and len(rows) == len(reference):
-        found.add("different", rows != reference, f"{name} (order)")
+        result.add("different", rows != reference, f"{name} (order)")
 
 
-def _compare_weights(found, name, stage, wanted):
-    own, reference = (_weights(s.path / "model") for s in (stage, wanted))
-    found.add("lost", len(reference.keys() - own.keys()), name)
-    found.add("different", sum(not torch.equal(own[k], w) for k, w in reference.items() if k in own), name)
+def _compare_weights(result: Comparison, name: str, stage: Stage, wanted: Stage) -> None:
+    weights, reference = (_weights(s.path / "model") for s in (stage, wanted))
+    result.add("lost", len(reference.keys() - weights.keys()), name)
+    result.add("different", sum(not torch.equal(weights[k], w) for k, w in reference.items() if k in weights), name)
 
 
 def _weights(model: Path) -> dict[str, torch.Tensor]:
-    """Every tensor of a model folder; large models are saved as several files."""
+    """Return every tensor of a model folder. Large models are saved as several files."""
     return {name: w for path in sorted(model.glob("*.safetensors")) for name, w in load_file(path).items()}
 
 
-def _metrics(folder: Path):
+def _metrics(folder: Path) -> dict[str, Any] | None:
     if not (folder / "metrics.json").exists():
         return None
     return {k: v for k, v in Stage(folder).read_json("metrics").items() if not k.endswith("_s") and k != "policy"}

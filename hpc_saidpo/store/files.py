@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, survive the node, and whose failures are told in words."""
+"""Atomic and durable writes: a file appears complete or not at all. Failures of the disk become plain messages."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from yaml import YAMLError
 
@@ -18,7 +19,7 @@ from ..errors import RunError
 from ..parallel.world import World
 
 _TEMPORARY = re.compile(r"\..+\.tmp")
-_OS_ERROR = re.compile(r"os error (\d+)")  # how safetensors, written in Rust, tells its errno
+_OS_ERROR = re.compile(r"os error (\d+)")  # the form in which safetensors, written in Rust, reports its errno
 _REMEDIES = {
     errno.ENOSPC: "the disk is full: free space",
     errno.EDQUOT: "your quota is used up: free space or files",
@@ -31,10 +32,10 @@ _REMEDIES = {
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path to write to; on success it is on disk (fsync) and takes the place of `path` in one step.
+    """Yield a temporary path to write to. On success its file is on disk (fsync) and replaces `path` in one step.
 
     Raises:
-        RunError: the disk refuses; `path` is what it was before.
+        RunError: the disk refuses the write; `path` is unchanged.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with disk_errors(path):
@@ -48,31 +49,31 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file; see `replacing`."""
+    """Write a file in one step; see `replacing`."""
     with replacing(path) as temporary, open(temporary, "wb") as file:
         file.write(content)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8; see `replacing`."""
+    """Write a text file in UTF-8 in one step; see `replacing`."""
     write_bytes(path, text.encode())
 
 
 def fill_folder(path: Path, fill: Callable[[Path], None], world: World) -> None:
-    """Let `fill`, on every rank, write to a new folder. Collective.
+    """Let `fill` write to a new folder on every rank. Collective.
 
-    On success it is on disk and stands at `path`, whose former content makes way.
+    On success the folder is on disk at `path`. A folder that existed there is renamed.
 
     Raises:
-        RunError: the disk refuses, on any rank; `path` is what it was before.
+        RunError: the disk refuses a write on any rank; `path` is unchanged.
     """
     temporary = _temporary(path)
 
-    def make():
+    def make() -> None:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
 
-    def put():
+    def put() -> None:
         for below in [*temporary.rglob("*"), temporary]:
             sync(below)
         if path.exists():
@@ -80,21 +81,21 @@ def fill_folder(path: Path, fill: Callable[[Path], None], world: World) -> None:
         os.replace(temporary, path)
         sync(path.parent)
 
-    def told(work):
+    def checked(work: Callable[[], None]) -> None:
         with disk_errors(path):
             work()
 
     try:
-        world.on_root(lambda: told(make))
-        world.everywhere(lambda: told(lambda: fill(temporary)))
-        world.on_root(lambda: told(put))
+        world.on_root(lambda: checked(make))
+        world.everywhere(lambda: checked(lambda: fill(temporary)))
+        world.on_root(lambda: checked(put))
     finally:
         if world.is_root:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder, which is gone as a whole before anything of it is."""
+    """Remove a folder: first its name in one step, then its content."""
     temporary = _temporary(path)
     shutil.rmtree(temporary, ignore_errors=True)
     os.replace(path, temporary)
@@ -102,15 +103,15 @@ def remove_folder(path: Path) -> None:
 
 
 def _temporary(folder: Path) -> Path:
-    """Where it stands while it is filled or removed."""
+    """Return the name of a folder while it is filled or removed."""
     return folder.with_name(f".{folder.name}.tmp")
 
 
 def make_folder(path: Path) -> None:
-    """Create a folder and those above it.
+    """Create a folder and the folders above it.
 
     Raises:
-        RunError: the disk refuses.
+        RunError: the disk refuses it.
     """
     with disk_errors(path):
         new = [folder for folder in (path, *path.parents) if not folder.exists()]
@@ -120,7 +121,7 @@ def make_folder(path: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Have what is written to a file or folder on the disk, not in the node's memory."""
+    """Flush a file or folder from the node's memory to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -130,18 +131,18 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Tell a refusal of the disk as what it is, where, and what to do; other errors pass."""
+    """Turn a failure of the disk into a RunError that names the cause, the path and the remedy. Other errors pass."""
     try:
         yield
     except Exception as error:
-        told = _OS_ERROR.search(str(error))
-        code = getattr(error, "errno", None) or (int(told[1]) if told else None)
+        match = _OS_ERROR.search(str(error))
+        code = getattr(error, "errno", None) or (int(match[1]) if match else None)
         if code is None or isinstance(error, FileNotFoundError):
             raise
-        remedy = _REMEDIES.get(code, "mend the file system")
+        remedy = _REMEDIES.get(code, "repair the file system")
         raise RunError(
             f"cannot write {path}: {os.strerror(code)} ({_free(path)}): {remedy}, then start the same command again. "
-            "Everything finished before is kept"
+            "Everything that was finished is kept"
         ) from error
 
 
@@ -153,30 +154,34 @@ def _free(path: Path) -> str:
 
 
 def sha256(path: Path) -> str:
-    """The file's SHA-256, as `sha256sum` prints it."""
+    """Return a file's SHA-256, as `sha256sum` prints it."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def old_name(path: Path, reason: str = "old") -> Path:
-    """A free name to keep something under: config.yaml.old-1."""
+    """Return a free name under which an old file or folder is kept: config.yaml.old-1."""
     candidates = (path.with_name(f"{path.name}.{reason}-{i}") for i in itertools.count(1))
     return next(c for c in candidates if not c.exists())
 
 
 def is_temporary(path: Path) -> bool:
-    """Whether a file or folder is one that `replacing` had not finished."""
+    """Whether a file or folder is an unfinished one of `replacing` or `fill_folder`."""
     return _TEMPORARY.fullmatch(path.name) is not None
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Remove what killed processes left half-written below a folder that no process writes to now."""
+    """Remove the unfinished files of killed processes below a folder that no process writes to now."""
     for path in [p for p in folder.rglob(".*.tmp") if is_temporary(p)]:
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-def parsed(path: Path, parse: Callable[[str], object]):
-    """The content of a run's own JSON or YAML file; None when there is no such file."""
+def read_parsed(path: Path, parse: Callable[[str], Any]) -> Any:
+    """Read a JSON or YAML file of a run; None if there is no such file.
+
+    Raises:
+        RunError: the file is empty or cannot be parsed.
+    """
     if not path.exists():
         return None
     try:

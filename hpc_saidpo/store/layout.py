@@ -1,10 +1,10 @@
-"""Names and places of what a run folder holds. Imports nothing heavy.
+"""Names and places in a run folder. Imports nothing heavy.
 
     runs/<name>/
-      lock                 who writes the run now
+      lock                 the job that writes the run now
       config.yaml          the resolved configuration
       env.json             versions, hosts, ranks: one entry per start
-      pool.json, tags.json what a pool from files, and knowledge points by a language model, are known by
+      pool.json, tags.json identity of a pool from files, and of knowledge points from a language model
       metrics.jsonl        one line per iteration
       log/                 one file per rank and start
       base/                the policy before training: its evaluation
@@ -13,8 +13,8 @@
     runs/.shared/          pools from files, replies of taggers, embeddings, clusters, converted policies, reference
                            log-probabilities: keyed by content, shared by runs
 
-Files are written under a temporary name, synced and renamed; a stage's DONE comes last, from root, after a barrier;
-readers trust nothing without it.
+Files are written under a temporary name, synced and renamed. Root writes a stage's DONE last, after a barrier. Readers
+trust no stage without DONE.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from ..errors import RunError
 
 
 def newest_policy(run: Path) -> Path | None:
-    """The policy of a run folder's last finished iteration; None when the folder is no run.
+    """Return the policy of a run folder's last finished iteration; None if the folder is not a run folder.
 
     Raises:
-        RunError: it is a run, but no iteration of it is finished.
+        RunError: the run has no finished iteration.
     """
     if not (run / "config.yaml").is_file() or (run / "config.json").exists():
         return None
@@ -40,11 +40,11 @@ def newest_policy(run: Path) -> Path | None:
 
 
 def folder_of(iteration: int | str) -> str:
-    """Name of an iteration's folder."""
+    """Return the name of an iteration's folder."""
     return iteration if isinstance(iteration, str) else f"iter-{iteration:03d}"
 
 
 def iterations_of(run: Path) -> list[tuple[int, Path]]:
-    """The iterations of a run folder and their folders, in order."""
+    """Return the iterations of a run folder with their folders, in order."""
     named = [(re.fullmatch(r"iter-(\d{3,})", path.name), path) for path in run.glob("iter-*")]
     return sorted((int(match[1]), path) for match, path in named if match)

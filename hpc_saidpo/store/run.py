@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 from .. import settings
 from ..errors import RunError
@@ -17,72 +18,84 @@ from .layout import folder_of, iterations_of
 from .lock import Lock
 from .stage import Stage
 
+T = TypeVar("T")
+
 
 class RunDir:
-    """One run's folder. Methods are collective unless they say otherwise; only root touches shared files.
+    """The folder of one run. Methods are collective unless their docstring says otherwise.
 
-    A context: it holds the run's lock until it is left.
+    Only root writes shared files. As a context manager it holds the run's lock until the end of the context.
+
+    Args:
+        facts: attributes of every table of the run.
+        report: called on root with messages to the user.
     """
 
-    def __init__(self, path: Path, world: World, facts: dict, tell: Callable[[str], None]):
-        self.path, self.world, self._facts, self._tell = Path(path), world, facts, tell
+    def __init__(self, path: Path, world: World, facts: dict[str, Any], report: Callable[[str], None]):
+        self.path, self.world, self._facts, self._report = Path(path), world, facts, report
         self._lock = Lock(self.path / "lock")
 
     @classmethod
     def open(
         cls,
         config: settings.Run,
-        resolved: dict,
-        env: dict,
+        resolved: dict[str, Any],
+        env: dict[str, Any],
         world: World,
-        tell: Callable[[str], None] = print,
+        report: Callable[[str], None] = print,
         may_differ: tuple[str, ...] = (),
     ) -> RunDir:
-        """Create the run's folder, or go on in it.
+        """Create the run's folder, or resume the run in it.
 
         Args:
             resolved: the whole configuration as plain values.
             env: facts about this start, appended to env.json.
-            tell: told on root, in words, what has to be waited for or made again.
+            report: called on root with a message before a wait, and when a damaged artefact is computed again.
             may_differ: keys that may have other values than in the run, besides agreement.MAY_DIFFER.
 
         Raises:
-            RunError: another job has it open; it was made with another configuration; it cannot be written.
+            RunError: another job uses the run; it was made with another configuration; its folder cannot be written.
         """
         facts = {"run": config.name, "seed": config.seed, "config_hash": agreement.hash_of(resolved, may_differ)}
-        run = cls(Path(config.root) / config.name, world, facts, tell)
+        run = cls(Path(config.root) / config.name, world, facts, report)
         world.on_root(lambda: run._open_on_root(config, resolved, env, may_differ))
         return run
 
     def __enter__(self) -> RunDir:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         if self.world.is_root:
             self._lock.release()
 
-    def _open_on_root(self, config, resolved, env, may_differ):
+    def _open_on_root(
+        self, config: settings.Run, resolved: dict[str, Any], env: dict[str, Any], may_differ: tuple[str, ...]
+    ) -> None:
         files.make_folder(self.path)
-        self._lock.acquire(self._tell)
+        self._lock.acquire(self._report)
         try:
-            files.remove_temporaries(self.path)  # nobody else writes here: a killed job left them
-            agreement.settle(self.path, resolved, config.accept_changes, self._set_aside_unfinished, may_differ)
+            files.remove_temporaries(self.path)  # of killed jobs: no other job writes here now
+            agreement.store_or_compare(
+                self.path, resolved, config.accept_changes, self._set_aside_unfinished, may_differ
+            )
             starts = self.path / "env.json"
-            files.write_text(starts, json.dumps([*(files.parsed(starts, json.loads) or []), env], indent=1))
+            files.write_text(starts, json.dumps([*(files.read_parsed(starts, json.loads) or []), env], indent=1))
         except BaseException:
             self._lock.release()
             raise
 
-    def _set_aside_unfinished(self):
-        """Keep, under another name, what belongs to the old configuration: iterations that did not finish, and the
-        evaluation before the first one unless an iteration has built on it."""
+    def _set_aside_unfinished(self) -> None:
+        """Rename the results of the old configuration that no finished iteration builds on.
+
+        These are the unfinished iterations, and the evaluation before the first iteration if no iteration is finished.
+        """
         base = [] if self.finished_iterations() else [self.path / "base"]
         for folder in [*base, *(folder for _, folder in iterations_of(self.path))]:
             if folder.exists() and not (folder / "DONE").exists():
                 os.replace(folder, files.old_name(folder))
 
     def log_path(self) -> Path:
-        """Where this rank logs. Not collective: a file of its own on every rank."""
+        """Return this rank's log file. Not collective: every rank has a separate file."""
         folder = self.path / "log"
         files.make_folder(folder)
         return folder / f"rank-{self.world.rank:04d}.log"
@@ -92,34 +105,34 @@ class RunDir:
         iteration: int | str,
         name: str,
         compute: Callable[[Stage], None],
-        load: Callable[[Stage], object],
+        load: Callable[[Stage], T],
         **facts: str,
-    ):
-        """The only resume idiom: if the stage is done, load it; otherwise compute it, mark it done, load it.
+    ) -> T:
+        """Load a finished stage, or compute it, mark it as done and load it. Every stage resumes in this way.
 
-        What is returned always comes from disk, so a resumed run sees exactly what an uninterrupted one sees.
+        The result always comes from disk, so a resumed run reads exactly the same values as an uninterrupted one.
 
         Args:
-            iteration: its number, or "base" for what comes before the first.
+            iteration: the number of the iteration, or "base" for stages before the first one.
             compute: writes the stage's files; called on every rank.
-            load: called on root, its result given to every rank.
-            facts: what else the attributes of the stage's tables shall tell (policy_hash).
+            load: called on root; its result is broadcast to every rank.
+            facts: further attributes of the stage's tables (policy_hash).
         """
         stage = self._stage(iteration, name, facts)
         if not self.world.on_root(lambda: stage.done):
-            self.world.stop_if_told()
+            self.world.stop_if_requested()
             self.world.on_root(stage.prepare)
             compute(stage)
             self.world.barrier()
             self.world.on_root(lambda: self._mark_done(stage))
 
-        def on_root():
+        def load_on_root() -> T:
             stage.check_complete()
             return load(stage)
 
-        return self.world.on_root(on_root)
+        return self.world.on_root(load_on_root)
 
-    def _mark_done(self, stage):
+    def _mark_done(self, stage: Stage) -> None:
         self._lock.check()
         stage.mark_done()
 
@@ -128,64 +141,69 @@ class RunDir:
         name: str,
         key: str,
         compute: Callable[[Stage], None],
-        load: Callable[[Stage], object],
+        load: Callable[[Stage], T],
         resumes: bool = False,
-    ):
-        """Like `stage`, for an artefact of the pool or the model: beside the runs, keyed by content.
+    ) -> T:
+        """Load or compute an artefact of the pool or the model, as `stage` does; it is shared by all runs.
 
-        Of several jobs that need it at the same moment one makes it, and the others wait. `compute` is called on every
-        rank, with a folder that appears whole or not at all. One that is damaged is set aside and made again. What
-        `compute` raises it must raise on every rank (`World.on_root`, `World.spread`).
+        It is stored beside the runs, keyed by its content. If several jobs need it at the same time, one computes it
+        and the others wait. A damaged artefact is set aside and computed again.
 
         Args:
-            resumes: what a job wrote that was stopped or killed is in the folder when the next one calls `compute`;
-                else it is empty.
+            name, key: identify the artefact.
+            compute: called on every rank with a folder that appears complete or not at all. A failure must be raised on
+                every rank (`World.on_root`, `World.spread`).
+            load: see `stage`.
+            resumes: let `compute` continue in the folder of a job that was stopped or killed. False: it starts with an
+                empty folder.
         """
-        self.world.stop_if_told()
+        self.world.stop_if_requested()
         digest = hashlib.sha256(key.encode()).hexdigest()[:16]
         path = self.path.parent / ".shared" / f"{name}-{digest}"
-        return shared.use_or_make(path, self.world, self._tell, compute, load, resumes)
+        return shared.load_or_compute(path, self.world, self._report, compute, load, resumes)
 
     def shared_before(self, name: str) -> list[Stage]:
-        """The finished artefacts that `shared` made under a name with whatever key, newest first. Not collective."""
+        """Return the finished artefacts of a name, with any key, newest first. Not collective."""
         named = re.compile(re.escape(name) + r"-[0-9a-f]{16}")
-        found = [p for p in (self.path.parent / ".shared").glob(f"{name}-*") if named.fullmatch(p.name)]
-        done = [stage for stage in map(Stage, found) if stage.done]
+        folders = [p for p in (self.path.parent / ".shared").glob(f"{name}-*") if named.fullmatch(p.name)]
+        done = [stage for stage in map(Stage, folders) if stage.done]
         return sorted(done, key=lambda stage: (stage.path / "DONE").stat().st_mtime_ns, reverse=True)
 
-    def require_same(self, name: str, facts: dict, remedy: str, accept: bool = False) -> None:
-        """Note what the run is made with, in <name>.json; it cannot go on with anything else. Collective.
+    def require_same(self, name: str, facts: dict[str, Any], remedy: str, accept: bool = False) -> None:
+        """Store facts about the run in <name>.json; refuse to resume it with other facts. Collective.
 
         Args:
-            accept: go on with other facts all the same (run.accept_changes).
+            remedy: end of the error message.
+            accept: resume with other facts nevertheless (run.accept_changes).
 
         Raises:
-            RunError: it has begun with other facts; they are told, and the remedy.
+            RunError: the run was begun with other facts. The message shows both, and the remedy.
         """
 
-        def on_root():
+        def store_or_compare() -> None:
             path = self.path / f"{name}.json"
-            known = files.parsed(path, json.loads)
+            known = files.read_parsed(path, json.loads)
             if known not in (None, facts) and not accept and any(self.path.rglob("*.h5")):
                 raise RunError(f"run folder {self.path} was made with another {name} ({known}, now {facts}): {remedy}")
             if known != facts:
                 files.write_text(path, json.dumps(facts))
 
-        self.world.on_root(on_root)
+        self.world.on_root(store_or_compare)
 
     @property
     def config_hash(self) -> str:
-        """What the present configuration is known by in all that is written."""
+        """The hash of the present configuration, as in the attributes of every table."""
         return self._facts["config_hash"]
 
-    def finish_iteration(self, iteration: int, metrics: dict) -> dict:
-        """Record an iteration's metrics and mark it done: metrics.jsonl holds one line per finished iteration.
+    def finish_iteration(self, iteration: int, metrics: dict[str, Any]) -> dict[str, Any]:
+        """Store an iteration's metrics and mark it as done. metrics.jsonl holds one line per finished iteration.
 
         Returns:
-            Its record on disk: of one that was finished before, the one made then, with the configuration of then.
+            The iteration's record on disk. If the iteration was already finished, this is the earlier record, with the
+            configuration of that time.
         """
 
-        def on_root():
+        def finish() -> dict[str, Any]:
             stage = self._stage(iteration, "")
             if not stage.done:
                 self._lock.check()
@@ -196,21 +214,21 @@ class RunDir:
             files.write_text(self.path / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in records))
             return stage.read_json("metrics")
 
-        return self.world.on_root(on_root)
+        return self.world.on_root(finish)
 
     def has_finished(self, iteration: int | str) -> bool:
-        """Whether an iteration is done to its end."""
+        """Whether an iteration is finished."""
         return self.world.on_root(lambda: self._stage(iteration, "").done)
 
     def finished_iterations(self) -> list[Path]:
-        """Folders of the finished iterations, in order. Not collective."""
+        """Return the folders of the finished iterations, in order. Not collective."""
         return [folder for _, folder in iterations_of(self.path) if (folder / "DONE").exists()]
 
     def write_report(self, contents: dict[str, str | bytes]) -> None:
-        """Write the report's files into the run folder. Not collective: root only."""
+        """Write the files of the report to the run folder. Not collective: root only."""
         for name, content in contents.items():
             files.write_bytes(self.path / name, content.encode() if isinstance(content, str) else content)
 
-    def _stage(self, iteration, name, facts=None) -> Stage:
+    def _stage(self, iteration: int | str, name: str, facts: dict[str, str] | None = None) -> Stage:
         where = {"iteration": -1 if isinstance(iteration, str) else iteration, "stage": name}
         return Stage(self.path / folder_of(iteration) / name, {**self._facts, **where, **(facts or {})})

@@ -1,4 +1,4 @@
-"""Artefacts that several runs, and several jobs at once, use: one job makes it, and it appears whole or not at all."""
+"""Artefacts for several runs and concurrent jobs: one job computes it, and it appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from ..parallel.world import World
 from . import files
@@ -15,93 +16,96 @@ from .stage import Stage
 from .tables import Damaged
 
 STALE_SCRATCH_S = 7 * 86_400
-LOOK_S = 0.5  # between two looks of a job that waits for another
+POLL_S = 0.5  # pause between two polls of a job that waits for another one
+T = TypeVar("T")
 
 
-def use_or_make(
+def load_or_compute(
     path: Path,
     world: World,
-    tell: Callable[[str], None],
+    report: Callable[[str], None],
     compute: Callable[[Stage], None],
-    load: Callable[[Stage], object],
+    load: Callable[[Stage], T],
     resumes: bool = False,
-):
-    """What stands at `path`, made first where it does not. Collective; see `RunDir.shared`."""
-    final, lock = Stage(path), Lock(path.with_name(f".{path.name}.lock"), what=f"shared artefact {path}")
-    is_there, value = world.on_root(lambda: _known(final, load))
-    if is_there:
-        return value
-    _wait_for_turn(lock, world, tell)
+) -> T:
+    """Load the artefact at `path`; compute it first if it does not exist. Collective; see `RunDir.shared`."""
+    final, lock = Stage(path), Lock(path.with_name(f".{path.name}.lock"), guarded=f"shared artefact {path}")
+    loaded = world.on_root(lambda: _load_sound(final, load))
+    if loaded:
+        return loaded[0]
+    _wait_for_lock(lock, world, report)
     try:
-        is_there, value = world.on_root(lambda: _known(final, load, tell))  # while this job waited
-        return value if is_there else _make(final, lock, world, compute, load, resumes)
+        loaded = world.on_root(lambda: _load_sound(final, load, report))  # another job may have computed it meanwhile
+        return loaded[0] if loaded else _compute(final, lock, world, compute, load, resumes)
     finally:
         if world.is_root:
             lock.release()
 
 
-def _known(final: Stage, load: Callable[[Stage], object], set_aside: Callable[[str], None] | None = None):
-    """(whether the artefact is there, what was loaded of it).
+def _load_sound(
+    final: Stage, load: Callable[[Stage], T], report: Callable[[str], None] | None = None
+) -> tuple[()] | tuple[T]:
+    """Return the loaded artefact; () if it does not exist or is damaged.
 
     Args:
-        set_aside: what is damaged is, and this is told; only for the job that holds the lock. None: it stays.
+        report: only for the job that holds the lock: a damaged artefact is set aside and reported. None: it stays.
     """
     damage = None
     try:
         if final.done:
             final.check_complete()
-            return True, load(final)
-    except Damaged as found:
-        damage = found
-    if set_aside and damage:
-        set_aside(f"{damage.path}: {damage.what}: made again")
-    if set_aside and final.path.exists():
+            return (load(final),)
+    except Damaged as caught:
+        damage = caught
+    if report and damage:
+        report(f"{damage.path}: {damage.problem}: computed again")
+    if report and final.path.exists():
         os.replace(final.path, files.old_name(final.path, "damaged"))
-    return False, None
+    return ()
 
 
-def _wait_for_turn(lock: Lock, world: World, tell: Callable[[str], None]) -> None:
-    """Take the lock; while another job has it, wait. Collective.
+def _wait_for_lock(lock: Lock, world: World, report: Callable[[str], None]) -> None:
+    """Acquire the lock. While another job holds it, wait. Collective.
 
     Raises:
-        Stopped: a rank was told to stop meanwhile.
+        Stopped: a stop was requested meanwhile.
     """
 
-    said = set()
+    reported = set()
 
-    def take() -> str:
+    def try_acquire() -> str:
         files.make_folder(lock.path.parent)
-        holder = lock.take(tell)
-        if holder and holder not in said:
-            said.add(holder)
-            tell(f"{holder}: waiting for what it makes")
+        holder = lock.try_acquire(report)
+        if holder and holder not in reported:
+            reported.add(holder)
+            report(f"{holder}: waiting for its result")
         if holder:
-            time.sleep(LOOK_S)
+            time.sleep(POLL_S)
         return holder
 
-    while world.on_root(take):
-        world.stop_if_told()
+    while world.on_root(try_acquire):
+        world.stop_if_requested()
 
 
-def _make(
+def _compute(
     final: Stage,
     lock: Lock,
     world: World,
     compute: Callable[[Stage], None],
-    load: Callable[[Stage], object],
+    load: Callable[[Stage], T],
     resumes: bool,
-):
-    """Compute the artefact in a folder beside it, and have it appear. Collective."""
+) -> T:
+    """Compute the artefact in a folder beside its final place, then move it there. Collective."""
     scratch = Stage(final.path.with_name(f".{final.path.name}.tmp"))
 
-    def prepare():
+    def prepare() -> None:
         _remove_stale_scratch(final.path.parent)
         if not resumes:
             shutil.rmtree(scratch.path, ignore_errors=True)
         files.make_folder(scratch.path)
         os.utime(scratch.path)
 
-    def finish():
+    def finish() -> None:
         lock.check()
         scratch.mark_done()
         os.rename(scratch.path, final.path)
@@ -111,7 +115,7 @@ def _make(
         compute(scratch)
     except BaseException:
         if not resumes:
-            shutil.rmtree(scratch.path, ignore_errors=True)  # by every rank: it is gone when any of them goes on
+            shutil.rmtree(scratch.path, ignore_errors=True)  # on every rank: no rank may continue before it is gone
         raise
     world.barrier()
     world.on_root(finish)
@@ -119,7 +123,7 @@ def _make(
 
 
 def _remove_stale_scratch(folder: Path) -> None:
-    """What killed jobs left, and nobody came back for; a living job's is younger."""
+    """Remove old scratch folders of killed jobs. The folder of a living job is younger."""
     for path in folder.glob(".*.tmp"):
         if time.time() - path.stat().st_mtime > STALE_SCRATCH_S:
             shutil.rmtree(path, ignore_errors=True)

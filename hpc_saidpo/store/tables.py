@@ -1,10 +1,10 @@
-"""Tables as HDF5 files: the only module that knows how a column lies on disk.
+"""Tables as HDF5 files: the only module that knows the layout of a column on disk.
 
-One file is one table. Its attributes say what it is (format, schema_version, table, n_rows) and where it comes from
-(run, iteration, stage, policy_hash, config_hash, seed, and what else the stage knows). A numeric column is a dataset of
-n_rows; a text column is a group of `bytes`, all texts end to end in UTF-8, and `offsets` [n_rows + 1] into them. Every
-dataset has attributes `meaning` and `unit`, is compressed with Zstandard in blocks that can be read alone, and carries
-a Fletcher32 checksum of each block.
+One file is one table. Its attributes describe the file (format, schema_version, table, n_rows) and its origin (run,
+iteration, stage, policy_hash, config_hash, seed, and further facts of the stage). A numeric column is a dataset of
+n_rows values. A text column is a group of `bytes`, all texts end to end in UTF-8, and `offsets` [n_rows + 1] into them.
+Every dataset has the attributes `meaning` and `unit`, is compressed with Zstandard in blocks that can be read alone,
+and carries a Fletcher32 checksum of each block.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import Field, fields
 from pathlib import Path
+from typing import Any, TypeVar
 
 import h5py
 import hdf5plugin
@@ -24,31 +25,33 @@ from ..table import Columns
 
 FORMAT = "hpc_saidpo table"
 SCHEMA_VERSION = 2
-BLOCK_BYTES = 32 * 1024  # of text: what a random read decompresses at least
+BLOCK_BYTES = 32 * 1024  # of text: the least that a random read decompresses
 BLOCK_ROWS = 8192
+READ_ERRORS = (OSError, KeyError, RuntimeError, ValueError, TypeError, IndexError)  # of h5py, for a damaged file
+C = TypeVar("C", bound=Columns)
 Inspect = Callable[[Path, Mapping], None]
 _LEVEL = 1  # of Zstandard
 _CHECKED_BYTES = 2**24  # read at once by `check`
 
 
 class Damaged(RunError):
-    """A file of a run that cannot be trusted.
+    """A damaged file of a run.
 
     Attributes:
         path: the file.
-        what: what happened to it, in words.
+        problem: the damage, as the end of a sentence that begins with the path.
     """
 
-    def __init__(self, path: Path, what: str):
-        self.path, self.what = path, what
+    def __init__(self, path: Path, problem: str):
+        self.path, self.problem = path, problem
         super().__init__(
-            f"{path}: {what}. Set it aside with tools/verify_run.py RUN --repair, and start the same command again: "
-            "what it held is made again, and nothing else"
+            f"{path}: {problem}. Set it aside with `hpc-saidpo verify RUN --repair`, and start the same command again: "
+            "the content of this file is computed again, and nothing else"
         )
 
 
-def image(table: Columns, attributes: Mapping) -> bytes:
-    """The bytes of a table's file. Built in memory: HDF5 never meets a disk that is full."""
+def encode(table: Columns, attributes: Mapping[str, Any]) -> bytes:
+    """Return the bytes of a table's file. It is built in memory: HDF5 never writes to a full disk."""
     with h5py.File("image", "w", driver="core", backing_store=False, libver="v110") as file:
         file.attrs.update(
             format=FORMAT, schema_version=SCHEMA_VERSION, table=type(table).__name__, n_rows=len(table), **attributes
@@ -60,33 +63,33 @@ def image(table: Columns, attributes: Mapping) -> bytes:
 
 
 def on_disk_name(field_name: str) -> str:
-    """A column's name in the file: the field's, without the shape letters."""
+    """Return a column's name in the file: the field's name without the shape letters."""
     return field_name.rpartition("_")[0]
 
 
-def _put_column(file, field, column):
+def _put_column(file: h5py.File, field: Field, column: Any) -> None:
     name = on_disk_name(field.name)
     about = {"meaning": field.metadata["meaning"], "unit": field.metadata["unit"]}
-    if field.metadata["dtype"] is not str:
+    if not is_text(field):
         _put(file, name, np.asarray(column, dtype=field.metadata["dtype"]), BLOCK_ROWS).attrs.update(about)
         return
     group = file.create_group(name)
     group.attrs.update(about)
-    data, offsets = _encode(list(column))
+    data, offsets = _join(list(column))
     _put(group, "bytes", np.frombuffer(data, dtype=np.uint8), BLOCK_BYTES)
     _put(group, "offsets", offsets, BLOCK_ROWS)
 
 
-def _encode(texts: list[str]) -> tuple[bytes, np.ndarray]:
-    """All texts end to end, and where each begins and the last one ends."""
-    data: bytes = "".join(texts).encode("utf-8", "surrogatepass")
+def _join(texts: list[str]) -> tuple[bytes, np.ndarray]:
+    """Return all texts end to end, and the offsets at which each text begins and the last one ends."""
+    data = "".join(texts).encode("utf-8", "surrogatepass")
     lengths = np.fromiter(map(len, texts), np.int64, len(texts))
     if lengths.sum() != len(data):  # characters of several bytes
         lengths = np.array([len(text.encode("utf-8", "surrogatepass")) for text in texts])
     return data, np.concatenate([[0], np.cumsum(lengths)])
 
 
-def _put(group, name, data, block):
+def _put(group: h5py.Group, name: str, data: np.ndarray, block: int) -> h5py.Dataset:
     if data.size == 0:
         return group.create_dataset(name, data=data)
     return group.create_dataset(
@@ -100,15 +103,15 @@ def _put(group, name, data, block):
 
 
 @contextmanager
-def opened(path: Path, table: type[Columns] | None = None) -> Iterator[h5py.File]:
-    """A table's file, open for reading; whatever goes wrong while reading it is told as `Damaged`.
+def open_table(path: Path, table: type[Columns] | None = None) -> Iterator[h5py.File]:
+    """Open a table's file for reading. Every error while it is read is raised as `Damaged`.
 
     Args:
         table: the class that the file must hold; None for any.
 
     Raises:
-        Damaged: no such file, or truncated, empty, foreign, of another kind, or its checksums do not fit.
-        RunError: written by a version with another layout.
+        Damaged: the file is missing, truncated, empty, foreign, of another kind, or its checksums do not fit.
+        RunError: another version wrote the file, in another layout.
     """
     try:
         # One writer per file, and files appear finished: no lock is needed, and Lustre or NFS may have none.
@@ -117,18 +120,18 @@ def opened(path: Path, table: type[Columns] | None = None) -> Iterator[h5py.File
                 raise Damaged(path, "is an HDF5 file of another program")
             if file.attrs["schema_version"] != SCHEMA_VERSION:
                 raise RunError(
-                    f"{path}: has layout {file.attrs['schema_version']}, this version reads {SCHEMA_VERSION}: go on "
-                    "with the version that made the run, or start a new one with run.name=..."
+                    f"{path}: has layout {file.attrs['schema_version']}, this version reads {SCHEMA_VERSION}: resume "
+                    "with the version that made the run, or start a new run with run.name=..."
                 )
             if table is not None and file.attrs["table"] != table.__name__:
                 raise Damaged(path, f"holds {file.attrs['table']}, not {table.__name__}")
             yield file
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError, IndexError) as error:
-        raise told(path, error) from error
+    except READ_ERRORS as error:
+        raise explain(path, error) from error
 
 
-def told(path: Path, error: Exception) -> RunError:
-    """What happened to a file that could not be read."""
+def explain(path: Path, error: Exception) -> RunError:
+    """Return the exception for a file that could not be read: `Damaged`, or RunError if the file may be intact."""
     try:
         with open(path, "rb") as file:
             start = file.read(8)
@@ -138,8 +141,8 @@ def told(path: Path, error: Exception) -> RunError:
         return RunError(f"{path}: cannot be read: {unreadable.strerror}. Make it readable, and start again")
     if "unable to lock" in str(error):
         return RunError(
-            f"{path}: HDF5_USE_FILE_LOCKING={os.environ.get('HDF5_USE_FILE_LOCKING')} asks for a lock that the file "
-            "system does not give. No lock is needed: unset it, or set it to FALSE"
+            f"{path}: HDF5_USE_FILE_LOCKING={os.environ.get('HDF5_USE_FILE_LOCKING')} requires a lock that the file "
+            "system does not grant. No lock is needed: unset the variable, or set it to FALSE"
         )
     if not start:
         return Damaged(path, "is empty (zero length)")
@@ -150,57 +153,76 @@ def told(path: Path, error: Exception) -> RunError:
     return Damaged(path, f"is damaged: a checksum or its structure does not fit ({error})")
 
 
-def read(path: Path, table: type[Columns], inspect: Inspect) -> Columns:
-    """A whole table, texts included. Raises as `opened` does, and as `inspect`, which is shown the attributes, does."""
-    with opened(path, table) as file:
+def read(path: Path, table: type[C], inspect: Inspect) -> C:
+    """Read a whole table, texts included.
+
+    Args:
+        inspect: called with the path and the attributes of the file; may raise.
+
+    Raises:
+        Damaged, RunError: as `open_table`, and as `inspect`.
+    """
+    with open_table(path, table) as file:
         inspect(path, file.attrs)
         columns = (
-            list(Texts(file, on_disk_name(f.name))) if is_text(f) else file[on_disk_name(f.name)][:]
+            list(Texts(file, on_disk_name(f.name))) if is_text(f) else dataset(file, on_disk_name(f.name))[:]
             for f in fields(table)
         )
-        return _checked(table(*columns), file)
+        content = table(*columns)
+        if len(content) != file.attrs["n_rows"]:
+            raise ValueError(f"{len(content)} rows where there should be {file.attrs['n_rows']}")
+        return content
 
 
-def check(path: Path) -> dict:
-    """Read a whole file, every checksum with it; its attributes.
+def check(path: Path) -> dict[str, Any]:
+    """Read a whole file and with it every checksum. Return the file's attributes.
 
-    Raises as `opened` does.
+    Raises:
+        Damaged, RunError: as `open_table`.
     """
-    with opened(path) as file:
+    with open_table(path) as file:
         n_rows = file.attrs["n_rows"]
         for name, item in file.items():
             if isinstance(item, h5py.Group):
-                for start in range(0, item["bytes"].shape[0], _CHECKED_BYTES):
-                    item["bytes"][start : start + _CHECKED_BYTES]
+                texts = dataset(item, "bytes")
+                for start in range(0, texts.shape[0], _CHECKED_BYTES):
+                    texts[start : start + _CHECKED_BYTES]
                 Texts(file, name)
-            elif len(item[:]) != n_rows:
-                raise ValueError(f"{len(item)} rows of {name} where there should be {n_rows}")
+            elif (n_read := len(dataset(file, name)[:])) != n_rows:
+                raise ValueError(f"{n_read} rows of {name} where there should be {n_rows}")
         return dict(file.attrs)
 
 
-def is_text(field) -> bool:
+def dataset(group: h5py.Group, name: str) -> h5py.Dataset:
+    """Return a dataset of a file.
+
+    Raises:
+        KeyError, TypeError: there is none of this name.
+    """
+    item = group[name]
+    if not isinstance(item, h5py.Dataset):
+        raise TypeError(f"{name} is not a dataset")
+    return item
+
+
+def is_text(field: Field) -> bool:
+    """Whether a column holds texts."""
     return field.metadata["dtype"] is str
-
-
-def _checked(table, file):
-    if len(table) != file.attrs["n_rows"]:
-        raise ValueError(f"{len(table)} rows where there should be {file.attrs['n_rows']}")
-    return table
 
 
 class Texts:
     """One text column of an open file."""
 
-    def __init__(self, file, name):
-        self.data, self.offset = file[f"{name}/bytes"], file[f"{name}/offsets"][:]
-        if len(self.offset) != file.attrs["n_rows"] + 1 or self.offset[-1] != len(self.data):
+    def __init__(self, file: h5py.File, name: str):
+        self.data, self.offset = dataset(file, f"{name}/bytes"), dataset(file, f"{name}/offsets")[:]
+        if len(self.offset) - 1 != file.attrs["n_rows"] or self.offset[-1] != len(self.data):
             raise ValueError(f"the offsets of {name} do not fit")
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(self.read(np.arange(len(self.offset) - 1)))
 
     def read(self, row: np.ndarray) -> list[str]:
-        """Texts of ascending rows. Each block is read and decompressed once; adjacent ones together."""
+        """Return the texts of ascending rows. Each block is read and decompressed once, neighbours together."""
         if len(row) == 0:
             return []
         start, end = self.offset[row], self.offset[row + 1]

@@ -14,10 +14,10 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from support.damage import DAMAGE
 from support.make import MICRO
 from support.offline import NAMESPACE, needs_namespace, permitted
 from support.program import user_environment
-from test_check import DAMAGE
 
 from hpc_saidpo.cli.compose import conf_folder
 from hpc_saidpo.policy import locate

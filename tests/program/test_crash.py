@@ -55,8 +55,8 @@ def _die_before(n):
 
 
 def assert_whole(folder, reference):
-    found, report = compare(folder / "run", reference / "run"), check(folder / "run")
-    assert not found.notes and not report.findings
+    differences, report = compare(folder / "run", reference / "run"), check(folder / "run")
+    assert not differences.notes and not report.findings
     assert [p for p in (folder / "run").rglob("*") if is_temporary(p)] == []
     # No file more and none less, but for a model that a crash overtook: it is kept under another name.
     names = [sorted(p.name for p in (f / "run").rglob("*") if ".old-" not in str(p)) for f in (folder, reference)]
@@ -95,7 +95,7 @@ def test_finished_chunks_of_a_crashed_stage_are_kept(tmp_path):
         crash_at(next(crashes), tmp_path)
     made = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("chunk-*.h5")}
     lock = Lock(tmp_path / "run" / "lock")
-    lock.acquire()  # its dead owner's is taken over
+    lock.acquire()  # the lock of its dead owner is replaced
     lock.release()
     assert made and {p: p.stat().st_mtime_ns for p in tmp_path.rglob("chunk-*.h5")} == made
 
@@ -103,8 +103,8 @@ def test_finished_chunks_of_a_crashed_stage_are_kept(tmp_path):
 LIMITED = """
 import resource, sys
 from pathlib import Path
-from hpc_saidpo.records import RunError
-from hpc_saidpo.store import Stage
+from hpc_saidpo.errors import RunError
+from hpc_saidpo.store.stage import Stage
 from safetensors.torch import save_file
 import torch
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
@@ -122,7 +122,7 @@ for write in (
 """
 
 
-def test_a_file_size_limit_is_told_and_leaves_what_was_there(folder):
+def test_a_file_size_limit_is_reported_and_leaves_what_was_there(folder):
     stage = Stage(folder)
     stage.write_json("value", ["before"])
     stage.write_folder("model", lambda f: (f / "w").write_text("before"))
@@ -136,15 +136,6 @@ def test_a_file_size_limit_is_told_and_leaves_what_was_there(folder):
         assert "start the same command again" in line
     assert stage.read_json("value") == ["before"] and (folder / "model" / "w").read_text() == "before"
     assert sorted(p.name for p in folder.iterdir()) == ["model", "small.json", "value.json"]
-
-
-def test_errors_of_the_program_are_not_taken_for_the_disks(folder):
-    def fail(_):
-        raise ZeroDivisionError("a bug")
-
-    with pytest.raises(ZeroDivisionError):
-        Stage(folder).write_folder("model", fail)
-    assert list(folder.iterdir()) == []
 
 
 def may_mount() -> bool:
@@ -167,7 +158,7 @@ cp -a "$disk/small" "$out/small"
 
 @pytest.mark.e2e
 @pytest.mark.skipif(not may_mount(), reason="not run: this user may not mount a small disk (unshare --mount)")
-def test_a_full_disk_and_a_read_only_one_are_told_and_the_run_goes_on(tmp_path):
+def test_a_full_disk_and_a_read_only_one_are_reported_and_the_run_resumes(tmp_path):
     small = ("experiment=tiny", "loop.iterations=1", "pool.n=240", "pool.held_out=24", "clusters.n=1",
              "probe.fraction=0.15", "sampler.n_questions=60", "rollouts.k=4", "rollouts.chunk_questions=8")  # fmt: skip
     disk, out = tmp_path / "disk", tmp_path / "out"
@@ -191,13 +182,17 @@ def test_a_full_disk_and_a_read_only_one_are_told_and_the_run_goes_on(tmp_path):
 
 
 @pytest.mark.e2e
-def test_thirty_kills_lose_nothing(tmp_path):
-    """Real ranks, killed at random moments of every stage: tools/torture_run.py, which a user may run for longer."""
+def test_ten_kills_lose_nothing(tmp_path):
+    """Real ranks, killed at random moments of every stage: tools/torture_run.py, which a user may run for longer.
+
+    The seed comes from the commit, so every change is tried with other kills; it is printed.
+    """
     figures = tmp_path / "figures.json"
-    done = start("--kills", "30", "--json", str(figures), program=("tools/torture_run.py",), timeout_s=1500)
+    done = start("--kills", "10", "--json", str(figures), program=("tools/torture_run.py",), timeout_s=900)
     print(done.stdout)
+    assert "repeat these kills with --kills 10 --seed " in done.stdout
     assert done.returncode == 0, done.stdout + done.stderr
-    found = json.loads(figures.read_text())
-    assert found["kills"] >= 30 and found["resumes"] >= 30 and found["stages_hit"] >= 6
+    tally = json.loads(figures.read_text())
+    assert tally["kills"] >= 10 and tally["resumes"] >= 10 and tally["stages_hit"] >= 6
     for name in ("lost", "duplicated", "different", "redone", "damaged", "temporary"):
-        assert found[name] == 0, name
+        assert tally[name] == 0, name

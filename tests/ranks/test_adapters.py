@@ -91,7 +91,7 @@ def test_checkpoint_gradients_and_moments_are_those_of_the_adapters_only(folder)
     stage = prepared(folder)
     with pytest.raises(Killed):
         train(World(), checkpoint=(stage, 0), progress=functools.partial(killed_after, 1), **LORA)
-    kept, _ = shards.saved(folder / "checkpoint-000001")
+    kept, _ = shards.read_shapes(folder / "checkpoint-000001")
     weights = {key for key in kept if key.startswith("weights/")}
     assert weights and all(".lora_A." in key or ".lora_B." in key for key in weights)
     assert {key.partition("/")[2].rpartition("/")[0] for key in kept if key.startswith("optimizer/")} == {

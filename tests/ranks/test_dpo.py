@@ -118,13 +118,13 @@ def test_a_round_that_is_told_to_stop_writes_its_checkpoint_at_once(world, folde
 
         def tick(*_):
             if label.startswith("DPO") and next(ticks) == 2 and world.rank == world.size - 1:
-                world.told.by = "SIGTERM"
+                world.stop_request.signal_name = "SIGTERM"
 
         yield tick
 
     with pytest.raises(Stopped, match="SIGTERM"):
         train(world, checkpoint=(stage, 10.0), progress=told_after_two)
-    world.told.by = ""
+    world.stop_request.signal_name = ""
     resumed, steps = train(world, checkpoint=(stage, None))
     assert torch.equal(resumed, whole) and untimed(steps) == untimed(steps_whole)
     assert [p.name for p in folder.iterdir()] == ["checkpoint-000003"]

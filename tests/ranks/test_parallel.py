@@ -1,6 +1,6 @@
+"""Collective work of the ranks: claims, failures, sums, gradients. Every body runs on every rank."""
+
 import itertools
-import os
-import threading
 import time
 
 import numpy as np
@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from hpc_saidpo.errors import RunError
-from hpc_saidpo.parallel import idle, world
-from hpc_saidpo.parallel.world import World, drain
+from hpc_saidpo.parallel.gradients import replicate
+from hpc_saidpo.parallel.world import World
 
 pytestmark = pytest.mark.mpi
 
@@ -18,18 +18,18 @@ pytestmark = pytest.mark.mpi
 def test_every_item_is_claimed_once(world):
     for n in (0, 1, 7, 100):
         ticked = []
-        own = list(world.claim(n, ticked.append))
-        assert sorted(itertools.chain(*world.gather(own))) == list(range(n))
-        assert own[:1] == [world.rank] * (world.rank < n)  # nobody has to ask for a first one
+        mine = list(world.claim(n, ticked.append))
+        assert sorted(itertools.chain(*world.gather(mine))) == list(range(n))
+        assert mine[:1] == [world.rank] * (world.rank < n)  # nobody has to ask for a first one
         if world.is_root:
             assert sorted(ticked) == list(range(n))
 
 
 def test_spread_work_is_done_once_each(world):
     for n in (0, 1, 20):
-        own = []
-        world.spread(n, own.append)
-        assert sorted(itertools.chain(*world.gather(own))) == list(range(n))
+        mine = []
+        world.spread(n, mine.append)
+        assert sorted(itertools.chain(*world.gather(mine))) == list(range(n))
 
 
 @pytest.mark.parametrize("by", ["all", "last rank"])
@@ -59,11 +59,11 @@ def test_a_bug_in_spread_work_names_its_rank(world):
 
 
 def test_a_busy_rank_claims_less(world):
-    own = []
+    mine = []
     for index in world.claim(40):
-        own.append(index)
+        mine.append(index)
         time.sleep(0.05 if world.rank == 0 else 0.002)
-    claimed = [len(part) for part in world.gather(own)]
+    claimed = [len(part) for part in world.gather(mine)]
     assert sum(claimed) == 40
     if world.size > 1:
         assert claimed[0] < min(claimed[1:])
@@ -78,20 +78,6 @@ def test_idle_shares_are_everyones(world):
     assert 0 <= idle_W[0] < 1 and idle_W[1:] == [1.0] * (world.size - 1)
     if world.size == 1:
         assert idle_W == [0.0]
-
-
-def test_idle_is_what_is_not_work_between_the_first_start_and_the_last_end():
-    # (started, ended, at work) seconds ago: the second one came 2 s late, the last one ended 4 s before the others
-    assert idle.shares([(11, 1, 10), (9, 1, 6), (11, 5, 6)]) == pytest.approx([0.0, 0.4, 0.4])
-    assert idle.shares([(1, 1, 0), (1, 1, 0)]) == [0.0, 0.0]  # there was nothing to do
-
-
-def test_work_is_the_time_between_two_items(monkeypatch):
-    clock = itertools.count(0, 1.0)
-    monkeypatch.setattr(idle.time, "monotonic", lambda: next(clock))
-    work = idle.Work()  # at 0; three items that are begun at 1, 3, 5 and done at 2, 4, 6
-    assert list(work.at(range(3))) == [0, 1, 2]
-    assert work.now() == (7.0, 1.0, 3.0)
 
 
 def test_sum_gather_bcast(world):
@@ -113,7 +99,7 @@ def test_roots_failure_is_everyones(world):
     assert world.on_root(lambda: world.rank) == 0
 
 
-def test_a_failure_on_any_rank_is_everyones_and_the_lowest_ranks_is_told(world):
+def test_a_failure_on_any_rank_is_everyones_and_the_lowest_ranks_is_raised(world):
     assert world.everywhere(lambda: 10 * world.rank) == 10 * world.rank
 
     def fail():
@@ -139,9 +125,9 @@ def gradients(world, exact, n_micro=6):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 1))
     data = torch.randn(n_micro, 4, 8)
-    with world.replicas(model, exact) as replicas:
-        own = range(n_micro)[world.rank :: world.size]
-        losses = [lambda m, i=i: m(data[i]).square().sum() for i in own] or [lambda m: 0.0 * m(data[0]).sum()]
+    with replicate(world, model, exact) as replicas:
+        mine = range(n_micro)[world.rank :: world.size]
+        losses = [lambda m, i=i: m(data[i]).square().sum() for i in mine] or [lambda m: 0.0 * m(data[0]).sum()]
         replicas.gradient(losses)
     return torch.cat([p.grad.flatten() for p in model.parameters()])
 
@@ -179,26 +165,3 @@ def test_waiting_ranks_leave_the_core_to_others(world, late):
     elapsed = time.monotonic() - started
     assert elapsed > 2.9 and (time.process_time() - cpu_s) / elapsed < 0.05
     assert not torch.distributed.is_initialized()  # nor does a group's thread spin for them
-
-
-def test_last_words_are_read_before_an_abort_can_drop_them():
-    reader, writer = os.pipe()
-    slow = threading.Timer(0.2, lambda: os.read(reader, 65536))
-    with os.fdopen(writer, "w") as stream:
-        stream.write("what went wrong")
-        slow.start()
-        drain(stream)
-        assert world._unread(writer) == 0
-    slow.join()
-    os.close(reader)
-
-
-def test_a_reader_that_never_comes_does_not_hold_up_the_end(monkeypatch):
-    monkeypatch.setattr(world, "_DRAIN_S", 0.05)
-    reader, writer = os.pipe()
-    with os.fdopen(writer, "w") as stream, open(os.devnull, "w") as no_pipe, open(os.devnull, "w") as closed:
-        closed.close()
-        stream.write("unread")
-        drain(stream, no_pipe, closed)
-        assert world._unread(writer) == len("unread")
-    os.close(reader)

@@ -25,9 +25,9 @@ def write_one(stage, world):
 
 
 @contextmanager
-def open_run(folder, world, resolved=RESOLVED, name="run", tell=print, **config):
+def open_run(folder, world, resolved=RESOLVED, name="run", report=print, **config):
     with RunDir.open(
-        settings.Run(root=str(folder), name=name, **config), resolved, {"started": "now"}, world, tell
+        settings.Run(root=str(folder), name=name, **config), resolved, {"started": "now"}, world, report
     ) as run:
         yield run
     world.barrier()  # the lock is free again for every rank
@@ -72,21 +72,25 @@ def test_files_say_where_they_come_from(folder, world):
     with open_run(folder, world, seed=7) as run:
         stage = run.stage(3, "probe", lambda s: write_one(s, world), lambda s: s, policy_hash="abc")
     with h5py.File(stage.path / "chunk-000000.h5") as file:
-        told = dict(file.attrs)
-        assert told["run"] == "run" and told["iteration"] == 3 and told["stage"] == "probe" and told["seed"] == 7
-        assert told["policy_hash"] == "abc" and len(told["config_hash"]) == 16 and told["schema_version"] == 2
+        origin = dict(file.attrs)
+        assert (origin["run"], origin["iteration"], origin["stage"], origin["seed"]) == ("run", 3, "probe", 7)
+        assert origin["policy_hash"] == "abc" and len(origin["config_hash"]) == 16 and origin["schema_version"] == 2
         assert file["n_tokens"].attrs["unit"] == "tokens" and "response" in file["text"].attrs["meaning"]
         assert all(file[name].fletcher32 for name in ("question", "seconds", "text/bytes", "text/offsets"))
 
 
 def test_the_configuration_hash_is_of_what_matters(folder, world):
-    def told(name, resolved):
+    def hash_in_file(name, resolved):
         with open_run(folder, world, resolved, name=name) as run:
             stage = run.stage(0, "probe", lambda s: write_one(s, world), lambda s: s)
         with h5py.File(stage.path / "chunk-000000.h5") as file:
             return file.attrs["config_hash"]
 
-    assert told("a", RESOLVED) == told("b", changed("run", "name", "other")) != told("c", changed("dpo", "lr", 1.0))
+    assert (
+        hash_in_file("a", RESOLVED)
+        == hash_in_file("b", changed("run", "name", "other"))
+        != hash_in_file("c", changed("dpo", "lr", 1.0))
+    )
 
 
 def test_an_empty_table_is_a_table(folder, world):
@@ -244,7 +248,7 @@ def test_a_damaged_shared_artefact_is_set_aside_and_made_again(folder, world):
         world.on_root(lambda: stage.write("x", ROLLOUTS))
 
     def shared():
-        with open_run(folder, world, tell=lambda message: made.append(message)) as run:
+        with open_run(folder, world, report=lambda message: made.append(message)) as run:
             return run.shared("embedding", "key", write, lambda s: s.read("x", Rollouts))
 
     shared()
@@ -254,7 +258,7 @@ def test_a_damaged_shared_artefact_is_set_aside_and_made_again(folder, world):
         world.on_root(spoil)
         assert same(shared(), ROLLOUTS)
     assert world.bcast(made) == [
-        f"{artefact}/x.h5: has 0 bytes where it was finished with {size(artefact)}: made again"
+        f"{artefact}/x.h5: has 0 bytes where it was finished with {size(artefact)}: computed again"
     ]
     assert sorted(p.name for p in (folder / ".shared").iterdir()) == [
         artefact.name, f"{artefact.name}.damaged-1", f"{artefact.name}.damaged-2",

@@ -49,7 +49,7 @@ def train(world, strategy, folder=None, current=None, checkpoint=None, progress=
 
     def save():
         for name, weight in current.model.state_dict().items():
-            weights[name] = shards.whole(weight).clone()
+            weights[name] = shards.gather(weight).clone()
         if folder:
             Stage(folder).write_folder("model", lambda f: current.save(f, world, 100_000), world)
 
@@ -128,7 +128,7 @@ def weights_after(world, strategy, n_steps=3):
             optimizer.zero_grad()
             with torch.no_grad():
                 replicas.bare(data)
-        found = [shards.whole(p.detach()).clone() for p in replicas.parameters().values()]
+        found = [shards.gather(p.detach()).clone() for p in replicas.parameters().values()]
     return found
 
 
@@ -186,7 +186,7 @@ def test_a_policy_in_shards_is_saved_file_by_file_as_from_one_process(world, fol
 def test_turns_give_every_rank_as_many_items_and_each_at_least_once(world):
     for n in (0, 1, 2, 7):
         ticked = []
-        own = list(world.turns(n, ticked.append))
+        own = list(world.take_turns(n, ticked.append))
         of_all = world.gather(own)
         assert len({len(items) for items in of_all}) == 1
         assert set(itertools.chain(*of_all)) == set(range(n))

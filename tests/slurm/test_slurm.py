@@ -1,4 +1,4 @@
-"""On a real Slurm of three nodes: the scripts of slurm/, and everything that happens to jobs."""
+"""On a real Slurm of three nodes: the scripts of slurm/, and jobs that are killed, cancelled and requeued."""
 
 import csv
 import json
@@ -8,12 +8,12 @@ import signal
 import pytest
 from support.program import start
 from support.slurm_cluster import FINAL, HOME, ONE_RANK, TWO_NODES
-from test_loop import assert_same
+from support.small_run import assert_same
 
 from hpc_saidpo.store.check import check
 
 pytestmark = [pytest.mark.slurm, pytest.mark.e2e]
-# A run of a minute or so: what happens to it must find it at work.
+# A run of about a minute: it must still be at work when something happens to it.
 LONG = (
     "experiment=tiny", "pool.n=1200", "pool.held_out=24", "clusters.n=6", "rollouts.k=16", "rollouts.chunk_questions=4",
     "sampler.n_questions=300", "loop.iterations=3", "evaluate.samples=4", "dpo.epochs=4",
@@ -27,11 +27,11 @@ SHORT = (
 def test_two_nodes_are_one_world_and_train_together(slurm):
     done = slurm.run(
         "srun", "-N2", "-n4", "--ntasks-per-node=2", "--mem-per-cpu=500M", slurm.env["SAIDPO_PYTHON"], "-m", "mpi4py",
-        "tests/two_nodes.py",
+        "tests/slurm/two_nodes.py",
     )  # fmt: skip
     facts = json.loads(done.stdout)
     assert facts["size"] == 4 and facts["local_size"] == 2 and facts["nodes"] == ["n1", "n1", "n2", "n2"]
-    assert sorted(index for own in facts["claimed"] for index in own) == list(range(50))
+    assert sorted(index for items in facts["claimed"] for index in items) == list(range(50))
     assert facts["gradients"] == [[10.0] * 8] * 4 and not facts["alive"]
     assert max(facts["idle"]) < 0.05  # of a core, while they waited for root
 
@@ -42,24 +42,24 @@ def test_ranks_that_do_not_see_each_other_are_refused(slurm):
         "hpc_saidpo", *SHORT, f"run.root={slurm.folder}", "run.name=singletons", check=False,
     )  # fmt: skip
     assert done.returncode != 0
-    # Told by the first task; by the other one too where the first is slow to come up: they cannot ask each other.
+    # The first task prints it. The other one does too if the first is slow to start: they cannot communicate.
     assert 1 <= done.stderr.count("2 tasks were started that do not see each other") <= 2
     assert "use srun --mpi=pmi2" in done.stderr and not (slurm.folder / "singletons").exists()
 
 
-def test_a_job_survives_all_that_happens_to_it(slurm):
-    """Time limit, a killed rank, a dead node: the end is that of a run which was left alone."""
+def test_a_job_survives_a_time_limit_a_killed_rank_and_a_dead_node(slurm):
+    """Its result is that of an uninterrupted run."""
     run = slurm.folder / "troubled"
     sweep = slurm.folder / "troubled.txt"
     sweep.write_text("# one run\nrun.name=troubled\n")
     job = slurm.submit("slurm/run.sbatch", sweep, *LONG, f"run.root={slurm.folder}", array="0", **TWO_NODES) + "_0"
     slurm.until(lambda: any(run.rglob("DONE")), "the first finished stage")
-    # From now on less than the 5 minutes are left at which a job is warned: Slurm sees it at its next look, in 30 s.
+    # From now on less than 5 minutes are left, so Slurm warns the job at its next check, within 30 s.
     slurm.run("scontrol", "update", f"JobId={job}", "TimeLimit=5")
     slurm.until(lambda: slurm.restarts(job) == 1, "the requeue before the time limit")
     slurm.run("scontrol", "update", f"JobId={job}", "TimeLimit=60")
-    told = slurm.log("saidpo-run-*")
-    assert "stopped by SIGUSR1: what is finished is on disk" in told, told
+    log = slurm.log("saidpo-run-*")
+    assert "stopped by SIGUSR1: " in log and "is on disk" in log, log
     kept = {p: p.read_bytes() for p in run.rglob("DONE")}
     assert kept and not (run / "lock").exists()
 
@@ -70,10 +70,10 @@ def test_a_job_survives_all_that_happens_to_it(slurm):
     slurm.run("scontrol", "requeue", job)
     slurm.until(lambda: slurm.state(job) == "RUNNING" and (run / "lock").exists(), "the third start")
     slurm.run(HOME / "tools" / "local_slurm.sh", "kill-node", "n2")
-    # The rank on n1 may notice before Slurm does, and end the step: the job goes on elsewhere all the same.
+    # The rank on n1 may notice it before Slurm does, and end the step. The job still resumes on other nodes.
     slurm.until(lambda: slurm.restarts(job) == 3, "the requeue after a node is dead")
     slurm.until(lambda: slurm.state(job) == "RUNNING" and slurm.ranks_on("n3"), "the fourth start, on the third node")
-    assert slurm.wait(job) == {job: "COMPLETED"}, slurm.told()
+    assert slurm.wait(job) == {job: "COMPLETED"}, slurm.describe()
     assert slurm.restarts(job) == 3
     slurm.run(HOME / "tools" / "local_slurm.sh", "start-node", "n2")
     assert all(path.read_bytes() == content for path, content in kept.items())
@@ -97,17 +97,17 @@ def test_five_tasks_two_at_a_time_of_which_one_is_cancelled_and_sent_again(slurm
     slurm.until(at_work, "work of task 3")
     slurm.run("scancel", f"{job}_3")
     expected = {f"{job}_{i}": "CANCELLED" if i == 3 else "COMPLETED" for i in range(5)}
-    assert slurm.wait(job) == expected, slurm.told()
+    assert slurm.wait(job) == expected, slurm.describe()
     assert most == 2
     assert {path.name for path in slurm.logs.glob(f"*-{job}_*")} == {f"saidpo-run-{job}_{i}.out" for i in range(5)}
     assert not (cancelled / "iter-000" / "DONE").exists()
     again = slurm.submit("slurm/run.sbatch", *arguments, array="3", **ONE_RANK)
-    assert slurm.wait(again) == {f"{again}_3": "COMPLETED"}, slurm.told()
+    assert slurm.wait(again) == {f"{again}_3": "COMPLETED"}, slurm.describe()
     assert_same(cancelled, root / "task0")
 
 
 def test_the_chain_of_a_sweep(slurm):
-    """Prepare, the runs, their evaluation, a report of them all, by tools/submit.py."""
+    """tools/submit.py: prepare, the runs, their evaluations, one report."""
     root, sweep = slurm.folder / "sweep", slurm.folder / "two.txt"
     sweep.write_text("run.name=few clusters.n=2\nrun.name=many clusters.n=6\n")
     options = [f"{key.replace('-', '_')}={value}" for key, value in ONE_RANK.items()]
@@ -130,7 +130,7 @@ def test_the_chain_of_a_sweep(slurm):
         assert set(slurm.wait(job).values()) == {"COMPLETED"}, logs
     wanted = {f"saidpo-{step}-{jobs[step]}_{i}.out" for step in ("run", "evaluate") for i in range(2)}
     assert set(logs) == wanted | {f"saidpo-{step}-{jobs[step]}.out" for step in ("prepare", "report")}
-    # Both cluster counts were prepared in one job, so the runs found them.
+    # One job prepared both cluster counts for the runs.
     assert [logs[f"saidpo-prepare-{jobs['prepare']}.out"].count(f" {n} clusters, ") for n in (2, 6)] == [1, 1]
     shared = [path.name.split("-")[0] for path in (root / ".shared").iterdir()]
     assert shared.count("clusters") == 2 and shared.count("embedding") == 1
@@ -153,14 +153,14 @@ def test_hydra_sweeps_by_submitting_jobs_of_two_ranks(slurm):
                 "hydra.launcher.gpus_per_task=null", "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=1",
                 "hydra.launcher.timeout_min=30")  # fmt: skip
     root = slurm.folder / "submitit"
-    shim = f"{HOME / 'tests' / 'bin'}:{slurm.env['PATH']}"  # sacct, which this cluster without accounting lacks
+    shim = f"{HOME / 'tests' / 'slurm' / 'bin'}:{slurm.env['PATH']}"  # sacct: this cluster has no accounting
     done = slurm.run(
         slurm.env["SAIDPO_PYTHON"], "-m", "hpc_saidpo", "-m", *launcher, *SHORT, "clusters.n=2,4,6", f"run.root={root}",
         timeout_s=300, PATH=shim,
     )  # fmt: skip
     runs = sorted(path for path in root.iterdir() if (path / "metrics.jsonl").exists())
-    found = {len(json.loads((path / "metrics.jsonl").read_text())["cluster_weight"]) for path in runs}
-    assert found == {2, 4, 6}, done.stdout + done.stderr
+    cluster_counts = {len(json.loads((path / "metrics.jsonl").read_text())["cluster_weight"]) for path in runs}
+    assert cluster_counts == {2, 4, 6}, done.stdout + done.stderr
     for path in runs:
         env = json.loads((path / "env.json").read_text())
         assert len(env) == 1 and env[0]["world_size"] == 2 and env[0]["hosts"] == ["n1", "n2"]
@@ -168,20 +168,20 @@ def test_hydra_sweeps_by_submitting_jobs_of_two_ranks(slurm):
 
 
 def test_the_doctor_examines_both_nodes(slurm):
+    report = slurm.folder / "doctor.json"
     job = slurm.submit(
-        "tests/doctor.sbatch", "experiment=tiny", f"run.root={slurm.folder}", "--json", slurm.folder / "doctor.json",
-        **TWO_NODES,
-    )  # fmt: skip
-    assert slurm.wait(job) == {job: "COMPLETED"}, slurm.told()
-    found = json.loads((slurm.folder / "doctor.json").read_text())
-    assert {f["state"] for f in found.values()} <= {"ok", "warning"}, found
-    assert "2 ranks" in found["MPI"]["told"] and found["ranks per node"]["told"] == "n1: 1, n2: 1"
-    assert "gloo" in found["all-reduce"]["told"] and "GB/s" in found["all-reduce"]["told"]
-    assert "min left; 3 iterations need about" in found["time limit"]["told"]
+        "tests/slurm/doctor.sbatch", "experiment=tiny", f"run.root={slurm.folder}", "--json", report, **TWO_NODES
+    )
+    assert slurm.wait(job) == {job: "COMPLETED"}, slurm.describe()
+    findings = json.loads(report.read_text())
+    assert {f["state"] for f in findings.values()} <= {"ok", "warning"}, findings
+    assert "2 ranks" in findings["MPI"]["told"] and findings["ranks per node"]["told"] == "n1: 1, n2: 1"
+    assert "gloo" in findings["all-reduce"]["told"] and "GB/s" in findings["all-reduce"]["told"]
+    assert "min left; 3 iterations need about" in findings["time limit"]["told"]
     assert not list(slurm.folder.glob(".doctor-*"))
 
 
 def test_dead_ranks_do_not_outlive_their_cluster(slurm):
-    """Whatever the tests above killed: nothing computes any more."""
+    """After all the tests above no rank computes any more."""
     slurm.until(lambda: slurm.run("squeue", "-h").stdout == "", "an empty queue")
     assert not slurm.ranks_on("n1") + slurm.ranks_on("n2") + slurm.ranks_on("n3")

@@ -1,4 +1,4 @@
-"""What the ranks of a Slurm step see of each other; started by test_slurm.py, prints one JSON object from root."""
+"""Facts about the ranks of a Slurm step, as one JSON object from root; started by test_slurm.py."""
 
 import json
 import os
@@ -7,6 +7,7 @@ import time
 import torch
 from torch import nn
 
+from hpc_saidpo.parallel.gradients import replicate
 from hpc_saidpo.parallel.launch import connect
 
 world = connect()
@@ -17,7 +18,7 @@ torch.manual_seed(0)
 model = nn.Linear(8, 1)
 for _ in range(3):  # groups come and go, across the nodes
     model.zero_grad()
-    with world.replicas(model, exact=False) as replicas:
+    with replicate(world, model, exact=False) as replicas:
         replicas.gradient([lambda m: m(torch.full((1, 8), world.rank + 1.0)).sum()])
     facts["alive"] = torch.distributed.is_initialized()
 facts["gradients"] = world.gather(model.weight.grad.flatten().tolist())

@@ -1,4 +1,4 @@
-"""A run of the store alone, with every kind of file: the least that crashes and damage have to be tried on."""
+"""A run of the store alone, with every kind of file, for tests of crashes and damage."""
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ N_CHUNKS = 3
 
 
 def work(folder) -> None:
-    """Do the run, or go on with it: probe, draw, policy, metrics of one iteration."""
+    """Do the run, or resume it: probe, draw, policy and metrics of one iteration."""
     with RunDir.open(settings.Run(root=str(folder), name="run"), RESOLVED, {"started": "now"}, World()) as run:
         probed = run.stage(0, "probe", _roll, lambda s: s.read_chunks(Rollouts).sorted())
         drawn = Draw(probed.question_R[::2], np.ones(3), np.zeros(3))

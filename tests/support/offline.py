@@ -1,7 +1,7 @@
-"""A machine whose only network is its own, for the tests; what it prints last is how often something tried to leave it.
+"""A network namespace without any network, for the tests. Its last output is the number of packets that had no route.
 
-torch asks for the name of its own address, 127.0.0.1 as IPv6 writes it: told here, or that would be a question to a
-name server.
+torch requests the name of the address 127.0.0.1, in the notation of IPv6. It is in the hosts file here: otherwise torch
+would send a request to a name server.
 """
 
 import functools

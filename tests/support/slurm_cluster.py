@@ -1,4 +1,4 @@
-"""A real Slurm for the tests: tools/local_slurm.sh, and what a user does with it."""
+"""A real Slurm for the tests: tools/local_slurm.sh, and the commands of its user."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from support.program import user_environment
 HOME = Path(__file__).parents[2]
 TOOL = HOME / "tools" / "local_slurm.sh"
 FINAL = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"}
-# What a run asks for here instead of the script's own values: 2 nodes with a rank each.
+# Options that replace the values in the sbatch scripts: 2 nodes with one rank each.
 TWO_NODES = {"nodes": 2, "ntasks-per-node": 1, "cpus-per-task": 1, "mem-per-cpu": "900M", "time": 60}
 ONE_RANK = {**TWO_NODES, "nodes": 1}
 
 
 class Cluster:
-    """n1 and n2, and n3 to take the place of a dead one; of 4 CPUs and 2 made-up GPUs each."""
+    """Nodes n1 and n2, and n3 to replace a dead one. Each has 4 CPUs and 2 simulated GPUs."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -31,8 +31,10 @@ class Cluster:
             [TOOL, "start"], env=user_environment(NODES="3", GPUS="2"), capture_output=True, text=True
         )
         assert started.returncode == 0, started.stderr
-        told = dict(word.split("=", 1) for word in started.stdout.split()[1:])
-        self.env = user_environment(**told, SAIDPO_PYTHON=sys.executable, SAIDPO_HOME=str(HOME), PYTHONPATH=str(HOME))
+        exported = dict(word.split("=", 1) for word in started.stdout.split()[1:])
+        self.env = user_environment(
+            **exported, SAIDPO_PYTHON=sys.executable, SAIDPO_HOME=str(HOME), PYTHONPATH=str(HOME)
+        )
 
     def run(self, *command, timeout_s: float = 120, check: bool = True, **env: str) -> subprocess.CompletedProcess:
         """Run a command as the cluster's user."""
@@ -47,13 +49,13 @@ class Cluster:
         self.run(TOOL, "stop")
 
     def submit(self, script, *arguments, **options) -> str:
-        """sbatch; the job's number."""
+        """Call sbatch. Return the number of the job."""
         where = {"output": self.logs / "%x-%A_%a.out", **options}
         words = [f"--{key}={value}" for key, value in where.items()]
         return self.run("sbatch", "--parsable", *words, script, *arguments).stdout.strip()
 
     def jobs(self, number: str) -> dict[str, dict[str, str]]:
-        """Facts about a job, or about each task of an array that has begun, by its name in the queue."""
+        """Return facts about a job, or about each started task of an array, by the name in the queue."""
         shown = self.run("scontrol", "-o", "show", "job", number).stdout.splitlines()
         facts = [dict(re.findall(r"(\S+?)=(\S*)", line)) for line in shown]
         return {f"{f['ArrayJobId']}_{f['ArrayTaskId']}" if "ArrayTaskId" in f else f["JobId"]: f for f in facts}
@@ -65,7 +67,7 @@ class Cluster:
         return int(self.jobs(number)[number]["Restarts"])
 
     def wait(self, number: str, timeout_s: float = 240) -> dict[str, str]:
-        """Wait until a job, or every task of an array, has ended; their states."""
+        """Wait until a job, or every task of an array, has ended. Return their states."""
 
         def states():
             return {name: facts["JobState"] for name, facts in self.jobs(number).items()}
@@ -73,15 +75,20 @@ class Cluster:
         self.until(lambda: set(states().values()) <= FINAL, f"end of {number}", timeout_s)
         return states()
 
-    def until(self, true, what: str, timeout_s: float = 120) -> None:
+    def until(self, is_true, event: str, timeout_s: float = 120) -> None:
+        """Wait for a condition.
+
+        Raises:
+            AssertionError: it did not become true in time.
+        """
         deadline = time.monotonic() + timeout_s
-        while not true():
+        while not is_true():
             if time.monotonic() > deadline:
-                raise AssertionError(f"waited {timeout_s} s for: {what}\n{self.told()}")
+                raise AssertionError(f"waited {timeout_s} s for: {event}\n{self.describe()}")
             time.sleep(0.05)
 
-    def told(self) -> str:
-        """What a person would look at: the queue and the end of every log."""
+    def describe(self) -> str:
+        """Return the queue and the end of every log."""
         tails = [f"== {path.name}\n{path.read_text()[-1500:]}" for path in sorted(self.logs.glob("*"))]
         return "\n".join([self.run("squeue", check=False).stdout, *tails])
 
@@ -89,22 +96,22 @@ class Cluster:
         return "".join(path.read_text() for path in sorted(self.logs.glob(pattern)))
 
     def ranks_on(self, node: str) -> list[int]:
-        """The program's processes on a node."""
-        found = []
+        """Return the program's processes on a node."""
+        pids = []
         for folder in Path("/proc").glob("[0-9]*"):
             try:
                 words = (folder / "cmdline").read_bytes().split(b"\0")
                 environment = (folder / "environ").read_bytes().split(b"\0")
-            except OSError:  # it ended this moment
+            except OSError:  # it has just ended
                 continue
-            of_us = f"SLURM_CONF={self.env['SLURM_CONF']}".encode() in environment
-            if of_us and f"SLURMD_NODENAME={node}".encode() in environment and b"hpc_saidpo" in words[1:]:
-                found.append(int(folder.name))
-        return [pid for pid in found if Path(f"/proc/{pid}/comm").read_text().strip() not in ("srun", "bash")]
+            in_this_cluster = f"SLURM_CONF={self.env['SLURM_CONF']}".encode() in environment
+            if in_this_cluster and f"SLURMD_NODENAME={node}".encode() in environment and b"hpc_saidpo" in words[1:]:
+                pids.append(int(folder.name))
+        return [pid for pid in pids if Path(f"/proc/{pid}/comm").read_text().strip() not in ("srun", "bash")]
 
 
 def not_run() -> str:
-    """Why there can be no cluster here; "" when there can."""
+    """Return the reason why no cluster can be started here, "" if there is none."""
     path = os.environ["PATH"] + ":/usr/sbin:/sbin"
     missing = [p for p in ("slurmctld", "slurmd", "munged", "srun") if not shutil.which(p, path=path)]
     return f"not run: no Slurm (apt-get install slurm-wlm munge; missing: {', '.join(missing)})" if missing else ""

@@ -13,8 +13,7 @@ import pytest
 from support.program import user_environment
 
 from hpc_saidpo.errors import RunError
-from hpc_saidpo.store import lock
-from hpc_saidpo.store.lock import Lock
+from hpc_saidpo.store.lock import Lock, _is_alive, _process_start
 
 HOLDER = """
 import sys, time
@@ -82,27 +81,28 @@ def test_a_dead_owner_on_this_machine_is_seen_at_once(path, holder):
     os.kill(holder.pid, signal.SIGKILL)
     holder.wait()
     lock = Lock(path)
-    lock.acquire(waiting=lambda message: pytest.fail("it need not wait"))
+    lock.acquire(report=lambda message: pytest.fail("it need not wait"))
     assert json.loads(path.read_text())["pid"] == os.getpid()
     lock.release()
 
 
-def test_another_process_that_got_the_dead_owners_pid_is_not_taken_for_it(path):
-    Lock(path).acquire()
+def test_another_process_that_got_the_dead_owners_pid_is_not_taken_for_it(path, holder):
+    """It has another start time. (Not so the parent of these tests: it may have started in the same clock tick.)"""
     owner = json.loads(path.read_text())
-    path.write_text(json.dumps({**owner, "pid": os.getppid()}))  # it lives, but started at another time
+    assert _process_start(holder.pid) == owner["process_start"] != _process_start(os.getpid())
+    path.write_text(json.dumps({**owner, "pid": os.getpid()}))
     lock = Lock(path)
-    lock.acquire(waiting=lambda message: pytest.fail("it need not wait"))
+    lock.acquire(report=lambda message: pytest.fail("it need not wait"))
     lock.release()
 
 
-def test_an_owner_elsewhere_that_gives_no_sign_of_life_is_dead(path, holder):
+def test_an_owner_elsewhere_without_a_sign_of_life_is_dead(path, holder):
     holder.kill()
     elsewhere(path)
-    told = []
+    reported = []
     lock = patient(path)
-    lock.acquire(told.append)
-    assert len(told) == 1 and "node7" in told[0] and "looking for 1 s" in told[0]
+    lock.acquire(reported.append)
+    assert len(reported) == 1 and "node7" in reported[0] and "waiting up to 1 s for a sign of life" in reported[0]
     assert json.loads(path.read_text())["pid"] == os.getpid()
     lock.release()
 
@@ -125,7 +125,7 @@ def test_an_owner_elsewhere_that_lives_is_respected(path, holder):
         thread.join()
 
 
-def test_the_owner_gives_signs_of_life(path):
+def test_the_owner_touches_its_lock(path):
     lock = patient(path)
     lock.acquire()
     first = path.stat().st_mtime_ns
@@ -136,13 +136,13 @@ def test_the_owner_gives_signs_of_life(path):
     lock.release()
 
 
-def test_a_requeued_job_knows_that_its_former_self_is_dead(path, holder, monkeypatch):
+def test_a_requeued_job_recognises_the_lock_of_its_earlier_start(path, holder, monkeypatch):
     holder.kill()
     elsewhere(path, slurm_job="99", slurm_restart=0)
     monkeypatch.setenv("SLURM_JOB_ID", "99")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     lock = Lock(path)
-    lock.acquire(waiting=lambda message: pytest.fail("it need not wait"))
+    lock.acquire(report=lambda message: pytest.fail("it need not wait"))
     lock.release()
 
 
@@ -150,7 +150,7 @@ def test_two_steps_of_one_slurm_job_are_two_jobs(path, holder, monkeypatch):
     elsewhere(path, slurm_job="99", slurm_restart=1)
     monkeypatch.setenv("SLURM_JOB_ID", "99")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    assert lock._lives(json.loads(path.read_text())) is None  # not known: it must be watched
+    assert _is_alive(json.loads(path.read_text())) is None  # undecided: it must be watched
 
 
 def test_a_job_that_was_suspended_while_another_took_over_stops(path):
@@ -171,7 +171,7 @@ def test_of_many_that_find_a_dead_owner_exactly_one_takes_over(path, holder):
     holder.kill()
     holder.wait()
     program = (
-        "import sys; from pathlib import Path; from hpc_saidpo.store.lock import Lock; from hpc_saidpo.records import "
+        "import sys; from pathlib import Path; from hpc_saidpo.store.lock import Lock; from hpc_saidpo.errors import "
         "RunError\ntry:\n    Lock(Path(sys.argv[1])).acquire(); print('taken', flush=True); sys.stdin.read()\n"
         "except RunError as error: print('refused', flush=True)"
     )
@@ -193,10 +193,10 @@ def test_of_many_that_find_a_dead_owner_exactly_one_takes_over(path, holder):
 
 def test_a_lock_whose_writer_died_before_it_could_write_is_taken_over(path):
     path.touch()
-    told = []
+    reported = []
     lock = patient(path)
-    lock.acquire(told.append)
-    assert len(told) == 1 and json.loads(path.read_text())["pid"] == os.getpid()
+    lock.acquire(reported.append)
+    assert len(reported) == 1 and json.loads(path.read_text())["pid"] == os.getpid()
     lock.release()
 
 

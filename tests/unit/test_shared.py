@@ -6,20 +6,21 @@ import sys
 MAKER = """
 import sys, time
 from pathlib import Path
-from hpc_saidpo.parallel import World
+from hpc_saidpo.parallel.world import World
 from hpc_saidpo.records import Reference
-from hpc_saidpo.store import Config, RunDir
+from hpc_saidpo.settings import Run
+from hpc_saidpo.store.run import RunDir
 import numpy as np
 root, name, pause = sys.argv[1:]
-run = RunDir.open(Config(root=root, name=name), {}, {}, World(), lambda message: print("told", message, flush=True))
+run = RunDir.open(Run(root=root, name=name), {}, {}, World(), lambda message: print("report", message, flush=True))
 def compute(stage):
     print("makes", sorted(stage.finished_chunks()), flush=True)
     for i in {0, 1, 2} - stage.finished_chunks():
         stage.write_chunk(i, Reference(np.full(4, i), np.full(4, i)))
         print("wrote", i, flush=True)
         time.sleep(float(pause))
-found = run.shared("embedding", "key", compute, lambda stage: stage.read_chunks(Reference), resumes=True)
-print("has", len(found), flush=True)
+artefact = run.shared("embedding", "key", compute, lambda stage: stage.read_chunks(Reference), resumes=True)
+print("has", len(artefact), flush=True)
 """
 
 
@@ -31,15 +32,15 @@ def maker(folder, name, pause):
 def test_of_jobs_that_start_at_once_one_makes_the_artefact_and_the_others_wait(tmp_path):
     said = [job.communicate(timeout=120)[0] for job in [maker(tmp_path, str(i), 0.5) for i in range(5)]]
     assert sum("makes []" in text for text in said) == 1 and all("has 12" in text for text in said)
-    assert all("makes" in text or "waiting for what it makes" in text for text in said)
+    assert all("makes" in text or "waiting for its result" in text for text in said)
     assert [p.name.split("-")[0] for p in (tmp_path / ".shared").iterdir()] == ["embedding"]
 
 
-def test_a_killed_jobs_part_of_an_artefact_is_gone_on_with(tmp_path):
+def test_the_next_job_continues_in_the_folder_of_a_killed_one(tmp_path):
     first = maker(tmp_path, "first", 600)
     assert [first.stdout.readline() for _ in range(2)] == ["makes []\n", "wrote 0\n"]
     second = maker(tmp_path, "second", 0)
-    assert "waiting for what it makes" in second.stdout.readline()
+    assert "waiting for its result" in second.stdout.readline()
     first.kill()
     first.wait()
     assert second.communicate(timeout=120)[0] == "makes [0]\nwrote 1\nwrote 2\nhas 12\n"

@@ -90,7 +90,7 @@ def test_shards_do_not_depend_on_who_made_the_chunks():
     assert stage.shards([10**6] * 2) == [range(0, 1), range(1, 2)] and stage.shards([]) == []
 
 
-def test_texts_stay_on_disk_until_they_are_asked_for(folder):
+def test_texts_stay_on_disk_until_they_are_read(folder):
     stage, whole = chunked(folder)
     listed = stage.read_chunks(Rollouts).sorted()
     assert isinstance(listed.text_R, StoredText)
@@ -170,7 +170,7 @@ def test_a_damaged_file_is_named_with_what_happened_and_what_to_do(folder, damag
         path.unlink()
     else:
         path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(Damaged, match=rf"draw\.h5: {says}.*verify_run\.py RUN --repair"):
+    with pytest.raises(Damaged, match=rf"draw\.h5: {says}.*hpc-saidpo verify RUN --repair"):
         stage.read("draw", Draw)
 
 
@@ -189,32 +189,46 @@ def test_foreign_tables_are_named(folder):
         stage.read("d", Draw)
 
 
-def test_a_file_system_without_locks_is_read_all_the_same(folder):
-    import fcntl
+LOCKED = """
+import fcntl, sys
+from pathlib import Path
+import h5py
+from hpc_saidpo.errors import RunError
+from hpc_saidpo.records import Draw
+from hpc_saidpo.store.stage import Stage
+path = Path(sys.argv[1]) / "d.h5"
+other = open(path, "rb+")
+fcntl.flock(other, fcntl.LOCK_EX)
+try:
+    h5py.File(path, "r", locking=True)
+except OSError as error:
+    print("plain reader:", error)
+try:
+    print("rows:", len(Stage(path.parent).read("d", Draw)))
+except RunError as error:
+    print(type(error).__name__, error)
+"""
 
-    stage = Stage(folder)
-    stage.write("d", Draw.concat([]))
-    with open(folder / "d.h5", "rb+") as other:
-        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        with pytest.raises(OSError, match="lock"):  # what a plain reader meets
-            h5py.File(folder / "d.h5", "r", locking=True)
-        assert len(stage.read("d", Draw)) == 0
 
-
-def test_locks_that_a_site_insists_on_and_cannot_give_are_told(folder):
-    """They are no damage: nothing must be set aside for them."""
-    program = (
-        "import fcntl, sys; from pathlib import Path; from hpc_saidpo.records import Draw, RunError; from "
-        "hpc_saidpo.store import Damaged, Stage\nfile = open(Path(sys.argv[1]) / 'd.h5', 'rb+'); "
-        "fcntl.flock(file, fcntl.LOCK_EX)\n"
-        "try: Stage(Path(sys.argv[1])).read('d', Draw)\nexcept RunError as error: print(type(error).__name__, error)"
-    )
+def read_a_locked_file(folder, **variables):
+    """Output of a process that reads a table which another reader has locked. HDF5 reads the variable once."""
     Stage(folder).write("d", Draw.concat([]))
+    environment = {k: v for k, v in user_environment(**variables).items() if k != "HDF5_USE_FILE_LOCKING" or variables}
     done = subprocess.run(
-        [sys.executable, "-c", program, str(folder)], capture_output=True, text=True,
-        env=user_environment(HDF5_USE_FILE_LOCKING="TRUE"),
+        [sys.executable, "-c", LOCKED, str(folder)], capture_output=True, text=True, env=environment
     )  # fmt: skip
-    assert done.stdout.startswith("RunError ") and "set it to FALSE" in done.stdout, done.stderr
+    assert done.returncode == 0 and "plain reader: " in done.stdout, done.stdout + done.stderr
+    return done.stdout.splitlines()[-1]
+
+
+def test_a_file_system_without_locks_is_read_all_the_same(folder):
+    assert read_a_locked_file(folder) == "rows: 0"
+
+
+def test_locks_that_a_site_requires_and_cannot_grant_are_named(folder):
+    """They are no damage: nothing must be set aside for them."""
+    last_line = read_a_locked_file(folder, HDF5_USE_FILE_LOCKING="TRUE")
+    assert last_line.startswith("RunError ") and "set it to FALSE" in last_line
 
 
 def test_names_on_disk_carry_no_shape_letters():

@@ -1,19 +1,18 @@
-"""tools/verify_run.py: everything that can happen to a file is named, and repairing redoes that and no more."""
+"""The verb `verify`: every damage to a file is named, and a repair computes that file again and no more."""
 
 import dataclasses
 import itertools
 import json
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from support.damage import DAMAGE
 from support.mini_run import work
-from support.program import user_environment
 
+from hpc_saidpo.cli import verify
 from hpc_saidpo.errors import RunError
 from hpc_saidpo.records import Rollouts
 from hpc_saidpo.store.check import check, repair
@@ -30,18 +29,6 @@ FILES = [
     "iter-000/policy/steps.json",
     "iter-000/metrics.json",
 ]
-DAMAGE = {
-    "truncated": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
-    "empty": lambda path: path.write_bytes(b""),
-    "foreign": lambda path: path.write_bytes(b"\x00\xff not ours " * 40),
-    "flipped": lambda path: path.write_bytes(_flipped(path.read_bytes())),
-    "missing": lambda path: path.unlink(),
-}
-
-
-def _flipped(content):
-    middle = len(content) // 2
-    return content[:middle] + bytes([content[middle] ^ 0x10]) + content[middle + 1 :]
 
 
 @pytest.fixture(scope="module")
@@ -55,15 +42,6 @@ def sound(tmp_path_factory):
 def run(sound, tmp_path):
     shutil.copytree(sound / "run", tmp_path / "run")
     return tmp_path / "run"
-
-
-def tool(*arguments):
-    return subprocess.run(
-        [sys.executable, "tools/verify_run.py", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env=user_environment(),
-    )
 
 
 def test_a_sound_run_has_no_findings(run):
@@ -84,7 +62,7 @@ def test_damage_is_named_and_repairing_redoes_that_and_no_more(run, sound, name,
     spoilt = path.read_bytes() if path.exists() else None
     findings = check(run).findings
     assert [f.path for f in findings] == [path], findings
-    assert findings[0].what and "--repair" in findings[0].remedy
+    assert findings[0].problem and "--repair" in findings[0].remedy
     moved = repair(run, findings)
     if spoilt is not None:
         assert path.with_name(f"{path.name}.damaged-1").read_bytes() == spoilt  # set aside, not deleted
@@ -104,7 +82,7 @@ def test_a_missing_metrics_file_is_made_again(run, sound):
     """Its iteration's DONE vouches for it."""
     (run / "iter-000" / "metrics.json").unlink()
     (finding,) = check(run).findings
-    assert finding.what == "is missing" and repair(run, [finding])
+    assert finding.problem == "is missing" and repair(run, [finding])
     work(run.parent)
     assert compare(run, sound / "run").notes == []
 
@@ -130,17 +108,20 @@ def test_a_run_that_is_going_on_is_checked_but_not_repaired(run):
         lock.release()
 
 
-def test_the_tool_says_what_it_saw_and_exits_accordingly(run, tmp_path):
-    done = tool(run)
-    assert done.returncode == 0 and "3 stages (0 unfinished), 5 files, 6 rollouts; 0 damaged" in done.stdout
+def test_the_verb_reports_the_findings_and_exits_accordingly(run, tmp_path, capsys):
+    def call(*arguments):
+        return verify.main([str(a) for a in arguments]), capsys.readouterr()
+
+    code, printed = call(run)
+    assert code == 0 and "3 stages (0 unfinished), 5 files, 6 rollouts; 0 damaged" in printed.out
     shard = run / "iter-000" / "probe" / "shard-000002-000002.h5"
     DAMAGE["truncated"](shard)
-    done = tool(run, "--repair")
-    assert done.returncode == 1 and f"{shard}: is truncated" in done.stdout
-    assert "set aside" in done.stdout and "shard-000002-000002.h5.damaged-1" in done.stdout
-    assert tool(run).returncode == 0
-    done = tool(tmp_path)
-    assert done.returncode == 2 and "is no run folder" in done.stderr and "Traceback" not in done.stderr
+    code, printed = call(run, "--repair")
+    assert code == 1 and f"{shard}: is truncated" in printed.out
+    assert "set aside" in printed.out and "shard-000002-000002.h5.damaged-1" in printed.out
+    assert call(run)[0] == 0
+    code, printed = call(tmp_path)
+    assert code == 2 and "is no run folder" in printed.err
 
 
 def test_unreadable_configuration_is_named(run):

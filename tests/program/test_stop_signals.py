@@ -1,0 +1,93 @@
+"""Signals to the program's processes: it keeps finished work, and the same command resumes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from support.program import command, start, user_environment
+from support.small_run import SMALL, assert_same
+
+LONG = (*SMALL, "rollouts.chunk_questions=2", "dpo.batch_pairs=2", "dpo.micro_pairs=1")
+
+BUSY = """
+import hashlib, os, signal, sys
+from hpc_saidpo.parallel.world import World
+world = World()
+world.listen(grace_s=float(sys.argv[1]))
+os.kill(os.getpid(), signal.SIGUSR1)
+hashlib.pbkdf2_hmac("sha256", b"long", b"call", 10_000_000)  # seconds in which Python runs nothing of its own
+print("ended by itself, requested by", world.stop_request.signal_name)
+"""
+
+
+@pytest.mark.parametrize("grace_s, code", [("600", 0), ("0.1", 75)])
+def test_a_signal_is_seen_inside_a_long_call_and_given_up_after_the_grace(grace_s, code):
+    done = subprocess.run(
+        [sys.executable, "-c", BUSY, grace_s], capture_output=True, text=True, env=user_environment(), timeout=100
+    )
+    assert done.returncode == code, done.stderr
+    assert ("ended by itself, requested by SIGUSR1" in done.stdout) == (code == 0)
+    assert ("SIGUSR1: not done after 0 s, the work in flight is given up" in done.stderr) == (code != 0)
+
+
+def children_of(pid):
+    done = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True)
+    return [int(child) for child in done.stdout.split()]
+
+
+def stop_at(folder, sign, number, who, *overrides):
+    """Start on two ranks, send a signal to `who` of them once a file that matches `sign` is there; (code, output)."""
+    process = subprocess.Popen(
+        command(*overrides, ranks=2), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env=user_environment(), stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    while process.poll() is None and not list(folder.glob(sign)):
+        time.sleep(0.005)
+    ranks = [pid for proxy in children_of(process.pid) for pid in children_of(proxy)]
+    assert len(ranks) == 2, ranks
+    for pid in ranks[:who]:
+        os.kill(pid, number)
+    output, _ = process.communicate(timeout=200)
+    return process.returncode, output
+
+
+@pytest.mark.e2e
+def test_a_stopped_run_keeps_everything_and_resumes(tmp_path):
+    root = tmp_path
+    run = root / "stopped"
+    arguments = (*LONG, f"run.root={root}", "run.name=stopped")
+    code, output = stop_at(run, "iter-000/explore/chunk-*.h5", signal.SIGUSR1, 1, *arguments)
+    assert code == 75, output
+    assert output.count("stopped by SIGUSR1: what is finished is on disk, the same command goes on from there") == 1
+    assert "Traceback" not in output and not (run / "lock").exists()
+    chunks = {p: p.stat().st_mtime_ns for p in run.glob("iter-000/explore/*.h5")}
+    assert chunks and not (run / "iter-000" / "explore" / "DONE").exists()
+    code, output = stop_at(run, "iter-000/policy", signal.SIGTERM, 2, *arguments)
+    assert code == 75, output
+    assert (run / "iter-000" / "pairs" / "DONE").exists() and not (run / "iter-000" / "policy" / "DONE").exists()
+    done = start(*arguments, ranks=2)
+    assert done.returncode == 0, done.stdout + done.stderr
+    reference = start(*LONG, f"run.root={root}", "run.name=unstopped", ranks=2)
+    assert reference.returncode == 0, reference.stderr
+    assert_same(run, root / "unstopped")
+
+
+UNSHOWABLE = """
+import time
+from hpc_saidpo.parallel.launch import connect
+world = connect()
+def tick(index):
+    if index == 3:
+        raise OSError("the terminal is gone")
+for index in world.claim(20, tick):
+    time.sleep(0.05 if world.rank else 5)
+"""
+
+
+@pytest.mark.e2e
+def test_a_failure_while_work_is_handed_out_ends_the_job():
+    done = start(ranks=2, program=("-c", UNSHOWABLE), timeout_s=60)
+    assert done.returncode != 0 and "the terminal is gone" in done.stderr
