@@ -38,7 +38,11 @@ def check(world: World, config: Settings, needed_bytes: float | None) -> list[Fi
     folder = root / f".doctor-{world.bcast(uuid.uuid4().hex[:8])}"
     try:
         world.on_root(lambda: files.make_folder(folder))
-        findings = [world.on_root(lambda: _store(folder)), _visible(world, folder), world.on_root(lambda: _speed(folder))]
+        findings = [
+            world.on_root(lambda: _store(folder)),
+            _visible(world, folder),
+            world.on_root(lambda: _speed(folder)),
+        ]
     except (RunError, OSError, RuntimeError) as error:  # RuntimeError: root's OSError, as the other ranks see it
         failure = f"{error}: set run.root to a folder that can be written"
         return [judge("run folder", config.run.root, failure=failure), *_inputs(world, config)]

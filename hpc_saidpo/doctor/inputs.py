@@ -65,8 +65,8 @@ def check(config: Settings | Evaluation) -> None:
         listed = "\n".join(f"  {i.key}={i.value}: {i.problem}" for i in missing)
         raise RunError(
             f"some inputs of this run are missing:\n{listed}\nThe program never downloads anything. Set these keys to "
-            "paths that exist on this node, or copy the inputs here from a machine with internet access and set HF_HOME "
-            "to the copied Hugging Face cache; `hpc-saidpo doctor` checks them"
+            "paths that exist on this node, or copy the inputs here from a machine with internet access and set "
+            "HF_HOME to the copied Hugging Face cache; `hpc-saidpo doctor` checks them"
         )
 
 

@@ -92,7 +92,9 @@ def model_of(config: PretrainedConfig) -> Model:
     )
 
 
-def training(model: Model, dpo: settings.Dpo, lengths: Lengths, exact: bool, size: int, n_bytes: int) -> dict[str, float]:
+def training(
+    model: Model, dpo: settings.Dpo, lengths: Lengths, exact: bool, n_ranks: int, n_bytes: int
+) -> dict[str, float]:
     """Estimate the peak memory of a DPO step on one rank, in bytes, by part.
 
     Weights, gradients and moments are float32 (moments: see dpo.optimizer). With dpo.lora.rank only adapters have
@@ -100,7 +102,7 @@ def training(model: Model, dpo: settings.Dpo, lengths: Lengths, exact: bool, siz
 
     Args:
         exact: gradients are summed in float64 (run.deterministic).
-        size: number of ranks; one rank has nothing to communicate.
+        n_ranks: number of ranks; one rank has nothing to communicate.
         n_bytes: bytes of a number in the precision of the computation.
 
     Returns:
@@ -109,10 +111,10 @@ def training(model: Model, dpo: settings.Dpo, lengths: Lengths, exact: bool, siz
         gradients in float64. Responses have full length.
     """
     lora = dpo.lora.rank
-    is_sharded = dpo.strategy == "fsdp" and size > 1
+    is_sharded = dpo.strategy == "fsdp" and n_ranks > 1
     adapters = model.rank_parameters * (lora or 0)
     trained, held = adapters or model.n_parameters, model.n_parameters + adapters
-    share = 1 / size if is_sharded else 1.0
+    share = 1 / n_ranks if is_sharded else 1.0
     outer, layers = model.outer_parameters, GATHERED * model.layer_parameters
     communication = copies = 0.0
     if is_sharded:
@@ -121,7 +123,7 @@ def training(model: Model, dpo: settings.Dpo, lengths: Lengths, exact: bool, siz
     elif n_bytes == 2:
         # torch keeps a copy of trained weights until the forward pass ends; of the others, only what autograd needs.
         copies = 2.0 * (outer + layers if lora and dpo.checkpointing else model.n_parameters)
-    if dpo.strategy == "ddp" and size > 1:
+    if dpo.strategy == "ddp" and n_ranks > 1:
         communication = 4.0 * trained
     tokens = micro_batch_tokens(dpo, lengths)
     answered = tokens * 2 * lengths.response // lengths.pair

@@ -83,7 +83,8 @@ def stage_times(
     Args:
         n_bytes: bytes of a number in the precision of the computation.
     """
-    one = chunk_s(model, config.rollouts, rates, n_bytes) / config.rollouts.chunk_questions  # of a question's K rollouts
+    # Seconds for the K rollouts of one question.
+    one = chunk_s(model, config.rollouts, rates, n_bytes) / config.rollouts.chunk_questions
     n_pairs = YIELD * config.sampler.n_questions * config.pairs.per_question
     tokens = memory.Lengths(sizes.prompt_tokens, config.rollouts.max_new_tokens).pair
     # A forward and backward pass each epoch (6 FLOP per parameter and token), a forward pass of the reference (2).

@@ -57,8 +57,8 @@ def model_called(path: str) -> memory.Model:
         return memory.model_at(path)
     except (OSError, ValueError, KeyError) as error:
         raise RunError(
-            f"{path}: no model's configuration there ({error}): name one of {', '.join(KNOWN_MODELS)}, or a folder with "
-            "a config.json"
+            f"{path}: no model's configuration there ({error}): name one of {', '.join(KNOWN_MODELS)}, or a folder "
+            "with a config.json"
         ) from None
 
 
