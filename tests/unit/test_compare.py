@@ -1,10 +1,9 @@
+"""Comparisons of runs: rows, means over seeds, damage, figures, files."""
+
 import copy
 import csv
 import json
-import subprocess
-import sys
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +12,8 @@ from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from scipy import stats
 from support.make import make_rollouts
-from support.program import start, user_environment
 
+from hpc_saidpo.cli.compare import main
 from hpc_saidpo.compare import comparison, evaluations, marks, tables
 from hpc_saidpo.compare.read import read_runs
 from hpc_saidpo.compare.tables import write
@@ -22,7 +21,6 @@ from hpc_saidpo.errors import RunError
 from hpc_saidpo.records import CORRECT, UNGRADABLE, WRONG, Rollouts
 from hpc_saidpo.store.stage import Stage
 
-TOOL = Path(__file__).parents[2] / "tools" / "compare_runs.py"
 NO_ROLLOUTS = dict.fromkeys(
     ["rollout_tokens", "tokens_per_usable_pair"]
     + [f"rho_{name}{where}" for where in ("", "_in_band") for name in ("steps", "tokens", "seconds")]
@@ -191,7 +189,7 @@ def test_evaluations(tmp_path):
     assert rows["b-0"]["accuracy"] is None and len(tables.notes(found)) == 3
     assert evaluations.accuracies(found.evaluations, found.runs[0], "held_out") == (0.25, 0.5)
     moved = (tmp_path / "runs").rename(tmp_path / "moved")
-    found = read(moved)
+    found = read_runs(moved)
     assert evaluations.accuracies(found.evaluations, found.runs[0], "held_out") == (0.25, 0.5)
 
 
@@ -235,7 +233,7 @@ def test_an_order_that_decided_nothing_is_told(tmp_path, budget, told):
     for order in (["steps"], ["tokens"]):
         settings = {"difficulty.order": order, "pairs.budget": budget}
         put_run(tmp_path / order[0], lines_of(0.1, 0.2, 0.3), settings)  # iterations of 4 and 5 pairs
-    assert (comparison.UNCUT in comparison.notes(read_runs(tmp_path))) == told
+    assert (comparison.ORDER_WITHOUT_EFFECT in comparison.notes(read_runs(tmp_path))) == told
 
 
 def put_rollouts(run, t, name, rows):
@@ -276,7 +274,7 @@ def test_what_rollouts_cost_and_how_proxies_agree(tmp_path):
     assert row["rho_steps"] is None  # the same for all
     assert {key: without[key] for key in NO_ROLLOUTS} == NO_ROLLOUTS
     found = read_runs(tmp_path)
-    assert "ρ tokens" in comparison.table(found)[0] and comparison.OF_PROXIES in comparison.notes(found)
+    assert "ρ tokens" in comparison.table(found)[0] and comparison.ABOUT_PROXIES in comparison.notes(found)
     stages[-1].contents()[0].write_bytes(b"")
     found = read_runs(tmp_path)
     assert found.runs[0].state == "complete" and tables.run_rows(found)[0]["rollout_tokens"] is None
@@ -330,47 +328,16 @@ def test_systems_are_named_after_their_runs(tmp_path):
     assert marks.Marks(read_runs(tmp_path)).ticks == ["idpo", "saidpo"]
 
 
-@pytest.mark.e2e
-def test_a_real_sweep_and_its_comparison(tmp_path):
-    small = ("pool.n=240", "pool.held_out=20", "clusters.n=2", "sampler.n_questions=60", "loop.iterations=1")
-    vary = ("+experiment@_global_=idpo,no_difficulty", "run.seed=0", "probe.fraction=0.1")
-    done = start("sweep=systems", "experiment=tiny", f"run.root={tmp_path}", *small, *vary)
-    assert done.returncode == 0, done.stdout + done.stderr
-    done = run_tool(tmp_path, "--by", "sampler.rule")
-    assert (done.returncode, done.stderr) == (0, ""), done.stderr
-    found = read_runs(tmp_path)
-    assert [(group.label, len(group.runs)) for group in found.groups()] == [("idpo", 1), ("no_difficulty", 1)]
-    assert all(run.complete and run.name.startswith("tiny,") for run in found.runs)
-    with (tmp_path / "sweep" / "comparison.csv").open() as file:
-        rows = {row["sampler.rule"]: row for row in csv.DictReader(file)}
-    assert set(rows) == {"uniform", "error_all"}
-    for rule, row in rows.items():
-        own = [run for run in found.runs if run.settings["sampler.rule"] == rule]
-        lines = [json.loads(line) for run in own for line in (run.path / "metrics.jsonl").read_text().splitlines()]
-        gains = [
-            line["scores"]["held_out"]["accuracy"] - line["scores_before"]["held_out"]["accuracy"] for line in lines
-        ]
-        assert float(row["held_out_gain_mean"]) == pytest.approx(np.mean(gains))
-        assert float(row["pairs_mean"]) == np.mean([line["pairs"] for line in lines])
-        # What is stored of an exploration is what the probe had not made already.
-        assert float(row["rollout_tokens_mean"]) > np.mean([line["rollout_tokens"] for line in lines])
-        assert -1 <= float(row["rho_tokens_mean"]) <= 1
-
-
-def run_tool(*arguments):
-    program = [sys.executable, str(TOOL), *map(str, arguments)]
-    return subprocess.run(program, capture_output=True, text=True, env=user_environment(), timeout=120)
-
-
-def test_tool(tmp_path):
+def test_the_verb_writes_its_files_and_changes_no_run(tmp_path, capsys):
     root = tmp_path / "runs"
     grid(root)
     put_evaluation(root / "evaluate/a-0", str(root / "c-50-seed-0"), [2, 0])
     (root / ".shared/clusters-0").mkdir(parents=True)
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
-    for out, arguments in ((tmp_path / "out", ["--out", tmp_path / "out"]), (root / "sweep", [])):
-        done = run_tool(root, *arguments)
-        assert (done.returncode, done.stderr) == (0, "")
+    for out, arguments in ((tmp_path / "out", ["--out", str(tmp_path / "out")]), (root / "sweep", [])):
+        assert main([str(root), *arguments]) == 0
+        printed = capsys.readouterr()
+        assert printed.err == ""
         assert {p.name for p in out.iterdir()} == {
             "comparison.csv",
             "sweep.csv",
@@ -382,18 +349,19 @@ def test_tool(tmp_path):
         with (out / "sweep.csv").open() as file:
             names = [row["name"] for row in csv.DictReader(file)]
         assert names == [f"c-{n}-seed-{s}" for n in (50, 100) for s in range(3)]
-        assert all(name in text for name in names for text in (done.stdout, (out / "sweep.html").read_text()))
-        assert str(out / "sweep.html") in done.stdout
+        assert all(name in text for name in names for text in (printed.out, (out / "sweep.html").read_text()))
+        assert str(out / "sweep.html") in printed.out
         if out != root / "sweep":
             assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
 
 
-def test_tool_without_runs(tmp_path):
+def test_the_verb_without_runs(tmp_path, capsys):
     with pytest.raises(RunError, match="holds no run"):
         read_runs(tmp_path / "nowhere")
-    done = run_tool(tmp_path)
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
-    assert done.stderr.startswith("compare_runs: ") and not list(tmp_path.iterdir())
+    assert main([str(tmp_path)]) == 2
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err.count("\n")) == ("", 1)
+    assert printed.err.startswith("compare: ") and not list(tmp_path.iterdir())
     grid(tmp_path / "runs")
     (tmp_path / "file").touch()
-    assert run_tool(tmp_path / "runs", "--out", tmp_path / "file").returncode == 2
+    assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "file")]) == 2
