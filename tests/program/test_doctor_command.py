@@ -33,14 +33,8 @@ def test_what_is_missing_is_named_and_nothing_else_is_stopped(tmp_path):
 
 
 def test_help_and_wrong_overrides_do_not_wait_for_torch():
-    lines = (
-        "plan --help",
-        "doctor --help",
-        "plan Qwen2.5-7B dpo.gamma=1",
-        "doctor experiment=tiny dpo.gamma=1",
-        "plan",
-    )
-    done = start(*lines, program=("-c", WITHOUT_TORCH))
+    wrong = ("plan Qwen2.5-7B dpo.gamma=1", "doctor experiment=tiny dpo.gamma=1", "plan")
+    done = start("plan --help", "doctor --help", *wrong, program=("-c", WITHOUT_TORCH))
     assert done.returncode == 0, done.stderr
     unknown = "unknown key 'dpo.gamma'"
     for line, expected in zip(done.stdout.splitlines(), ["", "", unknown, unknown, "no model: name one"], strict=True):
