@@ -1,8 +1,8 @@
 """Run folders of earlier versions stay readable: report, explain, export and compare return what they returned then.
 
 tests/data/run-0.1.0.tar.gz holds two runs and an evaluation that version 0.1.0 made, without weights, pictures and logs
-(experiment=tiny pool.n=120 pool.held_out=10 clusters.n=2 sampler.n_questions=24; one run with sampler.rule=error and two
-iterations, one with frontier and one iteration), and what the commands of that version returned for them (expected/).
+(experiment=tiny pool.n=120 pool.held_out=10 clusters.n=2 sampler.n_questions=24; one run has sampler.rule=error and two
+iterations, the other frontier and one), and the output of that version's commands for them (expected/).
 """
 
 import json
