@@ -1,4 +1,4 @@
-"""Explain why an iteration drew a question, and what resulted from it.
+"""Explain why an iteration drew a question, and the result: its rollouts and its pair.
 
     hpc-saidpo explain runs/demo --iteration 1 --question numbers-17
 

@@ -8,8 +8,8 @@ A model is one of the names above, a folder with a config.json, or the policy.pa
 models, or with --brief, the output has one line for each model instead of tables. The command needs no GPU, no weights
 and no network.
 
-Overrides have the same meaning as in a run. The tables vary these settings themselves: dpo.strategy,
-dpo.checkpointing, and dpo.lora.rank (the rank of dpo=lora, if the run has none).
+Overrides have the same meaning as in a run. The tables vary dpo.strategy, dpo.checkpointing and
+dpo.lora.rank (the rank of dpo=lora, if the run has none).
 
 Exits 0 when at least one way to train fits into the memory of a GPU, 1 when none fits, 2 on a wrong command.
 """

@@ -77,11 +77,11 @@ def benchmarks(sweep: Sweep) -> list[str]:
 
 def measures(sweep: Sweep) -> list[Measure]:
     """Return all measures that some run has a value of."""
-    found = []
+    every: list[Measure] = []
 
     def add(key: str, label: str, form: str, factor: float, value: Callable[[Run], float | None]) -> None:
         by_run = {run.name: value(run) for run in sweep.runs}
-        found.append(Measure(key, label, form, factor, {run: v for run, v in by_run.items() if v is not None}))
+        every.append(Measure(key, label, form, factor, {run: v for run, v in by_run.items() if v is not None}))
 
     for name in benchmarks(sweep):
         both = {run.name: accuracies(sweep, run, name) for run in sweep.runs}
@@ -98,7 +98,7 @@ def measures(sweep: Sweep) -> list[Measure]:
     for name in PROXIES:
         add(f"rho_{name}", f"ρ {name}", ".2f", 1, lambda run, name=name: run.drawn.rho.get(name))
         add(f"rho_{name}_in_band", "in band", ".2f", 1, lambda run, name=name: run.drawn.rho_in_band.get(name))
-    return [measure for measure in found if measure.by_run]
+    return [measure for measure in every if measure.by_run]
 
 
 def rows(sweep: Sweep) -> list[dict]:
@@ -106,30 +106,30 @@ def rows(sweep: Sweep) -> list[dict]:
 
     A single run has no interval.
     """
-    found = measures(sweep)
-    return [_row(sweep, group, found) for group in sweep.groups()]
+    shown = measures(sweep)
+    return [_row(sweep, group, shown) for group in sweep.groups()]
 
 
-def _row(sweep: Sweep, group: Group, found: Sequence[Measure]) -> dict:
+def _row(sweep: Sweep, group: Group, shown: Sequence[Measure]) -> dict:
     row = {"name": group.label, **dict(zip(sweep.compared, group.values, strict=True))}
     row |= {"runs": len(group.runs), "complete": sum(run.complete for run in group.runs)}
-    for measure in found:
+    for measure in shown:
         values = measure.values(group.runs)
         spread = mean_interval(values) if len(values) > 1 else (*values, None, None) if values else (None,) * 3
-        row |= {f"{measure.key}_{what}": value for what, value in zip(("mean", "low95", "high95"), spread, strict=True)}
+        row |= {f"{measure.key}_{part}": value for part, value in zip(("mean", "low95", "high95"), spread, strict=True)}
     return row
 
 
 def table(sweep: Sweep) -> list[list[str]]:
     """Return the comparison for reading: a header and rows."""
-    found = [m for m in measures(sweep) if compares_proxies(sweep) or not m.key.startswith("rho_")]
+    shown = [m for m in measures(sweep) if compares_proxies(sweep) or not m.key.startswith("rho_")]
     by_name = not sweep.by and len(sweep.compared) > MAX_KEYS
     first = ["system"] if by_name else sweep.compared
-    body = [[*first, "runs", *(measure.label for measure in found)]]
+    body = [[*first, "runs", *(measure.label for measure in shown)]]
     for group in sweep.groups():
         complete = sum(run.complete for run in group.runs)
         n = str(complete) if complete == len(group.runs) else f"{complete} of {len(group.runs)}"
-        body.append([*([group.label] if by_name else group.values), n, *(_cell(m, group) for m in found)])
+        body.append([*([group.label] if by_name else group.values), n, *(_cell(m, group) for m in shown)])
     return body
 
 

@@ -48,13 +48,13 @@ def curves(sweep: Sweep) -> bytes:
 
 def _panels(sweep: Sweep, marks: Marks) -> list[Panel]:
     """The panels of the figure, in order."""
-    found = {measure.key: measure for measure in measures(sweep)}
+    by_key = {measure.key: measure for measure in measures(sweep)}
     panels: list[Panel] = []
 
     def over_groups(key: str, title: str, unit: str, before: Measure | None = None) -> None:
-        if key in found:
+        if key in by_key:
             baseline = float(np.mean([*before.by_run.values()])) if before else None
-            panels.append((title, unit, lambda axis: marks.draw_groups(axis, found[key], baseline)))
+            panels.append((title, unit, lambda axis: marks.draw_groups(axis, by_key[key], baseline)))
 
     def over_time(title: str, label: str, lines: dict[str, list[tuple[int, float | None]]]) -> None:
         panels.append((title, "%", lambda axis: marks.draw_lines(axis, lines, label)))
@@ -62,7 +62,7 @@ def _panels(sweep: Sweep, marks: Marks) -> list[Panel]:
     for name in benchmarks(sweep):
         in_runs = name in sweep.benchmarks
         when = "accuracy after the last iteration" if in_runs else "accuracy, evaluated apart"
-        over_groups(f"{name}_after", f"{name}: {when}", "%", found.get(f"{name}_before"))
+        over_groups(f"{name}_after", f"{name}: {when}", "%", by_key.get(f"{name}_before"))
         if in_runs:
             lines = {run.name: _accuracies(run, name) for run in sweep.runs}
             over_time(f"{name}: accuracy", "rounds of training", lines)
@@ -72,7 +72,7 @@ def _panels(sweep: Sweep, marks: Marks) -> list[Panel]:
         lines = {run.name: [(r.iteration, getattr(r, key)) for r in run.records] for run in sweep.runs}
         over_time(title, "iteration", lines)
     if compares_proxies(sweep):
-        rho = {f"{name}{where}": found.get(f"rho_{name}{suffix}") for name in PROXIES for where, suffix in BANDS}
+        rho = {f"{name}{where}": by_key.get(f"rho_{name}{suffix}") for name in PROXIES for where, suffix in BANDS}
         rho = {label: measure for label, measure in rho.items() if measure}
         title = "Rank correlation with the pass rate (negative: agrees)"
         panels.append((title, "Spearman's ρ", lambda axis: marks.draw_side_by_side(axis, rho)))

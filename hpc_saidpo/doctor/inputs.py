@@ -26,7 +26,7 @@ class Input:
         key, value: the setting that names it, and the value of that setting.
         kind: model, encoder, questions (a file of questions or about them), or pool (files, a folder, a dataset).
         path: its file or folder on this node; "" when there is none.
-        problem: a description of what is missing; "" when nothing is missing.
+        problem: a description of the missing part; "" when nothing is missing.
     """
 
     key: str
@@ -47,7 +47,7 @@ def list_benchmarks(config: settings.Evaluate, compared: Sequence[str] = ()) -> 
 
     Args:
         config: its benchmarks are listed.
-        compared: further benchmarks to list, those of pool.benchmarks.
+        compared: further benchmarks to list, from pool.benchmarks.
     """
     named = [("evaluate.benchmarks", *pair) for pair in zip(config.benchmarks, config.plan().values(), strict=True)]
     named += [("pool.benchmarks", *pair) for pair in zip(compared, config.plan(compared).values(), strict=True)]
@@ -58,7 +58,7 @@ def check(config: Settings | Evaluation) -> None:
     """Refuse to start when an input is missing. Not collective: called on root.
 
     Raises:
-        RunError: something is missing. The message lists every missing input by its key, and what to do.
+        RunError: an input is missing. The message lists every missing input by its key, and a remedy.
     """
     missing = [i for i in list_inputs(config) if i.problem]
     if missing:
@@ -90,14 +90,14 @@ def _named(config: Settings | Evaluation) -> Iterator[tuple[str, str, str]]:
 
 def _benchmark(key: str, name: str, file: str) -> Input:
     """The input of a benchmark; `name` may be a short name."""
-    found = _input(key, file, "questions")
-    problem = found.problem
+    located = _input(key, file, "questions")
+    problem = located.problem
     if problem and name != file:
         problem = (
             f"no file {file}: put your copy there, or set evaluate.folder (its format: a JSON object per line with "
             "`question` and `answer`, like a pool)"
         )
-    return Input(found.key, name, found.kind, found.path, problem)
+    return Input(key, name, located.kind, located.path, problem)
 
 
 def _input(key: str, value: str, kind: str, pool: settings.Pool | None = None) -> Input:

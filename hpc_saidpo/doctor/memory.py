@@ -121,7 +121,7 @@ def training(
         gradients = n_bytes * outer + (n_bytes + 4) * layers  # computed at 16 bits, sharded in float32
         communication = n_bytes * (outer + layers) + gradients * trained / held
     elif n_bytes == 2:
-        # torch keeps a copy of trained weights until the forward pass ends; of the others, only what autograd needs.
+        # torch keeps copies of trained weights until the forward pass ends; of the others, only those for autograd.
         copies = 2.0 * (outer + layers if lora and dpo.checkpointing else model.n_parameters)
     if dpo.strategy == "ddp" and n_ranks > 1:
         communication = 4.0 * trained

@@ -1,4 +1,4 @@
-"""Compare the memory of the ways to train a model on GPUs: strategies, LoRA, checkpointing. For `hpc-saidpo plan`."""
+"""Compare the memory of strategies, LoRA and checkpointing on the GPUs of a job. For `hpc-saidpo plan`."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class Iteration:
 
     @cached_property
     def rollouts(self) -> Rollouts:
-        """The rollouts of the probe and of the exploration, as far as these are finished."""
+        """The rollouts of the probe and of the exploration, as far as they are finished."""
         done = [stage for stage in map(self.stage, ("probe", "explore")) if stage.done]
         return Rollouts.concat([stage.read_chunks(Rollouts) for stage in done]).sorted()
 

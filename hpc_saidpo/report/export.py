@@ -49,12 +49,12 @@ STAGES = {"pairs": ("pairs",), "rollouts": ("probe", "explore")}
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def export(run: Path, what: str, form: str, out: Path, iteration: int | None = None) -> int:
+def export(run: Path, content: str, form: str, out: Path, iteration: int | None = None) -> int:
     """Write the finished pairs or rollouts of a run to a file that appears whole or not at all.
 
     Args:
         run: the run folder; it is only read, and the run may still be active.
-        what: a key of `COLUMNS`.
+        content: a key of `COLUMNS`.
         form: a key of `WRITERS`.
         iteration: export this iteration only; None for all.
 
@@ -64,13 +64,13 @@ def export(run: Path, what: str, form: str, out: Path, iteration: int | None = N
     Raises:
         RunError: no such run folder, nothing finished to export, a damaged file, a full disk, or no pyarrow.
     """
-    stages = finished_stages(run, what, iteration)
+    stages = finished_stages(run, content, iteration)
     make_folder(out.parent)
     with replacing(out) as temporary:
-        return WRITERS[form](temporary, COLUMNS[what], _batches(what, stages))
+        return WRITERS[form](temporary, COLUMNS[content], _batches(content, stages))
 
 
-def finished_stages(run: Path, what: str, iteration: int | None = None) -> dict[int, list[Stage]]:
+def finished_stages(run: Path, content: str, iteration: int | None = None) -> dict[int, list[Stage]]:
     """Return the finished stages to export, by iteration.
 
     Raises:
@@ -81,12 +81,12 @@ def finished_stages(run: Path, what: str, iteration: int | None = None) -> dict[
     finished: dict[int, list[Stage]] = {}
     for stage in stages_of(run):
         t, name = stage.facts["iteration"], stage.facts["stage"]
-        if name in STAGES[what] and stage.done and iteration in (None, t):
+        if name in STAGES[content] and stage.done and iteration in (None, t):
             finished.setdefault(t, []).append(stage)
     if not finished:
         where = run if iteration is None else run / folder_of(iteration)
         raise RunError(
-            f"{where} has no finished {' or '.join(STAGES[what])} stage, so there are no {what} to export: resume the "
+            f"{where} has no finished {' or '.join(STAGES[content])} stage, so there are no {content} to export: resume the "
             "run, or name another run or --iteration"
         )
     return finished
@@ -182,12 +182,12 @@ def write_parquet(path: Path, columns: Mapping[str, str], batches: Iterable[list
 WRITERS = {"jsonl": write_jsonl, "parquet": write_parquet}
 
 
-def _batches(what: str, stages: Mapping[int, Sequence[Stage]]) -> Iterator[list[dict]]:
+def _batches(content: str, stages: Mapping[int, Sequence[Stage]]) -> Iterator[list[dict]]:
     """Yield the rows of all stages in batches, after a check that no file is missing."""
     for iteration, finished in stages.items():
         for stage in finished:
             stage.check_complete()
-        if what == "pairs":
+        if content == "pairs":
             yield from pairs_rows(finished[0].read("pairs", Pairs))
         else:
             yield from rollout_rows(iteration, {stage.path.name: stage.read_chunks(Rollouts) for stage in finished})

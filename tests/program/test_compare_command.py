@@ -18,20 +18,20 @@ def test_a_real_sweep_and_its_comparison(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     done = start("compare", str(tmp_path), "--by", "sampler.rule")
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
-    found = read_runs(tmp_path)
-    assert [(group.label, len(group.runs)) for group in found.groups()] == [("idpo", 1), ("no_difficulty", 1)]
-    assert all(run.complete and run.name.startswith("tiny,") for run in found.runs)
+    sweep = read_runs(tmp_path)
+    assert [(group.label, len(group.runs)) for group in sweep.groups()] == [("idpo", 1), ("no_difficulty", 1)]
+    assert all(run.complete and run.name.startswith("tiny,") for run in sweep.runs)
     with (tmp_path / "sweep" / "comparison.csv").open() as file:
         rows = {row["sampler.rule"]: row for row in csv.DictReader(file)}
     assert set(rows) == {"uniform", "error_all"}
     for rule, row in rows.items():
-        own = [run for run in found.runs if run.settings["sampler.rule"] == rule]
-        lines = [json.loads(line) for run in own for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+        runs = [run for run in sweep.runs if run.settings["sampler.rule"] == rule]
+        lines = [json.loads(line) for run in runs for line in (run.path / "metrics.jsonl").read_text().splitlines()]
         gains = [
             line["scores"]["held_out"]["accuracy"] - line["scores_before"]["held_out"]["accuracy"] for line in lines
         ]
         assert float(row["held_out_gain_mean"]) == pytest.approx(np.mean(gains))
         assert float(row["pairs_mean"]) == np.mean([line["pairs"] for line in lines])
-        # What is stored of an exploration is what the probe had not made already.
+        # An exploration is stored without the rollouts of its probe.
         assert float(row["rollout_tokens_mean"]) > np.mean([line["rollout_tokens"] for line in lines])
         assert -1 <= float(row["rho_tokens_mean"]) <= 1
