@@ -86,8 +86,8 @@ def finished_stages(run: Path, content: str, iteration: int | None = None) -> di
     if not finished:
         where = run if iteration is None else run / folder_of(iteration)
         raise RunError(
-            f"{where} has no finished {' or '.join(STAGES[content])} stage, so there are no {content} to export: resume the "
-            "run, or name another run or --iteration"
+            f"{where} has no finished {' or '.join(STAGES[content])} stage, so there are no {content} to export: "
+            "resume the run, or name another run or --iteration"
         )
     return finished
 
