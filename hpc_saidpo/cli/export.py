@@ -1,10 +1,10 @@
-"""Export the pairs or the rollouts of a run as one file that other programs read.
+"""Export what a run has made as one file that other programs read.
 
     hpc-saidpo export runs/demo --what pairs --format jsonl
     hpc-saidpo export runs/demo --what rollouts --format parquet --out rollouts.parquet --iteration 1
 
 Pairs are in TRL's preference format. Only finished stages are exported. Exits 0 when the file is written, 2 when
-something is missing or wrong.
+something has to be mended first.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from ..report.export import COLUMNS, WRITERS, export
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write the file. Returns the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, prog="hpc-saidpo export", formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -27,13 +26,13 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--what", choices=sorted(COLUMNS), required=True)
     parser.add_argument("--format", choices=sorted(WRITERS), required=True)
     parser.add_argument("--out", type=Path, help="the file to write; default: RUN-WHAT.FORMAT in the current folder")
-    parser.add_argument("--iteration", type=int, help="export this iteration only; default: all")
-    parsed = parser.parse_args(arguments)
-    out = parsed.out or Path(f"{parsed.run.resolve().name}-{parsed.what}.{parsed.format}")
+    parser.add_argument("--iteration", type=int, help="only this one; default: all")
+    asked = parser.parse_args(arguments)
+    out = asked.out or Path(f"{asked.run.resolve().name}-{asked.what}.{asked.format}")
     try:
-        n = export(parsed.run, parsed.what, parsed.format, out, parsed.iteration)
+        n = export(asked.run, asked.what, asked.format, out, asked.iteration)
     except RunError as error:
         print(f"export: {error}", file=sys.stderr)
         return 2
-    print(f"{n:,} rows of {parsed.what} -> {out}")
+    print(f"{n:,} rows of {asked.what} -> {out}")
     return 0
