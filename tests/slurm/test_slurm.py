@@ -169,7 +169,7 @@ def test_hydra_sweeps_by_submitting_jobs_of_two_ranks(slurm):
 
 def test_the_doctor_examines_both_nodes(slurm):
     job = slurm.submit(
-        "tests/slurm/doctor.sbatch", "experiment=tiny", f"run.root={slurm.folder}", "--json", slurm.folder / "doctor.json",
+        "tests/doctor.sbatch", "experiment=tiny", f"run.root={slurm.folder}", "--json", slurm.folder / "doctor.json",
         **TWO_NODES,
     )  # fmt: skip
     assert slurm.wait(job) == {job: "COMPLETED"}, slurm.told()
