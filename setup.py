@@ -51,7 +51,7 @@ setup(
         "bundle": ["uv>=0.9"],
         # pools in Parquet, or saved by `datasets`
         "data": ["pyarrow>=15"],
-        # tools/export_run.py --format parquet
+        # hpc-saidpo export --format parquet
         "export": ["pyarrow>=15"],
         # -m hydra/launcher=slurm
         "slurm": ["hydra-submitit-launcher>=1.2"],

@@ -234,7 +234,7 @@ def collect(asked: argparse.Namespace, overrides: Sequence[str]) -> int:
     for name in damage(folder, before["files"]) if before else ():
         (folder / name).unlink(missing_ok=True)  # so that it is fetched again
     missing: dict[str, tuple[str, str]] = {}
-    _inputs(folder, config, inputs.of(config), missing)
+    _inputs(folder, config, inputs.list_inputs(config), missing)
     torch = _wheels(folder / "wheels", asked, uv, config, missing) if uv else ""
     facts = {"python": asked.python, "machine": platform.machine(), "torch": torch, "ships": _ships(config)}
     listed = [{"name": name, "problem": what, "remedy": remedy} for name, (what, remedy) in missing.items()]

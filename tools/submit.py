@@ -168,7 +168,7 @@ def check(sweep: Path, lines: Sequence[Sequence[str]], common: Sequence[str], fo
             f"'pool.benchmarks=[{','.join(unseen)}]', with the evaluation's evaluate.folder",
             file=sys.stderr,
         )
-    for missing in dict.fromkeys(i for i in (*inputs.of(config), *inputs.of(evaluated)) if i.problem):
+    for missing in dict.fromkeys(i for i in (*inputs.list_inputs(config), *inputs.list_inputs(evaluated)) if i.problem):
         print(f"submit: warning, from here: {missing.key}={missing.value}: {missing.problem}", file=sys.stderr)
 
 

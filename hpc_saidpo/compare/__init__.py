@@ -1,1 +1,1 @@
-"""Many runs under one root -> a table of their values, one picture, one HTML page. Runs are only read."""
+"""Compare the runs under one root."""

@@ -1,8 +1,8 @@
-"""The values of a sweep side by side: means over the seeds with their 95 % intervals."""
+"""Compare the systems of a sweep: means over the seeds with their 95 % intervals."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,21 +11,22 @@ from scipy.special import stdtrit
 from . import evaluations
 from .rollouts import PROXIES
 from .runs import Run
-from .sweep import Sweep
+from .sweep import Group, Sweep
 
-MAX_KEYS = 2  # systems that differ in more settings are told apart by their names
+MAX_KEYS = 2  # systems that differ in more settings are identified by their names
 HOW_TO_READ = (
     "Means over the complete runs of each row and their 95 % intervals, ± t·sd/√n. Gain: from before the first to "
     "after the last iteration. Tokens: of all rollouts, the probes' too. A usable pair is an explored question in the "
     "band, neither too hard nor too easy"
 )
-OF_PROXIES = (
+ABOUT_PROXIES = (
     "ρ: Spearman's rank correlation of the pass rate with each proxy over the probed and explored questions of an "
-    "iteration, mean over the iterations; negative where the proxy agrees. In band: over those that can become pairs"
+    "iteration, mean over the iterations; negative where the proxy agrees. In band: over the questions that can become "
+    "pairs"
 )
-UNCUT = (
-    "difficulty.order decided the order of training only: no pairs.budget was below what an iteration's questions "
-    "gave. Set one that is, and it decides which questions become pairs"
+ORDER_WITHOUT_EFFECT = (
+    "difficulty.order decided the order of training only: in no iteration was pairs.budget below the number of "
+    "possible pairs. With a lower pairs.budget it decides which questions become pairs"
 )
 
 
@@ -34,56 +35,61 @@ class Measure:
     """One figure of every run.
 
     Attributes:
-        key: what it is called in comparison.csv, where it is as it is here.
-        label: what it is called for reading, with its unit.
-        form: how a value is written for reading, after it was multiplied by `factor`.
-        of: run name -> value, where there is one.
+        key: name in comparison.csv, which holds the values without `factor`.
+        label: name in tables for reading, with its unit.
+        form: format of a value in tables for reading, after multiplication by `factor`.
+        by_run: name of a run -> value; runs without a value are left out.
     """
 
     key: str
     label: str
     form: str
     factor: float
-    of: dict[str, float]
+    by_run: dict[str, float]
 
     def values(self, runs: Sequence[Run]) -> list[float]:
-        """Of the complete runs among these."""
-        return [self.of[run.name] for run in runs if run.complete and run.name in self.of]
+        """Return the values of the complete runs among `runs`."""
+        return [self.by_run[run.name] for run in runs if run.complete and run.name in self.by_run]
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean of n >= 2 values and its 95 % interval, mean ± t·sd/√n with Student's t of n - 1 degrees of freedom."""
+    """Return mean, low and high of n >= 2 values.
+
+    The 95 % interval is mean ± t·sd/√n, with Student's t of n - 1 degrees of freedom.
+    """
     mean, n = float(np.mean(values)), len(values)
     half = float(stdtrit(n - 1, 0.975) * np.std(values, ddof=1) / n**0.5)
     return mean, mean - half, mean + half
 
 
 def accuracies(sweep: Sweep, run: Run, benchmark: str) -> tuple[float | None, float | None]:
-    """(before, after) of a run's own evaluations, or of those made apart if the runs have none of this benchmark."""
+    """Return accuracy before and after a run, from its evaluations, or from stand-alone ones where no run has any."""
     if benchmark in sweep.benchmarks:
         return run.before(benchmark).accuracy, run.after(benchmark).accuracy
     return evaluations.accuracies(sweep.evaluations, run, benchmark)
 
 
 def benchmarks(sweep: Sweep) -> list[str]:
-    """Those that the runs evaluated, then those that were evaluated apart only."""
+    """Return the benchmarks of the runs, then those that only stand-alone evaluations have."""
     apart = (row["benchmark"] for row in sweep.evaluations if row["state"] == "done")
     return list(dict.fromkeys([*sweep.benchmarks, *apart]))
 
 
 def measures(sweep: Sweep) -> list[Measure]:
-    """All that some run has a value of."""
-    found = []
+    """Return all measures that some run has a value of."""
+    every: list[Measure] = []
 
-    def add(key, label, form, factor, value):
-        of = {run.name: value(run) for run in sweep.runs}
-        found.append(Measure(key, label, form, factor, {run: own for run, own in of.items() if own is not None}))
+    def add(key: str, label: str, form: str, factor: float, value: Callable[[Run], float | None]) -> None:
+        by_run = {run.name: value(run) for run in sweep.runs}
+        every.append(Measure(key, label, form, factor, {run: v for run, v in by_run.items() if v is not None}))
 
     for name in benchmarks(sweep):
-        of = {run.name: accuracies(sweep, run, name) for run in sweep.runs}
-        gain = {run: None if None in pair else pair[1] - pair[0] for run, pair in of.items()}
-        add(f"{name}_before", f"{name} before, %", ".1f", 100, lambda run, of=of: of[run.name][0])
-        add(f"{name}_after", "after, %", ".1f", 100, lambda run, of=of: of[run.name][1])
+        both = {run.name: accuracies(sweep, run, name) for run in sweep.runs}
+        gain = {
+            run: None if before is None or after is None else after - before for run, (before, after) in both.items()
+        }
+        add(f"{name}_before", f"{name} before, %", ".1f", 100, lambda run, both=both: both[run.name][0])
+        add(f"{name}_after", "after, %", ".1f", 100, lambda run, both=both: both[run.name][1])
         add(f"{name}_gain", "gain, points", "+.1f", 100, lambda run, gain=gain: gain[run.name])
     add("pair_yield", "pair yield, %", ".1f", 100, lambda run: run.pair_yield)
     add("pairs", "pairs", ",.0f", 1, lambda run: sum(r.pairs for r in run.records) if run.complete else None)
@@ -92,39 +98,42 @@ def measures(sweep: Sweep) -> list[Measure]:
     for name in PROXIES:
         add(f"rho_{name}", f"ρ {name}", ".2f", 1, lambda run, name=name: run.drawn.rho.get(name))
         add(f"rho_{name}_in_band", "in band", ".2f", 1, lambda run, name=name: run.drawn.rho_in_band.get(name))
-    return [measure for measure in found if measure.of]
+    return [measure for measure in every if measure.by_run]
 
 
 def rows(sweep: Sweep) -> list[dict]:
-    """The rows of comparison.csv: mean, low95 and high95 of every measure, shares of 1; no interval of one run."""
-    found = measures(sweep)
-    return [_row(sweep, group, found) for group in sweep.groups()]
+    """Return the rows of comparison.csv: mean, low95 and high95 of every measure. Rates are shares of 1.
+
+    A single run has no interval.
+    """
+    shown = measures(sweep)
+    return [_row(sweep, group, shown) for group in sweep.groups()]
 
 
-def _row(sweep, group, found):
+def _row(sweep: Sweep, group: Group, shown: Sequence[Measure]) -> dict:
     row = {"name": group.label, **dict(zip(sweep.compared, group.values, strict=True))}
     row |= {"runs": len(group.runs), "complete": sum(run.complete for run in group.runs)}
-    for measure in found:
+    for measure in shown:
         values = measure.values(group.runs)
         spread = mean_interval(values) if len(values) > 1 else (*values, None, None) if values else (None,) * 3
-        row |= {f"{measure.key}_{what}": value for what, value in zip(("mean", "low95", "high95"), spread, strict=True)}
+        row |= {f"{measure.key}_{part}": value for part, value in zip(("mean", "low95", "high95"), spread, strict=True)}
     return row
 
 
 def table(sweep: Sweep) -> list[list[str]]:
-    """The comparison for reading: a header and rows."""
-    found = [m for m in measures(sweep) if compares_proxies(sweep) or not m.key.startswith("rho_")]
+    """Return the comparison for reading: a header and rows."""
+    shown = [m for m in measures(sweep) if compares_proxies(sweep) or not m.key.startswith("rho_")]
     by_name = not sweep.by and len(sweep.compared) > MAX_KEYS
     first = ["system"] if by_name else sweep.compared
-    body = [[*first, "runs", *(measure.label for measure in found)]]
+    body = [[*first, "runs", *(measure.label for measure in shown)]]
     for group in sweep.groups():
         complete = sum(run.complete for run in group.runs)
         n = str(complete) if complete == len(group.runs) else f"{complete} of {len(group.runs)}"
-        body.append([*([group.label] if by_name else group.values), n, *(_cell(m, group) for m in found)])
+        body.append([*([group.label] if by_name else group.values), n, *(_cell(m, group) for m in shown)])
     return body
 
 
-def _cell(measure, group):
+def _cell(measure: Measure, group: Group) -> str:
     values = [measure.factor * value for value in measure.values(group.runs)]
     if len(values) < 2:
         return format(values[0], measure.form) if values else "-"
@@ -133,19 +142,19 @@ def _cell(measure, group):
 
 
 def compares_proxies(sweep: Sweep) -> bool:
-    """Whether an order that puts a proxy first is among what is compared, so that how proxies agree says something."""
+    """Whether the compared orders of difficulty include one that begins with a proxy, so that ρ is of interest."""
     orders = [run.settings.get("difficulty.order") or [""] for run in sweep.runs]
     return "difficulty.order" in sweep.compared and any(order[0] in PROXIES for order in orders)
 
 
 def notes(sweep: Sweep) -> list[str]:
-    """How to read the comparison, and what it does not tell apart; one line each."""
-    told = [HOW_TO_READ]
+    """Return explanations of the comparison and its limits; one line each."""
+    lines = [HOW_TO_READ]
     if compares_proxies(sweep):
-        told.append(OF_PROXIES)
+        lines.append(ABOUT_PROXIES)
     cut = any(r.pairs >= (run.settings.get("pairs.budget") or np.inf) for run in sweep.runs for r in run.records)
     if "difficulty.order" in sweep.compared and not cut:
-        told.append(UNCUT)
+        lines.append(ORDER_WITHOUT_EFFECT)
     if sweep.mixed:
-        told.append(f"Runs of one row differ in {', '.join(sweep.mixed)} too: --by with these keys tells them apart")
-    return told
+        lines.append(f"Runs of one row differ in {', '.join(sweep.mixed)} too: --by with these keys separates them")
+    return lines

@@ -1,35 +1,40 @@
-"""Where a run stands on the x axis and in which colour; draws a panel of a figure."""
+"""Draw the panels of a figure: the place of each run on the x axis, its colour, the legend."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .comparison import Measure, mean_interval
 from .runs import text_of
-from .sweep import Sweep
+from .sweep import Group, Sweep
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SHOWN_CHARACTERS, MAX_LEGEND = 30, 12
 ROOM_CHARACTERS = 56  # along the x axis of a panel
 
 
 def short(text: str) -> str:
-    """One line of at most SHOWN_CHARACTERS: its end, for that is where names differ."""
+    """Shorten a text to one line of at most SHOWN_CHARACTERS; its end is kept, because names differ there."""
     text = " ".join(text.split()) or "-"
     return text if len(text) <= SHOWN_CHARACTERS else "…" + text[1 - SHOWN_CHARACTERS :]
 
 
 def axes_of(sweep: Sweep) -> tuple[str | None, list[str]]:
-    """(the key of the x axis or None for one place per group, the further keys that tell the groups apart).
+    """Return the key of the x axis (None: one place per group), and the other keys in which the groups differ.
 
-    A numeric key makes an axis only where groups that agree in all the rest stand at two or more of its values on
-    average: a list of systems that happen to differ in a number is no curve over it.
+    A numeric key makes an axis only if groups that agree in all other keys have two or more of its values on average:
+    a list of systems that also differ in a number is no curve over it.
     """
     keys, groups = sweep.compared, sweep.groups()
 
-    def n_distinct(some):
+    def n_distinct(some: Sequence[str]) -> int:
         return len({tuple(group.runs[0].value(key) for key in some) for group in groups})
 
     numeric = [k for k in keys if all(type(group.runs[0].settings.get(k)) in (int, float) for group in groups)]
@@ -44,7 +49,12 @@ class Marks:
     """Places, colours and names of the groups of a sweep.
 
     Attributes:
-        lines: the groups that one line joins over the x axis; without an axis, all of them, unjoined.
+        x: key of the x axis; None: each group has its place.
+        groups: the groups of the sweep.
+        ticks: labels of the places.
+        place, colour: values of a group -> its place on the x axis, and its colour.
+        lines: the groups that one line connects over the x axis; without an axis, all groups, not connected.
+        title, axis_label: titles of the legend and of the x axis.
     """
 
     def __init__(self, sweep: Sweep):
@@ -60,7 +70,7 @@ class Marks:
             self.ticks = [short(group.label) for group in self.groups]
             lines = [()] * len(self.groups)
         self.place = {group.values: i for group, i in zip(self.groups, index, strict=True)}
-        self.lines = {line: [g for g, own in zip(self.groups, lines, strict=True) if own == line] for line in lines}
+        self.lines = {line: [g for g, of_g in zip(self.groups, lines, strict=True) if of_g == line] for line in lines}
         by_line = bool(self.x and rest)  # else a colour for each place
         self._names = [short(", ".join(line)) for line in self.lines] if by_line else self.ticks
         self._palette = _palette(len(self._names), ordered=bool(self.x) and not by_line)
@@ -71,24 +81,23 @@ class Marks:
         uneven = self.x and np.ptp(np.diff(places)) > 1e-9 * max(map(abs, places))
         self.axis_label = f"{self.x} (not to scale)" if uneven else self.x or self.title
 
-    def draw_groups(self, axis, measure: Measure, baseline: float | None = None) -> None:
-        """A dot per run over its group's place, mean and interval beside them.
+    def draw_groups(self, axis: Axes, measure: Measure, baseline: float | None = None) -> None:
+        """Draw a dot for each run over its group's place, with mean and interval beside the dots.
 
         Args:
-            baseline: drawn as a grey line, if there is one.
+            baseline: value of a grey line; None: no line.
         """
         shown = [] if baseline is None else [measure.factor * baseline]
-        room = 0.6 / len(self.lines)  # lines stand side by side
+        room = 0.6 / len(self.lines)  # lines are side by side
         for number, line in enumerate(self.lines.values()):
             shift = (number - (len(self.lines) - 1) / 2) * room
             means = []
             for group in line:
-                at, colour = self.place[group.values] + shift, self.colour[group.values]
-                values, mean = self._draw_group(axis, measure, group, at, room, colour)
+                values, mean = self._draw_group(axis, measure, group, self.place[group.values] + shift, room)
                 shown += values
                 means += [mean] if mean else []
             if self.x and means:
-                joined = colour if len(self.lines) > 1 else "0.4"
+                joined = self.colour[line[-1].values] if len(self.lines) > 1 else "0.4"
                 axis.plot(*zip(*means, strict=True), color=joined, linewidth=1, zorder=1)
         if baseline is not None:
             axis.axhline(measure.factor * baseline, color="grey", linewidth=1, linestyle="--")
@@ -96,28 +105,37 @@ class Marks:
         label_places(axis, self.ticks)
         limit(axis, shown)
 
-    def _draw_group(self, axis, measure, group, at, room, colour):
-        """Draws, and gives (what the axis must show, where the mean is or None)."""
-        own = [run for run in group.runs if run.name in measure.of]
-        for run in own:
+    def _draw_group(
+        self, axis: Axes, measure: Measure, group: Group, at: float, room: float
+    ) -> tuple[list[float], tuple[float, float] | None]:
+        """Draw one group. Returns the values that the axis must show, and the position of the mean or None.
+
+        Args:
+            at: position on the x axis.
+            room: width of the group on the x axis.
+        """
+        colour = self.colour[group.values]
+        runs = [run for run in group.runs if run.name in measure.by_run]
+        for run in runs:
             face = colour if run.complete else "none"
-            y = measure.factor * measure.of[run.name]
+            y = measure.factor * measure.by_run[run.name]
             axis.scatter(at, y, s=47 * room, color=face, edgecolors=[colour], zorder=3)
-        shown = [measure.factor * measure.of[run.name] for run in own]
-        complete = [measure.factor * value for value in measure.values(own)]
+        shown = [measure.factor * measure.by_run[run.name] for run in runs]
+        complete = [measure.factor * value for value in measure.values(runs)]
         if len(complete) < 2:
             return shown, None
         mean, low, high = mean_interval(complete)
         beside = at + room / 4
         axis.errorbar(beside, mean, [[mean - low], [high - mean]], fmt="_", color=colour, markersize=10, capsize=3)
-        # Two runs have an interval 13 times their distance wide: it would flatten everything else.
+        # The interval of two runs is 13 times as wide as their distance: it would flatten everything else.
         return shown + [low, high] * (len(complete) > 2), (beside, mean)
 
-    def draw_lines(self, axis, lines: Mapping[str, list[tuple[int, float | None]]], label: str) -> None:
-        """A thin line per run.
+    def draw_lines(self, axis: Axes, lines: Mapping[str, list[tuple[int, float | None]]], label: str) -> None:
+        """Draw a thin line for each run.
 
         Args:
-            lines: run name -> its points (rounds or iteration, share of 1 or None).
+            lines: name of a run -> its points (rounds or iteration, share of 1 or None).
+            label: label of the x axis.
         """
         from matplotlib.ticker import MaxNLocator
 
@@ -129,20 +147,20 @@ class Marks:
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set_xlabel(label)
 
-    def draw_side_by_side(self, axis, measures: Mapping[str, Measure]) -> None:
-        """Several measures of one scale, each over a place of its own, the groups beside each other."""
+    def draw_side_by_side(self, axis: Axes, measures: Mapping[str, Measure]) -> None:
+        """Draw several measures of one scale, each at a separate place, with the groups beside each other."""
         shown = [0.0]
         for place, measure in enumerate(measures.values()):
             for number, group in enumerate(self.groups):
                 room = 0.7 / len(self.groups)
                 at = place + (number - (len(self.groups) - 1) / 2) * room
-                shown += self._draw_group(axis, measure, group, at, room, self.colour[group.values])[0]
+                shown += self._draw_group(axis, measure, group, at, room)[0]
         axis.axhline(0, color="grey", linewidth=1, linestyle="--")
         label_places(axis, list(measures))
         limit(axis, shown)
 
-    def draw_legend(self, figure) -> None:
-        """Colours by name; of too many to read, none: the first panel names them along its axis."""
+    def draw_legend(self, figure: Figure) -> None:
+        """Draw the names of the colours. Without a legend, for too many names, the first panel's axis has the names."""
         from matplotlib.lines import Line2D
 
         if 1 < len(self._names) <= MAX_LEGEND:
@@ -151,8 +169,8 @@ class Marks:
             figure.legend(handles=handles, title=self.title, loc="outside lower center", ncols=6)
 
 
-def _palette(n, ordered):
-    """n colours: in the order of the values they stand for, or as different as can be."""
+def _palette(n: int, ordered: bool) -> np.ndarray:
+    """n colours, [n, 4] RGBA: in the order of the values, or as different as possible."""
     from matplotlib import colormaps
 
     if n <= 10 and not ordered:
@@ -160,8 +178,8 @@ def _palette(n, ordered):
     return colormaps["viridis" if ordered else "turbo"](np.linspace(0, 0.85, n))
 
 
-def label_places(axis, labels: list[str]) -> None:
-    """Name the places of an axis, in several lines or slanted where they would run into each other."""
+def label_places(axis: Axes, labels: list[str]) -> None:
+    """Write the names of the places along an axis: in several lines, or slanted where a name is too long for that."""
     width = max(8, ROOM_CHARACTERS // max(1, len(labels)))
     wrapped = ["\n".join(textwrap.wrap(label, width, break_long_words=False)) for label in labels]
     longest = max((len(line) for label in wrapped for line in label.splitlines()), default=0)
@@ -169,8 +187,8 @@ def label_places(axis, labels: list[str]) -> None:
     axis.set_xticks(range(len(labels)), labels if slanted else wrapped, **slanted)
 
 
-def limit(axis, shown: list[float]) -> None:
-    """Fit the y axis to what it must show."""
+def limit(axis: Axes, shown: list[float]) -> None:
+    """Fit the y axis to the values that it must show."""
     if shown:
         margin = 0.08 * (max(shown) - min(shown)) or 1.0
         axis.set_ylim(min(shown) - margin, max(shown) + margin)

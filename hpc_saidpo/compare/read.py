@@ -16,12 +16,12 @@ def read_runs(root: Path, by: Sequence[str] = ()) -> Sweep:
     """Read the runs in ROOT and the stand-alone evaluations in ROOT/evaluate.
 
     Raises:
-        RunError: there is no run, or no such setting. What is wrong with one of several runs is told in its row.
+        RunError: there is no run, or no such setting. Damage of one of several runs is part of that run.
     """
-    found = [runs.read(path) for path in runs.run_folders(root)]
-    if not found:
+    every = [runs.read(path) for path in runs.run_folders(root)]
+    if not every:
         raise RunError(f"{root} holds no run (a folder with a config.yaml): name the folder of the runs (run.root)")
-    readable = [run for run in found if run.settings]
+    readable = [run for run in every if run.settings]
     known = dict.fromkeys(key for run in readable for key in run.settings)
     keys = [key for key in known if key not in NOT_A_SETTING and len({run.value(key) for run in readable}) > 1]
     for key in by:
@@ -31,6 +31,6 @@ def read_runs(root: Path, by: Sequence[str] = ()) -> Sweep:
             raise RunError(
                 f"--by {key}: no run has such a setting.{hint} The runs differ in {', '.join(keys) or 'none'}"
             )
-    scores = [scores for run in found for r in run.records for scores in (r.scores_before, r.scores)]
+    scores = [scores for run in every for r in run.records for scores in (r.scores_before, r.scores)]
     benchmarks = list(dict.fromkeys(name for names in scores for name in names))
-    return Sweep(root, found, evaluations.read(root / "evaluate"), keys, benchmarks, tuple(dict.fromkeys(by)))
+    return Sweep(root, every, evaluations.read(root / "evaluate"), keys, benchmarks, tuple(dict.fromkeys(by)))

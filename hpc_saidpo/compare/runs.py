@@ -1,4 +1,4 @@
-"""Reading runs: their settings, their figures, what is wrong with them. Nothing is written."""
+"""Read runs: their settings, their figures, their damage. Nothing is written."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -18,7 +19,7 @@ from ..store.layout import iterations_of
 from ..store.stage import stages_of
 from .rollouts import Drawn, drawn
 
-NOT_A_SETTING = set(MAY_DIFFER) - {"loop.iterations"}  # where a run lies and how it is started, not what it computes
+NOT_A_SETTING = set(MAY_DIFFER) - {"loop.iterations"}  # keys that do not change the results of a run
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Record:
-    """What is read of a line of metrics.jsonl."""
+    """The fields of a line of metrics.jsonl that a comparison uses."""
 
     iteration: int
     explored_questions: int
@@ -50,14 +51,17 @@ _RECORD = TypeAdapter(Record)
 
 @dataclass(frozen=True)
 class Run:
-    """One run: its flattened settings, its finished iterations, and what is wrong with it, if anything is.
+    """One run.
 
     Attributes:
-        drawn: of the rollouts of its finished iterations.
+        settings: key -> value, as in run.seed -> 0; empty when the configuration is damaged.
+        records: figures of the finished iterations.
+        damage: description of its damage; "" without damage.
+        drawn: figures of the rollouts of its finished iterations.
     """
 
     path: Path
-    settings: dict = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
     records: list[Record] = field(default_factory=list)
     damage: str = ""
     drawn: Drawn = field(default_factory=Drawn)
@@ -71,57 +75,58 @@ class Run:
         return text_of(self.settings.get(key))
 
     @property
-    def asked(self) -> int:
-        """Iterations asked for; a run that was prolonged keeps the first loop.iterations in its config.yaml."""
+    def requested(self) -> int:
+        """Requested iterations. A run that was extended still has its first loop.iterations in config.yaml."""
         return max(self.settings.get("loop.iterations", 0), len(self.records))
 
     @property
     def state(self) -> str:
+        """One of damaged, no iteration yet, unfinished, complete."""
         if self.damage or not self.records:
             return "damaged" if self.damage else "no iteration yet"
-        return "complete" if len(self.records) == self.asked else "unfinished"
+        return "complete" if len(self.records) == self.requested else "unfinished"
 
     @property
     def complete(self) -> bool:
         return self.state == "complete"
 
     def before(self, benchmark: str) -> Score:
-        """Of the policy before the first iteration that has the benchmark."""
+        """Return the score of the policy before the first iteration that has the benchmark."""
         return next((r.scores_before[benchmark] for r in self.records if benchmark in r.scores_before), NO_SCORE)
 
     def after(self, benchmark: str) -> Score:
-        """Of the policy after the last iteration that has the benchmark."""
+        """Return the score of the policy after the last iteration that has the benchmark."""
         return next((r.scores[benchmark] for r in reversed(self.records) if benchmark in r.scores), NO_SCORE)
 
     @property
     def pair_yield(self) -> float | None:
-        """Mean over the iterations, a share of 1."""
+        """Mean pair yield over the iterations, a share of 1."""
         return float(np.mean([r.pair_yield for r in self.records])) if self.records else None
 
     @property
     def tokens_per_usable_pair(self) -> float | None:
-        """Tokens of all rollouts, the probe's too, for each explored question that could give a pair."""
+        """Tokens of all rollouts, with those of the probes, per explored question that could become a pair."""
         usable = sum(r.pair_yield * r.explored_questions for r in self.records)
         return self.drawn.tokens / usable if self.drawn.tokens is not None and usable else None
 
     def notes(self) -> list[str]:
-        """What a reader of its figures has to know: damage, what is not finished, failure signatures."""
-        found = [damage for damage in (self.damage, self.drawn.damage) if damage]
+        """Return warnings about its figures: damage, unfinished work, failure signatures."""
+        lines = [damage for damage in (self.damage, self.drawn.damage) if damage]
         if self.state in ("unfinished", "no iteration yet"):
             done = [str(stage.path.relative_to(self.path)) for stage in stages_of(self.path) if stage.done]
             last = f"last finished stage {done[-1]}" if done else "no stage is finished"
-            found.append(f"{self.state}: {len(self.records)} of {self.asked} iterations, {last}")
-        return found + [f"iteration {r.iteration}: {text}" for r in self.records for text in r.signatures]
+            lines.append(f"{self.state}: {len(self.records)} of {self.requested} iterations, {last}")
+        return lines + [f"iteration {r.iteration}: {text}" for r in self.records for text in r.signatures]
 
 
 def run_folders(root: Path) -> list[Path]:
-    """Those with a config.yaml, but for hidden ones (a preparation); numbers in their names count as numbers."""
+    """Return the folders with a config.yaml, sorted by name with numbers as numbers. Hidden folders are left out."""
     parts = {p.parent: re.split(r"(\d+)", p.parent.name) for p in root.glob("[!.]*/config.yaml")}
     return sorted(parts, key=lambda path: [int(s) if i % 2 else s for i, s in enumerate(parts[path])])
 
 
 def read(path: Path) -> Run:
-    """Read a run's folder; what is wrong with it is told in the run itself."""
+    """Read a run's folder. Damage is no error here, but part of the result."""
     try:
         settings = settings_of(path / "config.yaml")
     except (RunError, OSError) as error:
@@ -131,31 +136,34 @@ def read(path: Path) -> Run:
     except (RunError, OSError) as error:
         return Run(path, settings, damage=str(error))
     finished = sum((folder / "DONE").exists() for _, folder in iterations_of(path))
-    lost = (
-        f"metrics.jsonl has {len(records)} of {finished} finished iterations: start the run again, it is written anew"
-    )
+    lost = f"metrics.jsonl has {len(records)} of {finished} finished iterations: start the run again, which rewrites it"
     damage = lost if len(records) < finished else ""
     return Run(path, settings, records, damage, drawn(path, settings, len(records)))
 
 
-def settings_of(path: Path) -> dict:
-    """The flattened configuration of a run.
+def settings_of(path: Path) -> dict[str, Any]:
+    """Read the flattened configuration of a run.
 
     Raises:
-        RunError: it is no configuration of a run.
+        RunError: the file is damaged, or no configuration of a run.
     """
     settings = {key: _whole(value) for key, value in flat(files.read_parsed(path, yaml.safe_load)).items()}
     if type(settings.get("loop.iterations")) is not int:
-        raise RunError(f"{path} has no loop.iterations, a whole number: put back the configuration of the run")
+        raise RunError(f"{path} has no loop.iterations, a whole number: restore the configuration of the run")
     return settings
 
 
-def _whole(value):
-    """2.0 is 2: the same setting, written otherwise."""
+def _whole(value: Any) -> Any:
+    """Turn 2.0 into 2: both are the same value of a setting."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _records(text):
+def _records(text: str) -> list[Record]:
+    """Parse metrics.jsonl.
+
+    Raises:
+        ValueError: a line is damaged; names it.
+    """
     records = []
     for number, line in enumerate(text.splitlines(), 1):
         try:
@@ -168,8 +176,8 @@ def _records(text):
     return records
 
 
-def text_of(value) -> str:
-    """A setting's value for reading."""
+def text_of(value: Any) -> str:
+    """Format a setting's value for reading."""
     if isinstance(value, list):
         return f"[{', '.join(map(text_of, value))}]"
     return "" if value is None else value if isinstance(value, str) else json.dumps(value)

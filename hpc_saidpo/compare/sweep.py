@@ -1,4 +1,4 @@
-"""All runs under one root, and which of them are seeds of one system."""
+"""All runs under one root, grouped into systems whose runs differ in their seeds."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Sweep:
     Attributes:
         evaluations: rows of evaluations.csv.
         keys: the settings in which the runs differ.
-        benchmarks: all that some run has scores of.
-        by: the settings whose values are compared, if they were chosen.
+        benchmarks: the benchmarks that some run has scores of.
+        by: the settings to compare, from --by; empty: not chosen.
     """
 
     root: Path
@@ -31,34 +31,34 @@ class Sweep:
 
     @property
     def compared(self) -> list[str]:
-        """The settings whose values are compared: the chosen ones, or all but seeds in which the runs differ."""
+        """The compared settings: the chosen ones, or all in which the runs differ, but seeds."""
         return list(self.by) or [key for key in self.keys if not _is_seed(key)]
 
     @property
     def mixed(self) -> list[str]:
-        """The settings, but for seeds, in which runs of one group differ."""
+        """The settings in which runs of one group differ, but seeds."""
         apart = [key for key in self.keys if not _is_seed(key) and key not in self.compared]
         return [key for key in apart if any(len({r.value(key) for r in group.runs}) > 1 for group in self.groups())]
 
     def groups(self) -> list[Group]:
-        """The readable runs by their values of what is compared, numbers ascending, else as they come."""
-        found: dict[tuple, list[Run]] = {}
+        """Group the readable runs by their values of the compared settings; sorted where all values are numbers."""
+        grouped: dict[tuple[str, ...], list[Run]] = {}
         for run in self.runs:
             if run.settings:
-                found.setdefault(tuple(run.value(key) for key in self.compared), []).append(run)
+                grouped.setdefault(tuple(run.value(key) for key in self.compared), []).append(run)
         numeric = [
             all(type(r.settings.get(key)) in (int, float) for r in self.runs if r.settings) for key in self.compared
         ]
-        first = list(found)
+        first = list(grouped)
 
-        def place(values):
-            own = found[values][0].settings
-            return [own[k] if n else 0 for k, n in zip(self.compared, numeric, strict=True)], first.index(values)
+        def place(values: tuple[str, ...]) -> tuple[list, int]:
+            settings = grouped[values][0].settings
+            return [settings[k] if n else 0 for k, n in zip(self.compared, numeric, strict=True)], first.index(values)
 
-        names = _distinct_names(list(found.values()))
+        names = _distinct_names(list(grouped.values()))
         if self.by or not all(names):
-            names = [", ".join(values) or "all runs" for values in found]
-        return [Group(values, names[first.index(values)], found[values]) for values in sorted(found, key=place)]
+            names = [", ".join(values) or "all runs" for values in grouped]
+        return [Group(values, names[first.index(values)], grouped[values]) for values in sorted(grouped, key=place)]
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ class Group:
     """Runs of one system, one for each seed.
 
     Attributes:
-        values: of the settings that are compared, as texts.
-        label: what its runs' names have in common and other groups' have not; where that is no name, the values.
+        values: values of the compared settings, as texts.
+        label: the part of its runs' names that all of them share and other groups do not have; or the values.
     """
 
     values: tuple[str, ...]
@@ -75,17 +75,17 @@ class Group:
     runs: list[Run]
 
 
-def _is_seed(key):
+def _is_seed(key: str) -> bool:
     return key.rpartition(".")[2] == "seed"
 
 
-def _distinct_names(groups):
-    """A name for each group of runs: their common name without its seed, and without what all groups' names hold.
+def _distinct_names(groups: list[list[Run]]) -> list[str]:
+    """A name for each group of runs: their common name without its seed, and without parts that all groups share.
 
-    Empty where runs of a group have several names, or where the name consists of overrides (of a multirun's jobs).
+    "" for a group whose runs have several names, or whose name consists of overrides (of a multirun's jobs).
     """
     names = [{_SEED.sub("", run.name) for run in group} for group in groups]
-    parts = [next(iter(own)).split(",") if len(own) == 1 else [] for own in names]
+    parts = [next(iter(of_group)).split(",") if len(of_group) == 1 else [] for of_group in names]
     shared = set.intersection(*map(set, parts)) if len(parts) > 1 else set()
-    found = [",".join(part for part in own if part not in shared) for own in parts]
-    return ["" if "=" in name else name for name in found]
+    distinct = [",".join(part for part in of_group if part not in shared) for of_group in parts]
+    return ["" if "=" in name else name for name in distinct]

@@ -1,1 +1,1 @@
-"""Preflight checks: what a job with this configuration would meet on these nodes. Every check is collective."""
+"""Preflight checks of a configuration on the nodes of a job: inputs, memory, disk, GPUs, ranks. Collective."""

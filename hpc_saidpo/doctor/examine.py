@@ -9,24 +9,28 @@ from .finding import Finding, judge
 
 
 def examine(world: World, config: Settings) -> list[Finding]:
-    """Everything, in under a minute; on GPUs the self-check of each GPU path too."""
+    """Make every check, in under a minute. On GPUs this includes the self-check of each GPU path. Collective."""
     model = _model(config, world)
+    is_read = isinstance(model, memory.Model)
+    needed = plan.disk_bytes(model, config.loop.iterations) if is_read else None
     return [
         *ranks.check(world),
         *software.check(world, config),
-        *disk.check(world, config, plan.disk_bytes(model, config) if isinstance(model, memory.Model) else None),
-        *(plan.check(world, config, model) if isinstance(model, memory.Model) else [model]),
+        *disk.check(world, config, needed),
+        *(plan.check(world, config, model) if is_read else [model]),
         *gpu.check(world, config.rollouts.generate.compile),
     ]
 
 
 def _model(config: Settings, world: World) -> memory.Model | Finding:
-    def look():
-        if any(i.problem for i in inputs.of(config) if i.key in ("policy.path", "pool.path")):
-            return judge("memory", "not estimated: see what is missing")
+    """The sizes of policy.path, or a finding when it cannot be read."""
+
+    def read() -> memory.Model | Finding:
+        if any(i.problem for i in inputs.list_inputs(config) if i.key in ("policy.path", "pool.path")):
+            return judge("memory", "not estimated: an input is missing, see above")
         try:
             return memory.model_at(config.policy.path)
         except (OSError, ValueError, KeyError) as error:
             return judge("memory", "not estimated", failure=f"policy.path={config.policy.path}: {error}")
 
-    return world.on_root(look)
+    return world.on_root(read)

@@ -1,42 +1,42 @@
-"""One thing that was looked at, and how it is."""
+"""The result of one preflight check."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 OK, WARNING, FAILURE = "ok", "warning", "failure"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-        name: what.
-        state: ok, warning (the run will work, though not as well as it could) or failure (it will not).
-        told: what was found, with its unit.
-        remedy: what to do about it; "" when it is ok.
+        name: name of the check.
+        state: ok, warning (the run works, but not as well as it could) or failure (the run will not work).
+        text: the measured or detected value, with its unit.
+        remedy: the action that mends the problem; "" when the state is ok.
     """
 
     name: str
     state: str
-    told: str
+    text: str
     remedy: str = ""
 
 
-def judge(name: str, told: str, *, failure: str = "", warning: str = "") -> Finding:
-    """A finding from its remedies: the first that is not empty tells the state."""
+def judge(name: str, text: str, *, failure: str = "", warning: str = "") -> Finding:
+    """Make a finding from its remedies. The first remedy that is not empty decides the state; without one it is ok."""
     state = FAILURE if failure else WARNING if warning else OK
-    return Finding(name, state, told, failure or warning)
+    return Finding(name, state, text, failure or warning)
 
 
 def table(findings: Sequence[Finding]) -> str:
-    """For a console: a line for each, its remedy below."""
+    """Format findings for a console: one line each, with the remedy on the next line."""
     widest = max(len(f.name) for f in findings)
     lines = []
     for f in findings:
-        lines.append(f"{f.state:>7}  {f.name:<{widest}}  {f.told}")
+        lines.append(f"{f.state:>7}  {f.name:<{widest}}  {f.text}")
         if f.remedy:
             lines.append(f"{'':>7}  {'':<{widest}}  → {f.remedy}")
     counts = [f"{sum(f.state == state for f in findings)} {state}" for state in (OK, WARNING, FAILURE)]
@@ -44,5 +44,8 @@ def table(findings: Sequence[Finding]) -> str:
 
 
 def plain(findings: Sequence[Finding]) -> dict[str, dict[str, str]]:
-    """For --json: name -> state, told, remedy."""
-    return {f.name: {k: v for k, v in asdict(f).items() if k != "name"} for f in findings}
+    """Convert findings to plain values for --json: name -> state, told (the text), remedy.
+
+    The key `told` is part of the format of the file, which scripts of users read.
+    """
+    return {f.name: {"state": f.state, "told": f.text, "remedy": f.remedy} for f in findings}

@@ -1,4 +1,4 @@
-"""What a configuration reads from disk, and what of it is not there: nothing may be looked for on a network."""
+"""The files and folders that a configuration reads, and which of them are missing. No network is used."""
 
 from __future__ import annotations
 
@@ -11,19 +11,22 @@ from .. import settings
 from ..errors import RunError
 from ..policy import locate
 from ..pool import columns, sources
+from ..settings.pool import compared_benchmarks
+from ..settings.whole import Evaluation, Settings
 
+REMEDY = "copy it here from a machine with internet access"
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tokenizer_config.json")
 
 
 @dataclass(frozen=True)
 class Input:
-    """One thing that a run reads.
+    """One file or folder that a run reads.
 
     Attributes:
-        key, value: the setting that names it, and what it is set to.
-        kind: model, encoder, questions (a file, of questions or about them), or pool (files, a folder, a dataset).
-        path: the file or folder it lies in; "" when there is none.
-        problem: what is missing, in words; "" when nothing is.
+        key, value: the setting that names it, and the value of that setting.
+        kind: model, encoder, questions (a file of questions or about them), or pool (files, a folder, a dataset).
+        path: its file or folder on this node; "" when there is none.
+        problem: a description of the missing part; "" when nothing is missing.
     """
 
     key: str
@@ -33,46 +36,48 @@ class Input:
     problem: str
 
 
-def of(config) -> list[Input]:
-    """Everything that a run with this configuration reads, in the order of its use. Not collective."""
-    return [*(_look(*wanted, config) for wanted in _wanted(config)), *benchmarks_of(config.evaluate, _avoided(config))]
+def list_inputs(config: Settings | Evaluation) -> list[Input]:
+    """List everything that a run or an evaluation reads, in the order of its use. Not collective."""
+    compared = compared_benchmarks(config.pool)
+    return [*(_input(*named, config.pool) for named in _named(config)), *list_benchmarks(config.evaluate, compared)]
 
 
-def _avoided(config) -> Sequence[str]:
-    is_compared = config.pool and config.pool.kind == "files" and config.pool.decontaminate
-    return config.pool.benchmarks if is_compared else ()
+def list_benchmarks(config: settings.Evaluate, compared: Sequence[str] = ()) -> list[Input]:
+    """List the benchmarks that are files.
+
+    Args:
+        config: its benchmarks are listed.
+        compared: further benchmarks to list, from pool.benchmarks.
+    """
+    named = [("evaluate.benchmarks", *pair) for pair in zip(config.benchmarks, config.plan().values(), strict=True)]
+    named += [("pool.benchmarks", *pair) for pair in zip(compared, config.plan(compared).values(), strict=True)]
+    return [_benchmark(key, name, plan.file) for key, name, plan in named if plan.file]
 
 
-def benchmarks_of(config: settings.Evaluate, also: Sequence[str] = ()) -> list[Input]:
-    """The benchmarks that are files: those of evaluate.benchmarks, and `also` those of pool.benchmarks."""
-    asked = [("evaluate.benchmarks", *own) for own in zip(config.benchmarks, config.plan().values(), strict=True)]
-    asked += [("pool.benchmarks", *own) for own in zip(also, config.plan(also).values(), strict=True)]
-    return [_look_for_benchmark(key, name, how.file) for key, name, how in asked if how.file]
-
-
-def check(config) -> None:
-    """Refuse to start without what a run reads. Not collective: called on root.
+def check(config: Settings | Evaluation) -> None:
+    """Refuse to start when an input is missing. Not collective: called on root.
 
     Raises:
-        RunError: something is missing; names all of it, by key, and what to do.
+        RunError: an input is missing. The message lists every missing input by its key, and a remedy.
     """
-    missing = [i for i in of(config) if i.problem]
+    missing = [i for i in list_inputs(config) if i.problem]
     if missing:
         listed = "\n".join(f"  {i.key}={i.value}: {i.problem}" for i in missing)
         raise RunError(
-            f"not everything that this run reads is here:\n{listed}\nNothing is looked for on the network. Give paths "
-            "that exist on this node, or collect it all with tools/bundle.sh where there is internet and set HF_HOME "
-            "to its huggingface folder; tools/doctor.py checks it"
+            f"some inputs of this run are missing:\n{listed}\nThe program never downloads anything. Set these keys to "
+            "paths that exist on this node, or copy the inputs here from a machine with internet access and set "
+            "HF_HOME to the copied Hugging Face cache; `hpc-saidpo doctor` checks them"
         )
 
 
-def _wanted(config) -> Iterator[tuple[str, str, str]]:
-    if config.pool and config.pool.kind == "files":
+def _named(config: Settings | Evaluation) -> Iterator[tuple[str, str, str]]:
+    """(key, value, kind) of every input that is no benchmark."""
+    if isinstance(config.pool, settings.Files):
         for path in columns.names(config.pool.path):
             yield "pool.path", path, "pool"
         if config.pool.examples:
             yield "pool.examples", config.pool.examples, "questions"
-    if hasattr(config, "clusters") and config.clusters.n > 1:  # a stand-alone evaluation has none
+    if isinstance(config, Settings) and config.clusters.n > 1:
         if config.tags.mode == "model":
             yield "tags.model", config.tags.model, "model"
         for path in config.tags.files if config.tags.mode == "import" else ():
@@ -83,17 +88,22 @@ def _wanted(config) -> Iterator[tuple[str, str, str]]:
     yield "policy.path", config.policy.path, "model"
 
 
-def _look_for_benchmark(key: str, name: str, file: str) -> Input:
-    found = _look(key, file, "questions")
-    problem = found.problem
+def _benchmark(key: str, name: str, file: str) -> Input:
+    """The input of a benchmark; `name` may be a short name."""
+    located = _input(key, file, "questions")
+    problem = located.problem
     if problem and name != file:
-        problem = f"no file {file}: put your copy there, or set evaluate.folder (its format: README, Benchmarks)"
-    return Input(found.key, name, found.kind, found.path, problem)
+        problem = (
+            f"no file {file}: put your copy there, or set evaluate.folder (its format: a JSON object per line with "
+            "`question` and `answer`, like a pool)"
+        )
+    return Input(key, name, located.kind, located.path, problem)
 
 
-def _look(key: str, value: str, kind: str, config=None) -> Input:
-    if kind == "pool":
-        return _pool(key, value, config.pool)
+def _input(key: str, value: str, kind: str, pool: settings.Pool | None = None) -> Input:
+    """Locate one input and look for problems."""
+    if kind == "pool" and isinstance(pool, settings.Files):
+        return _pool(key, value, pool)
     try:
         path = Path(sources.located(value) if kind == "questions" else locate.locate(value))
     except RunError as error:
@@ -105,11 +115,11 @@ def _look(key: str, value: str, kind: str, config=None) -> Input:
 
 def _pool(key: str, value: str, config: settings.Files) -> Input:
     try:
-        found = sources.resolve([value], columns.names(config.files))
+        files = sources.resolve([value], columns.names(config.files))
     except RunError as error:
         return Input(key, value, "pool", "", str(error).removeprefix(f"{key}={value}: "))
     place = Path(sources.located(value))
-    return Input(key, value, "pool", str(place if place.exists() else found[0].parent), "")
+    return Input(key, value, "pool", str(place if place.exists() else files[0].parent), "")
 
 
 def _absent(value: str, kind: str) -> str:
@@ -131,7 +141,7 @@ def _model(path: Path) -> str:
 
 
 def _encoder(path: Path) -> str:
-    # sentence-transformers keeps the transformer in the folder itself, or in one that modules.json names.
+    # sentence-transformers keeps the transformer in the folder itself, or in a subfolder that modules.json names.
     modules = path / "modules.json"
     if not modules.exists():
         return _weights(path)

@@ -1,4 +1,4 @@
-"""Do the installed libraries fit each other and the driver? Collective."""
+"""Preflight checks of the installed libraries: versions, CUDA and driver, attention, verifier. Collective."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from ..errors import RunError
 from ..grader.available import check_verifiers
 from ..parallel.world import World
 from ..policy import attention, flash
+from ..settings.whole import Settings
 from .finding import Finding, judge
 
 PACKAGES = ("torch", "transformers", "sentence-transformers", "mpi4py", "h5py", "numpy")
 
 
-def check(world: World, config) -> list[Finding]:
-    """Versions on all nodes; driver, CUDA, cuML, CuPy; attention; what the pool's questions are graded by."""
-    return [_versions(world), _cuda(world), _clustering(config), _attention(world, config), _verifier(world, config)]
+def check(world: World, config: Settings) -> list[Finding]:
+    """Check versions on all nodes; driver, CUDA, cuML and CuPy; attention; the verifier of the pool's questions."""
+    return [_versions(world), _cuda(), _clustering(config), _attention(world, config), _verifier(world, config)]
 
 
-def _verifier(world: World, config) -> Finding:
+def _verifier(world: World, config: Settings) -> Finding:
+    """Check that the pool's verifier can grade on every rank."""
     verifier = getattr(config.pool, "verifier", "math")
     try:
         check_verifiers([verifier], world, config.rollouts.grader)
@@ -33,16 +35,17 @@ def _verifier(world: World, config) -> Finding:
 
 
 def _versions(world: World) -> Finding:
+    """Check that all ranks run the same versions."""
     mine = {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}}
     everyones = world.gather(mine)
-    unlike = [name for name in mine if len({own[name] for own in everyones}) > 1]
-    told = ", ".join(f"{name} {version}" for name, version in mine.items())
-    remedy = f"ranks run different versions of {', '.join(unlike)}: give all nodes the same environment" * bool(unlike)
-    return judge("software", told, failure=remedy)
+    different = [name for name in mine if len({of_rank[name] for of_rank in everyones}) > 1]
+    text = ", ".join(f"{name} {version}" for name, version in mine.items())
+    remedy = f"ranks run different versions of {', '.join(different)}: use the same environment on all nodes"
+    return judge("software", text, failure=remedy * bool(different))
 
 
 def driver_cuda() -> int | None:
-    """The newest CUDA that the driver supports, as 1000·major + 10·minor; None without a driver."""
+    """Return the newest CUDA version that the driver supports, as 1000·major + 10·minor; None without a driver."""
     try:
         library = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -51,48 +54,49 @@ def driver_cuda() -> int | None:
     return version.value if library.cuDriverGetVersion(ctypes.byref(version)) == 0 else None
 
 
-def _cuda(world: World) -> Finding:
+def _cuda() -> Finding:
+    """Check that torch's CUDA fits the driver, and that torch can use the GPU."""
     driver, built = driver_cuda(), torch.version.cuda
     if driver is None:
-        told = f"no driver; torch is built for {'CUDA ' + built if built else 'the CPU'}"
-        return judge("driver and CUDA", told)
-    told = f"driver for CUDA {driver // 1000}.{driver % 1000 // 10}; torch for {built or 'the CPU'}"
+        text = f"no driver; torch is built for {'CUDA ' + built if built else 'the CPU'}"
+        return judge("driver and CUDA", text)
+    text = f"driver for CUDA {driver // 1000}.{driver % 1000 // 10}; torch for {built or 'the CPU'}"
     if built is None:
-        return judge("driver and CUDA", told, failure="torch has no CUDA: install PyPI's torch, not the CPU build")
+        return judge("driver and CUDA", text, failure="torch has no CUDA: install PyPI's torch, not the CPU build")
     major = int(built.split(".")[0])
     failure = ""
     if driver // 1000 < major:
         failure = f"the driver is too old for CUDA {built}: install a torch built for CUDA {driver // 1000}"
     elif not torch.cuda.is_available():
         failure = "torch cannot use the GPU (see nvidia-smi): is one allocated to this job?"
-    return judge("driver and CUDA", told, failure=failure)
+    return judge("driver and CUDA", text, failure=failure)
 
 
-def _clustering(config) -> Finding:
-    found = {}
-    for name in metadata.packages_distributions():
-        if name in ("cuml", "cupy"):
-            distribution = metadata.packages_distributions()[name][0]
-            found[distribution] = metadata.version(distribution)
-    told = ", ".join(f"{name} {version}" for name, version in found.items()) or "no cuML: scikit-learn on the CPU"
+def _clustering(config: Settings) -> Finding:
+    """Check that cuML and CuPy are built for torch's CUDA, and installed where clusters.backend needs them."""
+    distributions = metadata.packages_distributions()
+    named = [distributions[name][0] for name in distributions if name in ("cuml", "cupy")]
+    installed = {name: metadata.version(name) for name in named}
+    text = ", ".join(f"{name} {version}" for name, version in installed.items()) or "no cuML: scikit-learn on the CPU"
     built = (torch.version.cuda or "").split(".")[0]
-    unlike = [n for n in found if (m := re.search(r"(?:cu|cuda)(\d+)", n)) and built and m[1] != built]
-    failure = f"{', '.join(unlike)}: built for another CUDA than torch ({built}): install the cu{built} ones" * bool(
-        unlike
-    )
-    if config.clusters.backend == "gpu" and not any("cuml" in name for name in found):
+    others = [n for n in installed if (m := re.search(r"(?:cu|cuda)(\d+)", n)) and built and m[1] != built]
+    failure = ""
+    if others:
+        failure = f"{', '.join(others)}: built for another CUDA than torch ({built}): install the cu{built} packages"
+    if config.clusters.backend == "gpu" and not any("cuml" in name for name in installed):
         failure = "clusters.backend=gpu, but cuML is not installed: pip install 'hpc_saidpo[gpu]', or backend=auto"
-    return judge("cuML and CuPy", told, failure=failure)
+    return judge("cuML and CuPy", text, failure=failure)
 
 
-def _attention(world: World, config) -> Finding:
+def _attention(world: World, config: Settings) -> Finding:
+    """Check that the requested attention implementation can run, and whether flash attention is missing."""
     try:
         chosen = attention.attention_of(config.policy, world.device)
     except RunError as error:
         return judge("attention", config.policy.attention, failure=str(error))
     obstacle = flash.obstacle("flash_attention_2", world.device, attention.precision_of(config.policy, world.device))
     remedy = (
-        f"no flash attention, {obstacle}: pip install flash-attn --no-build-isolation; sdpa serves until then"
+        f"no flash attention, {obstacle}: pip install flash-attn --no-build-isolation; sdpa is used until then"
         if world.device.type == "cuda" and chosen == "sdpa" and config.policy.attention == "auto"
         else ""
     )

@@ -1,1 +1,1 @@
-"""One run -> a table on the console, curves as PNG, one HTML page; explanations and exports of a stored run."""
+"""The report of a run, explanations of its draws, and exports of its pairs and rollouts."""

@@ -1,4 +1,4 @@
-"""The report's section on the clusters: their sizes, their knowledge points, what the run did with them."""
+"""The report's section on the clusters: sizes, frequent knowledge points, error rates and drawn questions."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ..evaluate.table import percent
 
 
 def is_shown(health: dict) -> bool:
-    """Whether there is something to tell: a run with one cluster has none."""
+    """Whether the report has a section on clusters: a run with one cluster has none."""
     return health.get("n_clusters", 1) > 1
 
 
 def sizes(health: dict) -> bytes:
-    """Sizes of the clusters, and the share of the pool that the largest ones hold together, as PNG."""
+    """Draw the sizes of the clusters, and the cumulative share of the pool in the largest ones, as PNG."""
     from matplotlib.figure import Figure
 
     size_C = np.array(health["sizes"])
@@ -39,10 +39,11 @@ def sizes(health: dict) -> bytes:
 
 
 def section(health: dict, iterations: Sequence[dict]) -> str:
-    """HTML: figures, warnings, sizes, and a line for each cluster, the largest first.
+    """Format the section as HTML: figures, warnings, sizes, and a line for each cluster, the largest first.
 
     Args:
-        iterations: the run's records; errors are those of the last one, draws those of all.
+        health: figures of the clusters, as `clusters.health.health` returns them.
+        iterations: the run's records. Error rates are of the last one, drawn questions of all.
     """
     header = ["cluster", "questions", "share", "error rate", "drawn"]
     head = "".join(f"<th>{cell}</th>" for cell in header) + '<th class="text">frequent knowledge points</th>'

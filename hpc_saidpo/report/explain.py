@@ -1,4 +1,4 @@
-"""Why a question was drawn, or not, and what came of it: read from a run's store."""
+"""Explain from a run's store why a question was drawn or not, and whether it became a preference pair."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import yaml
@@ -21,47 +22,52 @@ from ..sampler.evidence import chances
 from ..sampler.weights import UTILITIES, events, posterior_rate
 from ..store.layout import folder_of
 from ..store.stage import Stage
+from ..table import Columns
+
+T = TypeVar("T", bound=Columns)
 
 
 @dataclass(frozen=True)
 class Iteration:
-    """The stages of one iteration of a run, as far as they are done.
+    """The finished stages of one iteration of a run.
 
     Attributes:
+        t: number of the iteration.
         settings: the run's configuration, plain values.
     """
 
     run: Path
     t: int
-    settings: dict
+    settings: dict[str, Any]
 
     @classmethod
     def open(cls, run: Path, t: int) -> Iteration:
-        """Raises:
-        RunError: there is no such run, or the iteration has no draw.
+        """Open an iteration that has a finished draw.
+
+        Raises:
+            RunError: there is no such run, or the iteration has no finished draw.
         """
         if not (run / "config.yaml").is_file():
             raise RunError(f"{run} is no run folder: it has no config.yaml")
-        found = cls(run, t, yaml.safe_load((run / "config.yaml").read_text()))
-        if not found.stage("draw").done:
-            raise RunError(
-                f"{run / folder_of(t)} has no finished draw: go on with the run, or name another --iteration"
-            )
-        if "history.h5" not in found.stage("draw").manifest():
-            raise RunError(
-                f"{found.stage('draw').path} has no history.h5: an earlier version drew, and did not keep it"
-            )
-        return found
+        iteration = cls(run, t, yaml.safe_load((run / "config.yaml").read_text()))
+        draw = iteration.stage("draw")
+        if not draw.done:
+            raise RunError(f"{run / folder_of(t)} has no finished draw: resume the run, or name another --iteration")
+        if "history.h5" not in draw.manifest():
+            raise RunError(f"{draw.path} has no history.h5: an earlier version made the draw and did not store it")
+        return iteration
 
     def stage(self, name: str) -> Stage:
+        """A stage of this iteration."""
         return Stage(self.run / folder_of(self.t) / name, {"iteration": self.t, "stage": name})
 
-    def table(self, name: str, cls):
+    def table(self, name: str, cls: type[T]) -> T:
+        """A table of the draw."""
         return self.stage("draw").read(name, cls)
 
     @cached_property
     def rollouts(self) -> Rollouts:
-        """Those of the probe and of the exploration, if they are done."""
+        """The rollouts of the probe and of the exploration, as far as they are finished."""
         done = [stage for stage in map(self.stage, ("probe", "explore")) if stage.done]
         return Rollouts.concat([stage.read_chunks(Rollouts) for stage in done]).sorted()
 
@@ -79,35 +85,40 @@ class Iteration:
 
 
 def explain(run: Path, t: int, question_id: str) -> list[tuple[str, str]]:
-    """What is known of a question that an iteration probed or explored, in the order of the work.
+    """Explain a question that an iteration probed or explored, in the order of the pipeline.
 
     Args:
-        question_id: as the pool has it.
+        t: number of the iteration.
+        question_id: id of the question in the pool.
 
     Returns:
-        (about what, in words).
+        (subject, text) of each line.
 
     Raises:
         RunError: no such run, iteration or question; or a file is damaged.
     """
     iteration = Iteration.open(run, t)
     question = find(iteration, question_id)
-    known = np.flatnonzero(iteration.questions.question_Q == question)
+    seen = np.flatnonzero(iteration.questions.question_Q == question)
     drawn = np.flatnonzero(iteration.draw.question_Q == question)
-    # A question without a row of its own was never seen before: then it can be here only because it was drawn.
-    cluster = int(iteration.questions.cluster_Q[known[0]] if len(known) else iteration.draw.cluster_Q[drawn[0]])
-    own = iteration.rollouts.take(np.flatnonzero(iteration.rollouts.question_R == question))
+    # A question without a row of evidence was new to the sampler: it has rollouts only because it was drawn.
+    cluster = int(iteration.questions.cluster_Q[seen[0]] if len(seen) else iteration.draw.cluster_Q[drawn[0]])
+    rollouts = iteration.rollouts.take(np.flatnonzero(iteration.rollouts.question_R == question))
     return [
         ("question", f"{question_id}, number {question} of the pool; iteration {t} of {run}"),
         *_of_cluster(iteration, cluster),
-        *_of_weight(iteration, cluster, known, drawn),
-        *_of_rollouts(iteration, question, own),
-        ("pair", _outcome(iteration, question, own, len(drawn) > 0)),
+        *_of_weight(iteration, cluster, seen, drawn),
+        *_of_rollouts(iteration, question, rollouts),
+        ("pair", _outcome(iteration, question, rollouts, len(drawn) > 0)),
     ]
 
 
 def find(iteration: Iteration, question_id: str) -> int:
-    """The index of a question that was rolled out in an iteration."""
+    """Return the index of a question that an iteration has rollouts of.
+
+    Raises:
+        RunError: the iteration has no rollouts of it; names some questions that it has rollouts of.
+    """
     ids = list(iteration.rollouts.id_R)
     if question_id in ids:
         return int(iteration.rollouts.question_R[ids.index(question_id)])
@@ -142,15 +153,21 @@ def _of_cluster(iteration: Iteration, cluster: int) -> Iterator[tuple[str, str]]
     )
 
 
-def _of_weight(iteration: Iteration, cluster: int, known, drawn) -> Iterator[tuple[str, str]]:
-    own, config = iteration.questions.take(known), iteration.settings["sampler"]
-    weight = float(own.weight_Q[0] if len(known) else iteration.clusters.weight_C[cluster])
-    yield "history", _past(own)
+def _of_weight(iteration: Iteration, cluster: int, seen: np.ndarray, drawn: np.ndarray) -> Iterator[tuple[str, str]]:
+    """History, weight, chance and draw of a question.
+
+    Args:
+        seen: its row in the evidence of questions; empty for a question that was new to the sampler.
+        drawn: its place in the draw; empty for a question that was not drawn.
+    """
+    evidence, config = iteration.questions.take(seen), iteration.settings["sampler"]
+    weight = float(evidence.weight_Q[0] if len(seen) else iteration.clusters.weight_C[cluster])
+    yield "history", _past(evidence)
     by = f"sampler.rule={config['rule']}, alpha {config['alpha']}" + ", rates by Thompson draws" * config["thompson"]
     yield "weight", f"{weight:.4g}; W of its cluster {iteration.clusters.weight_C[cluster]:.4g} ({by})"
     n, since = len(iteration.draw), iteration.t - config["exclude_iterations"]
     chance_Q, chance_C = chances(iteration.questions, iteration.clusters, n, since)
-    chance = float(chance_Q[known[0]] if len(known) else chance_C[cluster])
+    chance = float(chance_Q[seen[0]] if len(seen) else chance_C[cluster])
     yield (
         "chance",
         f"{chance:.2%} to be among the {n:,} drawn: 1 - exp(-weight × tau), with tau such that the chances of the pool "
@@ -158,25 +175,30 @@ def _of_weight(iteration: Iteration, cluster: int, known, drawn) -> Iterator[tup
     )
     if len(drawn):
         yield "draw", f"drawn as number {drawn[0] + 1:,} of {n:,}"
-    elif own.drawn_at_Q[0] >= max(0, since):
+    elif evidence.drawn_at_Q[0] >= max(0, since):
         yield "draw", f"not drawn: excluded by sampler.exclude_iterations={config['exclude_iterations']}"
     else:
         yield "draw", "not drawn"
 
 
-def _past(own: QuestionEvidence) -> str:
-    if len(own) == 0:
+def _past(evidence: QuestionEvidence) -> str:
+    """The rollouts and draws of a question before the draw."""
+    if len(evidence) == 0:
         return "never rolled out or drawn before the draw"
-    seen, drawn = int(own.seen_at_Q[0]), int(own.drawn_at_Q[0])
-    rolled = f"{own.n_correct_Q[0]} of {own.n_tried_Q[0]} correct in iteration {seen}" if seen >= 0 else "never graded"
+    seen, drawn = int(evidence.seen_at_Q[0]), int(evidence.drawn_at_Q[0])
+    graded = f"{evidence.n_correct_Q[0]} of {evidence.n_tried_Q[0]} correct in iteration {seen}"
+    rolled = graded if seen >= 0 else "never graded"
     return f"last {rolled}; " + (f"last drawn in iteration {drawn}" if drawn >= 0 else "never drawn")
 
 
-def _of_rollouts(iteration: Iteration, question: int, own: Rollouts) -> Iterator[tuple[str, str]]:
-    n_correct, n_wrong, n_ungradable = ((own.verdict_R == verdict).sum() for verdict in (CORRECT, WRONG, UNGRADABLE))
+def _of_rollouts(iteration: Iteration, question: int, rollouts: Rollouts) -> Iterator[tuple[str, str]]:
+    """Verdicts of a question's rollouts, and its difficulty."""
+    n_correct, n_wrong, n_ungradable = (
+        (rollouts.verdict_R == verdict).sum() for verdict in (CORRECT, WRONG, UNGRADABLE)
+    )
     verdicts = f"{n_correct} correct, {n_wrong} wrong, {n_ungradable} ungradable"
-    yield "rollouts", f"{len(own)}: {verdicts}; {(~own.finished_R).sum()} truncated"
-    hard = difficulty.measure(own)
+    yield "rollouts", f"{len(rollouts)}: {verdicts}; {(~rollouts.finished_R).sum()} truncated"
+    hard = difficulty.measure(rollouts)
     if len(hard) == 0:
         yield "difficulty", "unknown: no response could be graded"
         return
@@ -186,7 +208,7 @@ def _of_rollouts(iteration: Iteration, question: int, own: Rollouts) -> Iterator
 
 
 def _hardness(iteration: Iteration, question: int) -> tuple[int, int]:
-    """(place among the explored questions, hardest first, from 1; how many these are); (0, 0) for one that is not."""
+    """Rank of a question among the explored ones, hardest first, from 1, and their number; (0, 0) if not explored."""
     explored = np.isin(iteration.rollouts.question_R, iteration.draw.question_Q)
     hard = difficulty.measure(iteration.rollouts.take(np.flatnonzero(explored)))
     rng = seeded(iteration.settings["run"]["seed"], iteration.t, "order")
@@ -195,7 +217,8 @@ def _hardness(iteration: Iteration, question: int) -> tuple[int, int]:
     return (int(place[0]) + 1, len(hard)) if len(place) else (0, 0)
 
 
-def _outcome(iteration: Iteration, question: int, own: Rollouts, drawn: bool) -> str:
+def _outcome(iteration: Iteration, question: int, rollouts: Rollouts, drawn: bool) -> str:
+    """The pairs of a question, or the reason why it has none."""
     if not drawn:
         return "none: it was probed, not explored"
     if not iteration.stage("pairs").done:
@@ -206,5 +229,5 @@ def _outcome(iteration: Iteration, question: int, own: Rollouts, drawn: bool) ->
         samples = zip(made.chosen_sample_B, made.rejected_sample_B, strict=True)
         return f"{len(made)} made: " + ", ".join(f"sample {c} over sample {r}" for c, r in samples)
     config = settings.Difficulty(**iteration.settings["difficulty"])
-    in_band = difficulty.in_band(difficulty.measure(own), config).any()
-    return "none: " + pairs.why_none(own, bool(in_band), settings.Pairs(**iteration.settings["pairs"]))
+    in_band = difficulty.in_band(difficulty.measure(rollouts), config).any()
+    return "none: " + pairs.why_none(rollouts, bool(in_band), settings.Pairs(**iteration.settings["pairs"]))

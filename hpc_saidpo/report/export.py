@@ -1,17 +1,17 @@
-"""The preference pairs or the graded rollouts of a run as one file that other programs read.
+"""Write the preference pairs or the graded rollouts of a run as one file that other programs read.
 
 Pairs are in TRL's preference format (prompt, chosen, rejected), ready for `datasets.load_dataset("json", ...)` and
-`trl.DPOTrainer`, followed by where each comes from. Rollouts are ordered by iteration, question and sample: which
-chunk, shard or rank they came from does not show. `rollout`, `chosen_rollout` and `rejected_rollout` name a rollout in
-its run as iter-000/<question id>/<sample>.
+`trl.DPOTrainer`; further columns name the origin of each pair. Rollouts are ordered by iteration, question and sample,
+independently of the chunk, shard or rank that they came from. `rollout`, `chosen_rollout` and `rejected_rollout` name a
+rollout in its run as iter-000/<question id>/<sample>.
 
 Both formats hold the same rows:
 
-* jsonl: one object a line, UTF-8. Texts stand as they are, escaped only where JSON requires it.
+* jsonl: one object per line, UTF-8. Texts are escaped only where JSON requires it.
 * parquet: one schema for the whole file, written batch by batch.
 
-Lone surrogates, which the store keeps but neither UTF-8 nor Parquet can hold, become U+FFFD, one for each. Seeds are
-written as decimal digits: they have 64 bits, and most JSON readers would round them.
+The store keeps lone surrogates, but UTF-8 and Parquet cannot hold them: each becomes U+FFFD. Seeds are written as
+decimal digits: they have 64 bits, and most JSON readers would round them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ..store.layout import folder_of
 from ..store.stage import Stage, stages_of
 
 BATCH = 4096  # rows in memory at a time
-# What can be exported: its columns in order, with their types as Arrow names them.
+# The columns of both exports in order, with the names of their Arrow types.
 COLUMNS = {
     "pairs": {
         "prompt": "string", "chosen": "string", "rejected": "string",
@@ -49,51 +49,51 @@ STAGES = {"pairs": ("pairs",), "rollouts": ("probe", "explore")}
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def export(run: Path, what: str, form: str, out: Path, iteration: int | None = None) -> int:
+def export(run: Path, content: str, form: str, out: Path, iteration: int | None = None) -> int:
     """Write the finished pairs or rollouts of a run to a file that appears whole or not at all.
 
     Args:
-        run: the run folder; it is only read, and may be of a run that goes on.
-        what: a key of `COLUMNS`.
+        run: the run folder; it is only read, and the run may still be active.
+        content: a key of `COLUMNS`.
         form: a key of `WRITERS`.
-        iteration: only this one; None for all.
+        iteration: export this iteration only; None for all.
 
     Returns:
-        How many rows were written.
+        The number of written rows.
 
     Raises:
         RunError: no such run folder, nothing finished to export, a damaged file, a full disk, or no pyarrow.
     """
-    stages = finished_stages(run, what, iteration)
+    stages = finished_stages(run, content, iteration)
     make_folder(out.parent)
     with replacing(out) as temporary:
-        return WRITERS[form](temporary, COLUMNS[what], _batches(what, stages))
+        return WRITERS[form](temporary, COLUMNS[content], _batches(content, stages))
 
 
-def finished_stages(run: Path, what: str, iteration: int | None = None) -> dict[int, list[Stage]]:
-    """The stages that hold what is to be exported, by iteration; those that are not finished do not count.
+def finished_stages(run: Path, content: str, iteration: int | None = None) -> dict[int, list[Stage]]:
+    """Return the finished stages to export, by iteration.
 
     Raises:
-        RunError: there is no such run, or none of its stages counts.
+        RunError: there is no such run, or it has no such finished stage.
     """
     if not run.is_dir():
-        raise RunError(f"there is no run folder {run}: name one as the program made it, like runs/demo")
-    found: dict[int, list[Stage]] = {}
+        raise RunError(f"there is no run folder {run}: name a folder of a run, like runs/demo")
+    finished: dict[int, list[Stage]] = {}
     for stage in stages_of(run):
         t, name = stage.facts["iteration"], stage.facts["stage"]
-        if name in STAGES[what] and stage.done and iteration in (None, t):
-            found.setdefault(t, []).append(stage)
-    if not found:
+        if name in STAGES[content] and stage.done and iteration in (None, t):
+            finished.setdefault(t, []).append(stage)
+    if not finished:
         where = run if iteration is None else run / folder_of(iteration)
         raise RunError(
-            f"{where} has no finished {' or '.join(STAGES[what])} stage, so there are no {what} to export: go on with "
-            "the run until it has, or name another run or --iteration"
+            f"{where} has no finished {' or '.join(STAGES[content])} stage, so there are no {content} to export: "
+            "resume the run, or name another run or --iteration"
         )
-    return found
+    return finished
 
 
 def pairs_rows(pairs: Pairs) -> Iterator[list[dict]]:
-    """The rows of a table of pairs, in its order, in batches."""
+    """Yield the rows of a table of pairs, in its order, in batches."""
     for rows in _cut(len(pairs)):
         part = pairs.take(rows)
         ids, iterations = _clean(part.id_B), part.iteration_B.tolist()
@@ -117,10 +117,10 @@ def pairs_rows(pairs: Pairs) -> Iterator[list[dict]]:
 
 
 def rollout_rows(iteration: int, rollouts: Mapping[str, Rollouts]) -> Iterator[list[dict]]:
-    """The rows of an iteration's rollouts, by question and sample, in batches.
+    """Yield the rows of an iteration's rollouts, by question and sample, in batches.
 
     Args:
-        rollouts: a table for each stage, by its name.
+        rollouts: name of the stage -> its rollouts.
     """
     whole = Rollouts.concat(rollouts.values())
     stage_R = np.repeat(np.arange(len(rollouts)), [len(table) for table in rollouts.values()])
@@ -147,7 +147,7 @@ def rollout_rows(iteration: int, rollouts: Mapping[str, Rollouts]) -> Iterator[l
 
 
 def write_jsonl(path: Path, columns: Mapping[str, str], batches: Iterable[list[dict]]) -> int:
-    """Write rows as JSON lines; gives how many."""
+    """Write rows as JSON lines. Returns their number."""
     n = 0
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for rows in batches:
@@ -157,7 +157,7 @@ def write_jsonl(path: Path, columns: Mapping[str, str], batches: Iterable[list[d
 
 
 def write_parquet(path: Path, columns: Mapping[str, str], batches: Iterable[list[dict]]) -> int:
-    """Write rows as Parquet, a row group per batch; gives how many.
+    """Write rows as Parquet, a row group per batch. Returns their number.
 
     Raises:
         RunError: pyarrow is not installed.
@@ -182,27 +182,32 @@ def write_parquet(path: Path, columns: Mapping[str, str], batches: Iterable[list
 WRITERS = {"jsonl": write_jsonl, "parquet": write_parquet}
 
 
-def _batches(what: str, stages: Mapping[int, Sequence[Stage]]) -> Iterator[list[dict]]:
-    for iteration, own in stages.items():
-        for stage in own:
+def _batches(content: str, stages: Mapping[int, Sequence[Stage]]) -> Iterator[list[dict]]:
+    """Yield the rows of all stages in batches, after a check that no file is missing."""
+    for iteration, finished in stages.items():
+        for stage in finished:
             stage.check_complete()
-        if what == "pairs":
-            yield from pairs_rows(own[0].read("pairs", Pairs))
+        if content == "pairs":
+            yield from pairs_rows(finished[0].read("pairs", Pairs))
         else:
-            yield from rollout_rows(iteration, {stage.path.name: stage.read_chunks(Rollouts) for stage in own})
+            yield from rollout_rows(iteration, {stage.path.name: stage.read_chunks(Rollouts) for stage in finished})
 
 
 def _rollout(iteration: int, question_id: str, sample: int) -> str:
+    """Name of a rollout in its run."""
     return f"{folder_of(iteration)}/{question_id}/{sample}"
 
 
 def _cut(n: int) -> Iterator[np.ndarray]:
+    """Yield the row numbers of each batch of n rows."""
     return (np.arange(start, min(start + BATCH, n)) for start in range(0, n, BATCH))
 
 
 def _clean(texts: Iterable[str]) -> list[str]:
+    """Replace lone surrogates."""
     return [_SURROGATE.sub("\ufffd", text) for text in texts]
 
 
 def _rows(columns: Mapping[str, Sequence]) -> list[dict]:
+    """Turn columns into rows."""
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

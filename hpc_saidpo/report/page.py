@@ -1,4 +1,4 @@
-"""A finished run -> a table on the console, curves as PNG, one HTML page."""
+"""The report of a run: a table for the console, curves as PNG, one HTML page."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import hashlib
 import html
 import io
 import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,12 +17,16 @@ from ..records import Outcome
 from ..store.run import RunDir
 from . import clusters
 
-COLUMNS = {
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Header of a column -> its cell for a record of metrics.jsonl.
+COLUMNS: dict[str, Callable[[dict], str]] = {
     "probe pass rate": lambda r: percent(r["probe_pass_rate"]),
     "cluster errors (min/mean/max)": lambda r: _spread([e for e in r["cluster_error_rate"] if e is not None]),
     "explored": lambda r: str(r["explored_questions"]),
     "pair yield": lambda r: percent(r["pair_yield"]),
-    "ungradable": lambda r: percent(r.get("ungradable_share")),  # runs of earlier versions have none
+    "ungradable": lambda r: percent(r.get("ungradable_share")),  # not in runs of earlier versions
     "pairs": lambda r: str(r["pairs"]),
     "DPO loss": lambda r: _number(r.get("dpo/loss"), ".3f"),
     "rewards/margins": lambda r: _number(r.get("dpo/rewards/margins"), "+.3f"),
@@ -32,12 +38,13 @@ def _number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def _spread(values) -> str:
+def _spread(values: Sequence[float]) -> str:
+    """Minimum, mean and maximum."""
     return f"{min(values):.2f}/{sum(values) / len(values):.2f}/{max(values):.2f}" if values else "-"
 
 
 def rows(outcome: Outcome) -> tuple[list[str], list[list[str]]]:
-    """Header and one row per iteration; benchmark columns show the accuracy before and after the iteration."""
+    """Return a header and one row per iteration. Benchmark columns show accuracy before and after the iteration."""
     header = ["iteration", *COLUMNS, *(f"{name} before → after" for name in outcome.before)]
     body = []
     for record in outcome.iterations:
@@ -48,12 +55,12 @@ def rows(outcome: Outcome) -> tuple[list[str], list[list[str]]]:
     return header, body
 
 
-def _score(scores, name):
+def _score(scores: Mapping[str, dict], name: str) -> str:
     return percent(scores[name]["accuracy"]) if name in scores else "-"
 
 
 def gains(outcome: Outcome) -> list[str]:
-    """One line per benchmark: accuracy before the run and after its last evaluation, with 95 % intervals."""
+    """Return a line per benchmark: accuracy before the run and after its last evaluation, with 95 % intervals."""
     lines = []
     for name, before in outcome.before.items():
         after = next((r["scores"][name] for r in reversed(outcome.iterations) if name in r["scores"]), None)
@@ -66,12 +73,12 @@ def gains(outcome: Outcome) -> list[str]:
     return lines
 
 
-def _interval(score) -> str:
+def _interval(score: Mapping[str, float]) -> str:
     return interval(score["accuracy"], score["low95"], score["high95"])
 
 
 def table(outcome: Outcome) -> str:
-    """The run as text: a line per iteration, the gains, where the policy lies."""
+    """Format a run for a console: a line per iteration, the gains, the folder of the policy."""
     header, body = rows(outcome)
     if not body:
         return "\n".join([*gains(outcome), f"policy: {outcome.policy_path}"])
@@ -80,20 +87,23 @@ def table(outcome: Outcome) -> str:
     return "\n".join(["", *lines, "", *gains(outcome), f"policy: {outcome.policy_path}"])
 
 
-def write(store: RunDir, outcome: Outcome, config: dict) -> None:
+def write(run: RunDir, outcome: Outcome, plain: dict[str, Any]) -> None:
     """Write report.html and its pictures into the run folder. Not collective: root only.
 
     The pictures are drawn again only when their figures have changed: importing matplotlib and drawing take a second.
+
+    Args:
+        plain: the run's configuration as plain values.
     """
-    text, contents = page(store.path.name, outcome, config), {}
+    text, contents = page(run.path.name, outcome, plain), {}
     draw = {"curves.png": lambda: curves(outcome)}
     if clusters.is_shown(outcome.health):
         draw["clusters.png"] = lambda: clusters.sizes(outcome.health)
-    report = store.path / "report.html"
+    report = run.path / "report.html"
     is_drawn = report.exists() and figures_stamp(outcome) in report.read_text(encoding="utf-8")
-    if not (is_drawn and all((store.path / name).exists() for name in draw)):
+    if not (is_drawn and all((run.path / name).exists() for name in draw)):
         contents = {name: picture() for name, picture in draw.items()}
-    store.write_report({**contents, "report.html": text})
+    run.write_report({**contents, "report.html": text})
 
 
 def figures_stamp(outcome: Outcome) -> str:
@@ -103,7 +113,7 @@ def figures_stamp(outcome: Outcome) -> str:
 
 
 def curves(outcome: Outcome) -> bytes:
-    """Accuracy, pass rate and yield, cluster weights, DPO figures over the iterations, as one PNG."""
+    """Draw accuracy, pass rate and yield, cluster weights and DPO figures over the iterations, as one PNG."""
     from matplotlib.figure import Figure  # without pyplot: no display, no global state, half the time to import
     from matplotlib.ticker import MaxNLocator
 
@@ -111,16 +121,7 @@ def curves(outcome: Outcome) -> bytes:
     t = [r["iteration"] for r in done]
     figure = Figure(figsize=(11, 7), layout="constrained")
     axes = figure.subplots(2, 2)
-    for name, before in outcome.before.items():
-        points = [(0, before), *((r["iteration"] + 1, r["scores"][name]) for r in done if name in r["scores"])]
-        points = [(x, s) for x, s in points if s["accuracy"] is not None]
-        mean = [100 * s["accuracy"] for _, s in points]
-        error = [
-            [100 * (s["accuracy"] - s["low95"]) for _, s in points],
-            [100 * (s["high95"] - s["accuracy"]) for _, s in points],
-        ]
-        axes[0, 0].errorbar([x for x, _ in points], mean, yerr=error, marker="o", capsize=3, label=name)
-    axes[0, 0].set(title="Benchmark accuracy, 95 % interval", xlabel="rounds of training", ylabel="%")
+    _draw_accuracy(axes[0, 0], outcome)
     for key, label in (("probe_pass_rate", "probe pass rate"), ("pair_yield", "pair yield")):
         axes[0, 1].plot(t, [100 * r[key] for r in done], marker="o", label=label)
     axes[0, 1].set(title="Pass rate and pair yield", xlabel="iteration", ylabel="%", ylim=(0, 100))
@@ -141,15 +142,34 @@ def curves(outcome: Outcome) -> bytes:
     return buffer.getvalue()
 
 
-def page(name: str, outcome: Outcome, config: dict) -> str:
-    """The report as one HTML page, beside curves.png."""
+def _draw_accuracy(axis: Axes, outcome: Outcome) -> None:
+    """Draw the accuracy on each benchmark over the rounds of training, with 95 % intervals."""
+    for name, before in outcome.before.items():
+        after = ((r["iteration"] + 1, r["scores"][name]) for r in outcome.iterations if name in r["scores"])
+        points = [(x, score) for x, score in [(0, before), *after] if score["accuracy"] is not None]
+        mean = [100 * score["accuracy"] for _, score in points]
+        error = [
+            [100 * (score["accuracy"] - score["low95"]) for _, score in points],
+            [100 * (score["high95"] - score["accuracy"]) for _, score in points],
+        ]
+        axis.errorbar([x for x, _ in points], mean, yerr=error, marker="o", capsize=3, label=name)
+    axis.set(title="Benchmark accuracy, 95 % interval", xlabel="rounds of training", ylabel="%")
+
+
+def page(name: str, outcome: Outcome, plain: dict[str, Any]) -> str:
+    """Format the report as one HTML page, which shows curves.png and clusters.png of its folder.
+
+    Args:
+        name: name of the run.
+        plain: the run's configuration as plain values.
+    """
     header, body = rows(outcome)
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
     lines = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in body)
     warnings = [f"iteration {r['iteration']}: {text}" for r in outcome.iterations for text in r["signatures"]]
     warnings += [outcome.stopped] if outcome.stopped else []
 
-    def bullets(items):
+    def bullets(items: Sequence[str]) -> str:
         return "<ul>" + "".join(f"<li>{html.escape(item)}</li>" for item in items) + "</ul>" if items else "<p>none</p>"
 
     return f"""<!doctype html><meta charset="utf-8"><title>{html.escape(name)}</title>
@@ -166,5 +186,5 @@ pre{{background:#f7f7f7;padding:1em;overflow:auto}}</style>
 <h2>Curves</h2><img src="curves.png" alt="curves over the iterations">
 <h2>Failure signatures</h2>{bullets(warnings)}
 {clusters.section(outcome.health, outcome.iterations) if clusters.is_shown(outcome.health) else ""}
-<h2>Configuration</h2><pre>{html.escape(json.dumps(config, indent=1))}</pre>
+<h2>Configuration</h2><pre>{html.escape(json.dumps(plain, indent=1))}</pre>
 """

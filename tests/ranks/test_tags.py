@@ -244,7 +244,7 @@ def test_a_run_holds_to_its_knowledge_points(tmp_path):
 def test_what_a_run_reads_for_its_tags():
     def read(*overrides):
         given = ("pool.path=p.jsonl", "policy.path=p", *overrides)
-        return {(i.key, i.value) for i in inputs.of(from_overrides(given)) if i.key.startswith("tags")}
+        return {(i.key, i.value) for i in inputs.list_inputs(from_overrides(given)) if i.key.startswith("tags")}
 
     assert read() == read("tags.mode=endpoint", "tags.model=m") == set()
     assert read("tags.mode=model", f"tags.model={MICRO}", "tags.skills=s.txt") == {

@@ -42,11 +42,11 @@ def test_what_cannot_be_evaluated_is_refused(tmp_path):
 
 def test_a_benchmark_that_is_not_there_is_named_with_what_to_do(tmp_path):
     config = settings.Evaluate(benchmarks=("math500", "held_out", "no/file.jsonl"), known=KNOWN, folder=str(tmp_path))
-    found = [(i.value, i.problem) for i in inputs.benchmarks_of(config)]
+    found = [(i.value, i.problem) for i in inputs.list_benchmarks(config)]
     assert found == [
         ("math500", f"no file {tmp_path}/math500.jsonl: put your copy there, or set evaluate.folder (its format: "
-                    "README, Benchmarks)"),
+                    "a JSON object per line with `question` and `answer`, like a pool)"),
         ("no/file.jsonl", "no such file"),
     ]  # fmt: skip
     (tmp_path / "math500.jsonl").write_text(ROW)
-    assert [i.problem for i in inputs.benchmarks_of(config)] == ["", "no such file"]
+    assert [i.problem for i in inputs.list_benchmarks(config)] == ["", "no such file"]

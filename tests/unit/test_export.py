@@ -1,6 +1,7 @@
+"""Exports of pairs and rollouts: rows, formats, and failures."""
+
 import json
 import math
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,14 +10,13 @@ import numpy as np
 import pytest
 import torch
 from support.make import load_micro, make_rollouts
-from support.program import user_environment
 
+from hpc_saidpo.cli.export import main
 from hpc_saidpo.errors import RunError
 from hpc_saidpo.records import CORRECT, UNGRADABLE, WRONG, Pairs, Rollouts
 from hpc_saidpo.report.export import BATCH, COLUMNS, WRITERS, export, pairs_rows, rollout_rows
 from hpc_saidpo.store.stage import Stage
 
-TOOL = Path(__file__).parents[2] / "tools" / "export_run.py"
 TEXTS = ["½ × 日本語 😀", "two\nlines\r\n", "nul \x00 inside", "line separators \u2028 \x85", '"quoted" \\ {}', ""]
 FULL_SEED = 2**64 - 1
 # (question, sample, verdict, n_tokens, n_steps, finished, text), by question and sample
@@ -92,13 +92,6 @@ def exported(run: Path, out: Path, what: str, form: str, iteration: int | None =
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     return make_run(tmp_path_factory.mktemp("runs") / "sealed")
-
-
-def tool(*arguments, cwd: Path, **variables: str):
-    return subprocess.run(
-        [sys.executable, str(TOOL), *map(str, arguments)], cwd=cwd, env=user_environment(**variables),
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize("form", WRITERS)
@@ -221,30 +214,32 @@ def test_an_empty_stage_gives_an_empty_file(tmp_path):
         assert exported(tmp_path / "run", tmp_path, "pairs", form) == []
 
 
-def test_the_tool_writes_beside_the_caller_and_says_what(run, tmp_path):
-    done = tool(run, "--what", "pairs", "--format", "jsonl", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "12 rows of pairs -> sealed-pairs.jsonl\n"
+def test_the_verb_writes_beside_the_caller_and_says_what(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([str(run), "--what", "pairs", "--format", "jsonl"]) == 0
+    assert capsys.readouterr() == ("12 rows of pairs -> sealed-pairs.jsonl\n", "")
     assert [p.name for p in tmp_path.iterdir()] == ["sealed-pairs.jsonl"]
     assert read_back(tmp_path / "sealed-pairs.jsonl") == exported(run, tmp_path, "pairs", "jsonl")
     out = tmp_path / "deep" / "er" / "my-rollouts.parquet"
-    done = tool(run, "--what", "rollouts", "--format", "parquet", "--iteration", 1, "--out", out, cwd=tmp_path)
-    assert done.stdout == f"18 rows of rollouts -> {out}\n"
+    words = ["--what", "rollouts", "--format", "parquet", "--iteration", "1", "--out", str(out)]
+    assert main([str(run), *words]) == 0
+    assert capsys.readouterr().out == f"18 rows of rollouts -> {out}\n"
     assert len(read_back(out)) == 18
 
 
-def test_what_can_be_mended_is_told_with_exit_code_2(run, tmp_path):
-    (tmp_path / "pyarrow.py").write_text("raise ImportError('hidden')")  # as if it were not installed
-    for arguments, variables, told in (
-        (["runs/none", "--format", "jsonl"], {}, "there is no run folder runs/none: "),
-        ([run, "--format", "jsonl", "--iteration", 7], {}, f"{run}/iter-007 has no finished pairs stage"),
-        ([run, "--format", "jsonl", "--out", run], {}, f"cannot write {run}: Is a directory"),
-        ([run, "--format", "parquet"], {"PYTHONPATH": str(tmp_path)}, "pip install 'hpc_saidpo[export]'"),
+def test_what_can_be_mended_is_reported_with_exit_code_2(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)  # as if it were not installed
+    for arguments, message in (
+        (["runs/none", "--format", "jsonl"], "there is no run folder runs/none: "),
+        ([run, "--format", "jsonl", "--iteration", 7], f"{run}/iter-007 has no finished pairs stage"),
+        ([run, "--format", "jsonl", "--out", run], f"cannot write {run}: Is a directory"),
+        ([run, "--format", "parquet"], "pip install 'hpc_saidpo[export]'"),
     ):
-        done = tool(*arguments, "--what", "pairs", cwd=tmp_path, **variables)
-        assert (done.returncode, done.stdout) == (2, ""), done
-        assert done.stderr.startswith("export_run: ") and told in done.stderr and "Traceback" not in done.stderr
-    assert [p.name for p in tmp_path.iterdir()] == ["pyarrow.py"]
+        assert main([*map(str, arguments), "--what", "pairs"]) == 2
+        printed = capsys.readouterr()
+        assert printed.out == "" and printed.err.startswith("export: ") and message in printed.err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_trl_trains_on_the_exported_pairs(run, tmp_path):

@@ -1,10 +1,9 @@
+"""Comparisons of runs: rows, means over seeds, damage, figures, files."""
+
 import copy
 import csv
 import json
-import subprocess
-import sys
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +12,8 @@ from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from scipy import stats
 from support.make import make_rollouts
-from support.program import start, user_environment
 
+from hpc_saidpo.cli.compare import main
 from hpc_saidpo.compare import comparison, evaluations, marks, tables
 from hpc_saidpo.compare.read import read_runs
 from hpc_saidpo.compare.tables import write
@@ -22,7 +21,6 @@ from hpc_saidpo.errors import RunError
 from hpc_saidpo.records import CORRECT, UNGRADABLE, WRONG, Rollouts
 from hpc_saidpo.store.stage import Stage
 
-TOOL = Path(__file__).parents[2] / "tools" / "compare_runs.py"
 NO_ROLLOUTS = dict.fromkeys(
     ["rollout_tokens", "tokens_per_usable_pair"]
     + [f"rho_{name}{where}" for where in ("", "_in_band") for name in ("steps", "tokens", "seconds")]
@@ -107,9 +105,9 @@ def test_row_of_a_run(tmp_path):
     skipped["scores"], last["scores_before"] = {}, {}  # evaluate.every=2
     put_run(tmp_path / "a", [skipped, last], {"sampler.rule": "uniform", "run.threads": 4, "run.seed": 1})
     put_run(tmp_path / "b", [], {"difficulty.order": ["random"], "loop.stop_after": "base"})
-    found = read_runs(tmp_path)
-    assert found.keys == ["run.seed", "sampler.rule", "difficulty.order"]
-    assert tables.run_rows(found) == [
+    sweep = read_runs(tmp_path)
+    assert sweep.keys == ["run.seed", "sampler.rule", "difficulty.order"]
+    assert tables.run_rows(sweep) == [
         {
             "name": "a", "run.seed": "1", "sampler.rule": "uniform", "difficulty.order": "[pass_rate, steps]",
             "iterations_finished": 2, "iterations_asked": 2,
@@ -133,18 +131,18 @@ def test_state_of_a_prolonged_and_of_an_unfinished_run(tmp_path):
     stage = Stage(tmp_path / "short/iter-001/probe")
     stage.prepare()
     stage.mark_done()
-    found = read_runs(tmp_path)
-    rows = by_name(tables.run_rows(found))
+    sweep = read_runs(tmp_path)
+    rows = by_name(tables.run_rows(sweep))
     assert (rows["prolonged"]["state"], rows["prolonged"]["iterations_asked"]) == ("complete", 3)
     assert (rows["short"]["state"], rows["short"]["failure_signatures"]) == ("unfinished", 1)
-    assert tables.notes(found) == [
+    assert tables.notes(sweep) == [
         "short: unfinished: 1 of 2 iterations, last finished stage iter-001/probe",
         "short: iteration 0: depletion: raise rollouts.k",
     ]
 
 
 @pytest.mark.parametrize(
-    ("file", "content", "told"),
+    ("file", "content", "message"),
     [
         ("metrics.jsonl", '{"iteration": 0, "pai', "line 1"),
         ("metrics.jsonl", json.dumps({**lines_of(0.1, 0.2)[0], "pairs": None}), "line 1: pairs: "),
@@ -155,16 +153,16 @@ def test_state_of_a_prolonged_and_of_an_unfinished_run(tmp_path):
         ("config.yaml", "only a text", "config.yaml has no loop.iterations"),
     ],
 )
-def test_a_damaged_run_is_named_and_stops_nothing(tmp_path, file, content, told):
+def test_a_damaged_run_is_named_and_stops_nothing(tmp_path, file, content, message):
     grid(tmp_path)
     (tmp_path / "c-50-seed-1" / file).write_bytes(content.encode("latin-1"))
-    found = read_runs(tmp_path)
-    rows = by_name(tables.run_rows(found))
+    sweep = read_runs(tmp_path)
+    rows = by_name(tables.run_rows(sweep))
     assert [name for name, row in rows.items() if row["state"] == "damaged"] == ["c-50-seed-1"]
     assert sum(row["state"] == "complete" for row in rows.values()) == 5
-    (note,) = tables.notes(found)
-    assert note.startswith("c-50-seed-1: ") and told in note
-    assert told in tables.text(found) and len(write(found, tmp_path / "sweep")) == 5
+    (note,) = tables.notes(sweep)
+    assert note.startswith("c-50-seed-1: ") and message in note
+    assert message in tables.text(sweep) and len(write(sweep, tmp_path / "sweep")) == 5
 
 
 def test_evaluations(tmp_path):
@@ -177,8 +175,8 @@ def test_evaluations(tmp_path):
     damaged = put_evaluation(under / "c-0", str(tmp_path / "runs/c"), [2])
     damaged.contents()[0].write_bytes(b"")
     put_config(under / "d-0")  # its evaluation has not begun
-    found = read_runs(tmp_path / "runs")
-    rows = by_name(found.evaluations)
+    sweep = read_runs(tmp_path / "runs")
+    rows = by_name(sweep.evaluations)
     # rates 1, 1/2, 0, 1/2: mean 1/2, standard deviation 1/√6, half = 1.96/√6/√4
     half = 1.959963984540054 / 6**0.5 / 2
     assert rows["a-0"] == {
@@ -188,11 +186,11 @@ def test_evaluations(tmp_path):
     assert {name: row["state"].split(":")[0] for name, row in rows.items()} == {
         "a-0": "done", "a-1": "done", "b-0": "unfinished", "base-0": "done", "c-0": "damaged", "d-0": "unfinished",
     }  # fmt: skip
-    assert rows["b-0"]["accuracy"] is None and len(tables.notes(found)) == 3
-    assert evaluations.accuracies(found.evaluations, found.runs[0], "held_out") == (0.25, 0.5)
+    assert rows["b-0"]["accuracy"] is None and len(tables.notes(sweep)) == 3
+    assert evaluations.accuracies(sweep.evaluations, sweep.runs[0], "held_out") == (0.25, 0.5)
     moved = (tmp_path / "runs").rename(tmp_path / "moved")
-    found = read(moved)
-    assert evaluations.accuracies(found.evaluations, found.runs[0], "held_out") == (0.25, 0.5)
+    sweep = read_runs(moved)
+    assert evaluations.accuracies(sweep.evaluations, sweep.runs[0], "held_out") == (0.25, 0.5)
 
 
 def test_values_are_compared_by_their_means_over_seeds(tmp_path):
@@ -217,7 +215,7 @@ def test_values_are_compared_by_their_means_over_seeds(tmp_path):
     ]
 
 
-def test_what_else_the_runs_of_a_row_differ_in_is_told(tmp_path):
+def test_further_differences_between_the_runs_of_a_row_are_reported(tmp_path):
     for i, (n, rule) in enumerate(((5, "a"), (5, "b"), (7, "a"), (7, "b"))):
         put_run(tmp_path / f"{i}", lines_of(0.1, 0.2, 0.3), {"clusters.n": n, "sampler.rule": rule, "run.seed": i})
     assert any("sampler.rule too" in note for note in comparison.notes(read_runs(tmp_path, ["clusters.n"])))
@@ -230,12 +228,12 @@ def test_what_else_the_runs_of_a_row_differ_in_is_told(tmp_path):
         read_runs(tmp_path, ["clusters.m"])
 
 
-@pytest.mark.parametrize(("budget", "told"), [(None, True), (6, True), (5, False)])
-def test_an_order_that_decided_nothing_is_told(tmp_path, budget, told):
+@pytest.mark.parametrize(("budget", "is_reported"), [(None, True), (6, True), (5, False)])
+def test_an_order_that_decided_nothing_is_reported(tmp_path, budget, is_reported):
     for order in (["steps"], ["tokens"]):
         settings = {"difficulty.order": order, "pairs.budget": budget}
         put_run(tmp_path / order[0], lines_of(0.1, 0.2, 0.3), settings)  # iterations of 4 and 5 pairs
-    assert (comparison.UNCUT in comparison.notes(read_runs(tmp_path))) == told
+    assert (comparison.ORDER_WITHOUT_EFFECT in comparison.notes(read_runs(tmp_path))) == is_reported
 
 
 def put_rollouts(run, t, name, rows):
@@ -268,19 +266,21 @@ def test_what_rollouts_cost_and_how_proxies_agree(tmp_path):
     for where, band in (("", (0, 1)), ("_in_band", (0.1, 0.9))):
         rho = []
         for probed, explored in tables_of:
-            of = {q: [(v, n) for question, _, v, n, _ in probed + explored if question == q] for q in range(11)}
-            means = np.array([np.mean(own, axis=0) for own in of.values()])
+            by_question = {
+                q: [(v, n) for question, _, v, n, _ in probed + explored if question == q] for q in range(11)
+            }
+            means = np.array([np.mean(rows, axis=0) for rows in by_question.values()])
             means = means[(means[:, 0] >= band[0]) & (means[:, 0] <= band[1])]
             rho.append(stats.spearmanr(*means.T).statistic)
         assert row[f"rho_tokens{where}"] == pytest.approx(np.mean(rho))
     assert row["rho_steps"] is None  # the same for all
     assert {key: without[key] for key in NO_ROLLOUTS} == NO_ROLLOUTS
-    found = read_runs(tmp_path)
-    assert "ρ tokens" in comparison.table(found)[0] and comparison.OF_PROXIES in comparison.notes(found)
+    sweep = read_runs(tmp_path)
+    assert "ρ tokens" in comparison.table(sweep)[0] and comparison.ABOUT_PROXIES in comparison.notes(sweep)
     stages[-1].contents()[0].write_bytes(b"")
-    found = read_runs(tmp_path)
-    assert found.runs[0].state == "complete" and tables.run_rows(found)[0]["rollout_tokens"] is None
-    assert any(note.startswith("a: ") and "explore" in note for note in tables.notes(found))
+    sweep = read_runs(tmp_path)
+    assert sweep.runs[0].state == "complete" and tables.run_rows(sweep)[0]["rollout_tokens"] is None
+    assert any(note.startswith("a: ") and "explore" in note for note in tables.notes(sweep))
 
 
 def test_interval_over_runs():
@@ -301,18 +301,18 @@ def test_interval_over_runs():
 def test_a_number_is_an_axis_only_where_there_is_a_curve_over_it(tmp_path, systems, expected):
     for i, settings in enumerate(systems):
         put_run(tmp_path / f"{i}", lines_of(0.1, 0.2), settings)
-    found = read_runs(tmp_path)
-    without_seeds = [key for key in found.keys if not key.endswith("seed")]
-    assert marks.axes_of(found) == (expected or (None, without_seeds))
+    sweep = read_runs(tmp_path)
+    without_seeds = [key for key in sweep.keys if not key.endswith("seed")]
+    assert marks.axes_of(sweep) == (expected or (None, without_seeds))
 
 
 def test_what_is_drawn(tmp_path):
     grid(tmp_path, skip=[(100, 2)])
     put_run(tmp_path / "c-100-seed-2", lines_of(0.25, 0.9), {"clusters.n": 100, "run.seed": 2})  # unfinished
-    found = read_runs(tmp_path)
-    (after,) = [measure for measure in comparison.measures(found) if measure.key == "held_out_after"]
+    sweep = read_runs(tmp_path)
+    (after,) = [measure for measure in comparison.measures(sweep) if measure.key == "held_out_after"]
     axis = Figure().subplots()
-    marks.Marks(found).draw_groups(axis, after, 0.25)
+    marks.Marks(sweep).draw_groups(axis, after, 0.25)
     dots = [dot for dot in axis.collections if isinstance(dot, PathCollection)]
     assert len(dots) == 6
     (hollow,) = [dot.get_offsets().tolist() for dot in dots if not len(dot.get_facecolor())]
@@ -330,47 +330,16 @@ def test_systems_are_named_after_their_runs(tmp_path):
     assert marks.Marks(read_runs(tmp_path)).ticks == ["idpo", "saidpo"]
 
 
-@pytest.mark.e2e
-def test_a_real_sweep_and_its_comparison(tmp_path):
-    small = ("pool.n=240", "pool.held_out=20", "clusters.n=2", "sampler.n_questions=60", "loop.iterations=1")
-    vary = ("+experiment@_global_=idpo,no_difficulty", "run.seed=0", "probe.fraction=0.1")
-    done = start("sweep=systems", "experiment=tiny", f"run.root={tmp_path}", *small, *vary)
-    assert done.returncode == 0, done.stdout + done.stderr
-    done = run_tool(tmp_path, "--by", "sampler.rule")
-    assert (done.returncode, done.stderr) == (0, ""), done.stderr
-    found = read_runs(tmp_path)
-    assert [(group.label, len(group.runs)) for group in found.groups()] == [("idpo", 1), ("no_difficulty", 1)]
-    assert all(run.complete and run.name.startswith("tiny,") for run in found.runs)
-    with (tmp_path / "sweep" / "comparison.csv").open() as file:
-        rows = {row["sampler.rule"]: row for row in csv.DictReader(file)}
-    assert set(rows) == {"uniform", "error_all"}
-    for rule, row in rows.items():
-        own = [run for run in found.runs if run.settings["sampler.rule"] == rule]
-        lines = [json.loads(line) for run in own for line in (run.path / "metrics.jsonl").read_text().splitlines()]
-        gains = [
-            line["scores"]["held_out"]["accuracy"] - line["scores_before"]["held_out"]["accuracy"] for line in lines
-        ]
-        assert float(row["held_out_gain_mean"]) == pytest.approx(np.mean(gains))
-        assert float(row["pairs_mean"]) == np.mean([line["pairs"] for line in lines])
-        # What is stored of an exploration is what the probe had not made already.
-        assert float(row["rollout_tokens_mean"]) > np.mean([line["rollout_tokens"] for line in lines])
-        assert -1 <= float(row["rho_tokens_mean"]) <= 1
-
-
-def run_tool(*arguments):
-    program = [sys.executable, str(TOOL), *map(str, arguments)]
-    return subprocess.run(program, capture_output=True, text=True, env=user_environment(), timeout=120)
-
-
-def test_tool(tmp_path):
+def test_the_verb_writes_its_files_and_changes_no_run(tmp_path, capsys):
     root = tmp_path / "runs"
     grid(root)
     put_evaluation(root / "evaluate/a-0", str(root / "c-50-seed-0"), [2, 0])
     (root / ".shared/clusters-0").mkdir(parents=True)
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
-    for out, arguments in ((tmp_path / "out", ["--out", tmp_path / "out"]), (root / "sweep", [])):
-        done = run_tool(root, *arguments)
-        assert (done.returncode, done.stderr) == (0, "")
+    for out, arguments in ((tmp_path / "out", ["--out", str(tmp_path / "out")]), (root / "sweep", [])):
+        assert main([str(root), *arguments]) == 0
+        printed = capsys.readouterr()
+        assert printed.err == ""
         assert {p.name for p in out.iterdir()} == {
             "comparison.csv",
             "sweep.csv",
@@ -382,18 +351,19 @@ def test_tool(tmp_path):
         with (out / "sweep.csv").open() as file:
             names = [row["name"] for row in csv.DictReader(file)]
         assert names == [f"c-{n}-seed-{s}" for n in (50, 100) for s in range(3)]
-        assert all(name in text for name in names for text in (done.stdout, (out / "sweep.html").read_text()))
-        assert str(out / "sweep.html") in done.stdout
+        assert all(name in text for name in names for text in (printed.out, (out / "sweep.html").read_text()))
+        assert str(out / "sweep.html") in printed.out
         if out != root / "sweep":
             assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
 
 
-def test_tool_without_runs(tmp_path):
+def test_the_verb_without_runs(tmp_path, capsys):
     with pytest.raises(RunError, match="holds no run"):
         read_runs(tmp_path / "nowhere")
-    done = run_tool(tmp_path)
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
-    assert done.stderr.startswith("compare_runs: ") and not list(tmp_path.iterdir())
+    assert main([str(tmp_path)]) == 2
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err.count("\n")) == ("", 1)
+    assert printed.err.startswith("compare: ") and not list(tmp_path.iterdir())
     grid(tmp_path / "runs")
     (tmp_path / "file").touch()
-    assert run_tool(tmp_path / "runs", "--out", tmp_path / "file").returncode == 2
+    assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "file")]) == 2

@@ -1,8 +1,4 @@
-"""A run that is written by the stages' own parts, without a model: what is told of each kind of question."""
-
-import subprocess
-import sys
-from pathlib import Path
+"""Explanations of each kind of question, in a run that is written without a model."""
 
 import numpy as np
 import pytest
@@ -11,6 +7,7 @@ from support.make import make_rollouts
 
 from hpc_saidpo import difficulty, settings
 from hpc_saidpo.cli import compose
+from hpc_saidpo.cli.explain import main
 from hpc_saidpo.dpo import pairs
 from hpc_saidpo.errors import RunError
 from hpc_saidpo.records import CORRECT, UNGRADABLE, WRONG, Draw, Rollouts
@@ -21,7 +18,6 @@ from hpc_saidpo.sampler.inclusion import inclusion
 from hpc_saidpo.sampler.weights import cluster_weights, weights
 from hpc_saidpo.store.stage import Stage
 
-TOOL = Path(__file__).parents[2] / "tools" / "explain.py"
 CLUSTER = np.repeat([0, 1], [8, 4])
 C, W, U = CORRECT, WRONG, UNGRADABLE
 # question -> verdicts, whether its responses are finished, whether all texts are the same
@@ -32,7 +28,7 @@ TRUNCATED, DRAWN = 6, (8, 0, 1, 2, 4, 5, 6)
 
 def rollouts_of(verdicts) -> Rollouts:
     return make_rollouts(
-        [(q, k, v, 5 + q, 2, q != TRUNCATED, f"{q} {k}") for q, own in verdicts.items() for k, v in enumerate(own)]
+        [(q, k, v, 5 + q, 2, q != TRUNCATED, f"{q} {k}") for q, of_q in verdicts.items() for k, v in enumerate(of_q)]
     )
 
 
@@ -46,12 +42,12 @@ def write(stage: Stage, **tables):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "run"
-    settings = compose.from_overrides(
+    config = compose.from_overrides(
         ["experiment=tiny", "sampler.rule=frontier", "sampler.exclude_iterations=1", "pairs.budget=2"]
     )
     path.mkdir()
     plain = {"run": {"seed": 0}, "rollouts": {"k": 4}, "pairs": {"budget": 2}}
-    plain["sampler"] = {name: getattr(settings.sampler, name) for name in settings.sampler.__dataclass_fields__}
+    plain["sampler"] = {name: getattr(config.sampler, name) for name in config.sampler.__dataclass_fields__}
     plain["difficulty"] = {"order": ["pass_rate", "steps", "tokens"], "too_hard": 0.0, "too_easy": 1.0}
     (path / "config.yaml").write_text(yaml.safe_dump(plain))
 
@@ -62,9 +58,9 @@ def run(tmp_path_factory):
     history = History.empty(len(CLUSTER), 2).drew(0, np.array([3]))
     for t, table in ((0, rollouts_of({0: (C, C, C, C)})), (1, probed)):
         seen = difficulty.measure(table)
-        history = history.discounted(0.5).observe(t, seen, CLUSTER, difficulty.in_band(seen, settings.difficulty))
-    weight_N = weights(history, CLUSTER, 1, settings.sampler, 4)
-    weight_C = cluster_weights(history.counts, settings.sampler, 4)
+        history = history.discounted(0.5).observe(t, seen, CLUSTER, difficulty.in_band(seen, config.difficulty))
+    weight_N = weights(history, CLUSTER, 1, config.sampler, 4)
+    weight_C = cluster_weights(history.counts, config.sampler, 4)
     question_Q = np.array(DRAWN)
     write(
         stage("draw"),
@@ -76,14 +72,14 @@ def run(tmp_path_factory):
     write(stage("explore"), rollouts=explored)
     both = Rollouts.concat([explored, probed.take(np.flatnonzero(np.isin(probed.question_R, question_Q)))]).sorted()
     hard = difficulty.measure(both)
-    usable = np.flatnonzero(difficulty.in_band(hard, settings.difficulty))
-    order = difficulty.hardest_first(hard, settings.difficulty, np.random.default_rng(0))
+    usable = np.flatnonzero(difficulty.in_band(hard, config.difficulty))
+    order = difficulty.hardest_first(hard, config.difficulty, np.random.default_rng(0))
     hardest = hard.take([i for i in order if i in usable])
-    write(stage("pairs"), pairs=pairs.select(both, hardest, CLUSTER, str, settings.pairs, 0, 1))
+    write(stage("pairs"), pairs=pairs.select(both, hardest, CLUSTER, str, config.pairs, 0, 1))
     return path, weight_N, history
 
 
-def told(run, question):
+def explained(run, question):
     return dict(explain(run[0], 1, f"q{question}"))
 
 
@@ -100,43 +96,44 @@ def told(run, question):
     ],
 )
 def test_what_came_of_a_question(run, question, why):
-    assert told(run, question)["pair"].startswith(why)
+    assert explained(run, question)["pair"].startswith(why)
 
 
-def test_the_draw_is_told(run):
-    assert told(run, 8)["draw"] == "drawn as number 1 of 7" and told(run, 1)["draw"] == "drawn as number 3 of 7"
-    assert told(run, 9)["draw"] == "not drawn"
-    assert told(run, 3)["draw"] == "not drawn: excluded by sampler.exclude_iterations=1"
-    assert told(run, 3)["chance"].startswith("0.00%")
-    assert told(run, 0)["difficulty"].endswith("number 3 of 6 explored, hardest first")  # after q2, and q6: longer
-    assert "explored" not in told(run, 7)["difficulty"]
+def test_the_draw_is_explained(run):
+    assert (
+        explained(run, 8)["draw"] == "drawn as number 1 of 7" and explained(run, 1)["draw"] == "drawn as number 3 of 7"
+    )
+    assert explained(run, 9)["draw"] == "not drawn"
+    assert explained(run, 3)["draw"] == "not drawn: excluded by sampler.exclude_iterations=1"
+    assert explained(run, 3)["chance"].startswith("0.00%")
+    assert explained(run, 0)["difficulty"].endswith("number 3 of 6 explored, hardest first")  # after q2, and q6: longer
+    assert "explored" not in explained(run, 7)["difficulty"]
 
 
-def test_history_and_cluster_are_told(run):
-    assert told(run, 0)["history"] == "last 1 of 4 correct in iteration 1; never drawn"
-    assert told(run, 3)["history"] == "last 3 of 4 correct in iteration 1; last drawn in iteration 0"
-    assert told(run, 1)["history"] == "never rolled out or drawn before the draw"
-    assert told(run, 1)["cluster"] == "0: 8 of 12 questions"
-    assert told(run, 1)["evidence"].startswith("3.50 questions tried")
-    assert told(run, 5)["rollouts"] == "4: 0 correct, 0 wrong, 4 ungradable; 0 truncated"
+def test_history_and_cluster_are_explained(run):
+    assert explained(run, 0)["history"] == "last 1 of 4 correct in iteration 1; never drawn"
+    assert explained(run, 3)["history"] == "last 3 of 4 correct in iteration 1; last drawn in iteration 0"
+    assert explained(run, 1)["history"] == "never rolled out or drawn before the draw"
+    assert explained(run, 1)["cluster"] == "0: 8 of 12 questions"
+    assert explained(run, 1)["evidence"].startswith("3.50 questions tried")
+    assert explained(run, 5)["rollouts"] == "4: 0 correct, 0 wrong, 4 ungradable; 0 truncated"
 
 
 def test_the_chances_are_those_of_the_whole_pool(run):
     _, weight_N, history = run
     config = settings.Sampler(exclude_iterations=1)
-    allowed_N = np.where(excluded(history, 1, compose), 0.0, weight_N)
+    allowed_N = np.where(excluded(history, 1, config), 0.0, weight_N)
     chance_N = inclusion(allowed_N, np.ones(12), 7)
     assert chance_N.sum() == pytest.approx(7)
     for question in (0, 1, 3, 7, 8, 9):
-        assert told(run, question)["chance"].startswith(f"{chance_N[question]:.2%}")
-        assert told(run, question)["weight"].startswith(f"{weight_N[question]:.4g};")
+        assert explained(run, question)["chance"].startswith(f"{chance_N[question]:.2%}")
+        assert explained(run, question)["weight"].startswith(f"{weight_N[question]:.4g};")
 
 
-def test_the_tool_prints_it_or_says_what_is_wrong(run):
-    asked = [sys.executable, str(TOOL), str(run[0]), "--iteration"]
-    done = subprocess.run([*asked, "1", "--question", "q8"], capture_output=True, text=True)
-    assert done.returncode == 0 and "drawn as number 1 of 7" in done.stdout
-    done = subprocess.run([*asked, "0", "--question", "q8"], capture_output=True, text=True)
-    assert done.returncode == 2 and "iter-000 has no finished draw" in done.stderr
+def test_the_verb_prints_it_or_says_what_is_wrong(run, capsys):
+    assert main([str(run[0]), "--iteration", "1", "--question", "q8"]) == 0
+    assert "drawn as number 1 of 7" in capsys.readouterr().out
+    assert main([str(run[0]), "--iteration", "0", "--question", "q8"]) == 2
+    assert "iter-000 has no finished draw" in capsys.readouterr().err
     with pytest.raises(RunError, match="no question with the id 'q11' was probed or explored in iteration 1"):
         explain(run[0], 1, "q11")

@@ -1,15 +1,14 @@
 """The preflight: its arithmetic against hand-made figures, its checks on this machine, its failures by name."""
 
 import json
-import re
 
 import pytest
 import torch
-from support.program import start
 
+from hpc_saidpo import settings
 from hpc_saidpo.cli import compose
 from hpc_saidpo.doctor import gpu, inputs, memory, plan, software
-from hpc_saidpo.doctor.finding import FAILURE, OK
+from hpc_saidpo.doctor.finding import FAILURE, OK, judge, plain, table
 from hpc_saidpo.errors import RunError
 from hpc_saidpo.parallel.world import World
 from hpc_saidpo.rollouts.engine import kernels
@@ -31,22 +30,24 @@ def test_time_arithmetic():
                    "probe.fraction=0.1", "sampler.n_questions=40")  # fmt: skip
     by_memory, by_arithmetic = plan.Rates(1e15, 2e9), plan.Rates(6.4e9, 1e15)
     overhead = 100 * 10 * plan.LAYER_OVERHEAD_S
-    assert plan.chunk_s(MODEL, config, by_memory, 2) == pytest.approx(100 * 1e-3 / plan.DECODING + overhead)
-    assert plan.chunk_s(MODEL, config, by_arithmetic, 2) == pytest.approx(100 * 1e-2 / plan.DECODING + overhead)
-    times = plan.stage_times(MODEL, config, 50, 800, 200, by_arithmetic, 2, 2)
+    assert plan.chunk_s(MODEL, config.rollouts, by_memory, 2) == pytest.approx(100 * 1e-3 / plan.DECODING + overhead)
+    assert plan.chunk_s(MODEL, config.rollouts, by_arithmetic, 2) == pytest.approx(
+        100 * 1e-2 / plan.DECODING + overhead
+    )
+    times = plan.stage_times(MODEL, config, plan.Sizes(50, 800, 200), by_arithmetic, 2, 2)
     one = (1 / plan.DECODING + overhead) / 4 / 2
     assert times["probe"] == pytest.approx(80 * one) and times["explore"] == pytest.approx(40 * one)
     assert times["evaluate"] == pytest.approx(200 / 8 * one)
     assert times["DPO"] == pytest.approx(20 * 250 * 1e6 * 8 / (plan.TRAINING * 6.4e9) / 2)
 
 
-def test_a_verifier_that_cannot_grade_here_is_found(monkeypatch):
-    def found(*overrides):
+def test_a_verifier_that_cannot_grade_here_is_reported(monkeypatch):
+    def verifier(*overrides):
         return {f.name: f for f in software.check(World(), built("experiment=tiny", *overrides))}["verifier"]
 
-    assert (found().state, found().told) == (OK, "math")
+    assert (verifier().state, verifier().text) == (OK, "math")
     monkeypatch.setattr("sys.executable", "/bin/false")
-    assert found("pool=code").state == FAILURE and "code_unsandboxed" in found("pool=code").remedy
+    assert verifier("pool=code").state == FAILURE and "code_unsandboxed" in verifier("pool=code").remedy
 
 
 def test_rates_are_of_this_machine():
@@ -61,10 +62,10 @@ def test_each_gpu_path_runs_here_on_the_cpu_in_its_place():
         "GPU k-means",
     ]  # fmt: skip
     assert {f.state for f in found} == {OK}, found
-    assert gpu.check(World())[0].told == "not run: no GPU"
+    assert gpu.check(World())[0].text == "not run: no GPU"
 
 
-def test_a_device_that_computes_something_else_is_found(monkeypatch):
+def test_a_device_that_computes_something_else_is_reported(monkeypatch):
     errors, right = iter([0.5]), gpu.response_logps
     monkeypatch.setattr(gpu, "response_logps", lambda *arguments: right(*arguments) + next(errors, 0.0))
     found = {f.name: f for f in gpu.compare(torch.device("cpu"))}
@@ -73,24 +74,24 @@ def test_a_device_that_computes_something_else_is_found(monkeypatch):
     assert found["GPU DPO round"].state == OK
 
 
-def test_an_attention_kernel_that_computes_something_else_is_found(monkeypatch):
+def test_an_attention_kernel_that_computes_something_else_is_reported(monkeypatch):
     for error, state in ((0.0, OK), (3.0, FAILURE)):
 
         def kernel(query, *kept, error=error, **options):
-            found, lse = kernels.by_torch(query, *kept, **options)
-            return found + error, lse
+            output, lse = kernels.by_torch(query, *kept, **options)
+            return output + error, lse
 
         monkeypatch.setattr(kernels, "of", lambda attention, kernel=kernel: kernel)
         found = {f.name: f for f in gpu.compare(torch.device("cpu"))}["GPU bfloat16 generation"]
-        assert found.state == state and "16 responses as engine hf's" in found.told
+        assert found.state == state and "16 responses as engine hf's" in found.text
 
 
 def test_compiled_decoding_is_checked_where_it_is_on(monkeypatch):
-    asked = []
-    made = lambda own, **settings: asked.append(settings) or [Response(logp=0.0)]  # noqa: E731
-    monkeypatch.setattr(gpu, "_answers", made)
+    requested = []
+    answers = lambda policy, engine: requested.append(engine) or [Response(logp=0.0)]  # noqa: E731
+    monkeypatch.setattr(gpu, "_answers", answers)
     assert gpu.compare(torch.device("cpu"), compiled=True)[-1].name == "GPU compiled generation"
-    assert asked[-2:] == [{"compile": True}, {}]
+    assert requested[-2:] == [settings.Engine(compile=True), settings.Engine()]
 
 
 def test_a_kernel_that_fails_is_a_finding_and_the_rest_is_still_checked(monkeypatch):
@@ -98,24 +99,19 @@ def test_a_kernel_that_fails_is_a_finding_and_the_rest_is_still_checked(monkeypa
         raise RuntimeError("no kernel image is available for execution on the device")
 
     monkeypatch.setattr(gpu, "generate", fail)
-    states = [(f.state, f.told) for f in gpu.compare(torch.device("cpu"))]
+    states = [(f.state, f.text) for f in gpu.compare(torch.device("cpu"))]
     assert states[1][0] == FAILURE and "no kernel image" in states[1][1]
     assert [state for state, _ in states].count(OK) == 4
 
 
-def test_what_is_missing_is_named_and_nothing_else_is_stopped(tmp_path):
-    root = tmp_path / "file" / "runs"
-    given = ("experiment=paper_qwen7b", f"pool.path={tmp_path / 'pool.jsonl'}", f"run.root={root}",
-             "policy.attention=flash_attention_2", "clusters.backend=gpu")  # fmt: skip
-    (tmp_path / "file").write_text("")
-    done = start(*given, "--json", str(tmp_path / "found.json"), program=("tools/doctor.py",))
-    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
-    found = json.loads((tmp_path / "found.json").read_text())
-    failed = {name for name, f in found.items() if f["state"] == "failure"}
-    assert failed == {"run folder", "pool.path", "policy.path", "attention", "cuML and CuPy"}
-    assert all(found[name]["remedy"] for name in failed)
-    assert re.search(r"\d+ ok, \d+ warning, 5 failure", done.stdout)
-    assert "failure  pool.path" in done.stdout and "no such file" in done.stdout
+def test_findings_as_a_table_and_as_plain_values():
+    findings = [judge("a", "1 s"), judge("bb", "2 s", warning="wait"), judge("c", "3 s", failure="stop", warning="no")]
+    lines = table(findings).splitlines()
+    assert lines == [
+        "     ok  a   1 s", "warning  bb  2 s", "             → wait", "failure  c   3 s", "             → stop", "",
+        "1 ok, 1 warning, 1 failure",
+    ]  # fmt: skip
+    assert plain(findings)["c"] == {"state": "failure", "told": "3 s", "remedy": "stop"}
 
 
 @pytest.fixture
@@ -147,7 +143,7 @@ def model(tmp_path):
 )  # fmt: skip
 def test_an_incomplete_model_is_refused_before_anything_is_computed(model, lost, says):
     config = built("experiment=tiny", f"policy.path={model}")
-    assert not [i for i in inputs.of(config) if i.problem]
+    assert not [i for i in inputs.list_inputs(config) if i.problem]
     for name in lost:
         (model / name).unlink()
     with pytest.raises(RunError, match=says):

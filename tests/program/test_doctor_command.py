@@ -1,0 +1,41 @@
+"""The verbs doctor and plan as a user starts them."""
+
+import json
+import re
+
+from support.program import start
+
+# Runs main() with each line of words, then prints whether torch has been imported.
+WITHOUT_TORCH = """
+import contextlib, io, sys
+from hpc_saidpo.cli.main import main
+for line in sys.argv[1:]:
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as stderr:
+        with contextlib.suppress(SystemExit):
+            main(line.split())
+    print("torch" in sys.modules, stderr.getvalue().strip()[:60])
+"""
+
+
+def test_what_is_missing_is_named_and_nothing_else_is_stopped(tmp_path):
+    root = tmp_path / "file" / "runs"
+    overrides = ("experiment=paper_qwen7b", f"pool.path={tmp_path / 'pool.jsonl'}", f"run.root={root}",
+                 "policy.attention=flash_attention_2", "clusters.backend=gpu")  # fmt: skip
+    (tmp_path / "file").write_text("")
+    done = start("doctor", *overrides, "--json", str(tmp_path / "findings.json"))
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    findings = json.loads((tmp_path / "findings.json").read_text())
+    failed = {name for name, f in findings.items() if f["state"] == "failure"}
+    assert failed == {"run folder", "pool.path", "policy.path", "attention", "cuML and CuPy"}
+    assert all(findings[name]["remedy"] for name in failed)
+    assert re.search(r"\d+ ok, \d+ warning, 5 failure", done.stdout)
+    assert "failure  pool.path" in done.stdout and "no such file" in done.stdout
+
+
+def test_help_and_wrong_overrides_do_not_wait_for_torch():
+    wrong = ("plan Qwen2.5-7B dpo.gamma=1", "doctor experiment=tiny dpo.gamma=1", "plan")
+    done = start("plan --help", "doctor --help", *wrong, program=("-c", WITHOUT_TORCH))
+    assert done.returncode == 0, done.stderr
+    unknown = "unknown key 'dpo.gamma'"
+    for line, expected in zip(done.stdout.splitlines(), ["", "", unknown, unknown, "no model: name one"], strict=True):
+        assert line.startswith("False") and expected in line

@@ -1,0 +1,80 @@
+"""Run folders of earlier versions stay readable: report, explain, export and compare return what they returned then.
+
+tests/data/run-0.1.0.tar.gz holds two runs and an evaluation that version 0.1.0 made, without weights, pictures and logs
+(experiment=tiny pool.n=120 pool.held_out=10 clusters.n=2 sampler.n_questions=24; one run has sampler.rule=error and two
+iterations, the other frontier and one), and the output of that version's commands for them (expected/).
+"""
+
+import json
+import re
+import tarfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hpc_saidpo.cli.compare import main
+from hpc_saidpo.records import Outcome
+from hpc_saidpo.report.explain import explain
+from hpc_saidpo.report.export import export
+from hpc_saidpo.report.page import page, table
+from hpc_saidpo.store.layout import newest_policy
+
+ARCHIVE = Path(__file__).parents[1] / "data" / "run-0.1.0.tar.gz"
+NUMBER = re.compile(r"\d[\d.,]*")
+
+
+@pytest.fixture(scope="module")
+def earlier(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("earlier")
+    with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(folder, filter="data")
+    return folder
+
+
+def test_compare(earlier, tmp_path, capsys):
+    assert main([str(earlier / "runs"), "--out", str(tmp_path)]) == 0
+    for name in ("comparison.csv", "sweep.csv", "evaluations.csv"):
+        assert (tmp_path / name).read_bytes() == (earlier / "expected" / name).read_bytes(), name
+    html = (tmp_path / "sweep.html").read_text()
+    printed, expected = capsys.readouterr().out, (earlier / "expected" / "compare.txt").read_text()
+    rows = [line for line in expected.splitlines() if "  " in line]
+    assert len(rows) == 8 and all(row in printed for row in rows)
+    assert all(cell in html for row in rows for cell in re.split(r"\s{2,}", row))
+
+
+@pytest.mark.parametrize("what", ["pairs", "rollouts"])
+def test_export(earlier, tmp_path, what):
+    export(earlier / "runs" / "error", what, "jsonl", tmp_path / "out.jsonl")
+    assert (tmp_path / "out.jsonl").read_bytes() == (earlier / "expected" / f"{what}.jsonl").read_bytes()
+
+
+def test_explain(earlier):
+    """Subjects and all numbers are as they were; words may change."""
+    for line in (earlier / "expected" / "explain.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        run = earlier / "runs" / row["run"]
+        lines = [
+            [subject, text.replace(str(run), row["run"])]
+            for subject, text in explain(run, row["iteration"], row["question"])
+        ]
+        assert [subject for subject, _ in lines] == [subject for subject, _ in row["lines"]]
+        assert [NUMBER.findall(text) for _, text in lines] == [NUMBER.findall(text) for _, text in row["lines"]]
+
+
+def test_report(earlier):
+    run = earlier / "runs" / "error"
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    outcome = Outcome(records[0]["scores_before"], records, str(newest_policy(run)))
+    then = (run / "report.html").read_text()
+    now = page("error", outcome, yaml.safe_load((run / "config.yaml").read_text()))
+    section = then[then.index("<h2>Clusters") : then.index("<h2>Configuration")]  # needs the pool's knowledge points
+    policy = "iter-001/policy/model</code>"
+    assert policy in then and policy in now
+    assert _comparable(now) == _comparable(then.replace(section, "\n"))
+    assert table(outcome).count("\n") == 6
+
+
+def _comparable(html: str) -> str:
+    """The page without the folder of the policy and without the meta line of later versions."""
+    return re.sub('<meta name="figures".*>\n', "", re.sub("<code>.*</code>", "", html))
