@@ -68,7 +68,7 @@ def check(config) -> None:
 
 def _wanted(config) -> Iterator[tuple[str, str, str]]:
     if config.pool and config.pool.kind == "files":
-        for path in columns.names(config.pool.path):
+        for path in columns.as_tuple(config.pool.path):
             yield "pool.path", path, "pool"
         if config.pool.examples:
             yield "pool.examples", config.pool.examples, "questions"
@@ -95,7 +95,7 @@ def _look(key: str, value: str, kind: str, config=None) -> Input:
     if kind == "pool":
         return _pool(key, value, config.pool)
     try:
-        path = Path(sources.located(value) if kind == "questions" else locate.locate(value))
+        path = Path(sources.locate_dataset(value) if kind == "questions" else locate.locate(value))
     except RunError as error:
         return Input(key, value, kind, "", str(error))
     if not path.exists():
@@ -105,10 +105,10 @@ def _look(key: str, value: str, kind: str, config=None) -> Input:
 
 def _pool(key: str, value: str, config: settings.Files) -> Input:
     try:
-        found = sources.resolve([value], columns.names(config.files))
+        found = sources.resolve([value], columns.as_tuple(config.files))
     except RunError as error:
         return Input(key, value, "pool", "", str(error).removeprefix(f"{key}={value}: "))
-    place = Path(sources.located(value))
+    place = Path(sources.locate_dataset(value))
     return Input(key, value, "pool", str(place if place.exists() else found[0].parent), "")
 
 
