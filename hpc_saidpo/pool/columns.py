@@ -81,7 +81,7 @@ def make_mapper(config: settings.Columns, verifier: str = "math") -> Callable[[M
             joined(_items(tags)) if tags else "",
             source if type(source) is str else _lines(source),
             joined(_items(alternatives, separator=None)) if alternatives else "",
-            *_grading(graded_by, entry),
+            *_grading(row_verifier, verifier, entry),
         )
 
     return map_row
@@ -147,10 +147,17 @@ def _items(value: Any, separator: str | None = ";") -> list[str]:
     return [item.replace(JOIN, " ") for item in items if item]
 
 
-def _grading(verifier: Any, entry: Any) -> tuple[str, str]:
-    """Return the verifier, and the entry that its scorer needs."""
-    if verifier not in VERIFIER_NAMES:
-        raise BadRow(f"the verifier is {verifier!r}: there are {', '.join(VERIFIER_NAMES)}")
+def _grading(row_verifier: Any, verifier: str, entry: Any) -> tuple[str, str]:
+    """Return the verifier, and the entry that its scorer needs.
+
+    Args:
+        row_verifier: the verifier that the row names, if any. It must be one of this package: a file never names code
+            to run.
+        verifier: of rows that name none.
+    """
+    if row_verifier and row_verifier not in VERIFIER_NAMES:
+        raise BadRow(f"the verifier is {row_verifier!r}: there are {', '.join(VERIFIER_NAMES)}")
+    verifier = row_verifier or verifier
     entry = json.dumps(entry) if isinstance(entry, Mapping) else _text(entry, "entry")
     if verifier == "reasoning_gym" and not entry:
         raise BadRow("the verifier reasoning_gym needs an entry (pool.columns.entry): task, question, answer, metadata")

@@ -198,7 +198,7 @@ def _json_list(text: str) -> Rows:
 
 
 def _after_gap(text: str, position: int) -> int:
-    gap = _GAP.match(text, position)  # the empty match at least
+    gap = _GAP.match(text, position)  # matches nothing at least
     return gap.end() if gap else position
 
 

@@ -1,4 +1,4 @@
-"""Knowledge points of the pool as a run needs them."""
+"""The knowledge points of a run's pool."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..policy.locate import fingerprint
 from ..policy.stage import model_folder
 from ..records import Question, joined
 from ..store.run import RunDir
-from .column import of
+from .column import read_points
 from .local import Local
 from .tagging import Tagging
 
@@ -26,31 +26,31 @@ def tag(
     run: RunDir,
     accept_changes: bool = False,
 ) -> list[tuple[str, ...]]:
-    """The knowledge points of each question, as `config` says; a tagger's replies are shared between runs. Collective.
+    """Return the knowledge points of each question, by tags.mode; replies are shared between runs. Collective.
 
     Args:
         policy: attention and precision of a tagger that runs in this process (tags.mode=model).
         engine: the rollout engine that such a tagger decodes with.
-        accept_changes: accept other knowledge points than the run began with.
+        accept_changes: accept other knowledge points than at the run's start (run.accept_changes).
 
     Raises:
-        RunError: a question has none in the pool, the tagger cannot answer, or the run was made with other answers.
+        RunError: the pool has none for a question, the tagger cannot answer, or the run began with other points.
         Ended: requests were written to a file (tags.mode=export).
     """
     world = run.world
     if config.mode == "column":
-        return of(questions)
+        return read_points(questions)
     local = None
     if config.mode == "model":
         folder = model_folder(config.model, run)
         weights = world.on_root(lambda: fingerprint(folder))
         load = functools.partial(load_policy, folder, replace(policy, path=folder), world.device)
         local = Local(weights, load, engine, config.max_new_tokens)
-    points = Tagging(config, run, local).of(questions)
+    points = Tagging(config, run, local).find_points(questions)
     digest = world.on_root(lambda: _digest(points))
     remedy = (
-        "its replies were made again, or other ones imported: start another run with run.name=..., or go on with "
-        "run.accept_changes=true"
+        "the replies were requested again, or others were imported: start another run with run.name=..., or continue "
+        "with run.accept_changes=true"
     )
     run.require_same("tags", {"model": config.model, "points": digest}, remedy, accept_changes)
     return points
