@@ -52,9 +52,9 @@ def suggest(rows: Sequence[dict]) -> tuple[int, str]:
     if not good:
         most = max(rows, key=lambda row: (row["probed_per_cluster"], -row["n"]))
         return most["n"], (
-            f"no n has {MIN_PROBED:g} probed questions per cluster on average, a largest cluster of at most {DOMINANT:.0%} "
-            f"of the pool, and at most {MAX_SMALL:.0%} of the clusters under 5 questions; {most['n']} has the most probed "
-            "questions: raise probe.fraction, or try other n"
+            f"no n has {MIN_PROBED:g} probed questions per cluster on average, a largest cluster of at most "
+            f"{DOMINANT:.0%} of the pool, and at most {MAX_SMALL:.0%} of the clusters under 5 questions; "
+            f"{most['n']} has the most probed questions: raise probe.fraction, or try other n"
         )
     best = max(good, key=lambda row: (-2 if row["silhouette"] is None else row["silhouette"], row["n"]))
     shown = "" if best["silhouette"] is None else f" (silhouette {best['silhouette']:.3f})"
