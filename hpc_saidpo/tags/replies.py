@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Protocol
 
 import numpy as np
 
 from .. import progress
+from ..parallel.world import World
 from ..records import joined, split
-from ..store.run import RunDir
 from ..store.stage import Stage
 from ..store.tables import Damaged
 from ..table import Columns, column
@@ -72,31 +72,45 @@ def hash_of(text: str) -> str:
 
 
 class Inquiry:
-    """One task about the texts of one pool, for one tagger. Methods are collective unless they say otherwise.
+    """One task about the texts of one pool, for one tagger: what is stored, requested and loaded.
+
+    Methods are collective unless they say otherwise.
 
     Args:
         identity: of the tagger.
+        find_stages: name -> the finished stages of replies under this name, newest first; called on root.
+
+    Attributes:
+        name: of the stages of replies: the same for all pools.
+        digest: hash of the set of distinct texts.
     """
 
-    def __init__(self, task: Task, identity: str, texts: Sequence[str], run: RunDir):
-        self.task, self.texts, self.run = task, texts, run
+    def __init__(
+        self,
+        task: Task,
+        identity: str,
+        texts: Sequence[str],
+        find_stages: Callable[[str], Iterable[Stage]],
+        world: World,
+    ):
+        self._task, self._texts, self._find_stages, self._world = task, texts, find_stages, world
         tagger = hashlib.sha256(f"{task.version} {identity}".encode()).hexdigest()[:12]
         self.name = f"{task.name}-{tagger}"
         self._id_N: list[str] = []  # on root only: a pool may be large
         self._row_of: dict[str, int] = {}
-        self._digest = run.world.on_root(self._number)
+        self.digest = world.on_root(self._number)
 
     def _number(self) -> str:
         """Hash every text; return the hash of the set of distinct texts."""
         first: dict[str, str] = {}
-        for row, text in enumerate(self.texts):
+        for row, text in enumerate(self._texts):
             id = hash_of(text)
             self._id_N.append(first.setdefault(id, id))
             self._row_of.setdefault(id, row)
         return hashlib.sha256("".join(sorted(self._row_of)).encode()).hexdigest()
 
-    def ask(self, tagger: Tagger, chunk: int) -> Answers:
-        """Request a reply to every text without one. A job that is killed loses only its unfinished chunks.
+    def request(self, stage: Stage, tagger: Tagger, chunk: int) -> None:
+        """Request and store a reply to every text without one. A killed job loses only its unfinished chunks.
 
         Args:
             chunk: number of texts that are sent and stored together.
@@ -104,64 +118,32 @@ class Inquiry:
         Raises:
             RunError: as the tagger.
         """
-        world = self.run.world
+        world = self._world
+        todo = world.on_root(lambda: self._write_known(stage, {}))
+        chunks = [todo[i : i + chunk] for i in range(0, len(todo), chunk)]
+        finished = world.on_root(stage.finished_chunks)
+        left = [i for i in range(len(chunks)) if i not in finished]
 
-        def compute(stage: Stage) -> None:
-            todo = world.on_root(lambda: self._prepare(stage, {}))
-            chunks = [todo[i : i + chunk] for i in range(0, len(todo), chunk)]
-            finished = world.on_root(stage.finished_chunks)
-            left = [i for i in range(len(chunks)) if i not in finished]
+        def make(index: int) -> None:
+            texts = [self._texts[int(row)] for row in chunks[left[index]]]
+            stage.write_chunk(left[index], ask(self._task, tagger, texts))
 
-            def make(index: int) -> None:
-                texts = [self.texts[int(row)] for row in chunks[left[index]]]
-                stage.write_chunk(left[index], ask(self.task, tagger, texts))
+        n_left = sum(len(chunks[i]) for i in left)
+        with progress.show(f"{self._task.name}: {n_left} requests", len(left), world.is_root) as tick:
+            world.spread(len(left), make, tick)
+        shards = stage.shards(list(map(len, chunks)))
+        world.spread(len(shards), lambda i: stage.seal(shards[i], Replies))
 
-            n_left = sum(len(chunks[i]) for i in left)
-            with progress.show(f"{self.task.name}: {n_left} requests", len(left), world.is_root) as tick:
-                world.spread(len(left), make, tick)
-            shards = stage.shards(list(map(len, chunks)))
-            world.spread(len(shards), lambda i: stage.seal(shards[i], Replies))
-
-        return self.run.shared(self.name, f"{chunk} {self._digest}", compute, self._load, resumes=True)
-
-    def add(self, answers: Mapping[str, str], source: str) -> Answers:
+    def add(self, stage: Stage, answers: Mapping[str, str]) -> None:
         """Store answers from elsewhere, beside the existing replies.
 
         Args:
             answers: hash of a text -> reply; only root's value is used.
-            source: hash of their source, the same on every rank.
         """
+        self._world.on_root(lambda: self._write_known(stage, answers))
 
-        def compute(stage: Stage) -> None:
-            self.run.world.on_root(lambda: self._prepare(stage, answers))
-
-        return self.run.shared(self.name, f"{source} {self._digest}", compute, self._load)
-
-    def unanswered(self) -> list[tuple[str, str]]:
-        """Return (hash, text) of each distinct text without a reply in any run. Not collective: root only."""
-        rows = _merge(self._existing())
-        return [(id, self.texts[row]) for id, row in sorted(self._row_of.items()) if id not in rows]
-
-    def _prepare(self, stage: Stage, answers: Mapping[str, str]) -> np.ndarray:
-        """Write the existing replies, once; return the rows of the texts without one, in the order of their hashes."""
-        if not stage.has("known"):
-            rows = _merge(self._existing())
-            for id in self._row_of.keys() & answers.keys() - rows.keys():
-                rows[id] = (id, joined(self.task.read(answers[id])), answers[id], 1)
-            stage.write("known", Replies.of(rows[id] for id in sorted(rows)))
-        known = set(stage.read("known", Replies).id_Q)
-        return np.array([row for id, row in sorted(self._row_of.items()) if id not in known], dtype=np.int64)
-
-    def _existing(self) -> Iterable[Replies]:
-        """Yield the replies about these texts in other artefacts of this tagger."""
-        for stage in self.run.shared_before(self.name):
-            try:
-                for replies in _read_parts(stage):
-                    yield replies.take([i for i, id in enumerate(replies.id_Q) if id in self._row_of])
-            except Damaged:  # the next run that needs it makes it again
-                continue
-
-    def _load(self, stage: Stage) -> Answers:
+    def load(self, stage: Stage) -> Answers:
+        """Read what `request` or `add` stored. Not collective: root only."""
         known, new = _read_parts(stage)
         id_Q, text_Q = [*known.id_Q, *new.id_Q], [*known.points_Q, *new.points_Q]  # replies stay on disk
         points = {text: split(text) for text in set(text_Q)}
@@ -177,6 +159,30 @@ class Inquiry:
             len(self._row_of) - len(points_of),
         )
 
+    def list_unanswered(self) -> list[tuple[str, str]]:
+        """Return (hash, text) of each distinct text without a reply in any run. Not collective: root only."""
+        rows = _merge(self._existing())
+        return [(id, self._texts[row]) for id, row in sorted(self._row_of.items()) if id not in rows]
+
+    def _write_known(self, stage: Stage, answers: Mapping[str, str]) -> np.ndarray:
+        """Write the existing replies, once; return the rows of the texts without one, in the order of their hashes."""
+        if not stage.has("known"):
+            rows = _merge(self._existing())
+            for id in self._row_of.keys() & answers.keys() - rows.keys():
+                rows[id] = (id, joined(self._task.read(answers[id])), answers[id], 1)
+            stage.write("known", Replies.of(rows[id] for id in sorted(rows)))
+        known = set(stage.read("known", Replies).id_Q)
+        return np.array([row for id, row in sorted(self._row_of.items()) if id not in known], dtype=np.int64)
+
+    def _existing(self) -> Iterable[Replies]:
+        """Yield the replies about these texts in other stages of this tagger."""
+        for stage in self._find_stages(self.name):
+            try:
+                for replies in _read_parts(stage):
+                    yield replies.take([i for i, id in enumerate(replies.id_Q) if id in self._row_of])
+            except Damaged:  # the next run that needs it makes it again
+                continue
+
 
 def ask(task: Task, tagger: Tagger, texts: Sequence[str]) -> Replies:
     """Request a reply to each text; where it cannot be read, a second one with a reminder of the form."""
@@ -191,7 +197,7 @@ def ask(task: Task, tagger: Tagger, texts: Sequence[str]) -> Replies:
 
 
 def _read_parts(stage: Stage) -> tuple[Replies, Replies]:
-    """Read an artefact: the replies from before it, and its new ones; the texts of the latter stay on disk."""
+    """Read a stage: the replies from before it, and its new ones; the texts of the latter stay on disk."""
     return stage.read("known", Replies), stage.read_chunks(Replies)
 
 
