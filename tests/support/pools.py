@@ -20,6 +20,8 @@ from hpc_saidpo.pool.stage import load_pool
 from hpc_saidpo.records import Question
 from hpc_saidpo.store.run import RunDir
 
+Paths = Path | str | Sequence[Path | str]
+
 
 def run_dir(folder: Path, world: World | None = None) -> RunDir:
     """A run folder in `folder`, without configuration or lock."""
@@ -28,7 +30,7 @@ def run_dir(folder: Path, world: World | None = None) -> RunDir:
 
 def load(
     folder: Path,
-    path: Path | str | Sequence[Path | str],
+    path: Paths,
     benchmarks: Mapping[str, Sequence[Question]] | None = None,
     world: World | None = None,
     **config: Any,
@@ -63,9 +65,7 @@ BENCHMARKS = {"b": [Question("7", "What is 7 + 1?", "8"), Question("long", LONG.
 Whole = tuple[Pool, list[list[dict]], dict]
 
 
-def load_whole(
-    folder: Path, path: Path | str | Sequence[Path | str], world: World | None = None, **config: Any
-) -> Whole:
+def load_whole(folder: Path, path: Paths, world: World | None = None, **config: Any) -> Whole:
     """The pool without the questions of BENCHMARKS, the lines of its two lists, and its manifest."""
     pool = load(folder, path, BENCHMARKS, world, on_bad="skip", **config)
     (stage,) = (folder / "runs/.shared").glob("pool-*")
