@@ -105,8 +105,9 @@ def serving(
         server.server_close()
 
 
-def config_for(port: int, **endpoint: Any) -> settings.Tags:
-    """The settings of a tagger behind the server at this port."""
+def config_for(server: ChatServer | int, **endpoint: Any) -> settings.Tags:
+    """The settings of a tagger behind a server, or behind a port."""
+    port = server if isinstance(server, int) else server.server_port
     url = f"http://127.0.0.1:{port}/v1"
     return settings.Tags(
         mode="endpoint", model="m", endpoint=settings.Endpoint(url=url, **{"backoff_s": 0.01, **endpoint})
