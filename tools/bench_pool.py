@@ -32,7 +32,7 @@ from hpc_saidpo.evaluate import benchmarks
 from hpc_saidpo.parallel.launch import connect
 from hpc_saidpo.pool import stage
 from hpc_saidpo.store.run import RunDir
-from hpc_saidpo.tags.column import of
+from hpc_saidpo.tags.column import read_points
 
 HOME = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(HOME))
@@ -131,7 +131,7 @@ def load(folder: Path) -> None:
         load_cpu_s = time.process_time() - begin_cpu
         world.barrier()
         load_s = time.perf_counter() - begin
-        points = of(pool.questions)
+        points = read_points(pool.questions)
         world.barrier()
         points_s = time.perf_counter() - begin - load_s
         picked = records.pick(pool.questions, np.random.default_rng(0).choice(len(points), SAMPLE, replace=False))

@@ -1,6 +1,6 @@
-"""K-Means from given centres, on the CPU (scikit-learn) or one GPU (cuML): one interface, one way to start.
+"""K-Means on the CPU (scikit-learn) or one GPU (cuML), with one interface and the same initial centres.
 
-Both start from the same centres, made on the host (`fit.first_centres`): cuML's own are not repeatable by seed.
+The initial centres are made on the host (`fit.first_centres`): those of cuML are not repeatable by seed.
 """
 
 from __future__ import annotations
@@ -15,23 +15,28 @@ from scipy import sparse
 
 from ..errors import RunError
 
-SAMPLED_FROM = 20_000  # vectors, on the CPU: below, Lloyd's algorithm on all of them takes seconds
+SAMPLED_FROM = 20_000  # vectors, on the CPU: for fewer, Lloyd's algorithm on all of them takes seconds
 SAMPLE = 192  # vectors per cluster
-SETTLED = 1e-3  # relative fall of the sample's inertia in an iteration
+CONVERGED = 1e-3  # relative decrease of the sample's inertia in an iteration
 BLOCK = 8192  # vectors compared with all centres at once
 MAX_ITERATIONS = 300
-TOLERANCE = 1e-4  # cuML demands one above 0
+TOLERANCE = 1e-4  # cuML requires a value above 0
 
 
 @dataclass(frozen=True)
 class Partition:
-    """What K-Means found: each vector's cluster, and each cluster's centre. A cluster may be empty."""
+    """The result of K-Means; a cluster may be empty.
+
+    Attributes:
+        label_U: cluster of each vector, int64 [U].
+        centre_CD: centre of each cluster, float32 [C, D].
+    """
 
     label_U: np.ndarray
     centre_CD: np.ndarray
 
     def inertia(self, vector_UD: np.ndarray, weight_U: np.ndarray) -> float:
-        """Sum of weighted squared distances to the own centre; float64, the same arithmetic for every backend."""
+        """Return the weighted sum of squared distances to the cluster's centre, in float64, alike for every backend."""
         total = 0.0
         for begin in range(0, len(vector_UD), BLOCK):  # a million vectors fit in memory once, not twice
             rows = slice(begin, begin + BLOCK)
@@ -41,19 +46,25 @@ class Partition:
 
 
 class Backend(Protocol):
+    """A K-Means library on a device."""
+
     name: str
 
-    def why_not(self) -> str:
-        """Why it cannot run here; "" where it can. Not an import decides, but a device and a kernel."""
+    def find_obstacle(self) -> str:
+        """Return the reason why it cannot run here; "" where it can. A GPU must run a kernel, not only be present."""
+        ...
 
     def fit(self, vector_UD: np.ndarray, weight_U: np.ndarray, centre_CD: np.ndarray, seed: int) -> Partition:
-        """K-Means of weighted vectors from the given centres, all float32; a weight of w stands for w repeats."""
+        """Run K-Means on weighted vectors from initial centres, all float32; a weight of w counts as w repeats."""
+        ...
 
 
 class ScikitLearn:
-    """Lloyd's algorithm. From SAMPLED_FROM vectors on its iterations see a sample until they settle, the last one all.
+    """Lloyd's algorithm on the CPU.
 
-    Those iterations are not scikit-learn's, one of which takes several times a product of matrices on one thread.
+    With SAMPLED_FROM vectors or more, the iterations use a sample until they converge, and the last one uses all
+    vectors. These iterations are our implementation: an iteration of scikit-learn takes several times as long as a
+    matrix product on one thread.
     """
 
     name = "scikit-learn"
@@ -61,32 +72,41 @@ class ScikitLearn:
     def __init__(self, device: torch.device):
         pass
 
-    def why_not(self) -> str:
+    def find_obstacle(self) -> str:
         return ""
 
-    def fit(self, vector_UD, weight_U, centre_CD, seed) -> Partition:
+    def fit(self, vector_UD: np.ndarray, weight_U: np.ndarray, centre_CD: np.ndarray, seed: int) -> Partition:
         if len(vector_UD) < SAMPLED_FROM:
-            return self._on_all(vector_UD, weight_U, centre_CD, seed)
-        row_S, weight_S = sampled(weight_U, SAMPLE * len(centre_CD), seed)
+            return self._fit_all(vector_UD, weight_U, centre_CD, seed)
+        row_S, weight_S = sample(weight_U, SAMPLE * len(centre_CD), seed)
         centre_CD = lloyd(vector_UD[row_S], weight_S, centre_CD)
         centre_CD = means(vector_UD, weight_U, nearest(vector_UD, centre_CD)[0], centre_CD)
         return Partition(nearest(vector_UD, centre_CD)[0], centre_CD)
 
     @staticmethod
-    def _on_all(vector_UD, weight_U, centre_CD, seed) -> Partition:
+    def _fit_all(vector_UD: np.ndarray, weight_U: np.ndarray, centre_CD: np.ndarray, seed: int) -> Partition:
         from sklearn.cluster import KMeans
         from sklearn.exceptions import ConvergenceWarning
 
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct vectors than clusters: health tells it
-            found = KMeans(
-                len(centre_CD), init=centre_CD, n_init=1, max_iter=MAX_ITERATIONS, tol=TOLERANCE, random_state=seed
+            warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct vectors than clusters: see health
+            kmeans = KMeans(
+                len(centre_CD),
+                init=centre_CD,  # pyright: ignore[reportArgumentType] - typed by its default, a name
+                n_init=1,  # pyright: ignore[reportArgumentType] - typed by its default, "auto"
+                max_iter=MAX_ITERATIONS,
+                tol=TOLERANCE,
+                random_state=seed,
             ).fit(vector_UD, sample_weight=weight_U)
-        return Partition(found.labels_.astype(np.int64), found.cluster_centers_)
+        label_U: np.ndarray = np.asarray(kmeans.labels_)
+        return Partition(label_U.astype(np.int64), kmeans.cluster_centers_)
 
 
-def sampled(weight_U: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows that stand for all of them, and their weights: n draws by weight; all rows where they are no more than n."""
+def sample(weight_U: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw n rows by weight, with replacement: return the distinct rows and the number of draws of each, float32.
+
+    Returns all rows and their weights where there are at most n.
+    """
     if len(weight_U) <= n:
         return np.arange(len(weight_U)), weight_U
     share_U = weight_U / weight_U.sum(dtype=np.float64)
@@ -96,22 +116,22 @@ def sampled(weight_U: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, np.nda
 
 
 def lloyd(vector_UD: np.ndarray, weight_U: np.ndarray, centre_CD: np.ndarray) -> np.ndarray:
-    """Centres after iterations of Lloyd's algorithm, until one lowers the inertia by less than SETTLED of it."""
+    """Return the centres after Lloyd's algorithm: it ends when the inertia falls by less than the share CONVERGED."""
     size = float(np.einsum("ud,ud,u->", vector_UD, vector_UD, weight_U, dtype=np.float64))
     before = np.inf
     for _ in range(MAX_ITERATIONS):
         label_U, score_U = nearest(vector_UD, centre_CD)
         inertia = size - 2 * float(weight_U @ score_U.astype(np.float64))
-        if before - inertia < SETTLED * inertia:
+        if before - inertia < CONVERGED * inertia:
             break
         before, centre_CD = inertia, means(vector_UD, weight_U, label_U, centre_CD)
     return centre_CD
 
 
 def nearest(vector_UD: np.ndarray, centre_CD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest centre c of each vector x, and x·c - |c|²/2, by blocks: one product of matrices each.
+    """Return the nearest centre c of each vector x, and x·c - |c|²/2; by blocks, each one matrix product.
 
-    The squared distance is |x|² less twice that.
+    The squared distance is |x|² minus twice the second value.
     """
     half_C = (centre_CD**2).sum(1) / 2
     label_U, score_U = np.empty(len(vector_UD), np.int64), np.empty(len(vector_UD), np.float32)
@@ -125,7 +145,7 @@ def nearest(vector_UD: np.ndarray, centre_CD: np.ndarray) -> tuple[np.ndarray, n
 
 
 def means(vector_UD: np.ndarray, weight_U: np.ndarray, label_U: np.ndarray, centre_CD: np.ndarray) -> np.ndarray:
-    """The weighted mean of each cluster; an empty one keeps its centre."""
+    """Return the weighted mean of each cluster; an empty cluster keeps its centre."""
     member_UC = sparse.csr_array((weight_U, label_U, np.arange(len(label_U) + 1)), (len(label_U), len(centre_CD)))
     weight_C = np.bincount(label_U, weights=weight_U, minlength=len(centre_CD)).astype(np.float32)
     mean_CD = (member_UC.T @ vector_UD) / np.maximum(weight_C, np.finfo(np.float32).tiny)[:, None]
@@ -133,65 +153,65 @@ def means(vector_UD: np.ndarray, weight_U: np.ndarray, label_U: np.ndarray, cent
 
 
 class CuML:
-    """Lloyd's algorithm on one GPU. An empty cluster keeps its centre, where scikit-learn gives it another."""
+    """Lloyd's algorithm on one GPU. An empty cluster keeps its centre; in scikit-learn it moves to another one."""
 
     name = "cuML"
 
     def __init__(self, device: torch.device):
         self._index = device.index or 0
 
-    def why_not(self) -> str:
+    def find_obstacle(self) -> str:
         try:
-            import cuml  # noqa: F401
-            import cupy
+            import cuml  # noqa: F401  # pyright: ignore[reportMissingImports] - on clusters with a GPU only
+            import cupy  # pyright: ignore[reportMissingImports]
 
             if cupy.cuda.runtime.getDeviceCount() == 0:
                 return "no GPU"
             with cupy.cuda.Device(self._index):
-                return "" if int(cupy.arange(3).sum()) == 3 else "a kernel of cupy gave a wrong sum"
+                return "" if int(cupy.arange(3).sum()) == 3 else "a kernel of cupy returned a wrong sum"
         except (ImportError, RuntimeError) as error:  # cupy's CUDARuntimeError is a RuntimeError
             return str(error)
 
     @staticmethod
     def arguments(centre_CD: np.ndarray, seed: int) -> dict:
-        """What cuml.cluster.KMeans is made with; keywords only."""
+        """Return the keyword arguments of cuml.cluster.KMeans."""
         return {
             "n_clusters": len(centre_CD),
             "init": centre_CD,
-            "n_init": 1,  # its default for given centres is 10, all alike
+            "n_init": 1,  # the default is 10 equal starts from the same centres
             "max_iter": MAX_ITERATIONS,
             "tol": TOLERANCE,
             "random_state": seed,
             "output_type": "numpy",
         }
 
-    def fit(self, vector_UD, weight_U, centre_CD, seed) -> Partition:
-        import cupy
-        from cuml.cluster import KMeans
+    def fit(self, vector_UD: np.ndarray, weight_U: np.ndarray, centre_CD: np.ndarray, seed: int) -> Partition:
+        import cupy  # pyright: ignore[reportMissingImports]
+        from cuml.cluster import KMeans  # pyright: ignore[reportMissingImports]
 
         with cupy.cuda.Device(self._index):
-            found = KMeans(**self.arguments(centre_CD, seed)).fit(vector_UD, sample_weight=weight_U)
-        return Partition(np.asarray(found.labels_, dtype=np.int64), np.asarray(found.cluster_centers_, np.float32))
+            kmeans = KMeans(**self.arguments(centre_CD, seed)).fit(vector_UD, sample_weight=weight_U)
+        return Partition(np.asarray(kmeans.labels_, dtype=np.int64), np.asarray(kmeans.cluster_centers_, np.float32))
 
 
 BACKENDS = {"cpu": ScikitLearn, "gpu": CuML}
 
 
-def choose(asked: str, device: torch.device) -> tuple[Backend, str]:
-    """The backend to use, and why, in words.
+def choose(requested: str, device: torch.device) -> tuple[Backend, str]:
+    """Choose a backend. Returns it and the reason, in words.
 
     Args:
-        asked: auto, cpu or gpu (clusters.backend).
+        requested: auto, cpu or gpu (clusters.backend).
 
     Raises:
         RunError: clusters.backend=gpu, and it cannot run here.
     """
-    if asked == "cpu":
+    if requested == "cpu":
         return ScikitLearn(device), "clusters.backend=cpu"
     gpu = CuML(device)
-    why_not = gpu.why_not()
-    if not why_not:
-        return gpu, "a GPU is there, and runs kernels"
-    if asked == "gpu":
-        raise RunError(f"clusters.backend=gpu cannot run here ({why_not}): use clusters.backend=auto")
-    return ScikitLearn(device), f"cuML cannot run here: {why_not}"
+    obstacle = gpu.find_obstacle()
+    if not obstacle:
+        return gpu, "a GPU is present and runs kernels"
+    if requested == "gpu":
+        raise RunError(f"clusters.backend=gpu cannot run here ({obstacle}): use clusters.backend=auto")
+    return ScikitLearn(device), f"cuML cannot run here: {obstacle}"

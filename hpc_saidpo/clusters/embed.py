@@ -1,4 +1,4 @@
-"""Knowledge points as vectors: in chunks that depend on the texts alone, so that any number of ranks makes the same."""
+"""Knowledge points -> vectors, in chunks that depend on the texts only: the same on any number of ranks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,8 +15,11 @@ from ..errors import RunError
 from ..policy.locate import hash_of, locate
 from ..table import Columns, column
 
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
 SMALLEST_CHUNK, LARGEST_CHUNK = 64, 4096  # texts
-CHUNKS = 64  # between the two: several for each of a few dozen ranks
+CHUNKS = 64  # between these sizes: several chunks for each of a few dozen ranks
 
 
 @dataclass(frozen=True)
@@ -27,37 +31,37 @@ class Embedding(Columns):
 
 
 def texts(tags: Sequence[Sequence[str]]) -> list[str]:
-    """What is embedded for each question: its knowledge points, joined."""
-    known = {points: "; ".join(points) for points in set(map(tuple, tags))}  # of a million questions, thousands differ
-    return [known[tuple(points)] for points in tags]
+    """Return the text to embed for each question: its knowledge points, joined."""
+    joined = {points: "; ".join(points) for points in set(map(tuple, tags))}  # a million questions have only thousands
+    return [joined[tuple(points)] for points in tags]
 
 
 def chunks(text_N: Iterable[str]) -> list[list[str]]:
-    """The distinct texts, each once, in the chunks that ranks claim: long ones first, like lengths together."""
+    """Cut the distinct texts into chunks for the ranks: long texts first, similar lengths together."""
     distinct = sorted(set(text_N), key=lambda text: (-len(text), text))
     size = min(LARGEST_CHUNK, max(SMALLEST_CHUNK, math.ceil(len(distinct) / CHUNKS)))
     return [distinct[begin : begin + size] for begin in range(0, len(distinct), size)]
 
 
 def weights_hash(encoder: str) -> str:
-    """What makes an encoder this encoder, wherever it lies: a hash of its weights, tokenizer and settings.
+    """Return the hash of an encoder's weights, tokenizer and settings; it does not depend on the folder's place.
 
     Raises:
-        RunError: there is no such folder.
+        RunError: no folder with weights there.
     """
-    kept = (".safetensors", ".bin", ".json", ".txt", ".model")
+    suffixes = (".safetensors", ".bin", ".json", ".txt", ".model")
     folder = Path(locate(encoder))
-    found = sorted(p for p in folder.rglob("*") if p.suffix in kept and p.is_file())
-    if not found:
+    paths = sorted(p for p in folder.rglob("*") if p.suffix in suffixes and p.is_file())
+    if not paths:
         raise RunError(f"clusters.encoder={encoder}: no sentence encoder there: no folder with weights")
-    return hash_of(found)
+    return hash_of(paths)
 
 
-def load(encoder: str, device: torch.device):
-    """A sentence-transformers model from a folder or the local Hub cache: float16 on a GPU, float32 on the CPU.
+def load(encoder: str, device: torch.device) -> SentenceTransformer:
+    """Load a sentence-transformers model from a folder or the local Hub cache: float16 on a GPU, else float32.
 
     Raises:
-        RunError: there is none.
+        RunError: no sentence encoder there.
     """
     from sentence_transformers import SentenceTransformer
 
@@ -70,15 +74,15 @@ def load(encoder: str, device: torch.device):
         raise RunError(f"clusters.encoder={encoder}: no sentence encoder there: {error}") from error
 
 
-def embed(texts: Sequence[str], model, batch: int) -> Embedding:
-    """Vectors of texts, batched by length.
+def embed(texts: Sequence[str], model: SentenceTransformer, batch: int) -> Embedding:
+    """Compute the vectors of texts, batched by length.
 
     Args:
-        model: what `load` gave.
-        batch: texts computed at once.
+        model: from `load`.
+        batch: number of texts computed at once.
     """
     vector_UD = model.encode(list(texts), batch_size=batch, show_progress_bar=False, convert_to_numpy=True)
     vector_UD = vector_UD.astype(np.float32)
-    # The length in float32, whatever the model computes in; a vector of nothing stays nothing.
+    # The length is computed in float32, whatever the precision of the model; a zero vector stays zero.
     vector_UD /= np.maximum(np.linalg.norm(vector_UD, axis=1, keepdims=True), np.finfo(np.float32).tiny)
     return Embedding(list(texts), vector_UD)

@@ -11,13 +11,14 @@ import torch
 from .. import settings
 from ..errors import RunError
 from ..table import Columns, column
-from .backends import choose, sampled
+from .backends import choose, sample
 from .embed import Embedding
 
-ALGORITHM = "k-means 2"  # part of a stored clustering's key: another number for what gives other clusters
-STARTS_PER_CLUSTER = 20  # vectors that first centres are chosen among
-MOST_STARTS, STARTED = 10, 200_000  # K-Means begins anew, and the best is kept; vectors in all: many vectors, once
-SILHOUETTE_SAMPLE = 2000  # vectors: the cost is quadratic
+ALGORITHM = "k-means 2"  # part of a stored clustering's key: raise the number when the clusters change
+STARTS_PER_CLUSTER = 20  # sampled vectors per cluster, from which initial centres are chosen
+# Number of starts of K-Means, of which the best is kept: as many as cost STARTED vectors, 1 to MOST_STARTS.
+MOST_STARTS, STARTED = 10, 200_000
+SILHOUETTE_SAMPLE = 2000  # vectors; the cost is quadratic
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,11 @@ class Assignment(Columns):
 
 
 @dataclass(frozen=True)
-class Found:
-    """A clustering, and how good it is.
+class Clustering:
+    """A clustering and facts about it.
 
     Attributes:
-        facts: backend, why (it was chosen), vectors, inertia, silhouette.
+        facts: backend, why (the reason for the backend), vectors, inertia, silhouette.
     """
 
     assignment: Assignment
@@ -41,11 +42,15 @@ class Found:
 
 def fit(
     text_N: Sequence[str], embedding: Embedding, config: settings.Clusters, device: torch.device | None = None
-) -> Found:
-    """K-Means over the questions' vectors. Clusters are numbered by falling size, none is empty.
+) -> Clustering:
+    """Cluster the questions' vectors by K-Means. Clusters are numbered by falling size; none is empty.
 
-    Questions with the same knowledge points share a vector, so each distinct vector enters once, weighted by its
-    number of questions: the same objective at a fraction of the work.
+    Questions with the same knowledge points share a vector. Each distinct vector enters once, weighted by its number of
+    questions: the same objective at a fraction of the work.
+
+    Args:
+        text_N: the embedded text of each question.
+        device: for clusters.backend=gpu or auto; None: the CPU.
 
     Raises:
         RunError: more clusters than questions; or clusters.backend cannot run here.
@@ -61,35 +66,35 @@ def fit(
     for start in range(max(1, min(MOST_STARTS, STARTED // len(embedding)))):
         seed = MOST_STARTS * config.seed + start
         tries.append(backend.fit(vector_UD, weight_U, first_centres(vector_UD, weight_U, n, seed), seed))
-    found = min(tries, key=lambda partition: partition.inertia(vector_UD, weight_U))
-    by_size = np.argsort(-np.bincount(found.label_U[row_N], minlength=n), kind="stable")
+    best = min(tries, key=lambda partition: partition.inertia(vector_UD, weight_U))
+    by_size = np.argsort(-np.bincount(best.label_U[row_N], minlength=n), kind="stable")
     rank = np.empty(n, dtype=np.int64)
     rank[by_size] = np.arange(n)
     facts = {
         "backend": backend.name,
         "why": why,
         "vectors": len(embedding),
-        "inertia": found.inertia(vector_UD, weight_U),
-        "silhouette": silhouette(vector_UD, found.label_U, config.seed),
+        "inertia": best.inertia(vector_UD, weight_U),
+        "silhouette": silhouette(vector_UD, best.label_U, config.seed),
     }
-    return Found(Assignment(rank[found.label_U[row_N]]), facts)
+    return Clustering(Assignment(rank[best.label_U[row_N]]), facts)
 
 
 def first_centres(vector_UD: np.ndarray, weight_U: np.ndarray, n: int, seed: int) -> np.ndarray:
-    """n vectors to start from: greedy k-means++ (Arthur & Vassilvitskii 2007) among a sample; float32 [C, D]."""
+    """Choose n initial centres, float32 [C, D]: greedy k-means++ (Arthur & Vassilvitskii 2007) among a sample."""
     from sklearn.cluster import kmeans_plusplus
 
-    row_S, weight_S = sampled(weight_U, STARTS_PER_CLUSTER * n, seed)
-    if len(row_S) < n:  # a few vectors hold nearly all the weight
+    row_S, weight_S = sample(weight_U, STARTS_PER_CLUSTER * n, seed)
+    if len(row_S) < n:  # a few vectors have nearly all the weight
         row_S, weight_S = np.arange(len(weight_U)), weight_U
     centre_CD, _ = kmeans_plusplus(vector_UD[row_S], n, sample_weight=weight_S, random_state=seed)
     return np.ascontiguousarray(centre_CD, dtype=np.float32)
 
 
 def silhouette(vector_UD: np.ndarray, label_U: np.ndarray, seed: int) -> float | None:
-    """Mean silhouette (Rousseeuw 1987) by cosine distance, of a seeded sample of distinct vectors; -1 to 1.
+    """Return the mean silhouette (Rousseeuw 1987) by cosine distance of a seeded sample of distinct vectors, -1 to 1.
 
-    None where it is not defined: the sample has one cluster only, or no two vectors of one.
+    None where it is not defined: all sampled vectors are in one cluster, or each is in another one.
     """
     from sklearn.metrics import silhouette_score
 

@@ -1,4 +1,4 @@
-"""Whether clusters can steer a run: not one that holds most of the pool, nor many that hold next to nothing."""
+"""Figures and warnings that show whether the sampler can use a clustering: no dominant cluster, few tiny ones."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import numpy as np
 
 SMALL = 5  # questions
 DOMINANT = 0.5  # share of the pool
-MIN_PROBED = 2.0  # questions of a cluster in a probe, on average: with fewer most clusters have no evidence
+MIN_PROBED = 2.0  # questions per cluster in a probe, on average: with fewer, most clusters have no evidence
 
 
 def health(
-    cluster_N: np.ndarray, tags: Sequence[Sequence[str]], n_asked: int, probed: float, facts: dict | None = None
+    cluster_N: np.ndarray, tags: Sequence[Sequence[str]], n_requested: int, probed: float, facts: dict | None = None
 ) -> dict:
-    """Figures of a clustering, its clusters' frequent tags, and warnings that name the remedy.
+    """Return figures of a clustering, the frequent tags of its clusters, and warnings that name the remedy.
 
     Args:
         tags: knowledge points of each question.
-        n_asked: clusters.n.
+        n_requested: clusters.n.
         probed: probe.fraction.
-        facts: of `Found`, where there was something to cluster.
+        facts: `Clustering.facts`; None for a single cluster.
     """
     size_C = np.bincount(cluster_N)
     share_C = size_C / size_C.sum()
@@ -38,16 +38,16 @@ def health(
         "top_tags": [[tag for tag, _ in counter.most_common(3)] for counter in counters],
         **(facts or {}),
     }
-    return {**report, "warnings": list(_warnings(report, n_asked, probed)) if len(size_C) > 1 else []}
+    return {**report, "warnings": list(_warnings(report, n_requested, probed)) if len(size_C) > 1 else []}
 
 
-def _warnings(report: dict, n_asked: int, probed: float) -> Iterator[str]:
+def _warnings(report: dict, n_requested: int, probed: float) -> Iterator[str]:
     n, small = report["n_clusters"], report["clusters_under_5"]
-    if n < n_asked:
-        yield f"clusters.n={n_asked}, but the pool's knowledge points differ in {n} ways only: {n} clusters"
+    if n < n_requested:
+        yield f"clusters.n={n_requested}, but the pool has only {n} distinct sets of knowledge points: {n} clusters"
     if report["largest_share"] > DOMINANT:
         yield (
-            f"one cluster holds {report['largest_share']:.0%} of the pool: targeting it is nearly random; raise "
+            f"one cluster holds {report['largest_share']:.0%} of the pool: sampling from it is nearly uniform; raise "
             "clusters.n"
         )
     if small > n / 2:
@@ -55,13 +55,13 @@ def _warnings(report: dict, n_asked: int, probed: float) -> Iterator[str]:
     if report["probed_per_cluster"] < MIN_PROBED:
         needed = min(1.0, MIN_PROBED * n / sum(report["sizes"]))
         yield (
-            f"a probe reaches {report['probed_per_cluster']:.1f} questions of a cluster on average: most clusters' "
-            f"error rates will be guesses; raise probe.fraction from {probed:g} to {needed:.2g}, or lower clusters.n"
+            f"a probe contains {report['probed_per_cluster']:.1f} questions of a cluster on average: error rates of "
+            f"most clusters will be guesses; raise probe.fraction from {probed:g} to {needed:.2g}, or lower clusters.n"
         )
 
 
 def describe(report: dict) -> str:
-    """A line for the console."""
+    """Return a line for the console."""
     silhouette = report.get("silhouette")
     return (
         f"{report['n_clusters']} clusters, effective number {report['effective_clusters']:.1f}, largest "

@@ -1,4 +1,4 @@
-"""Embeddings and clusters of the pool, shared by all runs under one root."""
+"""Embeddings and clusters of the pool, shared by all runs under one run.root."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from .health import health
 def cluster(
     points: Sequence[Sequence[str]], config: settings.Clusters, probed: float, run: RunDir
 ) -> tuple[np.ndarray, dict]:
-    """The cluster of each question, and the health of the clustering. Collective.
+    """Return the cluster of each question, int64 [N], and the health of the clustering. Collective.
 
-    Embeddings and clusterings are shared between runs, keyed by what they are made of: clusterings of many n embed
-    once, and what a GPU made counts on a node without one.
+    Embeddings and clusterings are shared between runs and keyed by their inputs: clusterings with many n need one
+    embedding, and results from a GPU are used on a node without one.
 
     Args:
         points: knowledge points of each question.
@@ -41,7 +41,7 @@ def cluster(
 
 
 def embed_all(text_N: Sequence[str], config: settings.Clusters, run: RunDir) -> Stage:
-    """The vectors of the distinct texts, made by all ranks: a stage of `clusters.Embedding` in chunks. Collective.
+    """Compute the vectors of the distinct texts on all ranks. Returns a stage of `Embedding` in chunks. Collective.
 
     Raises:
         RunError: no sentence encoder.
@@ -50,11 +50,11 @@ def embed_all(text_N: Sequence[str], config: settings.Clusters, run: RunDir) -> 
     chunks = world.on_root(lambda: embed.chunks(text_N))
     encoder = functools.cache(lambda: embed.load(config.encoder, world.device))
 
-    def write(stage: Stage):
+    def write(stage: Stage) -> None:
         done = world.on_root(stage.finished_chunks)
         todo = [index for index in range(len(chunks)) if index not in done]
 
-        def write_chunk(i: int):
+        def write_chunk(i: int) -> None:
             stage.write_chunk(todo[i], embed.embed(chunks[todo[i]], encoder(), config.batch))
 
         world.spread(len(todo), write_chunk)
@@ -64,19 +64,19 @@ def embed_all(text_N: Sequence[str], config: settings.Clusters, run: RunDir) -> 
 
 
 def assign(text_N: Sequence[str], embedding: Stage, config: settings.Clusters, run: RunDir) -> tuple[np.ndarray, dict]:
-    """The cluster of each question, and `clusters.Found.facts`. Collective; root computes.
+    """Return the cluster of each question and `Clustering.facts`. Collective; root computes.
 
     Args:
-        embedding: what `embed_all` returned for these texts.
+        embedding: the stage that `embed_all` returned for these texts.
     """
 
-    def write(stage: Stage):
-        def on_root():
+    def write(stage: Stage) -> None:
+        def on_root() -> None:
             vectors = embedding.read_chunks(embed.Embedding)
-            found = fit(text_N, vectors, config, run.world.device)
-            log.info("clusters by %s: %s", found.facts["backend"], found.facts["why"])
-            stage.write("assignment", found.assignment)
-            stage.write_json("facts", found.facts)
+            clustering = fit(text_N, vectors, config, run.world.device)
+            log.info("clusters by %s: %s", clustering.facts["backend"], clustering.facts["why"])
+            stage.write("assignment", clustering.assignment)
+            stage.write_json("facts", clustering.facts)
 
         run.world.on_root(on_root)
 

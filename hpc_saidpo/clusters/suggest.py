@@ -1,4 +1,4 @@
-"""How many clusters? Clusterings of one embedding for several n, and which of them to take."""
+"""Comparison of several numbers of clusters on one embedding, and a suggestion."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .embed import Embedding
 from .fit import fit
 from .health import DOMINANT, MIN_PROBED, health
 
-MAX_SMALL = 0.1  # share of the clusters that may hold next to nothing
+MAX_SMALL = 0.1  # largest share of clusters with under 5 questions
 
 
 def sweep(
@@ -23,7 +23,7 @@ def sweep(
     probed: float,
     device: torch.device,
 ) -> Iterator[dict]:
-    """The health of the pool's clusters (`health`) for each n, with the n asked for.
+    """Yield the health of the pool's clusters (`health`) for each n, with the key n.
 
     Args:
         probed: probe.fraction.
@@ -32,14 +32,15 @@ def sweep(
         RunError: as `fit`.
     """
     for n in ns:
-        found = fit(text_N, embedding, dataclasses.replace(config, n=n), device)
-        yield {"n": n, **health(found.assignment.cluster_N, [()] * len(text_N), n, probed, found.facts)}
+        clustering = fit(text_N, embedding, dataclasses.replace(config, n=n), device)
+        yield {"n": n, **health(clustering.assignment.cluster_N, [()] * len(text_N), n, probed, clustering.facts)}
 
 
 def suggest(rows: Sequence[dict]) -> tuple[int, str]:
-    """An n of a sweep, and why.
+    """Suggest an n of a sweep. Returns it and the reason, in words.
 
-    Of those that a probe reaches, none dominant and few starved, the one whose clusters are the most separate.
+    Among the clusterings with enough probed questions per cluster, no dominant cluster and few tiny ones, this is the
+    one with the largest silhouette.
     """
     good = [
         row
@@ -51,13 +52,13 @@ def suggest(rows: Sequence[dict]) -> tuple[int, str]:
     if not good:
         most = max(rows, key=lambda row: (row["probed_per_cluster"], -row["n"]))
         return most["n"], (
-            f"none fits: {MIN_PROBED:g} probed questions per cluster on average, the largest at most {DOMINANT:.0%} of "
-            f"the pool, at most {MAX_SMALL:.0%} under 5 questions; {most['n']} is the best reached by the probe: raise "
-            "probe.fraction, or try other n"
+            f"no n has {MIN_PROBED:g} probed questions per cluster on average, a largest cluster of at most "
+            f"{DOMINANT:.0%} of the pool, and at most {MAX_SMALL:.0%} of the clusters under 5 questions; "
+            f"{most['n']} has the most probed questions: raise probe.fraction, or try other n"
         )
     best = max(good, key=lambda row: (-2 if row["silhouette"] is None else row["silhouette"], row["n"]))
     shown = "" if best["silhouette"] is None else f" (silhouette {best['silhouette']:.3f})"
     return best["n"], (
         f"the most separate clusters{shown} of the {len(good)} of {len(rows)} with {MIN_PROBED:g} probed questions per "
-        f"cluster or more, none dominant, at most {MAX_SMALL:.0%} of them under 5 questions"
+        f"cluster or more, no dominant cluster, and at most {MAX_SMALL:.0%} of the clusters under 5 questions"
     )

@@ -73,7 +73,7 @@ def check(config: Settings | Evaluation) -> None:
 def _named(config: Settings | Evaluation) -> Iterator[tuple[str, str, str]]:
     """(key, value, kind) of every input that is no benchmark."""
     if isinstance(config.pool, settings.Files):
-        for path in columns.names(config.pool.path):
+        for path in columns.as_tuple(config.pool.path):
             yield "pool.path", path, "pool"
         if config.pool.examples:
             yield "pool.examples", config.pool.examples, "questions"
@@ -105,7 +105,7 @@ def _input(key: str, value: str, kind: str, pool: settings.Pool | None = None) -
     if kind == "pool" and isinstance(pool, settings.Files):
         return _pool(key, value, pool)
     try:
-        path = Path(sources.located(value) if kind == "questions" else locate.locate(value))
+        path = Path(sources.locate_dataset(value) if kind == "questions" else locate.locate(value))
     except RunError as error:
         return Input(key, value, kind, "", str(error))
     if not path.exists():
@@ -115,10 +115,10 @@ def _input(key: str, value: str, kind: str, pool: settings.Pool | None = None) -
 
 def _pool(key: str, value: str, config: settings.Files) -> Input:
     try:
-        files = sources.resolve([value], columns.names(config.files))
+        files = sources.resolve([value], columns.as_tuple(config.files))
     except RunError as error:
         return Input(key, value, "pool", "", str(error).removeprefix(f"{key}={value}: "))
-    place = Path(sources.located(value))
+    place = Path(sources.locate_dataset(value))
     return Input(key, value, "pool", str(place if place.exists() else files[0].parent), "")
 
 

@@ -1,1 +1,1 @@
-"""Question pools and benchmarks: from files of many formats, or made."""
+"""Question pools and benchmarks: read from files of many formats, or generated."""

@@ -1,29 +1,30 @@
 """Generated arithmetic questions: eight topics in three ranges of difficulty for the shipped micro model.
 
-`small` is too easy for the model, `trained` is what it was trained on and solves sometimes, `hard` has far longer
-numbers than it has ever seen. A worked response has at most one work step, then the line `#### answer`.
-Pure: every draw comes from the generator or seed that the caller gives.
+Range `small` is too easy for the model. It was trained on range `trained` and solves those questions sometimes. Range
+`hard` has far longer numbers than the model has ever seen. A worked response has at most one work step, then the line
+`#### answer`. Pure: every draw comes from the generator or seed that the caller passes.
 """
 
 import itertools
 import math
 import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 Bounds = tuple[tuple[int, int], ...]
+Written = tuple[str, str, int]  # text, work step or "", answer
 
 RANGES = ("hard", "trained", "small")
-# Cells up to this size are shuffled whole, so that they run out exactly; a larger one (only `hard` has them, and they
-# have billions of questions) is drawn from at random.
+# A cell is one topic in one range. Up to this size a cell is shuffled as a whole, so that every question occurs once.
+# Larger cells occur only in `hard` and have billions of questions: they are drawn from at random.
 ENUMERABLE = 100_000
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One question: `solution` is its worked response, which ends in the line `#### answer`."""
+    """One question. `solution` is its worked response, which ends with the line `#### answer`."""
 
     text: str
     solution: str
@@ -34,51 +35,54 @@ class Problem:
 
 @dataclass(frozen=True)
 class Topic:
-    """`write` turns operands into (text, work step or "", answer); a range has their bounds, both included.
+    """One kind of question.
 
-    Bounds are chosen so that every choice of operands is a valid question with an answer that is not negative.
+    Attributes:
+        write: operands -> (text, work step or "", answer).
+        trained, small, hard: bounds of the operands in each range, both ends included. Every choice of operands within
+            the bounds is a valid question whose answer is not negative.
     """
 
-    write: Callable[..., tuple[str, str, int]]
+    write: Callable[..., Written]
     trained: Bounds
     small: Bounds
     hard: Bounds
 
     def size(self, span: str) -> int:
-        """Number of choices of operands in a range."""
+        """Return the number of choices of operands in a range."""
         return math.prod(high - low + 1 for low, high in getattr(self, span))
 
 
-def _add(a, b):
+def _add(a: int, b: int) -> Written:
     return f"{a}+{b}=?", "", a + b
 
 
-def _subtract(b, difference):
+def _subtract(b: int, difference: int) -> Written:
     return f"{b + difference}-{b}=?", "", difference
 
 
-def _multiply(a, b):
+def _multiply(a: int, b: int) -> Written:
     tens = b - b % 10
     return f"{a}*{b}=?", f"{a * tens}+{a * (b - tens)}" if tens else "", a * b
 
 
-def _chain(a, b, c):
+def _chain(a: int, b: int, c: int) -> Written:
     return f"{a}+{b}-{c}=?", f"{a + b}-{c}", a + b - c
 
 
-def _double(a, b):
+def _double(a: int, b: int) -> Written:
     return f"double {a} add {b}", f"{2 * a}+{b}", 2 * a + b
 
 
-def _remainder(n, divisor):
+def _remainder(n: int, divisor: int) -> Written:
     return f"{n} mod {divisor}", f"{n}-{n - n % divisor}", n % divisor
 
 
-def _gap(a, b):
+def _gap(a: int, b: int) -> Written:
     return f"gap {a} {b}", f"{max(a, b)}-{min(a, b)}", abs(a - b)
 
 
-def _next(start, step):
+def _next(start: int, step: int) -> Written:
     terms = [start + i * step for i in range(4)]
     return f"next: {terms[0]} {terms[1]} {terms[2]}", f"{terms[2]}+{step}", terms[3]
 
@@ -105,17 +109,21 @@ TOPICS: dict[str, Topic] = {
 
 
 def is_held_out(text: str) -> bool:
-    """Whether the micro model never saw this question in the trained range: a fifth of the texts, by their hash."""
+    """Whether this question is in the fifth (by hash of the text) that the micro model never saw in training."""
     return zlib.crc32(text.encode()) % 5 == 0
 
 
 def count(span: str) -> int:
-    """Number of distinct questions in a range, all topics together: no two choices of operands share a text."""
+    """Return the number of distinct questions in a range over all topics: no two choices of operands share a text."""
     return sum(topic.size(span) for topic in TOPICS.values())
 
 
 def problem(topic: str, span: str, rng: np.random.Generator) -> Problem:
-    """One random question. ValueError for an unknown topic or range."""
+    """Draw one random question.
+
+    Raises:
+        ValueError: unknown topic or range.
+    """
     _check_names((topic,), TOPICS, "topic")
     _check_names((span,), RANGES, "range")
     bounds = getattr(TOPICS[topic], span)
@@ -129,30 +137,36 @@ def problems(
     exclude: Collection[str] = (),
     held_out: bool | None = None,
 ) -> list[Problem]:
-    """`n` shuffled questions with distinct texts, none of them in `exclude`; the same for the same arguments.
+    """Generate `n` shuffled questions with distinct texts; the same arguments always yield the same questions.
 
-    `shares` maps ranges to weights (normalised). Topics get equal parts of a range; when one has no question left, the
-    others take over. `held_out` keeps only questions for which `is_held_out` has that value; None keeps all.
-    ValueError for bad shares, and for a range with fewer distinct questions than its share asks for.
+    Topics have equal parts of a range. When a topic has no question left, the other topics fill its part.
+
+    Args:
+        shares: weight of each range; normalised here.
+        exclude: texts that must not occur.
+        held_out: keep only questions for which `is_held_out` has this value; None keeps all.
+
+    Raises:
+        ValueError: shares are wrong, or a range has too few distinct questions for its share.
     """
     rng = np.random.default_rng(seed)
     taken = set(exclude)
     chosen: list[Problem] = []
-    for span, count in _counts(shares, n).items():
-        found = list(itertools.islice(_rotate(span, rng, taken, held_out), count))
-        if len(found) < count:
-            raise ValueError(f"range {span!r}: {count} distinct questions asked for, only {len(found)} left")
-        chosen += found
+    for span, n_wanted in _counts(shares, n).items():
+        fresh = list(itertools.islice(_rotate(span, rng, taken, held_out), n_wanted))
+        if len(fresh) < n_wanted:
+            raise ValueError(f"range {span!r}: {n_wanted} distinct questions requested, only {len(fresh)} left")
+        chosen += fresh
     return [chosen[i] for i in rng.permutation(len(chosen))]
 
 
 def _counts(shares: Mapping[str, float], n: int) -> dict[str, int]:
-    """Whole questions per range, by largest remainder, so that they add up to n."""
+    """Return the number of questions of each range, by largest remainder; they add up to n."""
     _check_names(shares, RANGES, "range")
     total = sum(shares.values())
     if n < 0 or not 0 < total < math.inf or min(shares.values()) < 0:
         raise ValueError(f"need n >= 0 and finite shares >= 0 with a positive sum, got n={n}, shares={dict(shares)}")
-    # The order of RANGES, not of the mapping, so that equal shares always give equal questions.
+    # In the order of RANGES, not of the mapping, so that equal shares always yield equal questions.
     exact = {span: n * shares[span] / total for span in RANGES if span in shares}
     counts = {span: int(value) for span, value in exact.items()}
     by_remainder = sorted(exact, key=lambda span: counts[span] - exact[span])
@@ -162,20 +176,22 @@ def _counts(shares: Mapping[str, float], n: int) -> dict[str, int]:
 
 
 def _rotate(span: str, rng: np.random.Generator, taken: set[str], held_out: bool | None) -> Iterator[Problem]:
-    """New questions of a range, one topic after the other, until no topic has any left."""
+    """Yield new questions of a range, one topic after the other, until no topic has any left."""
     streams = [_stream(topic, span, rng, taken, held_out) for topic in TOPICS]
     while streams:
-        # Which topics get the odd questions out is left to chance.
+        # A random order decides which topics have one question more.
         for stream in [streams[i] for i in rng.permutation(len(streams))]:
-            found = next(stream, None)
-            if found is None:
+            fresh = next(stream, None)
+            if fresh is None:
                 streams.remove(stream)
             else:
-                yield found
+                yield fresh
 
 
-def _stream(topic: str, span: str, rng: np.random.Generator, taken: set[str], held_out: bool | None):
-    """New questions of one cell; adds each text to `taken`."""
+def _stream(
+    topic: str, span: str, rng: np.random.Generator, taken: set[str], held_out: bool | None
+) -> Iterator[Problem]:
+    """Yield new questions of one cell; add each text to `taken`."""
     for candidate in _candidates(topic, span, rng):
         if candidate.text not in taken and held_out in (None, is_held_out(candidate.text)):
             taken.add(candidate.text)
@@ -183,7 +199,7 @@ def _stream(topic: str, span: str, rng: np.random.Generator, taken: set[str], he
 
 
 def _candidates(topic: str, span: str, rng: np.random.Generator) -> Iterator[Problem]:
-    """Questions of one cell: each once in random order, or an endless random stream where the cell is large."""
+    """Yield the questions of one cell: each once in random order, or without end where the cell is large."""
     cell = TOPICS[topic]
     if cell.size(span) > ENUMERABLE:
         while True:
@@ -200,7 +216,7 @@ def _build(topic: str, span: str, operands: list[int]) -> Problem:
     return Problem(text, f"{step}\n{last}" if step else last, str(answer), topic, span)
 
 
-def _check_names(names, known, what: str) -> None:
+def _check_names(names: Iterable[str], allowed: Collection[str], kind: str) -> None:
     for name in names:
-        if name not in known:
-            raise ValueError(f"unknown {what} {name!r}: expected one of {', '.join(known)}")
+        if name not in allowed:
+            raise ValueError(f"unknown {kind} {name!r}: expected one of {', '.join(allowed)}")

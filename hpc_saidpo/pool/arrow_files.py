@@ -2,85 +2,91 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from ..errors import RunError
-from .text_files import Columns, Rows, Span, Unreadable, check_header, shown
+from .text_files import Columns, Rows, Span, Unreadable, check_header, excerpt
 
 BATCH_ROWS = 1024
 
 
 def parquet_spans(path: Path, every: int) -> list[Span]:
-    """A file in spans of at least so many bytes, each of whole row groups."""
+    """Cut a file into spans of whole row groups, each of at least `every` bytes."""
     pyarrow = _pyarrow(path)
-    with _damaged(path, pyarrow), pyarrow.parquet.ParquetFile(path) as file:
+    with _damage_as_run_error(path, pyarrow), pyarrow.parquet.ParquetFile(path) as file:
         groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
-    found, begin, n_bytes, first, n_rows = [], 0, 0, 1, 0
+    spans, begin, n_bytes, first, n_rows = [], 0, 0, 1, 0
     for end, group in enumerate(groups, 1):
         n_bytes, n_rows = n_bytes + group.total_byte_size, n_rows + group.num_rows
         if n_bytes >= every or end == len(groups):
-            found.append(Span(begin, end, n_bytes, first))
+            spans.append(Span(begin, end, n_bytes, first))
             begin, n_bytes, first, n_rows = end, 0, first + n_rows, 0
-    return found
+    return spans
 
 
 def parquet_rows(path: Path, columns: Columns, within: str | None, span: Span | None = None) -> Rows:
+    """Yield (row number, row) of a Parquet file, or of one of its spans. `within` is for JSON files only."""
     pyarrow = _pyarrow(path)
-    with _damaged(path, pyarrow), pyarrow.parquet.ParquetFile(path) as file:
-        wanted = _wanted(path, file.schema_arrow.names, columns)
+    with _damage_as_run_error(path, pyarrow), pyarrow.parquet.ParquetFile(path) as file:
+        selected = _select(path, file.schema_arrow.names, columns)
         groups = range(span.begin, span.end) if span else None
-        batches = file.iter_batches(BATCH_ROWS, row_groups=groups, columns=wanted)
+        batches = file.iter_batches(BATCH_ROWS, row_groups=groups, columns=selected)
         yield from _table_rows(batches, span.first if span else 1)
 
 
 def arrow_rows(path: Path, columns: Columns, within: str | None) -> Rows:
+    """Yield (row number, row) of an Arrow file or stream. `within` is for JSON files only."""
     pyarrow = _pyarrow(path)
-    with _damaged(path, pyarrow), pyarrow.memory_map(str(path)) as file:
+    with _damage_as_run_error(path, pyarrow), pyarrow.memory_map(str(path)) as file:
         is_stream = file.read(6) != b"ARROW1"
         file.seek(0)
         reader = pyarrow.ipc.open_stream(file) if is_stream else pyarrow.ipc.open_file(file)
-        wanted = _wanted(path, reader.schema.names, columns)
+        selected = _select(path, reader.schema.names, columns)
         batches = reader if is_stream else (reader.get_batch(i) for i in range(reader.num_record_batches))
         pieces = (b.slice(i, BATCH_ROWS) for b in batches for i in range(0, b.num_rows, BATCH_ROWS))
-        yield from _table_rows(piece.select(wanted) for piece in pieces)
+        yield from _table_rows(piece.select(selected) for piece in pieces)
 
 
-def _wanted(path: Path, there: Sequence[str], columns: Columns) -> list[str]:
-    """Of a file's columns, those that are wanted whole or in part: a table may carry every text twice."""
-    check_header(path, there, columns)
-    wanted = {part for names in columns for name in names for part in (name, name.split(".")[0])}
-    return [name for name in there if name in wanted]
+def _select(path: Path, present: Sequence[str], columns: Columns) -> list[str]:
+    """Return the file's columns that are needed, as a whole or in part: a table may hold every text twice."""
+    check_header(path, present, columns)
+    needed = {part for names in columns for name in names for part in (name, name.split(".")[0])}
+    return [name for name in present if name in needed]
 
 
-def _table_rows(batches, number: int = 1) -> Rows:
+def _table_rows(batches: Iterable[Any], number: int = 1) -> Rows:
+    """Yield the rows of pyarrow record batches, numbered from `number`."""
     for batch in batches:
         try:
-            found = batch.to_pylist()
+            rows = batch.to_pylist()
         except UnicodeDecodeError:
-            found = [_arrow_row(batch.slice(i, 1)) for i in range(batch.num_rows)]
-        for row in found:
+            rows = [_arrow_row(batch.slice(i, 1)) for i in range(batch.num_rows)]
+        for row in rows:
             yield number, row
             number += 1
 
 
-def _arrow_row(one) -> Mapping | Unreadable:
+def _arrow_row(batch: Any) -> Mapping | Unreadable:
+    """Return the row of a pyarrow record batch that has one row."""
     try:
-        return one.to_pylist()[0]
+        return batch.to_pylist()[0]
     except UnicodeDecodeError as error:
-        return Unreadable("not UTF-8", shown(bytes(error.object)))
+        return Unreadable("not UTF-8", excerpt(bytes(error.object)))
 
 
 @contextmanager
-def _damaged(path: Path, pyarrow):
+def _damage_as_run_error(path: Path, pyarrow: ModuleType) -> Iterator[None]:
     try:
         yield
     except pyarrow.ArrowException as error:
-        raise RunError(f"{path}: is damaged, or is not what its name tells ({error}): copy it again") from error
+        raise RunError(f"{path}: damaged, or its format is not the one of its name ({error}): copy it again") from error
 
 
-def _pyarrow(path: Path):
+def _pyarrow(path: Path) -> ModuleType:
     try:
         import pyarrow
         import pyarrow.ipc

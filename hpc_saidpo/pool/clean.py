@@ -1,4 +1,4 @@
-"""Rows of files -> texts of questions, and what is wrong with the rest: where, and why."""
+"""Rows of files -> texts of questions; for every other row, its place and the reason."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from . import columns, read
 
 Kind = Literal["bad", "duplicate", "conflict"]
 FIRST = 5  # problems that a message lists
-ID, TEXT, ANSWER = 0, 1, 2  # in a Row
+ID, TEXT, ANSWER = 0, 1, 2  # positions in a Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Problem:
 
     Attributes:
         where: file:line.
-        kind: bad; duplicate: the same question as an earlier one; conflict: the same, with another answer.
+        kind: bad; duplicate: the same question as an earlier one; conflict: the same question with another answer.
         raw: the row, as far as it can be decoded.
     """
 
@@ -38,19 +38,19 @@ class Problem:
 def rows(
     path: Path, label: str, config: settings.Columns, span: read.Span | None = None, verifier: str = "math"
 ) -> Iterator[tuple[int, columns.Row | Problem]]:
-    """(line, texts) of every question of a file, in its order; in place of the texts the problem, where there is none.
+    """Yield (line, texts) of every question of a file, in its order; a problem replaces the texts of a bad row.
 
     Args:
-        label: what the ids of questions without one begin with.
+        label: start of the ids of questions without an id.
         span: a part of the file; None for the whole.
-        verifier: of rows that name none.
+        verifier: for rows that name none.
 
     Raises:
         RunError: the file is damaged or cannot be read.
     """
-    texts_of = columns.mapper(config, verifier)
-    wanted = [columns.names(getattr(config, name)) for name in columns.WANTED]
-    for line, row in read.rows(path, wanted, config.rows, span):
+    texts_of = columns.make_mapper(config, verifier)
+    names = [columns.as_tuple(getattr(config, field)) for field in columns.FIELDS]
+    for line, row in read.rows(path, names, config.rows, span):
         if isinstance(row, read.Unreadable):
             yield line, Problem(f"{path}:{line}", "bad", row.reason, row.raw)
             continue
@@ -59,18 +59,18 @@ def rows(
             texts = texts if texts[ID] else (f"{label}-{line}", *texts[1:])
             _check_encodable(texts)
         except columns.BadRow as error:
-            yield line, Problem(f"{path}:{line}", "bad", str(error), raw(row))
+            yield line, Problem(f"{path}:{line}", "bad", str(error), show(row))
             continue
         yield line, texts
 
 
-def used(id: str, where: str) -> str:
-    """Why a question is bad whose id another one has, which stands at `where`."""
-    return f"id {id!r} was used in {where} already: ids name stored rollouts and must be unique"
+def describe_used_id(id: str, where: str) -> str:
+    """Return the reason why a question with the id of an earlier one (at `where`) is bad."""
+    return f"id {id!r} was already used in {where}: ids name stored rollouts and must be unique"
 
 
 def key_of(text: str) -> bytes:
-    """What the same question has in common, written otherwise: a hash of it in NFKC, blanks made one."""
+    """Return a 16-byte hash that is equal for texts which differ only in Unicode form (NFKC) or white space."""
     plain = text if text.isascii() else unicodedata.normalize("NFKC", text)
     if "  " in plain or "\n" in plain or "\t" in plain or not plain.isascii():
         plain = " ".join(plain.split())
@@ -82,17 +82,17 @@ def _check_encodable(texts: columns.Row) -> None:
     try:
         _ = whole.isascii() or whole.encode()
     except UnicodeEncodeError as error:
-        found = whole[error.start].encode("unicode_escape").decode()
-        raise columns.BadRow(f"holds half of a character ({found}, a lone surrogate)") from error
+        surrogate = whole[error.start].encode("unicode_escape").decode()
+        raise columns.BadRow(f"contains half of a character ({surrogate}, a lone surrogate)") from error
 
 
-def raw(row: Mapping) -> str:
-    """A row for a person."""
-    return read.shown(json.dumps(row, ensure_ascii=False, default=str).encode("utf-8", "backslashreplace"))
+def show(row: Mapping) -> str:
+    """Return a row as JSON for a person; long ones are cut."""
+    return read.excerpt(json.dumps(row, ensure_ascii=False, default=str).encode("utf-8", "backslashreplace"))
 
 
-def told(problems: Sequence[Problem], n_bad: int, n_read: int, remedy: str) -> RunError:
-    """The bad rows as one error: the first ones, and how many there are."""
+def bad_rows_error(problems: Sequence[Problem], n_bad: int, n_read: int, remedy: str) -> RunError:
+    """Make one error of all bad rows: the first ones, and their number."""
     listed = "".join(f"\n  {p.where}: {p.reason}" for p in problems[:FIRST])
     more = f"\n  and {n_bad - FIRST} more" if n_bad > FIRST else ""
     return RunError(f"{n_bad} of {n_read} rows cannot be used as questions:{listed}{more}\n{remedy}")

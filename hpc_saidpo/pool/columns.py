@@ -1,4 +1,4 @@
-"""A row of a file -> the texts of a question: which column means what, and where the answer comes from."""
+"""A row of a file -> the texts of a question: the meaning of its columns, and the source of its answer."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from .. import settings
 from ..records import JOIN, joined
@@ -13,58 +14,63 @@ from ..settings.pool import VERIFIER_NAMES, Names
 
 Row = tuple[str, ...]  # the texts of a question in the order of the fields of `records.Questions`
 SHOWN_KEYS = 12
-# In this order: a table must have the first one.
-WANTED = (
+SHOWN_BOXES = 4
+# The columns in this order: a table must have the first one.
+FIELDS = (
     "question", "answer", "id", "solution", "subject", "level", "tags", "source", "alt_answers", "verifier", "entry",
 )  # fmt: skip
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])\s*")
 
 
 class BadRow(ValueError):
-    """A row that is no question: the message says why."""
+    """A row that is no question: the message is the reason."""
 
 
-def names(columns: Names) -> tuple[str, ...]:
-    """The columns that may hold a thing, in the order in which they are looked for."""
-    return (columns,) if isinstance(columns, str) else tuple(columns or ())
+def as_tuple(names: Names) -> tuple[str, ...]:
+    """Return one name, several names or None as a tuple, in order of preference."""
+    return (names,) if isinstance(names, str) else tuple(names or ())
 
 
-def renamed(config: settings.Columns) -> dict[str, Names]:
-    """The columns that are named otherwise than by default, and how."""
-    own = {name: getattr(config, name) for name in WANTED}
-    return {name: value for name, value in own.items() if value and value != getattr(settings.Columns(), name)}
+def list_renamed(config: settings.Columns) -> dict[str, Names]:
+    """Return the columns whose names differ from the default ones, with their names."""
+    configured = {field: getattr(config, field) for field in FIELDS}
+    return {
+        field: names for field, names in configured.items() if names and names != getattr(settings.Columns(), field)
+    }
 
 
-def mapper(config: settings.Columns, verifier: str = "math") -> Callable[[Mapping], Row]:
-    """A function row -> texts of the question; its id is "" when it has none.
+def make_mapper(config: settings.Columns, verifier: str = "math") -> Callable[[Mapping], Row]:
+    """Make a function row -> texts of the question, whose id is "" when the row has none.
 
     Args:
         verifier: of a row that names none.
 
-    It raises:
-        BadRow: no question or answer; solution boxes that disagree; a list where one text is wanted; no such verifier,
-            or not what it needs.
+    Raises:
+        BadRow: by the function: no question or answer; solution boxes that disagree; a list instead of one text; an
+            unknown verifier, or one that lacks its entry.
     """
-    get = _getter([names(getattr(config, name)) for name in WANTED])
-    missing = frozenset(config.no_answer)
+    get = _make_getter([as_tuple(getattr(config, field)) for field in FIELDS])
+    no_answer = frozenset(config.no_answer)
 
-    def texts(row: Mapping) -> Row:
-        # Nearly all values are plain texts: what else there may be is looked at only where it is.
-        question, answer, id, solution, subject, level, tags, source, others, own, entry = [
+    def map_row(row: Mapping) -> Row:
+        # Nearly all values are plain texts: only the others take the slow path.
+        question, answer, id, solution, subject, level, tags, source, alternatives, row_verifier, entry = [
             (value.strip() if "\r" not in value else _scalar(value)) if type(value) is str else value
             for value in get(row)
         ]
         question = question if type(question) is str else _text(question, "question")
         if not question:
-            raise BadRow(_lack("question", names(config.question), row))
+            raise BadRow(_describe_lack("question", as_tuple(config.question), row))
         solution = solution if type(solution) is str else _lines(solution)
-        graded_by = own or verifier
+        graded_by = row_verifier or verifier
         if type(answer) is not str:  # tests may be a list of assertions
             answer = _lines(answer) if graded_by == "code" else _text(answer, "answer")
         if not answer and config.answer_from != "column":
-            answer = _FROM[config.answer_from](solution)
-        if not answer or answer in missing:
-            raise BadRow(f"the answer is {answer!r}: none" if answer else _lack("answer", names(config.answer), row))
+            answer = _ANSWER_FROM[config.answer_from](solution)
+        if not answer:
+            raise BadRow(_describe_lack("answer", as_tuple(config.answer), row))
+        if answer in no_answer:
+            raise BadRow(f"the answer is {answer!r}: pool.columns.no_answer lists it as no answer")
         return (
             id if type(id) is str else _text(id, "id"),
             question,
@@ -74,37 +80,37 @@ def mapper(config: settings.Columns, verifier: str = "math") -> Callable[[Mappin
             level if type(level) is str else _lines(level),
             joined(_items(tags)) if tags else "",
             source if type(source) is str else _lines(source),
-            joined(_items(others, separator=None)) if others else "",
-            *_grading(graded_by, entry),
+            joined(_items(alternatives, separator=None)) if alternatives else "",
+            *_grading(row_verifier, verifier, entry),
         )
 
-    return texts
+    return map_row
 
 
-def _getter(columns: Sequence[Sequence[str]]) -> Callable[[Mapping], Iterable]:
-    """A function row -> the value of each column; None where the row has none of its names."""
-    if all(len(own) == 1 and "." not in own[0] for own in columns):
-        flat = [own[0] for own in columns]
+def _make_getter(names_by_field: Sequence[Sequence[str]]) -> Callable[[Mapping], Iterable[Any]]:
+    """Make a function row -> the value of each column; None where the row has none of its names."""
+    if all(len(names) == 1 and "." not in names[0] for names in names_by_field):
+        flat = [names[0] for names in names_by_field]
         return lambda row: map(row.get, flat)
 
-    def first(row, own):
-        found = (row[name] if name in row else _at(row, name.split(".")) for name in own)
-        return next((value for value in found if value is not None), None)
+    def first(row: Mapping, names: Sequence[str]) -> Any:
+        values = (row[name] if name in row else _follow(row, name.split(".")) for name in names)
+        return next((value for value in values if value is not None), None)
 
-    return lambda row: [first(row, own) for own in columns]
+    return lambda row: [first(row, names) for names in names_by_field]
 
 
-def _at(value, path: Sequence[str]):
-    """What stands at a path; the list of it where the path meets a list; None where there is nothing."""
+def _follow(value: Any, path: Sequence[str]) -> Any:
+    """Return the value at a path; a list of values where the path meets a list; None where there is nothing."""
     if not path:
         return value
     if isinstance(value, Mapping):
-        return _at(value.get(path[0]), path[1:])
-    return [_at(item, path) for item in value] if isinstance(value, list) else None
+        return _follow(value.get(path[0]), path[1:])
+    return [_follow(item, path) for item in value] if isinstance(value, list) else None
 
 
-def _scalar(value) -> str:
-    """A single value as text: 27.0 is 27; null and not-a-number are nothing."""
+def _scalar(value: Any) -> str:
+    """Return a single value as text: 27.0 is "27"; null and not-a-number are ""."""
     if isinstance(value, str):
         return (value.replace("\r\n", "\n") if "\r" in value else value).strip()
     if value is None or (isinstance(value, float) and math.isnan(value)):
@@ -112,58 +118,65 @@ def _scalar(value) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     if isinstance(value, Mapping):
-        raise BadRow(f"an object with {_some(value)} where a text is wanted: a dot leads into it (pool.columns)")
+        raise BadRow(f"an object with {_list_keys(value)} instead of a text: a dot leads into it (pool.columns)")
     return str(value)
 
 
-def _text(value, what: str) -> str:
-    """One text; a list of one item is that item."""
+def _text(value: Any, field: str) -> str:
+    """Return one text; a list of one item is that item."""
     if isinstance(value, list):
         if len(value) > 1:
-            raise BadRow(f"the {what} is a list of {len(value)}")
+            raise BadRow(f"the {field} is a list of {len(value)}")
         return _scalar(value[0]) if value else ""
     return _scalar(value)
 
 
-def _lines(value) -> str:
-    """One text; the items of a list are its lines."""
+def _lines(value: Any) -> str:
+    """Return one text; the items of a list become its lines."""
     return "\n".join(filter(None, map(_scalar, value))) if isinstance(value, list) else _scalar(value)
 
 
-def _items(value, separator: str | None = ";") -> list[str]:
-    """Several texts: of a list, or of one text with separators."""
+def _items(value: Any, separator: str | None = ";") -> list[str]:
+    """Return several texts: the items of a list, or the parts of one text with separators."""
     if value is None:
         return []
     if not isinstance(value, list):
         text = _scalar(value)
         value = text.split(separator) if separator else [text]
-    found = [item.strip() if type(item) is str else _scalar(item) for item in value]
-    return [item.replace(JOIN, " ") for item in found if item]
+    items = [item.strip() if type(item) is str else _scalar(item) for item in value]
+    return [item.replace(JOIN, " ") for item in items if item]
 
 
-def _grading(verifier, entry) -> tuple[str, str]:
-    """The verifier, and what its scorer needs."""
-    if verifier not in VERIFIER_NAMES:
-        raise BadRow(f"the verifier is {verifier!r}: there are {', '.join(VERIFIER_NAMES)}")
+def _grading(row_verifier: Any, verifier: str, entry: Any) -> tuple[str, str]:
+    """Return the verifier, and the entry that its scorer needs.
+
+    Args:
+        row_verifier: the verifier that the row names, if any. It must be one of this package: a file never names code
+            to run.
+        verifier: of rows that name none.
+    """
+    if row_verifier and row_verifier not in VERIFIER_NAMES:
+        raise BadRow(f"the verifier is {row_verifier!r}: there are {', '.join(VERIFIER_NAMES)}")
+    verifier = row_verifier or verifier
     entry = json.dumps(entry) if isinstance(entry, Mapping) else _text(entry, "entry")
     if verifier == "reasoning_gym" and not entry:
         raise BadRow("the verifier reasoning_gym needs an entry (pool.columns.entry): task, question, answer, metadata")
     return verifier, entry
 
 
-def _lack(what: str, columns: Sequence[str], row: Mapping) -> str:
-    name = " or ".join(map(repr, columns)) or f"pool.columns.{what}"
-    present = [c for c in columns if c in row or _at(row, c.split(".")) is not None]
-    return f"{name} is empty" if present else f"{name} is missing; the line has {_some(row)}"
+def _describe_lack(field: str, names: Sequence[str], row: Mapping) -> str:
+    listed = " or ".join(map(repr, names)) or f"pool.columns.{field}"
+    present = [name for name in names if name in row or _follow(row, name.split(".")) is not None]
+    return f"{listed} is empty" if present else f"{listed} is missing; the line has {_list_keys(row)}"
 
 
-def _some(row: Mapping) -> str:
-    listed = [str(key) for key in row]
-    return ", ".join(listed[:SHOWN_KEYS]) + (", ..." if len(listed) > SHOWN_KEYS else "") or "no keys"
+def _list_keys(row: Mapping) -> str:
+    keys = [str(key) for key in row]
+    return ", ".join(keys[:SHOWN_KEYS]) + (", ..." if len(keys) > SHOWN_KEYS else "") or "no keys"
 
 
-def boxes(text: str) -> Iterator[str]:
-    r"""The contents of every \boxed{...} (or \fbox, or \boxed 5), braces matched; a box that never closes is none."""
+def find_boxes(text: str) -> Iterator[str]:
+    r"""Yield the contents of every \boxed{...} (or \fbox, or \boxed 5), braces matched; skip a box without an end."""
     end = 0
     for match in _BOX.finditer(text):
         start = match.end()
@@ -183,24 +196,24 @@ def boxes(text: str) -> Iterator[str]:
                 break
 
 
-def _from_boxes(solution: str) -> str:
-    found = list(boxes(solution))
-    distinct = list(dict.fromkeys("".join(box.split()) for box in found))
+def _answer_from_boxes(solution: str) -> str:
+    boxes = list(find_boxes(solution))
+    distinct = list(dict.fromkeys("".join(box.split()) for box in boxes))
     if len(distinct) > 1:
-        shown = ", ".join(distinct[:4]) + (", ..." if len(distinct) > 4 else "")
+        shown = ", ".join(distinct[:SHOWN_BOXES]) + (", ..." if len(distinct) > SHOWN_BOXES else "")
         raise BadRow(f"the solution has {len(distinct)} different boxes ({shown}): which is the answer?")
-    if not found:
+    if not boxes:
         raise BadRow("no answer: the solution has no \\boxed{...}" if solution else "no answer, and no solution")
-    if not found[-1]:
+    if not boxes[-1]:
         raise BadRow("no answer: the solution's \\boxed{} is empty")
-    return found[-1]
+    return boxes[-1]
 
 
-def _from_hash(solution: str) -> str:
+def _answer_from_hash(solution: str) -> str:
     _, mark, answer = solution.rpartition("####")
     if not mark or not answer.strip():
-        raise BadRow("no answer: nothing stands behind ####" if mark else "no answer: the solution has no ####")
+        raise BadRow("no answer: nothing follows ####" if mark else "no answer: the solution has no ####")
     return answer.strip()
 
 
-_FROM = {"boxed": _from_boxes, "hash": _from_hash}
+_ANSWER_FROM: dict[str, Callable[[str], str]] = {"boxed": _answer_from_boxes, "hash": _answer_from_hash}

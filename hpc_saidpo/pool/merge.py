@@ -1,4 +1,4 @@
-"""What all ranks found in their pieces -> what the pool consists of: by whole arrays, in the order of the files."""
+"""Rows that all ranks have read -> the questions of the pool, by whole arrays, in the order of the files."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import hashlib
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,34 +18,38 @@ from ..records import Question, Questions
 from ..store.stage import Stage
 from . import clean, columns
 from .decontaminate import Filter
-from .marks import Bad, Marks, Split, first_of, has
+from .marks import Bad, Marks, Split, first_of, has_text
 
 BATCH_ROWS = 4096
 _REMEDY = "mend them, or leave them out with pool.on_bad=skip, which lists them all in a file rejects.jsonl"
+
+
+@dataclass(frozen=True)
+class Written:
+    """The rows of all files, as the ranks wrote them.
+
+    Attributes:
+        questions, marks: the rows that are questions; their texts stay on disk.
+        bad: the other rows.
+    """
+
+    questions: Questions
+    marks: Marks
+    bad: Bad
 
 
 class Merge:
     """The rows of all files, compared with each other. Not collective: used on root.
 
     Args:
-        known: what the rows were compared with.
-        questions, marks: the rows that are questions, their texts on disk.
-        bad: the rows that are none.
+        known: the benchmarks that the rows were compared with.
     """
 
-    def __init__(
-        self,
-        config: settings.Files,
-        paths: Sequence[Path],
-        known: Filter,
-        stage: Stage,
-        questions: Questions,
-        marks: Marks,
-        bad: Bad,
-    ):
+    def __init__(self, config: settings.Files, paths: Sequence[Path], known: Filter, stage: Stage, written: Written):
         self._config, self._paths, self._known, self._stage = config, paths, known, stage
-        self._questions, self._marks, self._bad = questions, marks, bad
-        # Of each row, the first one with the same question; of one that uses another one's id, that one.
+        self._questions, self._marks, self._bad = written.questions, written.marks, written.bad
+        marks = written.marks
+        # For each row: the first row with the same question. For a row with a used id: the row that used it first.
         self._first_N = first_of(marks.text_NH)
         self._is_repeated_N = self._first_N != np.arange(len(marks))
         fresh = np.flatnonzero(~self._is_repeated_N)
@@ -55,20 +59,20 @@ class Merge:
         self._is_used_N = np.zeros(len(marks), dtype=bool)
         self._is_used_N[fresh[is_used]] = True
         self._clean = fresh[~is_used]
-        self._n = Counter(read=len(marks) + len(bad), bad=len(bad) + int(is_used.sum()))
+        self._n = Counter(read=len(marks) + len(self._bad), bad=len(self._bad) + int(is_used.sum()))
 
     def write(self) -> None:
-        """Write which rows are the pool, and lists of the others.
+        """Write the split of the rows, and lists of the rows that are left out.
 
         Raises:
-            RunError: rows are bad and `on_bad` is fail; nothing is left.
+            RunError: rows are bad and `on_bad` is fail; no question is left.
         """
         first = list(itertools.islice(self._problems(self._is_used_N), clean.FIRST))
         if first and self._config.on_bad == "fail":
-            raise clean.told(first, self._n["bad"], self._n["read"], _REMEDY)
+            raise clean.bad_rows_error(first, self._n["bad"], self._n["read"], _REMEDY)
         split = self._split(first)
         self._stage.write("split", split)
-        self._list("rejects", map(self._rejected, self._problems(self._is_repeated_N | self._is_used_N)))
+        self._list("rejects", map(self._count_reject, self._problems(self._is_repeated_N | self._is_used_N)))
         matched = self._clean[self._marks.known_N[self._clean] >= 0]
         self._list("contaminated", self._contaminated(matched))
         keys = ("read", "bad", "duplicate", "conflict", "contaminated", "exact")
@@ -83,73 +87,82 @@ class Merge:
         if not is_kept.any():
             listed = "".join(f"\n  {p.where}: {p.reason}" for p in first_bad)
             why = f": {self._n['bad']} of {self._n['read']} rows are bad:{listed}" if listed else ""
-            raise RunError(f"the question pool is empty ({config.path}): nothing to learn from{why}")
+            raise RunError(f"the question pool is empty (pool.path={config.path}){why}")
         if config.held_out >= n_clean:
-            raise RunError(f"pool.held_out={config.held_out} leaves nothing of the {n_clean} in {config.path}")
-        # Chosen before decontamination: with other benchmarks, nobody who was held out enters the pool.
+            raise RunError(
+                f"pool.held_out={config.held_out} leaves none of the {n_clean} questions in {config.path}: lower it"
+            )
+        # Chosen before decontamination: with other benchmarks, no held-out question enters the pool.
         is_held_out = np.zeros(n_clean, dtype=bool)
         is_held_out[np.random.default_rng(config.seed).permutation(n_clean)[: config.held_out]] = True
         return Split(self._clean[is_kept], is_held_out[is_kept])
 
     def _problems(self, among_N: np.ndarray) -> Iterator[clean.Problem]:
-        """The bad rows and these, in the order of the files.
+        """Yield the problems of the bad rows and of some others, in the order of the files.
 
         Args:
-            among_N: which rows; each uses another one's id, or repeats a question.
+            among_N: mask of the other rows; each repeats a question or uses the id of another row.
         """
         rows, n_bad = np.flatnonzero(among_N), len(self._bad)
         mixed = np.argsort(np.concatenate([self._bad.order_N, self._marks.order_N[rows]]), kind="stable")
         for begin in range(0, len(mixed), BATCH_ROWS):
             batch = mixed[begin : begin + BATCH_ROWS]
             bad = self._bad.take(batch[batch < n_bad])
-            found = zip(bad.where_N, bad.reason_N, bad.raw_N, strict=True)
-            told = (clean.Problem(where, "bad", reason, raw) for where, reason, raw in found)
-            own = self._repeats(rows[batch[batch >= n_bad] - n_bad])
-            yield from (next(told if i < n_bad else own) for i in batch.tolist())
+            columns_of_bad = zip(bad.where_N, bad.reason_N, bad.raw_N, strict=True)
+            unusable = (clean.Problem(where, "bad", reason, raw) for where, reason, raw in columns_of_bad)
+            repeats = self._repeats(rows[batch[batch >= n_bad] - n_bad])
+            yield from (next(unusable if i < n_bad else repeats) for i in batch.tolist())
 
     def _repeats(self, rows: np.ndarray) -> Iterator[clean.Problem]:
         questions, first = self._questions.take(rows), self._first_N[rows]
         answers = self._questions.take(first).answer_N
         for row, other, answer, question in zip(rows, first, answers, questions, strict=True):
-            where, raw = self._where(other), clean.raw(_row(question))
+            where, raw = self._where(other), clean.show(_row(question))
             if self._is_used_N[row]:
-                kind, reason = "bad", clean.used(question.id, where)
+                yield clean.Problem(self._where(row), "bad", clean.describe_used_id(question.id, where), raw)
             elif answer == question.answer:
-                kind, reason = "duplicate", f"the same question as {where}"
+                yield clean.Problem(self._where(row), "duplicate", f"the same question as {where}", raw)
             else:
-                kind, reason = "conflict", f"the same question as {where}, where the answer is {answer!r}"
-            yield clean.Problem(self._where(row), kind, reason, raw)
+                reason = f"the same question as {where}, where the answer is {answer!r}"
+                yield clean.Problem(self._where(row), "conflict", reason, raw)
 
     def _where(self, row: int) -> str:
         return f"{self._paths[self._marks.file_N[row]]}:{self._marks.line_N[row]}"
 
-    def _rejected(self, problem: clean.Problem) -> dict:
+    def _count_reject(self, problem: clean.Problem) -> dict:
+        """Return a problem as a line of rejects.jsonl; count the repeated questions."""
         if problem.kind != "bad":
             self._n[problem.kind] += 1
         return asdict(problem)
 
     def _contaminated(self, rows: np.ndarray) -> Iterator[dict]:
-        own = self._marks.take(rows)
-        self._n["contaminated"], self._n["exact"] = len(rows), int(own.exact_N.sum())
-        ids, texts = self._questions.id_N.take(rows), self._questions.text_N.take(rows)
+        """Yield the lines of contaminated.jsonl: pool questions, each with its benchmark question; count them."""
+        marks, questions = self._marks.take(rows), self._questions.take(rows)
+        self._n["contaminated"], self._n["exact"] = len(rows), int(marks.exact_N.sum())
         for id, text, number, is_exact, overlap in zip(
-            ids, texts, own.known_N, own.exact_N, own.overlap_N.tolist(), strict=True
+            questions.id_N, questions.text_N, marks.known_N, marks.exact_N, marks.overlap_N.tolist(), strict=True
         ):
             benchmark, benchmark_id = self._known.named[number]
-            of = {"benchmark": benchmark, "benchmark_id": benchmark_id}
-            yield {"id": id, "question": text, **of, "kind": "exact" if is_exact else "ngrams", "overlap": overlap}
+            source = {"benchmark": benchmark, "benchmark_id": benchmark_id}
+            yield {"id": id, "question": text, **source, "kind": "exact" if is_exact else "ngrams", "overlap": overlap}
 
-    def _list(self, name: str, facts: Iterator[dict]) -> None:
-        while batch := [json.dumps(item, ensure_ascii=False) for item in itertools.islice(facts, BATCH_ROWS)]:
+    def _list(self, name: str, facts: Iterable[dict]) -> None:
+        """Write facts as JSON lines, in batches."""
+        lines = (json.dumps(item, ensure_ascii=False) for item in facts)
+        while batch := list(itertools.islice(lines, BATCH_ROWS)):
             self._stage.append_lines(name, batch)
 
     def _unfilled(self, rows: np.ndarray) -> dict[str, str]:
-        """Columns that were named otherwise than by default, and that no question has."""
+        """Return the columns with names other than the default ones that no question has."""
         filled = int(np.bitwise_or.reduce(self._marks.filled_N[rows]))
-        named = columns.renamed(self._config.columns)
-        return {name: " or ".join(columns.names(own)) for name, own in named.items() if not has(filled, name)}
+        renamed = columns.list_renamed(self._config.columns)
+        return {
+            field: " or ".join(columns.as_tuple(names))
+            for field, names in renamed.items()
+            if not has_text(filled, field)
+        }
 
 
 def _row(question: Question) -> dict:
-    """A question much as a file has it."""
+    """Return a question much like a row of a file."""
     return {"question" if name == "text" else name: value for name, value in asdict(question).items() if value}

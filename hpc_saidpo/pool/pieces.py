@@ -1,4 +1,4 @@
-"""Files -> pieces that can be read alone, for any rank. They depend on the files only."""
+"""Files -> pieces that any rank can read alone. The pieces depend on the files only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from ..parallel.world import World
 from . import read
 
-PIECE_BYTES = 2**25  # of files; small ones share a piece
+PIECE_BYTES = 2**25  # of files; small files share a piece
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +19,8 @@ class Part:
     """A file, or a part of one.
 
     Attributes:
-        file: its number.
-        span: which part; None for the whole.
+        file: number of the file.
+        span: the part; None for the whole file.
     """
 
     file: int
@@ -28,18 +28,18 @@ class Part:
 
 
 def plan(paths: Sequence[Path], world: World) -> list[list[Part]]:
-    """The pieces of these files, each of one or more parts, in the order of the files. Collective.
+    """Cut files into pieces of one or more parts, in the order of the files. Collective.
 
     Raises:
         RunError: a file cannot be read, or is damaged.
     """
-    return _counted(world.on_root(lambda: _cut(paths)), paths, world)
+    return _number_lines(world.on_root(lambda: _cut(paths)), paths, world)
 
 
 def _cut(paths: Sequence[Path]) -> list[list[Part]]:
     pieces, room = [], -1
     for file, path in enumerate(paths):
-        for span in read.spans(path, PIECE_BYTES) or [None]:
+        for span in read.cut(path, PIECE_BYTES) or [None]:
             n_bytes = span.n_bytes if span else path.stat().st_size
             if n_bytes > room:
                 pieces.append([])
@@ -49,20 +49,26 @@ def _cut(paths: Sequence[Path]) -> list[list[Part]]:
     return pieces
 
 
-def _counted(pieces: list[list[Part]], paths: Sequence[Path], world: World) -> list[list[Part]]:
-    """The pieces, every part with the number of its first line; each rank counts lines of some."""
-    parts = [part for piece in pieces for part in piece]
-    lacking = [i for i, part in enumerate(parts) if part.span and not part.span.first]
-    n_lines = np.zeros(len(parts), dtype=np.int64)
+def _number_lines(pieces: list[list[Part]], paths: Sequence[Path], world: World) -> list[list[Part]]:
+    """Add the number of the first line to every span that lacks it. Ranks share the counting of lines. Collective.
+
+    The first span of a file has its number: before a span without one there is always another span of the same file.
+    """
+    files = [part.file for piece in pieces for part in piece]
+    spans = [part.span for piece in pieces for part in piece]
+    lacking = [i for i, span in enumerate(spans) if span and not span.first]
+    n_lines = np.zeros(len(spans), dtype=np.int64)
 
     def count(index: int) -> None:
         before = lacking[index] - 1
-        n_lines[before] = read.n_lines(paths[parts[before].file], parts[before].span)
+        if span := spans[before]:
+            n_lines[before] = read.count_lines(paths[files[before]], span)
 
     world.spread(len(lacking), count)
     n_lines = world.sum(n_lines)
     for i in lacking:
-        first = parts[i - 1].span.first + int(n_lines[i - 1])
-        parts[i] = replace(parts[i], span=replace(parts[i].span, first=first))
-    flat = iter(parts)
-    return [[next(flat) for _ in piece] for piece in pieces]
+        span, before = spans[i], spans[i - 1]
+        if span and before:
+            spans[i] = replace(span, first=before.first + int(n_lines[i - 1]))
+    numbered = iter(spans)
+    return [[replace(part, span=next(numbered)) for part in piece] for piece in pieces]

@@ -1,28 +1,23 @@
-"""What a pool is, however it was made."""
+"""The question pool, from files or generated."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated
-
-from pydantic import Field
 
 from ..records import Question
-
-Count = Annotated[int, Field(ge=0)]
 
 
 @dataclass(frozen=True)
 class Pool:
-    """What a run learns from.
+    """The questions that a run learns from.
 
     Attributes:
         questions: the pool itself; stages name a question by its index here.
         held_out: questions of the same source that are never trained on.
         examples: few-shot examples by subject.
-        notes: what a person should know of its making.
-        fingerprint: hash of its questions; "" where the configuration alone decides them.
+        notes: lines for the log: the rows that were read and left out.
+        fingerprint: hash of the questions; "" where the configuration alone determines them.
     """
 
     questions: Sequence[Question]
@@ -33,7 +28,7 @@ class Pool:
 
 
 def by_subject(questions: Iterable[Question]) -> dict[str, list[Question]]:
-    """Questions grouped by subject, in their order."""
+    """Group questions by subject, in their order."""
     groups: dict[str, list[Question]] = {}
     for question in questions:
         groups.setdefault(question.subject, []).append(question)

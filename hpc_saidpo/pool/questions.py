@@ -5,15 +5,18 @@ from __future__ import annotations
 from .. import settings
 from ..records import Question, Questions
 from . import clean, sources
+from .columns import Row
 
 
 def read_questions(path: str, config: settings.Columns | None = None) -> list[Question]:
-    """The questions of a benchmark or of examples, in memory; repeated ones stay.
+    """Read the questions of a benchmark or of few-shot examples into memory; repeated questions stay.
 
     Raises:
-        RunError: no such file; a line that is no question, or repeats an id: file and line named.
+        RunError: no such file; a line that is no question, or repeats an id: names file and line.
     """
-    files, found, bad = sources.resolve([path]), [], []
+    files = sources.resolve([path])
+    rows: list[Row] = []
+    bad: list[clean.Problem] = []
     where_of: dict[str, str] = {}
     for file, label in zip(files, sources.labels(files), strict=True):
         for line, row in clean.rows(file, label, config or settings.Columns()):
@@ -21,10 +24,11 @@ def read_questions(path: str, config: settings.Columns | None = None) -> list[Qu
             if isinstance(row, clean.Problem):
                 bad.append(row)
             elif row[clean.ID] in where_of:
-                bad.append(clean.Problem(where, "bad", clean.used(row[clean.ID], where_of[row[clean.ID]]), ""))
+                reason = clean.describe_used_id(row[clean.ID], where_of[row[clean.ID]])
+                bad.append(clean.Problem(where, "bad", reason, ""))
             else:
                 where_of[row[clean.ID]] = where
-                found.append(row)
+                rows.append(row)
     if bad:
-        raise clean.told(bad, len(bad), len(bad) + len(found), "mend the file")
-    return list(Questions.from_rows(found))
+        raise clean.bad_rows_error(bad, len(bad), len(bad) + len(rows), "mend the file")
+    return list(Questions.from_rows(rows))

@@ -1,4 +1,4 @@
-"""The pool of a run: read from files once and kept on disk, or generated."""
+"""The pool of a run: read from files once and stored on disk, or generated."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from . import columns, generated, marks, sources, writer
 from .pool import Pool, by_subject
 from .questions import read_questions
 
-LAYOUT = 3  # of what is written; part of its key
+LAYOUT = 3  # version of the stored layout; part of the key
 
 
 def load_pool(config: settings.Pool, run: RunDir, benchmarks: Mapping[str, Sequence[Question]] | None = None) -> Pool:
     """Load or generate the pool. Collective: the same pool on every rank.
 
-    A pool from files is read, checked and written by all ranks, once for all runs that share it; its texts stay on
-    disk. A generated pool is made by root.
+    All ranks together read, check and write a pool from files, once for all runs that share it; its texts stay on disk.
+    Root makes a generated pool.
 
     Args:
-        benchmarks: the questions of each benchmark that is evaluated; they are removed from a pool from files.
+        benchmarks: the questions of each evaluated benchmark; they are removed from a pool from files.
 
     Raises:
         RunError: a file is missing or damaged; rows are bad and `on_bad` is fail; no question is left; a setting is
@@ -38,46 +38,46 @@ def load_pool(config: settings.Pool, run: RunDir, benchmarks: Mapping[str, Seque
 
 
 def load_pool_again(config: settings.Pool, run: RunDir, benchmarks: Mapping[str, Sequence[Question]]) -> Pool:
-    """Load the pool of a run: the same questions as when the run began. Logs what was left out. Collective.
+    """Load the pool of a run: the same questions as at its start. Logs the number of rows left out. Collective.
 
     Raises:
-        RunError: as `load_pool` does; or the run began with other questions.
+        RunError: as `load_pool`; or the run began with other questions.
     """
-    loaded = load_pool(config, run, benchmarks)
-    for note in loaded.notes:
+    pool = load_pool(config, run, benchmarks)
+    for note in pool.notes:
         log.info(note)
-    if loaded.fingerprint:
+    if pool.fingerprint:
         remedy = (
-            "its question files or the benchmarks that they are compared with were changed: change them back, or "
+            "its question files, or the benchmarks that they are compared with, were changed: change them back, or "
             "start another run with run.name=..."
         )
-        run.require_same("pool", {"fingerprint": loaded.fingerprint, "questions": len(loaded.questions)}, remedy)
-    return loaded
+        run.require_same("pool", {"fingerprint": pool.fingerprint, "questions": len(pool.questions)}, remedy)
+    return pool
 
 
 def _load_files(config: settings.Files, run: RunDir, benchmarks: Mapping[str, Sequence[Question]]) -> Pool:
     world = run.world
     avoided = {name: [(q.id, q.text) for q in questions] for name, questions in benchmarks.items()}
 
-    def on_root():
-        paths = sources.resolve(columns.names(config.path), columns.names(config.files))
+    def on_root() -> tuple[list[Path], str]:
+        paths = sources.resolve(columns.as_tuple(config.path), columns.as_tuple(config.files))
         return paths, _key(config, paths, avoided)
 
     paths, key = world.on_root(on_root)
-    loaded = run.shared("pool", key, lambda stage: writer.make(config, paths, avoided, stage, world), opened)
+    pool = run.shared("pool", key, lambda stage: writer.write_pool(config, paths, avoided, stage, world), read_pool)
     examples = world.on_root(lambda: by_subject(read_questions(config.examples)) if config.examples else {})
-    return replace(loaded, examples=examples)
+    return replace(pool, examples=examples)
 
 
 def _key(config: settings.Files, paths: Sequence[Path], avoided: Mapping[str, Sequence[tuple[str, str]]]) -> str:
-    """What the written pool depends on."""
+    """Return a text with everything that the stored pool depends on."""
     facts = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
     texts = hashlib.sha256(repr(avoided).encode()).hexdigest()
     return repr((LAYOUT, replace(config, examples=None), facts, texts))
 
 
-def opened(stage: Stage) -> Pool:
-    """The pool that `make` wrote; texts stay on disk."""
+def read_pool(stage: Stage) -> Pool:
+    """Open the pool that `writer.write_pool` wrote; texts stay on disk."""
     split, counts = stage.read("split", marks.Split), stage.read_json("counts")
     return Pool(
         stage.read_chunks(Questions, split.row_N[~split.held_out_N]),
@@ -88,7 +88,7 @@ def opened(stage: Stage) -> Pool:
 
 
 def _notes(counts: dict, folder: Path) -> tuple[str, ...]:
-    """What happened to the rows, in words."""
+    """Describe in words how many rows were read, kept and left out."""
     n = counts
     left_out = f"{n['bad']} bad, {n['duplicate']} repeated, {n['conflict']} repeated with another answer"
     notes = [

@@ -1,4 +1,4 @@
-"""Rows of text files: JSON lines, JSON, CSV; with gzip or without."""
+"""Rows of text files: JSON lines, JSON, CSV and TSV, compressed with gzip or not."""
 
 from __future__ import annotations
 
@@ -7,22 +7,25 @@ import gzip
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO, cast
 
 from ..errors import RunError
 
 RAW_CHARACTERS = 2000  # of a bad row, at most
 MAX_CELL_CHARACTERS = 2**24
-_SCAN = json.JSONDecoder().scan_once
+# (text, position) -> (value, end). The standard library's stubs lack it.
+_SCAN = cast(Callable[[str, int], tuple[Any, int]], json.JSONDecoder().scan_once)  # pyright: ignore[reportAttributeAccessIssue]
+_GAP = re.compile(r"[\s,]*")
 _BLOCK_BYTES = 2**20
 _BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """What stands where a row should be: why it is none, and it itself as far as it can be decoded."""
+    """A row that cannot be read: the reason, and the row as far as it can be decoded."""
 
     reason: str
     raw: str
@@ -34,7 +37,7 @@ class Span:
 
     Attributes:
         begin, end: bytes of JSON lines; row groups of Parquet.
-        n_bytes: how much there is to read.
+        n_bytes: size of the part, bytes.
         first: number of the first line or row in the file, from 1; 0: not counted yet.
     """
 
@@ -44,42 +47,44 @@ class Span:
     first: int
 
 
-Columns = Sequence[Sequence[str]]  # the names that each column may have; the first one must be there
+Columns = Sequence[Sequence[str]]  # the possible names of each column; the first column must be present
 Rows = Iterator[tuple[int, Mapping | Unreadable]]  # line, or number of the row in Parquet and Arrow, from 1
 
 
-def opened(path: Path):
-    """A file's bytes; those inside, where it is compressed."""
-    return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else open(path, "rb")
+def open_bytes(path: Path) -> BinaryIO:
+    """Open a file for reading bytes; a compressed one is decompressed."""
+    return cast(BinaryIO, gzip.open(path, "rb")) if path.suffix.lower() == ".gz" else open(path, "rb")
 
 
-def shown(raw: bytes | str) -> str:
-    """A row for a person: decoded as far as it goes, and not too long."""
+def excerpt(raw: bytes | str) -> str:
+    """Return a row for a person: decoded as far as possible, cut where it is long."""
     text = raw.decode("utf-8", "backslashreplace") if isinstance(raw, bytes) else raw
     return text if len(text) <= RAW_CHARACTERS else f"{text[:RAW_CHARACTERS]}... ({len(text)} characters)"
 
 
-def check_header(path: Path, there: Sequence[str], columns: Columns) -> None:
-    """Refuse a table without the column that makes it one of questions.
+def check_header(path: Path, present: Sequence[str], columns: Columns) -> None:
+    """Refuse a table without a column of questions.
 
     Raises:
-        RunError: names the columns that there are.
+        RunError: no such column; names the columns that are present.
     """
     tops = {name.split(".")[0] for name in columns[0]}
-    if not tops.union(columns[0]).intersection(there):
-        wanted = " or ".join(map(repr, columns[0]))
-        raise RunError(f"{path} has no column {wanted}, but {', '.join(there)}: pool.columns says which one is which")
+    if not tops.union(columns[0]).intersection(present):
+        names = " or ".join(map(repr, columns[0]))
+        raise RunError(
+            f"{path} has no column {names}, but {', '.join(present)}: name its columns with pool.columns.question etc."
+        )
 
 
 def line_spans(path: Path, every: int) -> list[Span]:
-    """A file of lines in spans of so many bytes; each begins with a line. Of a compressed one, none."""
+    """Cut a file of lines into spans of about `every` bytes that begin with a line; [] for a compressed file."""
     if path.suffix.lower() == ".gz":
         return []
     with open(path, "rb") as file:
         size = file.seek(0, io.SEEK_END)
         cuts = [0]
         for place in range(every, size, every):
-            if place > cuts[-1]:  # not so within a line longer than that
+            if place > cuts[-1]:  # not so within a line longer than `every`
                 file.seek(place - 1)
                 file.readline()
                 cuts.append(file.tell())
@@ -88,7 +93,7 @@ def line_spans(path: Path, every: int) -> list[Span]:
 
 
 def count_lines(path: Path, span: Span) -> int:
-    """How many lines end in a span."""
+    """Count the lines that end in a span."""
     with open(path, "rb") as file:
         file.seek(span.begin)
         blocks = range(span.begin, span.end, _BLOCK_BYTES)
@@ -96,16 +101,17 @@ def count_lines(path: Path, span: Span) -> int:
 
 
 def jsonl_rows(path: Path, columns: Columns, within: str | None, span: Span | None = None) -> Rows:
-    with opened(path) as file:
-        # By bytes: a line ends at \n only, not at the other line ends that a JSON string may hold.
+    """Yield (line, row) of a file of JSON lines, or of one of its spans."""
+    with open_bytes(path) as file:
+        # By bytes: only \n ends a line, not the other line ends that a JSON string may hold.
         for number, line in _lines(file, span) if span else enumerate(file, 1):
             if number == 1:
                 line = line.removeprefix(_BOM)
             if line.strip():
-                yield number, _parsed(line)
+                yield number, _parse(line)
 
 
-def _lines(file, span: Span) -> Iterator[tuple[int, bytes]]:
+def _lines(file: BinaryIO, span: Span) -> Iterator[tuple[int, bytes]]:
     file.seek(span.begin)
     position = span.begin
     for number, line in enumerate(file, span.first):
@@ -115,29 +121,30 @@ def _lines(file, span: Span) -> Iterator[tuple[int, bytes]]:
         yield number, line
 
 
-def _parsed(line: bytes) -> Mapping | Unreadable:
+def _parse(line: bytes) -> Mapping | Unreadable:
     try:
         text = line.decode("utf-8").strip()
-        row, end = _SCAN(text, 0)  # what json.loads comes to, without its two searches for blanks
+        row, end = _SCAN(text, 0)  # the same as json.loads, without its two searches for white space
         if end < len(text):
-            raise ValueError(f"something stands behind its end, at {end + 1}")
+            raise ValueError(f"text after its end, at {end + 1}")
     except UnicodeDecodeError as error:
-        return Unreadable(f"not UTF-8: byte {error.object[error.start]:#04x} at {error.start + 1}", shown(line))
+        return Unreadable(f"not UTF-8: byte {error.object[error.start]:#04x} at {error.start + 1}", excerpt(line))
     except StopIteration as error:
-        return Unreadable(f"not JSON: expecting a value at {error.value + 1}", shown(line))
+        return Unreadable(f"not JSON: expecting a value at {error.value + 1}", excerpt(line))
     except (ValueError, RecursionError) as error:
-        return Unreadable(f"not JSON: {error}", shown(line))
+        return Unreadable(f"not JSON: {error}", excerpt(line))
     return _object(row, line)
 
 
-def _object(row, raw: bytes | str) -> Mapping | Unreadable:
+def _object(row: Any, raw: bytes | str) -> Mapping | Unreadable:
     if isinstance(row, dict):
         return row
-    return Unreadable(f"expected a JSON object, got {type(row).__name__}", shown(raw))
+    return Unreadable(f"expected a JSON object, got {type(row).__name__}", excerpt(raw))
 
 
 def json_rows(path: Path, columns: Columns, within: str | None) -> Rows:
-    with opened(path) as file:
+    """Yield (line, row) of a JSON file: of its list, of the value at the key `within`, or of JSON lines."""
+    with open_bytes(path) as file:
         data = file.read().removeprefix(_BOM)
     try:
         text = data.decode("utf-8")
@@ -151,8 +158,8 @@ def json_rows(path: Path, columns: Columns, within: str | None) -> Rows:
         yield from _json_list(text)
 
 
-def _json_whole(path, text: str, within: str | None) -> Rows:
-    """Rows below a key; or JSON lines that call themselves JSON."""
+def _json_whole(path: Path, text: str, within: str | None) -> Rows:
+    """Yield the rows at a key; or JSON lines in a file named .json."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -162,8 +169,8 @@ def _json_whole(path, text: str, within: str | None) -> Rows:
         return
     for key in within.split(".") if within else ():
         if not isinstance(value, dict) or key not in value:
-            there = ", ".join(list(value)[:12]) if isinstance(value, dict) else type(value).__name__
-            raise RunError(f"{path}: has no {within!r} (pool.columns.rows): there is {there}")
+            present = ", ".join(list(value)[:12]) if isinstance(value, dict) else type(value).__name__
+            raise RunError(f"{path}: has no {within!r} (pool.columns.rows): there is {present}")
         value = value[key]
     if isinstance(value, dict) and not all(isinstance(item, dict) for item in value.values()):
         value = [value]  # one object is one row
@@ -172,11 +179,11 @@ def _json_whole(path, text: str, within: str | None) -> Rows:
 
 
 def _json_list(text: str) -> Rows:
-    """The items of a list one by one: they never are all in memory."""
-    decode, gap = json.JSONDecoder().raw_decode, re.compile(r"[\s,]*")
+    """Yield the items of a list one by one: they are never all in memory."""
+    decode = json.JSONDecoder().raw_decode
     position, line, counted = text.index("[") + 1, 1, 0
     while True:
-        position = gap.match(text, position).end()
+        position = _after_gap(text, position)
         line += text.count("\n", counted, position)
         counted = position
         if text[position : position + 1] == "]":
@@ -184,16 +191,26 @@ def _json_list(text: str) -> Rows:
         try:
             row, end = decode(text, position)
         except (ValueError, RecursionError) as error:
-            yield line, Unreadable(f"not JSON, and nothing behind it can be read: {error}", shown(text[position:]))
+            yield line, Unreadable(f"not JSON, and nothing after it can be read: {error}", excerpt(text[position:]))
             return
         yield line, _object(row, text[position : position + RAW_CHARACTERS])
         position = end
 
 
+def _after_gap(text: str, position: int) -> int:
+    gap = _GAP.match(text, position)  # matches nothing at least
+    return gap.end() if gap else position
+
+
 def csv_rows(path: Path, columns: Columns, within: str | None) -> Rows:
+    """Yield (line, row) of a CSV or TSV file. `within` is for JSON files only.
+
+    Raises:
+        RunError: two columns have one name, or there is no column of questions.
+    """
     csv.field_size_limit(MAX_CELL_CHARACTERS)
     name = path.name.lower().removesuffix(".gz")
-    with opened(path) as data, io.TextIOWrapper(data, "utf-8-sig", "surrogateescape", newline="") as file:
+    with open_bytes(path) as data, io.TextIOWrapper(data, "utf-8-sig", "surrogateescape", newline="") as file:
         reader = csv.reader(file, delimiter="\t" if name.endswith(".tsv") else ",")
         header, line = next(reader, []), reader.line_num + 1
         twice = sorted({c for c in header if header.count(c) > 1})
@@ -217,9 +234,9 @@ def csv_rows(path: Path, columns: Columns, within: str | None) -> Rows:
 def _named(header: Sequence[str], cells: Sequence[str]) -> Mapping | Unreadable:
     raw = ",".join(cells)
     if len(cells) != len(header):
-        return Unreadable(f"{len(cells)} cells where the first line has {len(header)}", shown(_escaped(raw)))
+        return Unreadable(f"{len(cells)} cells where the first line has {len(header)}", excerpt(_escaped(raw)))
     if not raw.isascii() and re.search("[\ud800-\udfff]", raw):
-        return Unreadable("not UTF-8", shown(_escaped(raw)))
+        return Unreadable("not UTF-8", excerpt(_escaped(raw)))
     return dict(zip(header, cells, strict=True))
 
 

@@ -1,4 +1,4 @@
-"""What a language model is asked, and how its reply is read."""
+"""The prompts for a language model that tags or sorts, and the reading of its replies."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from .reply import normalise, parse
 
 Messages = list[dict[str, str]]
-QUESTION_CHARS = 4000  # of a question that are shown
+QUESTION_CHARS = 4000  # of a question that the model sees
 _SYSTEM = "You label math problems. Do not solve them."
 _REQUEST = (
     "Name the 1 to 5 knowledge points that this problem is about, the most general one first. Each is the name of a "
@@ -32,46 +32,47 @@ _SKILL_SYSTEM = "You sort the knowledge points of math problems into a fixed lis
 
 @dataclass(frozen=True)
 class Task:
-    """One thing to ask about each of many texts.
+    """One request about each of many texts.
 
     Attributes:
-        name: what its replies are called on disk.
+        name: start of the names of its replies on disk.
         messages: text -> the conversation, the user's turn last.
-        insist: what is added to the user's turn where a reply cannot be read.
-        read: reply -> what it names; () when nothing can be read.
+        reminder: added to the user's turn after a reply that cannot be read.
+        read: reply -> the names in it; () when nothing can be read.
     """
 
     name: str
     messages: Callable[[str], Messages]
-    insist: str
+    reminder: str
     read: Callable[[str], tuple[str, ...]]
 
     @property
     def version(self) -> str:
-        """Hash of all that is said: replies to another prompt are other replies."""
-        return hashlib.sha256(repr((self.messages(""), self.insist)).encode()).hexdigest()[:16]
+        """Hash of the whole prompt: replies to another prompt are other replies."""
+        return hashlib.sha256(repr((self.messages(""), self.reminder)).encode()).hexdigest()[:16]
 
-    def again(self, text: str) -> Messages:
-        """The conversation for a text whose first reply could not be read."""
+    def second_messages(self, text: str) -> Messages:
+        """Return the conversation for a text whose first reply could not be read."""
         *before, last = self.messages(text)
-        return [*before, {**last, "content": f"{last['content']}\n\n{self.insist}"}]
+        return [*before, {**last, "content": f"{last['content']}\n\n{self.reminder}"}]
 
 
-def tagging() -> Task:
-    """Name the knowledge points of a question (InsTag, arXiv 2308.07074; MathScale, arXiv 2403.02884)."""
+def make_tagging() -> Task:
+    """Make the task: name the knowledge points of a question (InsTag, arXiv 2308.07074; MathScale, 2403.02884)."""
 
     def messages(text: str) -> Messages:
-        shown = [("user", _REQUEST + problem, "assistant", labels) for problem, labels in _SHOTS]
-        turns = [(role, said) for shot in shown for role, said in (shot[:2], shot[2:])]
-        asked = [("system", _SYSTEM), *turns, ("user", _REQUEST + text[:QUESTION_CHARS])]
-        return [{"role": role, "content": said} for role, said in asked]
+        turns = [("system", _SYSTEM)]
+        for problem, labels in _SHOTS:
+            turns += [("user", _REQUEST + problem), ("assistant", labels)]
+        turns.append(("user", _REQUEST + text[:QUESTION_CHARS]))
+        return [{"role": role, "content": content} for role, content in turns]
 
     return Task("tags", messages, "JSON list only.", parse)
 
 
-def sorting(skills: Sequence[str]) -> Task:
-    """Name the skill of a closed list that a knowledge point belongs to (Didolkar et al. 2024, arXiv 2405.12205)."""
-    known = {normalise(skill): skill for skill in skills}
+def make_sorting(skills: Sequence[str]) -> Task:
+    """Make the task: name a knowledge point's skill of a closed list (Didolkar et al. 2024, arXiv 2405.12205)."""
+    skill_of = {normalise(skill): skill for skill in skills}
     listed = "\n".join(f"- {skill}" for skill in skills)
 
     def messages(tag: str) -> Messages:
@@ -80,7 +81,7 @@ def sorting(skills: Sequence[str]) -> Task:
         return [{"role": "system", "content": _SKILL_SYSTEM}, {"role": "user", "content": request}]
 
     def read(reply: str) -> tuple[str, ...]:
-        named = [normalise(reply), *parse(reply)]
-        return tuple(known[name] for name in named if name in known)[:1]
+        names = [normalise(reply), *parse(reply)]
+        return tuple(skill_of[name] for name in names if name in skill_of)[:1]
 
     return Task("skills", messages, "Name one skill of the list, exactly as it stands there.", read)

@@ -1,4 +1,4 @@
-"""Knowledge points that the pool carries."""
+"""Knowledge points that the pool contains."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from ..errors import RunError
 from ..records import Question, Questions, split
 
 
-def of(questions: Sequence[Question]) -> list[tuple[str, ...]]:
-    """The knowledge points of each question: its tags, or else its subject. Equal ones are one object.
+def read_points(questions: Sequence[Question]) -> list[tuple[str, ...]]:
+    """Return the knowledge points of each question: its tags, or else its subject. Equal ones are one object.
 
     Raises:
         RunError: a question has neither; names the first one.
     """
-    known: dict[tuple[str, ...], tuple[str, ...]] = {}
-    points_N = [known.setdefault(points, points) for points in _points(questions)]
-    if () in known:
+    distinct: dict[tuple[str, ...], tuple[str, ...]] = {}
+    points_N = [distinct.setdefault(points, points) for points in _points(questions)]
+    if () in distinct:
         raise RunError(
-            f"{points_N.count(())} of {len(questions)} questions carry neither tags nor a subject (first: "
+            f"{points_N.count(())} of {len(questions)} questions have neither tags nor a subject (first: "
             f"{questions[points_N.index(())].id!r}): add a `tags` list to the pool, name the column that holds it "
-            "(pool.columns.tags or .subject), have a language model tag them (tags.mode; README, Knowledge points), or "
-            "set clusters.n=1 to do without knowledge points"
+            "(pool.columns.tags or .subject), let a language model tag them (tags.mode), or set clusters.n=1 to do "
+            "without knowledge points"
         )
     return points_N
 

@@ -1,6 +1,6 @@
-"""A server answers: chat completions by HTTP as OpenAI defines them, several at once, at a bounded rate, with patience.
+"""Replies from a server: HTTP chat completions as OpenAI defines them, concurrent, at a bounded rate, with retries.
 
-urllib does: of the HTTP libraries that come with huggingface_hub, each of its versions has another one.
+Uses urllib: the HTTP library that comes with huggingface_hub differs between its versions.
 """
 
 from __future__ import annotations
@@ -16,23 +16,24 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from .. import settings
 from ..errors import RunError
 from ..progress import log
 from .asking import Messages
 
-LONGEST_WAIT_S = 600.0  # that a server's Retry-After is believed
+LONGEST_WAIT_S = 600.0  # a longer Retry-After of a server is cut to this
 LONGEST_BACKOFF_S = 60.0
-TOLD_CHARS = 500  # of the server's words, in a message
-_COMES_BACK = (408, 409, 425, 429)  # and all from 500 on: trying again may help
+SHOWN_CHARS = 500  # of the server's words, in a message
+_TEMPORARY = (408, 409, 425, 429)  # HTTP codes for which another try may help, besides all from 500 on
 
 
 class TryAgain(Exception):
-    """A request failed in a way that may pass.
+    """A failure of a request that may pass.
 
     Attributes:
-        after_s: how long the server asks to be left alone, seconds; None: it does not say.
+        after_s: time that the server requests until the next try, seconds; None: none requested.
     """
 
     def __init__(self, message: str, after_s: float | None = None):
@@ -41,75 +42,77 @@ class TryAgain(Exception):
 
 
 class Server:
-    """An endpoint, for one of several ranks, which share its rate and its concurrency."""
+    """An endpoint, as one of several ranks uses it. The ranks share its rate and its concurrency."""
 
     def __init__(self, config: settings.Tags, n_ranks: int = 1):
-        self._how, self._model, self._max_tokens = config.endpoint, config.model, config.max_new_tokens
-        self.identity = identity(config)
-        self._n_threads = max(1, self._how.concurrency // n_ranks)
-        self._pace = Pace((self._how.per_minute or 0) / n_ranks)
+        self._endpoint, self._model, self._max_tokens = config.endpoint, config.model, config.max_new_tokens
+        self.identity = identify(config)
+        self._n_threads = max(1, self._endpoint.concurrency // n_ranks)
+        self._pace = Pace((self._endpoint.per_minute or 0) / n_ranks)
         self._key = ""
         self._open = urllib.request.build_opener(_NoRedirect).open
 
     def answer(self, conversations: Sequence[Messages]) -> list[str]:
-        """A reply to each conversation.
+        """Return a reply to each conversation.
 
         Raises:
-            RunError: the environment lacks the key; the server refuses a request, in its words; or does not answer in
-                `tries`.
+            RunError: the environment lacks the key; the server refuses a request, in its words; or it does not answer
+                within `tries`.
         """
-        self._key = key_of(self._how)  # not before: who only reads what was answered needs none
+        self._key = read_key(self._endpoint)  # not earlier: stored replies can be read without a key
         with ThreadPoolExecutor(self._n_threads) as pool:
-            waiting = [pool.submit(self._patiently, conversation) for conversation in conversations]
+            waiting = [pool.submit(self._answer_one, conversation) for conversation in conversations]
             try:
                 return [one.result() for one in waiting]
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
-    def _patiently(self, messages: Messages) -> str:
-        data = json.dumps(body(messages, self._model, self._max_tokens, self._how.body)).encode()
-        for n_tried in range(1, self._how.tries + 1):
+    def _answer_one(self, messages: Messages) -> str:
+        endpoint = self._endpoint
+        data = json.dumps(request_body(messages, self._model, self._max_tokens, endpoint.body)).encode()
+        message = ""
+        for n_tried in range(1, endpoint.tries + 1):
             self._pace.wait()
             try:
-                return self._once(data)
+                return self._send(data)
             except TryAgain as failure:
-                told = self._without_key(str(failure))
-                log.info("  %s: try %d of %d: %s", self._how.url, n_tried, self._how.tries, told)
+                message = self._without_key(str(failure))
+                log.info("  %s: try %d of %d: %s", endpoint.url, n_tried, endpoint.tries, message)
                 if failure.after_s is not None:
-                    self._pace.hold(failure.after_s)  # it means all of us
-                elif n_tried < self._how.tries:
-                    time.sleep(min(LONGEST_BACKOFF_S, self._how.backoff_s * 2 ** (n_tried - 1)))
+                    self._pace.hold(failure.after_s)  # for all threads
+                elif n_tried < endpoint.tries:
+                    time.sleep(min(LONGEST_BACKOFF_S, endpoint.backoff_s * 2 ** (n_tried - 1)))
         raise RunError(
-            f"tags.endpoint.url={self._how.url}: no answer in {self._how.tries} tries (last: {told}): see whether it "
-            "is up, lower tags.endpoint.concurrency or .per_minute, and start the same command again: what is answered "
-            "is kept"
+            f"tags.endpoint.url={endpoint.url}: no answer in {endpoint.tries} tries (last: {message}): check that the "
+            "server runs, lower tags.endpoint.concurrency or .per_minute, and start the same command again: finished "
+            "replies are kept"
         )
 
-    def _once(self, data: bytes) -> str:
+    def _send(self, data: bytes) -> str:
+        url = self._endpoint.url
         headers = {"Content-Type": "application/json", "User-Agent": "hpc_saidpo"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
-        request = urllib.request.Request(f"{self._how.url.rstrip('/')}/chat/completions", data, headers)
+        request = urllib.request.Request(f"{url.rstrip('/')}/chat/completions", data, headers)
         try:
-            with self._open(request, timeout=self._how.timeout_s) as response:
-                return content(json.loads(response.read()))
+            with self._open(request, timeout=self._endpoint.timeout_s) as response:
+                return reply_of(json.loads(response.read()))
         except urllib.error.HTTPError as error:
-            told = f"{error.code} {error.reason}: {_words(error)}"
-            if error.code in _COMES_BACK or error.code >= 500:
-                raise TryAgain(told, retry_after_s(error.headers.get("Retry-After"))) from error
+            message = f"{error.code} {error.reason}: {_words(error)}"
+            if error.code in _TEMPORARY or error.code >= 500:
+                raise TryAgain(message, retry_after_s(error.headers.get("Retry-After"))) from error
             raise RunError(
-                f"tags.endpoint.url={self._how.url} refuses a request for tags.model={self._model}: "
-                f"{self._without_key(told)}"
+                f"tags.endpoint.url={url} refuses a request for tags.model={self._model}: {self._without_key(message)}"
             ) from None
         except (OSError, http.client.HTTPException, ValueError, RecursionError) as error:  # time-outs are OSErrors
             raise TryAgain(f"{type(error).__name__}: {error}") from error
 
-    def _without_key(self, told: str) -> str:
-        return told.replace(self._key, "(key)") if self._key else told
+    def _without_key(self, message: str) -> str:
+        return message.replace(self._key, "(key)") if self._key else message
 
 
 class Pace:
-    """At most so many requests a minute, 0 for any number, evenly spaced; for several threads."""
+    """A limit on the requests per minute, evenly spaced, for several threads; 0 for no limit."""
 
     def __init__(self, per_minute: float):
         self._gap_s = 60 / per_minute if per_minute else 0.0
@@ -124,31 +127,35 @@ class Pace:
         time.sleep(at - now)
 
     def hold(self, seconds: float) -> None:
-        """Let nobody send one for so long."""
+        """Let no thread send a request for this time."""
         with self._lock:
             self._next = max(self._next, time.monotonic() + seconds)
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect would carry the key to another server: it is an error instead."""
+    """Make a redirect an error: following it would send the key to another server."""
 
-    def redirect_request(self, *_):
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> None:
         return None
 
 
-def identity(config: settings.Tags) -> str:
-    """What the replies of a named model depend on, wherever it runs: those of files and of servers are one set."""
+def identify(config: settings.Tags) -> str:
+    """Return everything that the replies of a named model depend on. Files and servers share one set of replies."""
     return repr(("named", config.model, config.max_new_tokens, sorted(config.endpoint.body.items())))
 
 
-def body(messages: Messages, model: str, max_tokens: int, others: Mapping[str, object]) -> dict:
-    """A request for one reply, by the likeliest tokens."""
-    whole = {"model": model, "messages": messages, "temperature": 0, "max_tokens": max_tokens, **others}
-    return {key: value for key, value in whole.items() if value is not None}
+def request_body(messages: Messages, model: str, max_tokens: int, extra: Mapping[str, object]) -> dict[str, Any]:
+    """Return the body of a request for one greedy reply.
+
+    Args:
+        extra: further keys; a value None removes a key.
+    """
+    body = {"model": model, "messages": messages, "temperature": 0, "max_tokens": max_tokens, **extra}
+    return {key: value for key, value in body.items() if value is not None}
 
 
-def content(response: object) -> str:
-    """The reply in a response; "" where it has none.
+def reply_of(response: Any) -> str:
+    """Return the reply in a decoded response; "" where it has none.
 
     Raises:
         ValueError: it is no chat completion.
@@ -156,26 +163,28 @@ def content(response: object) -> str:
     try:
         return str(response["choices"][0]["message"]["content"] or "")
     except (KeyError, IndexError, TypeError):
-        raise ValueError(f"no chat completion: {json.dumps(response)[:TOLD_CHARS]}") from None
+        raise ValueError(f"no chat completion: {json.dumps(response)[:SHOWN_CHARS]}") from None
 
 
-def key_of(how: settings.Endpoint) -> str:
-    """The key, from the environment; "" for none.
+def read_key(endpoint: settings.Endpoint) -> str:
+    """Read the key from the environment; "" for none.
 
     Raises:
-        RunError: the variable is not set, or holds what cannot be a key. The value is not told.
+        RunError: the variable is not set, or cannot be a key. The message does not contain the value.
     """
-    if not how.api_key_env:
+    if not endpoint.api_key_env:
         return ""
-    key = os.environ.get(how.api_key_env, "").strip()
+    key = os.environ.get(endpoint.api_key_env, "").strip()
     if not key or not (key.isascii() and key.isprintable()):
-        what = "holds characters that no key has" if key else "is not set"
-        raise RunError(f"tags.endpoint.api_key_env={how.api_key_env}: this environment variable {what} on this node")
+        problem = "contains characters that no key has" if key else "is not set"
+        raise RunError(
+            f"tags.endpoint.api_key_env={endpoint.api_key_env}: this environment variable {problem} on this node"
+        )
     return key
 
 
 def retry_after_s(value: str | None) -> float | None:
-    """Seconds that a Retry-After header asks for: a number, or a date; None where it says nothing."""
+    """Return the wait that a Retry-After header requests, a number or a date, in seconds; None if it is unreadable."""
     if value is None:
         return None
     try:
@@ -189,11 +198,11 @@ def retry_after_s(value: str | None) -> float | None:
 
 
 def _words(error: urllib.error.HTTPError) -> str:
-    """What the server says of its refusal."""
+    """Return the server's reason for its refusal."""
     try:
-        said = error.read(4 * TOLD_CHARS).decode(errors="replace")
+        words = error.read(4 * SHOWN_CHARS).decode(errors="replace")
     except (OSError, http.client.HTTPException):
         return ""
     with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
-        said = str(json.loads(said)["error"]["message"])
-    return " ".join(said.split())[:TOLD_CHARS]
+        words = str(json.loads(words)["error"]["message"])
+    return " ".join(words.split())[:SHOWN_CHARS]

@@ -1,4 +1,4 @@
-"""A language model in this process answers: the rollout engine, greedy."""
+"""Replies from a language model in this process: the rollout engine, greedy."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Local:
 
     Attributes:
         fingerprint: hash of its weights.
-        load: gives the model; called when there is something to answer.
-        engine: how it decodes.
+        load: loads the model; called at the first request.
+        engine: settings of the decoding.
     """
 
     fingerprint: str
@@ -33,20 +33,20 @@ class Local:
         return repr(("model", self.fingerprint, self.max_new_tokens))
 
     def answer(self, conversations: Sequence[Messages]) -> list[str]:
-        """A reply to each conversation; "" to one that is longer than the model was made for.
+        """Return a reply to each conversation; "" to one that is longer than the model's context.
 
         Raises:
-            RunError: the model's tokenizer has no chat template; or as `generate` does.
+            RunError: the model's tokenizer has no chat template; or as `generate`.
         """
         if not conversations:
             return []
         policy = self.load()
         if not policy.tokenizer.chat_template:
-            raise RunError(f"tags.model={policy.path}: its tokenizer has no chat template: give an instruct model")
+            raise RunError(f"tags.model={policy.path}: its tokenizer has no chat template: use an instruct model")
         policy.model.eval()
         prompts = [policy.encode_prompt(policy.chat_template(c), chat=True) for c in conversations]
         fit = [i for i, ids in enumerate(prompts) if len(ids) + self.max_new_tokens <= longest(policy)]
-        how = Sampling(0.0, 1.0, self.max_new_tokens)
-        made = generate(policy, [prompts[i] for i in fit], [[0]] * len(fit), how, self.engine)
-        replies = dict(zip(fit, (own[0].text for own in made), strict=True))
+        greedy = Sampling(0.0, 1.0, self.max_new_tokens)
+        responses = generate(policy, [prompts[i] for i in fit], [[0]] * len(fit), greedy, self.engine)
+        replies = dict(zip(fit, (of_prompt[0].text for of_prompt in responses), strict=True))
         return [replies.get(i, "") for i in range(len(prompts))]

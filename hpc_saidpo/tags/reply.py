@@ -1,4 +1,4 @@
-"""A language model's reply -> knowledge points. Pure; a reply is hostile input, and nothing of it is evaluated."""
+"""A language model's reply -> knowledge points. Pure; a reply is hostile input: no part of it is evaluated."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 
 MAX_TAGS, MIN_CHARS, MAX_CHARS, MAX_WORDS = 5, 2, 60, 6
-READ_CHARS = 4000  # of a reply, behind its thoughts
-MAX_LISTS = 20  # of a reply that are looked at
+READ_CHARS = 4000  # of a reply, after its thoughts
+MAX_LISTS = 20  # of a reply that are read
 
 _THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL | re.IGNORECASE)
 _FENCE = re.compile(r"```\w{0,20}")
 _QUOTES = str.maketrans({"“": '"', "”": '"', "„": '"', "‘": "'", "’": "'", "「": '"', "」": '"'})
 _OPENS = re.compile(r"(?<!\\)\[")
 _BETWEEN = re.compile(r"[\s,;、]*")
-# A quote ends an item where the list goes on or ends behind it: 'Vieta's formulas' holds another.
+# A quote ends an item only where the list goes on or ends after it: 'Vieta's formulas' contains another quote.
 _QUOTED = re.compile(
     r'"((?:[^"\\]|\\.)*)"|\'((?:[^\'\n]|\'(?!\s{0,9}(?:[,;、\]}]|\Z)))*)\'(?=\s{0,9}(?:[,;、\]}]|\Z))', re.DOTALL
 )
@@ -43,22 +43,22 @@ _NO_PLURAL = {"always", "bayes", "bases", "descartes", "lens", "means", "pythago
 
 
 def parse(reply: str) -> tuple[str, ...]:
-    """The knowledge points that a reply names, normalised, each once, in its order; () where it names none.
+    """Return the knowledge points that a reply names, normalised, each once, in its order; () where it names none.
 
-    A JSON list is looked for first, whole or cut off, in single or no quotes, within an object, a code fence or prose;
-    then a list of lines; then what follows "tags:".
+    The first form that yields a point counts: a JSON list, whole or cut off, in single or no quotes, within an object,
+    a code fence or prose; then a list of lines; then the text after "tags:".
     """
-    text = unicodedata.normalize("NFKC", _FENCE.sub("\n", _said(reply)[:READ_CHARS])).translate(_QUOTES)
-    for found in (*_lists(text, _QUOTED), *_lists(text, _BARE), _bullets(text), _labelled(text)):
-        if points := _distinct(found):
+    text = unicodedata.normalize("NFKC", _FENCE.sub("\n", _without_thoughts(reply)[:READ_CHARS])).translate(_QUOTES)
+    for items in (*_lists(text, _QUOTED), *_lists(text, _BARE), _bullets(text), _labelled(text)):
+        if points := _distinct(items):
             return points
     return ()
 
 
 def normalise(tag: str) -> str:
-    """A knowledge point in one form: NFKC, lower case, singular, without LaTeX's signs; "" for what is none.
+    """Return a knowledge point in one form: NFKC, lower case, singular, without the signs of LaTeX.
 
-    That is what has no letter, or is shorter than MIN_CHARS or longer than MAX_CHARS.
+    Returns "" for a text that is no knowledge point: without a letter, shorter than MIN_CHARS or longer than MAX_CHARS.
     """
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", tag).translate(_QUOTES).lower())
     text = "".join(c if c.isprintable() else " " for c in _NOISE.sub(" ", text))
@@ -67,7 +67,7 @@ def normalise(tag: str) -> str:
 
 
 def singular(word: str) -> str:
-    """An English word without its plural's ending, by rule: "calculus", "series", "analysis" and "statistics" stay."""
+    """Remove the plural ending of an English word, by rule: "calculus", "series", "analysis", "statistics" stay."""
     if word in _SINGULAR:
         return _SINGULAR[word]
     ends_like_one = word.endswith(("ss", "us", "is", "ics")) or not word[-2:].isalpha()  # pell's
@@ -78,25 +78,30 @@ def singular(word: str) -> str:
     return word[:-2] if word.endswith(("sses", "xes", "ches", "shes")) else word[:-1]
 
 
-def _said(reply: str) -> str:
-    """A reply without its thoughts, also those whose beginning is not in it, or that were cut off."""
+def _without_thoughts(reply: str) -> str:
+    """Remove the thoughts of a reply, also thoughts without their beginning or their end."""
     return _THOUGHT.sub("", reply).rpartition("</think>")[2]
 
 
 def _lists(text: str, item: re.Pattern) -> Iterator[list[str]]:
-    """The items of each bracketed list; of one that is cut off, those that are whole."""
+    """Yield the items of each bracketed list; of a list that is cut off, the whole items."""
     for opens in itertools.islice(_OPENS.finditer(text), MAX_LISTS):
-        items, position = [], _BETWEEN.match(text, opens.end()).end()
-        while found := item.match(text, position):
-            items.append(next(group for group in (*found.groups(), found[0]) if group is not None))
-            position = _BETWEEN.match(text, found.end()).end()
+        items, position = [], _after_separators(text, opens.end())
+        while match := item.match(text, position):
+            items.append(next(group for group in (*match.groups(), match[0]) if group is not None))
+            position = _after_separators(text, match.end())
         yield items
 
 
+def _after_separators(text: str, position: int) -> int:
+    between = _BETWEEN.match(text, position)  # matches nothing at least
+    return between.end() if between else position
+
+
 def _bullets(text: str) -> list[str]:
-    """What the lines of a list name; lines as long as sentences, or with equations, name nothing."""
-    named = (_ASIDE.split(line.strip("*_ "))[0] for line in _BULLET.findall(text) if "=" not in line)
-    return [name for name in named if len(name.split()) <= MAX_WORDS]
+    """Return the names in the lines of a list; lines as long as sentences, or with equations, contain none."""
+    names = (_ASIDE.split(line.strip("*_ "))[0] for line in _BULLET.findall(text) if "=" not in line)
+    return [name for name in names if len(name.split()) <= MAX_WORDS]
 
 
 def _labelled(text: str) -> list[str]:

@@ -1,130 +1,86 @@
-"""The knowledge points of a pool's questions, by a language model."""
+"""The knowledge points of a pool's questions, from a tagger's replies."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from .. import settings
 from ..errors import Ended, RunError
+from ..parallel.world import World
 from ..progress import log
 from ..records import Question, Questions, split
-from ..store.run import RunDir
-from . import batch
-from .asking import Task, sorting, tagging
-from .endpoint import Server, identity
-from .replies import Answers, Inquiry, Tagger, hash_of
+from .asking import Task, make_sorting, make_tagging
+from .replies import Answers
 from .reply import normalise
 
 UNTAGGED = "untagged"  # the knowledge point of a question that has neither a readable reply nor a subject
+# (task, texts, (an id that files of answers may use, text) of each text) -> the replies about each text. Collective.
+Collect = Callable[[Task, Sequence[str], Iterable[tuple[str, str]]], Answers]
 
 
 @dataclass(frozen=True)
 class Tagging:
-    """Whoever answers (tags.mode), and what it is called in the store. Methods are collective.
-
-    Attributes:
-        local: the model in this process, for tags.mode=model.
-    """
+    """Questions -> knowledge points, with replies from `collect`. Methods are collective."""
 
     config: settings.Tags
-    store: RunDir
-    local: Tagger | None = None
+    world: World
+    collect: Collect
 
-    def of(self, questions: Sequence[Question]) -> list[tuple[str, ...]]:
-        """The knowledge points of each question, in one form; on every rank, equal ones one object.
+    def find_points(self, questions: Sequence[Question]) -> list[tuple[str, ...]]:
+        """Return the knowledge points of each question, normalised; on every rank, equal ones are one object.
 
-        A question whose reply cannot be read has its subject, or else UNTAGGED: both are counted, and told.
+        A question whose reply cannot be read has its subject instead, or else UNTAGGED: both are counted and logged.
 
         Raises:
-            RunError: nobody answers; or a file of answers or skills is wrong.
-            Ended: tags.mode=export has written what is not answered yet.
+            RunError: the tagger cannot answer; or a file of answers or skills is wrong.
+            Ended: tags.mode=export has written the requests without a reply.
         """
         texts = questions.text_N if isinstance(questions, Questions) else [q.text for q in questions]
-        found = self._answers(tagging(), texts, _ids(questions))
-        points_N = found.points_N
+        answers = self.collect(make_tagging(), texts, _ids(questions))
+        points_N = answers.points_N
         if self.config.skills:
-            points_N = self._sorted(points_N)
+            points_N = self._sort_into_skills(points_N, self.config.skills)
         if self.config.mode == "export":
-            raise Ended("the export of questions: all of them have answers: tags.mode=import or =endpoint goes on")
-        return _filled(points_N, questions, found)
+            raise Ended("the export of questions: all of them have answers: go on with tags.mode=import or =endpoint")
+        filled = _fill(points_N, questions)
+        _log_answers(answers)
+        return filled
 
-    def _sorted(self, points_N: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
-        """The same with each point's skill in its place; a point for which none is named stays."""
-        skills = self.store.world.on_root(lambda: read_skills(self.config.skills))
+    def _sort_into_skills(self, points_N: list[tuple[str, ...]], path: str) -> list[tuple[str, ...]]:
+        """Replace each knowledge point by its skill; a point without one stays."""
+        skills = self.world.on_root(lambda: read_skills(path))
         distinct = sorted({point for points in set(points_N) for point in points})
-        found = self._answers(sorting(skills), distinct, zip(distinct, distinct, strict=True))
-        skill_of = dict(zip(distinct, found.points_N, strict=True))
-        log.info(
-            "skills: %d of %d knowledge points sorted", len(distinct) - found.n_unread - found.n_absent, len(distinct)
-        )
-        known = {p: tuple(dict.fromkeys(s for x in p for s in skill_of[x] or (x,))) for p in set(points_N)}
-        return [known[points] for points in points_N]
-
-    def _answers(self, task: Task, texts: Sequence[str], ids: Iterator[tuple[str, str]]) -> Answers:
-        """What is known about each text after whoever answers was asked.
-
-        Args:
-            ids: (a name by which files of answers may call it, text) of each text.
-        """
-        config, world = self.config, self.store.world
-        tagger = Server(config, world.size) if config.mode == "endpoint" else self.local
-        inquiry = Inquiry(task, tagger.identity if tagger else identity(config), texts, self.store)
-        if tagger:
-            return inquiry.ask(tagger, config.chunk_questions)
-        given: dict[str, str] = {}  # root's
-        if config.mode == "import":
-            source = world.on_root(lambda: _import(config, ids, given))
-            return inquiry.take(given, source)
-        n_written = world.on_root(lambda: _export(config, task, inquiry))
-        if n_written:
-            raise Ended(
-                f"the export of {n_written:,} requests to {config.file}: have them answered, and start again with "
-                "tags.mode=import tags.file=ANSWERS"
-            )
-        return inquiry.take({}, "nothing")
+        answers = self.collect(make_sorting(skills), distinct, zip(distinct, distinct, strict=True))
+        skill_of = dict(zip(distinct, answers.points_N, strict=True))
+        n_sorted = len(distinct) - answers.n_unread - answers.n_absent
+        log.info("skills: %d of %d knowledge points sorted", n_sorted, len(distinct))
+        skills_of = {p: tuple(dict.fromkeys(s for x in p for s in skill_of[x] or (x,))) for p in set(points_N)}
+        return [skills_of[points] for points in points_N]
 
 
 def read_skills(path: str) -> list[str]:
-    """The skills of a file, one a line; empty lines and lines from # do not count.
+    """Read the skills of a file, one a line; skip empty lines and lines that begin with #. Not collective.
 
     Raises:
-        RunError: no such file, no skill in it, or two that are one after normalisation. Not collective.
+        RunError: no such file, no skill in it, or two skills that are equal after normalisation.
     """
     try:
         lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise RunError(f"tags.skills={path}: not readable as text ({error})") from error
-    known: dict[str, str] = {}
+    skills: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         if line and not line.startswith("#"):
             name = normalise(line)
-            if not name or name in known:
-                what = f"is the same as {known[name]!r}" if name else "is no name of 2 to 60 characters"
-                raise RunError(f"tags.skills={path}: line {number}: {line!r} {what}: mend it")
-            known[name] = line
-    if not known:
-        raise RunError(f"tags.skills={path} names no skill: one a line")
-    return list(known.values())
-
-
-def _import(config: settings.Tags, ids: Iterator[tuple[str, str]], given: dict[str, str]) -> str:
-    """Fill `given` with the replies of tags.file by hash; the hash of what was read."""
-    replies, n_failed = batch.read(config.files)
-    hash_by_id = {own: hash_of(text) for own, text in ids}
-    given.update((hash_by_id.get(own, own), reply) for own, reply in replies.items())
-    log.info("tags.file: %d answers, %d requests failed", len(replies), n_failed)
-    return hashlib.sha256(repr(sorted(given.items())).encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _export(config: settings.Tags, task: Task, inquiry: Inquiry) -> int:
-    """Write what is not answered yet; how many requests that is."""
-    asked = inquiry.unanswered()
-    if asked:
-        batch.write(config.file, task, asked, config)
-    return len(asked)
+            if not name or name in skills:
+                problem = f"is the same as {skills[name]!r}" if name else "is no name of 2 to 60 characters"
+                raise RunError(f"tags.skills={path}: line {number}: {line!r} {problem}: mend it")
+            skills[name] = line
+    if not skills:
+        raise RunError(f"tags.skills={path} names no skill: write one a line")
+    return list(skills.values())
 
 
 def _ids(questions: Sequence[Question]) -> Iterator[tuple[str, str]]:
@@ -133,31 +89,31 @@ def _ids(questions: Sequence[Question]) -> Iterator[tuple[str, str]]:
     return ((q.id, q.text) for q in questions)
 
 
-def _filled(
-    points_N: Sequence[tuple[str, ...]], questions: Sequence[Question], found: Answers
-) -> list[tuple[str, ...]]:
-    """The points with subjects in place of none; tells how it went."""
+def _fill(points_N: Sequence[tuple[str, ...]], questions: Sequence[Question]) -> list[tuple[str, ...]]:
+    """Replace missing points by the question's subject, or by UNTAGGED; log the counts."""
     subject_N = questions.subject_N if isinstance(questions, Questions) else [q.subject for q in questions]
-    other = {subject: split(subject) or (UNTAGGED,) for subject in set(subject_N)}
-    filled = [points or other[subject] for points, subject in zip(points_N, subject_N, strict=True)]
+    substitute = {subject: split(subject) or (UNTAGGED,) for subject in set(subject_N)}
+    filled = [points or substitute[subject] for points, subject in zip(points_N, subject_N, strict=True)]
     n_without = sum(not points for points in points_N)
     n_untagged = sum(points == (UNTAGGED,) for points in filled)
     log.info(
-        "tags: %d of %d questions tagged, %d distinct knowledge points; %d have their subject in place of them, %d are "
-        "untagged",
+        "tags: %d of %d questions tagged, %d distinct knowledge points; %d have their subject instead, %d are untagged",
         len(points_N) - n_without,
         len(points_N),
         len({point for points in set(points_N) for point in points}),
         n_without - n_untagged,
         n_untagged,
     )
-    log.info(
-        "  of %d distinct questions, %d were asked for this pool; %d answered readably when asked again; %d replies "
-        "cannot be read, %d are lacking",
-        found.n_distinct,
-        found.n_now,
-        found.n_again,
-        found.n_unread,
-        found.n_absent,
-    )
     return filled
+
+
+def _log_answers(answers: Answers) -> None:
+    log.info(
+        "  of %d distinct questions, %d were sent to the tagger for this pool; %d replies became readable after a "
+        "second request; %d replies cannot be read, %d are missing",
+        answers.n_distinct,
+        answers.n_now,
+        answers.n_again,
+        answers.n_unread,
+        answers.n_absent,
+    )

@@ -1,62 +1,13 @@
-"""The demonstration's parts: the real pool, the model shipped as GGUF, and a short run of the very command."""
+"""The demonstration: a short run of the very command, with the model that is shipped as GGUF."""
 
 import json
 import subprocess
 import sys
 
 import pytest
-from hydra import compose, initialize_config_dir
 from support.offline import NAMESPACE, needs_namespace, permitted
 from support.program import command, user_environment
 from transformers import AutoModelForCausalLM, AutoTokenizer
-
-from hpc_saidpo.cli import compose
-from hpc_saidpo.pool import generated
-from hpc_saidpo.rollouts import prompt
-
-
-@pytest.fixture(scope="module")
-def config():
-    with initialize_config_dir(str(compose.conf_folder()), version_base="1.3"):
-        return compose.build(compose("config", overrides=["experiment=demo"]))[0]
-
-
-@pytest.fixture(scope="module")
-def demo_pool(config):
-    return generated.make(config.pool)
-
-
-def test_the_pool_is_large_and_varied(demo_pool):
-    assert len({q.text for q in demo_pool.questions}) == len(demo_pool.questions) >= 2000
-    assert len({q.subject for q in demo_pool.questions}) >= 10
-    assert len({q.tags for q in demo_pool.questions}) >= 10
-    assert all(q.answer for q in demo_pool.questions)
-
-
-def test_examples_pool_and_held_out_questions_never_meet(demo_pool):
-    examples = {q.text for group in demo_pool.examples.values() for q in group}
-    texts, held_out = {q.text for q in demo_pool.questions}, {q.text for q in demo_pool.held_out}
-    assert len(held_out) > 150 and not texts & held_out and not examples & (texts | held_out)
-
-
-def test_no_expression_of_the_pool_is_held_out_in_other_words(demo_pool):
-    def expression(question):  # "What is 3 + 4?" and "Compute 3 + 4." ask the same
-        return "".join(c for c in question.text if c in "0123456789+-*()")
-
-    arithmetic = [q for q in demo_pool.questions if q.source.endswith(("basic_arithmetic", "chain_sum", "products"))]
-    held_out = {expression(q) for q in demo_pool.held_out if q.source.split(".")[1] in ("basic_arithmetic", "products")}
-    shared = {expression(q) for q in arithmetic} & held_out
-    assert not shared
-
-
-def test_the_pool_is_the_same_every_time(config, demo_pool):
-    assert generated.make(config.pool) == demo_pool
-
-
-def test_the_first_prompt(config, demo_pool):
-    text = prompt.render(demo_pool.questions[0], demo_pool.examples, config.rollouts.prompt, None)
-    assert text.count("The answer is:") == 5 and text.endswith(demo_pool.questions[0].text + "\nThe answer is:")
-    assert all(len({e.answer for e in group}) == 4 for group in demo_pool.examples.values())
 
 
 @pytest.fixture(scope="module")

@@ -1,42 +1,57 @@
-"""A server of chat completions on this machine that misbehaves as it is told."""
+"""A server of chat completions on this machine, which misbehaves as a test configures it."""
+
+from __future__ import annotations
 
 import json
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from hpc_saidpo import settings
 
 GOOD = '["algebra", "linear equations"]'
 
 
-def completion(said):
-    return json.dumps({"choices": [{"message": {"content": said}}]}).encode()
+def completion(content: str | None) -> bytes:
+    """The body of a response with this reply."""
+    return json.dumps({"choices": [{"message": {"content": content}}]}).encode()
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Does what `server.misdeeds` says for the first requests that ask the same, and answers the next."""
+    """Does `server.misdeeds` to the first requests with the same last message, one each, and answers the next."""
 
     protocol_version = "HTTP/1.1"
+    server: ChatServer
 
     def do_POST(self):
         server = self.server
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        asked = request["messages"][-1]["content"]
+        text = request["messages"][-1]["content"]
         with server.lock:
             server.seen.append((self.path, dict(self.headers), request, time.monotonic()))
-            number = server.counts[asked]
-            server.counts[asked] += 1
+            number = server.counts[text]
+            server.counts[text] += 1
             server.at_once += 1
             server.most_at_once = max(server.most_at_once, server.at_once)
         try:
-            deeds = server.misdeeds
-            (deeds[number] if number < len(deeds) else lambda handler: handler.reply(200, server.answer(request)))(self)
+            if number < len(server.misdeeds):
+                server.misdeeds[number](self)
+            else:
+                self.reply(200, server.answer(request))
         finally:
             with server.lock:
                 server.at_once -= 1
 
-    def reply(self, status, content, length=None, **headers):
+    def reply(self, status: int, content: bytes, length: int | None = None, **headers: str) -> None:
+        """Send a response.
+
+        Args:
+            length: a wrong Content-Length; the connection is closed after it.
+        """
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
@@ -50,12 +65,35 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
+Misdeed = Callable[[Handler], Any]
+
+
+class ChatServer(ThreadingHTTPServer):
+    """The server of a test.
+
+    Attributes:
+        misdeeds: done to the first requests with the same last message, one each.
+        answer: request -> body of the response.
+        over: set when the test has ended.
+        seen: (path, headers, request, monotonic time) of every request.
+        counts: requests by last message.
+        most_at_once: largest number of requests under way at the same time.
+    """
+
+    def __init__(self, misdeeds: tuple[Misdeed, ...], answer: Callable[[dict], bytes]):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.misdeeds, self.answer, self.lock, self.over = misdeeds, answer, threading.Lock(), threading.Event()
+        self.seen: list[tuple[str, dict, dict, float]] = []
+        self.counts: Counter[str] = Counter()
+        self.at_once = self.most_at_once = 0
+
+
 @contextmanager
-def serving(*misdeeds, answer=lambda request: completion(GOOD)):
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.misdeeds, server.answer, server.lock = misdeeds, answer, threading.Lock()
-    server.over = threading.Event()
-    server.seen, server.counts, server.at_once, server.most_at_once = [], Counter(), 0, 0
+def serving(
+    *misdeeds: Misdeed, answer: Callable[[dict], bytes] = lambda request: completion(GOOD)
+) -> Iterator[ChatServer]:
+    """A server that runs inside the context only."""
+    server = ChatServer(misdeeds, answer)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
@@ -67,8 +105,10 @@ def serving(*misdeeds, answer=lambda request: completion(GOOD)):
         server.server_close()
 
 
-def config_for(server, **settings):
-    url = f"http://127.0.0.1:{server.server_port}/v1"
+def config_for(server: ChatServer | int, **endpoint: Any) -> settings.Tags:
+    """The settings of a tagger behind a server, or behind a port."""
+    port = server if isinstance(server, int) else server.server_port
+    url = f"http://127.0.0.1:{port}/v1"
     return settings.Tags(
-        mode="endpoint", model="m", endpoint=settings.Endpoint(url=url, **{"backoff_s": 0.01, **settings})
+        mode="endpoint", model="m", endpoint=settings.Endpoint(url=url, **{"backoff_s": 0.01, **endpoint})
     )

@@ -16,10 +16,10 @@ DEVICE = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device(
 
 @pytest.fixture(params=sorted(BACKENDS))
 def backend(request):
-    own = BACKENDS[request.param](DEVICE)
-    if own.why_not():
-        pytest.skip(f"not run: {own.name} cannot run here: {own.why_not()}")
-    return own
+    backend = BACKENDS[request.param](DEVICE)
+    if obstacle := backend.find_obstacle():
+        pytest.skip(f"not run: {backend.name} cannot run here: {obstacle}")
+    return backend
 
 
 def blobs(n_blobs, per_blob, seed=0, spread=0.05):
@@ -100,11 +100,11 @@ def test_a_sample_finds_weighted_clusters_as_good_as_all_vectors(monkeypatch):
 
 def test_a_sample_stands_for_all():
     weight_U = np.random.default_rng(0).pareto(1.5, 2000).astype(np.float32)
-    row_S, weight_S = backends.sampled(weight_U, 1000, 0)
+    row_S, weight_S = backends.sample(weight_U, 1000, 0)
     assert weight_S.sum() == 1000 and len(np.unique(row_S)) == len(row_S) < 1000
-    times = np.mean([np.bincount(*backends.sampled(weight_U, 1000, s), minlength=2000) for s in range(200)], axis=0)
+    times = np.mean([np.bincount(*backends.sample(weight_U, 1000, s), minlength=2000) for s in range(200)], axis=0)
     assert np.corrcoef(times, weight_U)[0, 1] > 0.99
-    assert np.array_equal(backends.sampled(weight_U, 2000, 0)[0], np.arange(2000))
+    assert np.array_equal(backends.sample(weight_U, 2000, 0)[0], np.arange(2000))
 
 
 def test_first_centres_are_vectors_and_the_same_for_a_seed():
@@ -117,15 +117,15 @@ def test_first_centres_are_vectors_and_the_same_for_a_seed():
 
 def test_the_same_centres_give_both_backends_the_same_labels():
     gpu = backends.CuML(DEVICE)
-    if gpu.why_not():
-        pytest.skip(f"not run: cuML cannot run here: {gpu.why_not()}")
+    if obstacle := gpu.find_obstacle():
+        pytest.skip(f"not run: cuML cannot run here: {obstacle}")
     vector_UD, _ = blobs(20, 100)
     assert np.array_equal(
         run(gpu, vector_UD, 20)[0].label_U, run(backends.ScikitLearn(DEVICE), vector_UD, 20)[0].label_U
     )
 
 
-def test_cuml_takes_what_it_is_given():
+def test_cuml_accepts_the_arguments():
     cluster = pytest.importorskip("cuml.cluster", reason="not run: cuML is not installed")
     arguments = backends.CuML.arguments(np.zeros((3, 4), np.float32), 0)
     inspect.signature(cluster.KMeans.__init__).bind(None, **arguments)
@@ -136,5 +136,5 @@ def test_the_choice_says_why():
     own, why = choose("cpu", DEVICE)
     assert own.name == "scikit-learn" and why == "clusters.backend=cpu"
     auto, why = choose("auto", DEVICE)
-    can = not backends.CuML(DEVICE).why_not()
+    can = not backends.CuML(DEVICE).find_obstacle()
     assert auto.name == ("cuML" if can else "scikit-learn") and ("kernels" if can else "cannot run here: ") in why

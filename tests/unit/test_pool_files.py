@@ -1,4 +1,4 @@
-"""Every format that a pool may come in, and what is wrong with files: each told with file and line."""
+"""Every format of question files, and every error in them: reported with file and line."""
 
 import csv
 import gzip
@@ -10,23 +10,17 @@ from unittest import mock
 import pyarrow
 import pyarrow.parquet
 import pytest
+from support.pools import load
 
+from hpc_saidpo import settings
 from hpc_saidpo.errors import RunError
-from hpc_saidpo.parallel.world import World
-from hpc_saidpo.pool import read, sources, stage
-from hpc_saidpo.store.run import RunDir
+from hpc_saidpo.pool import columns, read, sources
 
 SEPARATORS = "one\u2028two\u0085three\x0bfour"  # ends of lines to str.splitlines, and to nobody else
 ROWS = [
     {"id": "a", "question": f"½ of 4? {SEPARATORS}", "answer": "2", "subject": "sums", "tags": "x;y", "level": "1"},
     {"id": "b", "question": "Größe, 答え, 🙂?", "answer": "-7", "subject": "", "tags": "z", "level": "2"},
 ]
-
-
-def load(folder, path, **settings):
-    path = str(path) if not isinstance(path, (list, tuple)) else tuple(map(str, path))
-    store = RunDir(folder / "runs/run", World(), {}, print)
-    return stage.load(settings.Files(path=path, **settings), store)
 
 
 def lines(rows=ROWS, end="\n"):
@@ -126,22 +120,27 @@ def test_an_empty_answer_is_none(tmp_path, answer):
     [
         ("x.jsonl", lines() + b'{"question": "\xff\xfe", "answer": "1"}\n', ":3", "not UTF-8: byte 0xff at 15"),
         ("x.jsonl", lines()[:-9], ":2", "not JSON"),
-        ("x.json", b'[{"question": "q", "answer": "1"},\n\n {"question": 3', ":3", "nothing behind it can be read"),
+        ("x.json", b'[{"question": "q", "answer": "1"},\n\n {"question": 3', ":3", "nothing after it can be read"),
         ("x.json", b'[{"question": "q", "answer": "1"},\n "text"]', ":2", "expected a JSON object, got str"),
         ("x.json", b'[\n"\xff"]', ":2", "not UTF-8: byte 0xff"),
         ("x.json", b"nothing", "", "not JSON"),
         ("x.csv", b"question,answer\nq,1\n\n\xff,2\n", ":4", "not UTF-8"),
         ("x.csv", b'question,answer\n"two\nlines",1\nq,2,3\n', ":4", "3 cells where the first line has 2"),
         ("x.csv", b"question,question\n", ":1", "two columns are called 'question'"),
-        ("x.csv", b"problem,answer\nq,1\n", "", "has no column 'question', but problem, answer: pool.columns"),
+        (
+            "x.csv",
+            b"problem,answer\nq,1\n",
+            "",
+            "has no column 'question', but problem, answer: name its columns",
+        ),
         ("x.jsonl.gz", gzip.compress(lines())[:-20], "", "compressed content is damaged or cut off"),
         ("x.jsonl.gz", b"plain", "", "compressed content is damaged"),
-        ("x.parquet", b"PAR1 no", "", "is damaged, or is not what its name tells"),
-        ("x.arrow", b"\xff\xff\xff\xff\x10\0\0\0", "", "is damaged"),
-        ("x.txt", lines(), "", "its name does not tell its format: .jsonl"),
+        ("x.parquet", b"PAR1 no", "", ": damaged, or its format is not the one of its name"),
+        ("x.arrow", b"\xff\xff\xff\xff\x10\0\0\0", "", ": damaged"),
+        ("x.txt", lines(), "", "its name must end with its format: .jsonl"),
     ],
 )
-def test_what_is_wrong_with_a_file_is_told_where_it_is(tmp_path, name, content, where, says):
+def test_an_error_in_a_file_is_reported_with_its_place(tmp_path, name, content, where, says):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(RunError) as error:
         load(tmp_path, tmp_path / name)
@@ -180,16 +179,16 @@ def test_nested_columns_and_alternatives(tmp_path):
         "kinds": [{"n": "x"}, {"n": "y"}],
     }
     (tmp_path / "x.json").write_text(json.dumps({"meta": {}, "in": {"rows": {"1": row}}}))
-    columns = {"question": ["question", "data.text"], "answer": "gold.a.b", "rows": "in.rows"}
-    columns |= {"solution": "data.steps.t", "tags": "kinds.n", "id": None}
+    names = {"question": ["question", "data.text"], "answer": "gold.a.b", "rows": "in.rows"}
+    names |= {"solution": "data.steps.t", "tags": "kinds.n", "id": None}
     with pytest.raises(RunError, match=r"'gold\.a\.b' is missing"):
-        load(tmp_path, tmp_path / "x.json", columns=columns)
+        load(tmp_path, tmp_path / "x.json", columns=names)
     row["gold"] = {"a": {"b": 4}}
     (tmp_path / "x.json").write_text(json.dumps({"meta": {}, "in": {"rows": {"1": row}}}))
-    (q,) = load(tmp_path, tmp_path / "x.json", columns=columns).questions
+    (q,) = load(tmp_path, tmp_path / "x.json", columns=names).questions
     assert (q.id, q.text, q.answer, q.solution, q.tags) == ("x-1", "q", "4", "one\ntwo", ("x", "y"))
     with pytest.raises(RunError, match=r"has no 'in\.nothing' \(pool\.columns\.rows\): there is rows"):
-        load(tmp_path, tmp_path / "x.json", columns={**columns, "rows": "in.nothing"})
+        load(tmp_path, tmp_path / "x.json", columns={**names, "rows": "in.nothing"})
 
 
 @pytest.mark.parametrize(
@@ -207,13 +206,22 @@ def test_nested_columns_and_alternatives(tmp_path):
 )
 def test_answers_in_boxes(tmp_path, solution, answer):
     (tmp_path / "x.jsonl").write_bytes(lines([{"question": "q", "solution": solution}]))
-    columns = {"answer_from": "boxed"}
+    names = {"answer_from": "boxed"}
     if " " in answer and "{1" not in answer:
         with pytest.raises(RunError) as error:
-            load(tmp_path, tmp_path / "x.jsonl", columns=columns)
+            load(tmp_path, tmp_path / "x.jsonl", columns=names)
         assert answer in str(error.value) and "x.jsonl:1" in str(error.value)
     else:
-        assert load(tmp_path, tmp_path / "x.jsonl", columns=columns).questions[0].answer == answer
+        assert load(tmp_path, tmp_path / "x.jsonl", columns=names).questions[0].answer == answer
+
+
+@pytest.mark.parametrize("n, shown", [(2, "0, 1"), (4, "0, 1, 2, 3"), (5, "0, 1, 2, 3, ...")])
+def test_different_boxes_are_listed_up_to_four(n, shown):
+    texts_of = columns.make_mapper(settings.Columns(answer_from="boxed"))
+    solution = " ".join(rf"\boxed{{{i}}}" for i in [*range(n), 0])
+    with pytest.raises(columns.BadRow) as error:
+        texts_of({"question": "q", "solution": solution})
+    assert str(error.value) == f"the solution has {n} different boxes ({shown}): which is the answer?"
 
 
 def test_answers_behind_hashes_and_answers_that_are_none(tmp_path):
@@ -231,7 +239,7 @@ def test_answers_behind_hashes_and_answers_that_are_none(tmp_path):
     )
     assert [(q.answer, q.solution) for q in loaded.questions] == [("2", "1 + 1\n#### 2")] and "2 bad" in loaded.notes[0]
     (tmp_path / "y.jsonl").write_bytes(lines([{"question": "a", "answer": "proof"}]))
-    with pytest.raises(RunError, match="the answer is 'proof': none"):
+    with pytest.raises(RunError, match=r"the answer is 'proof': pool\.columns\.no_answer"):
         load(tmp_path, tmp_path / "y.jsonl", columns={"no_answer": ["proof"]})
 
 

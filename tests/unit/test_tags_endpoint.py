@@ -1,4 +1,4 @@
-"""Tags from a server: a real one, on this machine, that misbehaves."""
+"""Replies from a server: a real one, on this machine, that misbehaves."""
 
 import email.utils
 import json
@@ -16,7 +16,7 @@ from hpc_saidpo.tags.endpoint import Server, retry_after_s
 KEY = "sk-very-secret"
 
 
-def asked(*texts):
+def conversations(*texts):
     return [[{"role": "user", "content": text}] for text in texts]
 
 
@@ -39,31 +39,33 @@ MISDEEDS = {
 
 
 @pytest.mark.parametrize("misdeed", MISDEEDS.values(), ids=MISDEEDS)
-def test_what_passes_is_waited_for(misdeed):
+def test_a_failure_that_passes_is_tried_again(misdeed):
     with serving(misdeed, misdeed) as server:
-        assert Server(config_for(server, timeout_s=1.0 if misdeed is hang else 60.0)).answer(asked("a", "b")) == [
+        assert Server(config_for(server, timeout_s=1.0 if misdeed is hang else 60.0)).answer(
+            conversations("a", "b")
+        ) == [
             GOOD,
             GOOD,
         ]
         assert server.counts == {"a": 3, "b": 3}
 
 
-def test_what_does_not_pass_is_told():
+def test_a_failure_that_lasts_is_reported():
     with serving(*[MISDEEDS["500"]] * 3) as server:
-        with pytest.raises(RunError, match=r"127\.0\.0\.1.*no answer in 3 tries \(last: 500 .*oops\).*is kept"):
-            Server(config_for(server, tries=3)).answer(asked("a"))
+        with pytest.raises(RunError, match=r"127\.0\.0\.1.*no answer in 3 tries \(last: 500 .*oops\).*are kept"):
+            Server(config_for(server, tries=3)).answer(conversations("a"))
         assert server.counts == {"a": 3}
     with pytest.raises(RunError, match="no answer in 2 tries"):  # nobody listens any more
-        Server(config_for(server, tries=2)).answer(asked("a"))
+        Server(config_for(server, tries=2)).answer(conversations("a"))
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 302])
-def test_a_refusal_is_told_in_the_servers_words_and_not_tried_again(status, monkeypatch):
+def test_a_refusal_is_reported_in_the_servers_words_and_not_tried_again(status, monkeypatch):
     monkeypatch.setenv("THE_KEY", KEY)
     said = json.dumps({"error": {"message": f"the model `m` does not exist; your key {KEY}"}}).encode()
     with serving(*[lambda handler: handler.reply(status, said, Location="http://127.0.0.1:1/")] * 9) as server:
         with pytest.raises(RunError, match=rf"tags\.model=m: {status} .*the model `m` does not exist") as caught:
-            Server(config_for(server, api_key_env="THE_KEY", concurrency=1)).answer(asked("a", "b", "c", "d"))
+            Server(config_for(server, api_key_env="THE_KEY", concurrency=1)).answer(conversations("a", "b", "c", "d"))
         assert KEY not in str(caught.value) and server.counts["a"] == 1 and server.counts["d"] == 0
 
 
@@ -72,20 +74,20 @@ def test_the_request(monkeypatch):
     with serving() as server:
         config = config_for(server, api_key_env="THE_KEY", body={"temperature": None, "seed": 7})
         assert Server(config).answer([]) == []
-        Server(config).answer(asked("What is ½?"))
+        Server(config).answer(conversations("What is ½?"))
         ((path, headers, request, _),) = server.seen
     assert path == "/v1/chat/completions" and headers["Authorization"] == f"Bearer {KEY}"
-    assert request == {"model": "m", "messages": asked("What is ½?")[0], "max_tokens": 96, "seed": 7}
+    assert request == {"model": "m", "messages": conversations("What is ½?")[0], "max_tokens": 96, "seed": 7}
 
 
 @pytest.mark.parametrize("value", [None, "  ", f"{KEY}\nHost: other", f"{KEY}é"])
-def test_a_key_that_is_none_is_refused_and_not_told(value, monkeypatch):
+def test_a_key_that_is_none_is_refused_and_not_shown(value, monkeypatch):
     monkeypatch.delenv("THE_KEY", raising=False)
     if value is not None:
         monkeypatch.setenv("THE_KEY", value)
-    how = settings.Endpoint(api_key_env="THE_KEY")
+    config = settings.Endpoint(api_key_env="THE_KEY")
     with pytest.raises(RunError, match=r"api_key_env=THE_KEY.*environment variable") as caught:
-        endpoint.key_of(how)
+        endpoint.read_key(config)
     assert KEY not in str(caught.value)
 
 
@@ -98,7 +100,7 @@ def test_answers_keep_their_order_and_their_number_at_once():
 
     with serving(answer=together) as server:
         texts = [str(i) for i in range(12)]
-        assert Server(config_for(server, concurrency=3)).answer(asked(*texts)) == texts
+        assert Server(config_for(server, concurrency=3)).answer(conversations(*texts)) == texts
         assert server.most_at_once == 3
 
 
@@ -106,18 +108,18 @@ def test_the_rate_is_kept_by_all_ranks_together():
     with serving() as server:
         rank = Server(config_for(server, per_minute=3000), n_ranks=2)
         began = time.monotonic()
-        rank.answer(asked(*map(str, range(6))))
+        rank.answer(conversations(*map(str, range(6))))
         assert server.seen[-1][-1] - began >= 5 * 60 / 1500
 
 
-def test_one_that_is_told_to_wait_holds_the_others_back():
+def test_a_requested_wait_holds_all_threads_back():
     with serving(lambda handler: handler.reply(429, b"", Retry_After="0.5")) as server:
-        Server(config_for(server, concurrency=2)).answer(asked("a", "b", "c"))
+        Server(config_for(server, concurrency=2)).answer(conversations("a", "b", "c"))
         at = sorted(when for *_, when in server.seen)
         assert at[2] - at[0] >= 0.5  # two were under way
 
 
-def test_what_a_server_asks_for():
+def test_the_wait_that_a_server_requests():
     assert retry_after_s("7") == 7 and retry_after_s("1e9") == endpoint.LONGEST_WAIT_S and retry_after_s("-1") == 0
     assert 50 < retry_after_s(email.utils.formatdate(time.time() + 60, usegmt=True)) <= 60
     assert retry_after_s("soon") is retry_after_s(None) is None
@@ -125,4 +127,4 @@ def test_what_a_server_asks_for():
 
 def test_an_answer_without_content_is_an_empty_one():
     with serving(answer=lambda request: completion(None)) as server:
-        assert Server(config_for(server)).answer(asked("a")) == [""]
+        assert Server(config_for(server)).answer(conversations("a")) == [""]

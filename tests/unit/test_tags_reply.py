@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hpc_saidpo.tags import reply
-from hpc_saidpo.tags.asking import sorting, tagging
+from hpc_saidpo.tags.asking import make_sorting, make_tagging
 from hpc_saidpo.tags.reply import MAX_CHARS, MAX_TAGS, MIN_CHARS, normalise, parse, singular
 
 TWO = ("algebra", "linear equation")
@@ -100,18 +100,21 @@ def test_the_singular(word, one):
 
 
 def test_a_skill_is_read_only_as_it_stands_in_the_list():
-    task = sorting(["Solving equations", "Areas and volumes"])
+    task = make_sorting(["Solving equations", "Areas and volumes"])
     assert task.read("Solving Equations.") == task.read('["solving equations"]') == ("Solving equations",)
     assert task.read("areas") == task.read("equations") == task.read("") == ()
-    assert task.version != sorting(["Solving equations"]).version != tagging().version
+    assert task.version != make_sorting(["Solving equations"]).version != make_tagging().version
 
 
 def test_the_prompt_shows_its_own_form():
-    messages = tagging().messages("What is 1 + 1?")
+    messages = make_tagging().messages("What is 1 + 1?")
     shown = [parse(m["content"]) for m in messages if m["role"] == "assistant"]
     assert len(shown) == 2 and all(list(own) == json.loads(m["content"]) for own, m in zip(
         shown, [m for m in messages if m["role"] == "assistant"], strict=True))  # fmt: skip
-    assert tagging().again("What is 1 + 1?")[-1]["content"] == messages[-1]["content"] + "\n\nJSON list only."
+    assert (
+        make_tagging().second_messages("What is 1 + 1?")[-1]["content"]
+        == messages[-1]["content"] + "\n\nJSON list only."
+    )
 
 
 PIECES = st.sampled_from([

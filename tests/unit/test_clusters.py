@@ -1,23 +1,22 @@
-import dataclasses
+"""Knowledge points -> vectors -> clusters, their health, and the number of clusters that is suggested."""
+
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
-from support.program import user_environment
+from support.pools import run_dir
 
 from hpc_saidpo import settings
-from hpc_saidpo.cli import compose
-from hpc_saidpo.clusters import embed, health, stage
-from hpc_saidpo.clusters.embed import Embedding, chunks, embed, load, weights_hash
+from hpc_saidpo.cli.clusters import main
+from hpc_saidpo.clusters import embed
+from hpc_saidpo.clusters.embed import Embedding
 from hpc_saidpo.clusters.fit import fit
+from hpc_saidpo.clusters.health import health
+from hpc_saidpo.clusters.stage import cluster
 from hpc_saidpo.clusters.suggest import suggest
 from hpc_saidpo.errors import RunError
-from hpc_saidpo.parallel.world import World
 from hpc_saidpo.report import clusters
-from hpc_saidpo.store.run import RunDir
 
 CPU = torch.device("cpu")
 
@@ -58,25 +57,67 @@ def test_more_clusters_than_questions_are_refused():
 
 def test_fewer_knowledge_points_than_clusters_are_reported():
     names, embedding = blobs(2, 2)
-    found = fit(names * 5, embedding, settings.Clusters(n=10))
-    health = health.health(found.assignment.cluster_N, [(n,) for n in names * 5], 10, 1.0, found.facts)
-    assert health["n_clusters"] == 4 and "differ in 4 ways" in health["warnings"][0]
+    clustering = fit(names * 5, embedding, settings.Clusters(n=10))
+    report = health(clustering.assignment.cluster_N, [(n,) for n in names * 5], 10, 1.0, clustering.facts)
+    assert report["n_clusters"] == 4 and "only 4 distinct sets of knowledge points" in report["warnings"][0]
 
 
 def test_health_figures():
     cluster_N = np.array([0] * 6 + [1] * 3 + [2])
-    health = health.health(cluster_N, [("a", "b")] * 6 + [("c",)] * 4, 3, 1.0)
-    assert health["sizes"] == [6, 3, 1] and health["largest_share"] == 0.6 and health["clusters_under_5"] == 2
+    report = health(cluster_N, [("a", "b")] * 6 + [("c",)] * 4, 3, 1.0)
+    assert report["sizes"] == [6, 3, 1] and report["largest_share"] == 0.6 and report["clusters_under_5"] == 2
     share = np.array([0.6, 0.3, 0.1])
-    assert health["effective_clusters"] == pytest.approx(np.exp(-(share * np.log(share)).sum()))
-    assert health["top_tags"][0] == ["a", "b"]
-    assert any("raise clusters.n" in w for w in health["warnings"])
+    assert report["effective_clusters"] == pytest.approx(np.exp(-(share * np.log(share)).sum()))
+    assert report["top_tags"][0] == ["a", "b"]
+    assert any("raise clusters.n" in w for w in report["warnings"])
+
+
+def warnings_of(sizes, n_requested=None, probed=1.0):
+    cluster_N = np.repeat(np.arange(len(sizes)), sizes)
+    return health(cluster_N, [("a",)] * len(cluster_N), n_requested or len(sizes), probed)["warnings"]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "shown"),
+    [
+        ([6, 5, 4, 4], None),  # half of the clusters are small: not more than half
+        ([6, 4, 4], "2 of 3 clusters hold under 5 questions: lower clusters.n"),
+        ([6, 5, 4], None),
+        ([5] * 4, None),  # a cluster of 5 is not small
+        ([4] * 4, "4 of 4 clusters hold under 5 questions: lower clusters.n"),
+    ],
+)
+def test_small_clusters_are_reported_when_they_are_more_than_half(sizes, shown):
+    small = [warning for warning in warnings_of(sizes) if "hold under" in warning]
+    assert small == ([shown] if shown else [])
+
+
+def test_a_cluster_is_dominant_with_more_than_half_of_the_pool():
+    assert not warnings_of([10, 5, 5])
+    (warning,) = warnings_of([11, 5, 5])
+    assert "one cluster holds 52% of the pool" in warning and "raise clusters.n" in warning
+
+
+def test_fewer_clusters_than_requested_are_reported():
+    assert not warnings_of([5, 5, 5], n_requested=3) and not warnings_of([5, 5, 5], n_requested=2)
+    (warning,) = warnings_of([5, 5, 5], n_requested=4)
+    assert warning.startswith("clusters.n=4") and warning.endswith("3 clusters")
+
+
+def test_a_probe_is_large_enough_with_two_questions_per_cluster():
+    assert not warnings_of([5, 5, 5, 5], probed=0.4)
+    (warning,) = warnings_of([5, 5, 5, 5], probed=0.39)
+    assert "raise probe.fraction from 0.39 to 0.4, or lower clusters.n" in warning
+
+
+def test_one_cluster_has_no_warnings():
+    assert not warnings_of([3], probed=0.01)
 
 
 def test_the_real_encoder_puts_like_topics_together():
     points = [("addition", "sums"), ("area of triangles", "geometry"), ("adding numbers",), ("triangle perimeter",)]
     texts = embed.texts(points)
-    embedding = embed(texts, load(settings.Clusters().encoder, CPU), 64)
+    embedding = embed.embed(texts, embed.load(settings.Clusters().encoder, CPU), 64)
     assert np.linalg.norm(embedding.vector_UD, axis=1) == pytest.approx(np.ones(4), abs=1e-5)
     cluster_N = fit(texts, embedding, settings.Clusters(n=2)).assignment.cluster_N
     assert cluster_N[0] == cluster_N[2] != cluster_N[1] == cluster_N[3]
@@ -84,9 +125,9 @@ def test_the_real_encoder_puts_like_topics_together():
 
 def test_a_missing_encoder_is_named():
     with pytest.raises(RunError, match=r"clusters\.encoder=/no/such"):
-        weights_hash("/no/such/folder")
+        embed.weights_hash("/no/such/folder")
     with pytest.raises(RunError, match=r"clusters\.encoder=/no/such"):
-        load("/no/such/folder", CPU)
+        embed.load("/no/such/folder", CPU)
 
 
 def test_a_forced_gpu_that_cannot_run_is_an_error():
@@ -98,38 +139,20 @@ def test_a_forced_gpu_that_cannot_run_is_an_error():
 
 
 def test_more_distinct_texts_make_larger_chunks_and_none_is_lost():
-    few = chunks([f"topic {i % 100}" for i in range(1000)])
+    few = embed.chunks([f"topic {i % 100}" for i in range(1000)])
     assert sorted(text for chunk in few for text in chunk) == sorted({f"topic {i}" for i in range(100)})
     lengths = [len(text) for chunk in few for text in chunk]
     assert lengths == sorted(lengths, reverse=True) and len(few) == 2
-    many = chunks(str(i) for i in range(100_000))
+    many = embed.chunks(str(i) for i in range(100_000))
     assert len(many) == 64 and len({len(chunk) for chunk in many[:-1]}) == 1
 
 
-def run_dir(path, world):
-    return RunDir(path / "run", world, {}, print)
-
-
-@pytest.mark.mpi
-def test_ranks_make_the_vectors_of_one_process(folder, world):
-    text_N, config = [f"topic {i} of algebra" for i in range(150)] * 2, settings.Clusters()
-    stage = stage.embed(text_N, config, world, run_dir(folder, world))
-    made = stage.read_chunks(Embedding)
-    parts = chunks(text_N)
-    model = load(config.encoder, world.device)
-    alone = Embedding.concat([embed(part, model, config.batch) for part in parts])
-    assert list(made.text_U) == alone.text_U and len(parts) == 3
-    assert np.array_equal(made.vector_UD, alone.vector_UD)
-
-
 def test_a_sweep_over_n_embeds_once_and_its_clusterings_stay(tmp_path):
-    config = compose.from_overrides(["experiment=tiny", "policy.path=p", "clusters.n=2"])
     points = [(f"topic {i % 7}",) for i in range(40)]
     for n in (2, 3, 3):
-        one = dataclasses.replace(config, clusters=dataclasses.replace(config.clusters, n=n))
-        cluster_N, health = stage.cluster(points, one, World(), run_dir(tmp_path, World()))
-        assert health["n_clusters"] == n == len(set(cluster_N)) and health["vectors"] == 7
-    names = sorted(p.name.split("-")[0] for p in (tmp_path / ".shared").iterdir() if not p.name.startswith("."))
+        cluster_N, report = cluster(points, settings.Clusters(n=n), 0.01, run_dir(tmp_path))
+        assert report["n_clusters"] == n == len(set(cluster_N)) and report["vectors"] == 7
+    names = sorted(p.name.split("-")[0] for p in (tmp_path / "runs/.shared").iterdir() if not p.name.startswith("."))
     assert names == ["clusters", "clusters", "embedding"]
 
 
@@ -137,24 +160,23 @@ def test_an_encoder_is_known_by_its_weights_not_its_path(tmp_path):
     for name, content in (("a", b"1"), ("b", b"1"), ("c", b"2")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.safetensors").write_bytes(content)
-    a, b, c = (weights_hash(str(tmp_path / name)) for name in "abc")
+    a, b, c = (embed.weights_hash(str(tmp_path / name)) for name in "abc")
     assert a == b != c
 
 
-def test_too_small_a_probe_is_told_with_its_remedy():
+def test_too_small_a_probe_is_reported_with_the_remedy():
     cluster_N = np.repeat(np.arange(10), 100)
-    enough, few = (health.health(cluster_N, [("a",)] * 1000, 10, share)["warnings"] for share in (0.02, 0.01))
+    enough, few = (health(cluster_N, [("a",)] * 1000, 10, share)["warnings"] for share in (0.02, 0.01))
     assert not enough
-    assert "1.0 questions of a cluster" in few[0] and "from 0.01 to 0.02" in few[0] and "clusters.n" in few[0]
+    assert "contains 1.0 questions of a cluster" in few[0] and "from 0.01 to 0.02" in few[0] and "clusters.n" in few[0]
 
 
 def test_the_report_shows_each_cluster_with_its_knowledge_points():
-
-    health = health.health(np.array([0, 0, 1]), [("a<b",), ("a<b",), ("geometry",)], 2, 1.0)
-    page = clusters.section(health, [{"cluster_error_rate": [0.25, None], "cluster_drawn": [3, 1]}])
+    report = health(np.array([0, 0, 1]), [("a<b",), ("a<b",), ("geometry",)], 2, 1.0)
+    page = clusters.section(report, [{"cluster_error_rate": [0.25, None], "cluster_drawn": [3, 1]}])
     assert "a&lt;b" in page and "geometry" in page and "25.0 %" in page
-    assert clusters.sizes(health).startswith(b"\x89PNG")
-    assert not clusters.is_shown({}) and clusters.is_shown(health)
+    assert clusters.sizes(report).startswith(b"\x89PNG")
+    assert not clusters.is_shown({}) and clusters.is_shown(report)
 
 
 def row(n, probed, silhouette, largest=0.1, small=0):
@@ -172,15 +194,14 @@ def test_of_the_clusterings_that_a_probe_reaches_the_most_separate_is_suggested(
     assert n == 50 and "raise probe.fraction" in why
 
 
-def test_the_tool_sweeps_with_a_runs_embedding(tmp_path):
+def test_the_command_sweeps_with_a_runs_embedding(tmp_path, capsys):
     pool = tmp_path / "pool.jsonl"
     topics = ("area of a circle", "prime factors", "linear equations", "probability of dice")
     rows = ({"id": str(i), "question": f"{i}?", "answer": "1", "tags": [topics[i % 4]]} for i in range(80))
     pool.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    asked = (f"pool.path={pool}", "policy.path=p", f"run.root={tmp_path}/runs", "probe.fraction=0.2")
-    command = [sys.executable, "tools/suggest_clusters.py", "--n", "2,4", "--png", str(tmp_path / "x.png"), *asked]
-    done = subprocess.run(command, capture_output=True, text=True, env=user_environment())
-    assert done.returncode == 0, done.stderr
-    assert "clusters.n=4: the most separate" in done.stdout and "8.0" in done.stdout
+    overrides = (f"pool.path={pool}", "policy.path=p", f"run.root={tmp_path}/runs", "probe.fraction=0.2")
+    assert main(["--n", "2,4", "--png", str(tmp_path / "x.png"), *overrides]) == 0
+    shown = capsys.readouterr().out
+    assert "clusters.n=4: the most separate" in shown and "8.0" in shown
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
     assert len(list((tmp_path / "runs" / ".shared").glob("embedding-*/DONE"))) == 1
