@@ -79,7 +79,7 @@ def checkout(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def demo(checkout) -> None:
     """runs/demo, small."""
-    small = ("loop.iterations=2", "pool.n=240", "pool.held_out=24", "sampler.n_questions=60", "rollouts.k=4")
+    small = ("loop.iterations=2", "pool.n=240", "pool.held_out=24", "sampler.n_questions=60", "clusters.n=1")
     command = [sys.executable, "-m", "hpc_saidpo", "experiment=tiny", "run.name=demo", *small]
     done = subprocess.run(command, cwd=checkout, env=user_environment(), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
