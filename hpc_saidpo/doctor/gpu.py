@@ -153,7 +153,9 @@ def _bfloat16(device: torch.device) -> tuple[str, bool]:
 
 def _dpo(device: torch.device) -> tuple[str, bool]:
     """Compare the weights after two optimizer steps."""
-    pairs = Pairs.from_rows((i, 0, 0, 1, True, True, 0, 0.5, 1, 4, str(i), q, RIGHT, WRONG) for i, q in enumerate(QUESTIONS))
+    pairs = Pairs.from_rows(
+        (i, 0, 0, 1, True, True, 0, 0.5, 1, 4, str(i), q, RIGHT, WRONG) for i, q in enumerate(QUESTIONS)
+    )
     config = settings.Dpo(lr=1e-4, batch_pairs=4, micro_pairs=2)
     weights, margins = [], []
     for where in (device, CPU):

@@ -49,6 +49,4 @@ class Dpo:
                 f"label_smoothing ({self.label_smoothing}) applies to the sigmoid losses only: with loss=ipo, set 0"
             )
         if self.strategy == "fsdp" and self.optimizer != "adamw":
-            raise ValueError(
-                f"optimizer={self.optimizer} cannot work on shards: with strategy=fsdp, set adamw"
-            )
+            raise ValueError(f"optimizer={self.optimizer} cannot work on shards: with strategy=fsdp, set adamw")

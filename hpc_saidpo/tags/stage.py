@@ -19,7 +19,6 @@ from . import batch
 from .asking import Task
 from .column import read_points
 from .endpoint import Server, identify
-from .local import Local
 from .replies import Answers, Inquiry, Tagger, hash_of
 from .tagging import Tagging
 
