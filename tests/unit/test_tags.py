@@ -195,7 +195,7 @@ def test_a_run_keeps_its_knowledge_points(tmp_path):
 def test_the_files_that_a_run_reads_for_its_tags():
     def read(*overrides):
         config = from_overrides(("pool.path=p.jsonl", "policy.path=p", *overrides))
-        return {(i.key, i.value) for i in inputs.of(config) if i.key.startswith("tags")}
+        return {(i.key, i.value) for i in inputs.list_inputs(config) if i.key.startswith("tags")}
 
     assert read() == read("tags.mode=endpoint", "tags.model=m") == set()
     assert read("tags.mode=model", f"tags.model={MICRO}", "tags.skills=s.txt") == {
