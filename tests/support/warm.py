@@ -26,6 +26,7 @@ import time
 import traceback
 from pathlib import Path
 
+HOME = Path(__file__).parents[2]  # the checkout under test, which need not be the installed one
 IMPORTS = (
     "numpy", "scipy.special", "torch", "transformers", "h5py", "hdf5plugin", "hydra", "mpi4py", "mpi4py.run",
     "pydantic", "sklearn.cluster", "sklearn.metrics", "matplotlib.figure", "transformers.models.llama",
@@ -43,7 +44,10 @@ class Warm:
         folder = tempfile.mkdtemp(prefix="warm-")
         self.path = str(Path(folder) / "socket")
         self._process = subprocess.Popen(
-            [sys.executable, __file__, self.path], env=environment, stdin=subprocess.DEVNULL, start_new_session=True
+            [sys.executable, __file__, self.path],
+            env={**environment, "PYTHONPATH": str(HOME)},
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
         )
         atexit.register(self._end)
         until = time.monotonic() + 120
