@@ -1,30 +1,35 @@
-"""Estimate the memory of a DPO round and of the rollouts on each GPU, part by part, before the job.
+"""Estimate the memory of each GPU before the job: a DPO round, the rollouts.
 
     hpc-saidpo plan Qwen2.5-7B --gpus 8 --gpu-gib 80
     hpc-saidpo plan Qwen2.5-7B Llama-3.1-8B Qwen2.5-32B --gpus 8
-    hpc-saidpo plan --gpus 4 experiment=paper_qwen7b policy.path=/models/Qwen2.5-Math-7B pool.path=- dpo.epochs=2
+    hpc-saidpo plan --gpus 4 experiment=paper_qwen7b pool.path=- dpo.epochs=2 \\
+        policy.path=/models/Qwen2.5-Math-7B
 
-A model is one of the names above, a folder with a config.json, or the policy.path of a run's overrides. For several
-models, or with --brief, the output has one line for each model instead of tables. The command needs no GPU, no weights
-and no network.
+A model is one of the names above, a folder with a config.json, or the
+policy.path of a run's overrides. The output has the memory of each part, in
+GiB; for several models, or with --brief, one line for each model. The command
+needs no GPU, no weights and no network.
 
-Overrides have the same meaning as in a run. The tables vary dpo.strategy, dpo.checkpointing and
-dpo.lora.rank (the rank of dpo=lora, if the run has none).
+Overrides have the same meaning as in a run. The tables vary dpo.strategy,
+dpo.checkpointing and dpo.lora.rank (the rank of dpo=lora, if the run has none).
 
-Exits 0 when at least one way to train fits into the memory of a GPU, 1 when none fits, 2 on a wrong command.
+Exits 0 when at least one way to train fits into the memory of a GPU, 1 when
+none fits, 2 on a wrong command.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..doctor.known_models import KNOWN_MODELS
 from ..errors import RunError
-from ..settings.whole import Settings
-from .compose import from_overrides
+from .help import parser
+
+if TYPE_CHECKING:
+    from ..settings.whole import Settings
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -55,20 +60,20 @@ class Request:
 
 
 def parse(arguments: Sequence[str]) -> Request:
-    parser = argparse.ArgumentParser(
-        description=__doc__, prog="hpc-saidpo plan", formatter_class=argparse.RawDescriptionHelpFormatter
+    """Parse the command line; exits with 2 when it is wrong."""
+    options = parser("plan", __doc__)
+    options.add_argument(
+        "words", nargs="*", metavar="MODEL or OVERRIDE", help=f"{', '.join(KNOWN_MODELS)}; a path; KEY=VALUE"
     )
-    names = ", ".join(KNOWN_MODELS)
-    parser.add_argument("words", nargs="*", metavar="MODEL or OVERRIDE", help=f"{names}; a path; KEY=VALUE")
-    parser.add_argument("--gpus", type=int, default=8, help="number of GPUs that share the training (default: 8)")
-    parser.add_argument("--gpu-gib", type=float, default=80.0, help="memory of each GPU in GiB (default: 80)")
-    parser.add_argument("--prompt-tokens", type=int, default=256, help="tokens of a prompt (default: 256)")
-    parser.add_argument("--brief", action="store_true", help="one line for each model")
-    parsed = parser.parse_intermixed_args(arguments)
+    options.add_argument("--gpus", type=int, default=8, help="number of GPUs that share the training (default: 8)")
+    options.add_argument("--gpu-gib", type=float, default=80.0, help="memory of each GPU in GiB (default: 80)")
+    options.add_argument("--prompt-tokens", type=int, default=256, help="tokens of a prompt (default: 256)")
+    options.add_argument("--brief", action="store_true", help="one line for each model")
+    values = options.parse_intermixed_args(arguments)
     return Request(
-        [word for word in parsed.words if "=" not in word],
-        [word for word in parsed.words if "=" in word],
-        parsed.gpus, parsed.gpu_gib, parsed.prompt_tokens, parsed.brief,
+        [word for word in values.words if "=" not in word],
+        [word for word in values.words if "=" in word],
+        values.gpus, values.gpu_gib, values.prompt_tokens, values.brief,
     )  # fmt: skip
 
 
@@ -78,6 +83,8 @@ def plan(requested: Request) -> int:
     Raises:
         RunError: an override is wrong, or there is no such model.
     """
+    from .compose import from_overrides  # imports Hydra, which help does not need
+
     configs = {}
     for name in requested.models or [None]:
         config = run_config(name, requested.overrides)
@@ -117,5 +124,7 @@ def run_config(name: str | None, overrides: Sequence[str]) -> Settings:
     if "policy.path" not in keys and "experiment" not in keys:
         names = ", ".join(KNOWN_MODELS)
         raise RunError(f"no model: name one of {names}, a folder with a config.json, or policy.path=...")
+    from .compose import from_overrides
+
     pool = [] if keys & {"pool.path", "pool", "experiment"} else ["pool.path=-"]
     return from_overrides([*pool, *overrides, *model])

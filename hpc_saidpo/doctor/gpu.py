@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -97,8 +97,9 @@ def _scores(policy: Policy) -> np.ndarray:
     """Log-probabilities of a right and a wrong response to each question, nats."""
     ids = policy.tokenizer(QUESTIONS, add_special_tokens=False)["input_ids"]
     both = policy.tokenizer([RIGHT, WRONG], add_special_tokens=False)["input_ids"]
+    pad_id = cast(int, policy.tokenizer.pad_token_id)  # `Policy.load` sets one where there is none
     with torch.no_grad(), policy.autocast():
-        logps = response_logps(policy.model, ids, [both] * len(ids), policy.tokenizer.pad_token_id)
+        logps = response_logps(policy.model, ids, [both] * len(ids), pad_id)
     return logps.float().cpu().numpy()
 
 

@@ -95,15 +95,15 @@ def write(run: RunDir, outcome: Outcome, plain: dict[str, Any]) -> None:
     Args:
         plain: the run's configuration as plain values.
     """
-    text, contents = page(run.path.name, outcome, plain), {}
+    text, pictures = page(run.path.name, outcome, plain), {}
     draw = {"curves.png": lambda: curves(outcome)}
     if clusters.is_shown(outcome.health):
         draw["clusters.png"] = lambda: clusters.sizes(outcome.health)
     report = run.path / "report.html"
     is_drawn = report.exists() and figures_stamp(outcome) in report.read_text(encoding="utf-8")
     if not (is_drawn and all((run.path / name).exists() for name in draw)):
-        contents = {name: picture() for name, picture in draw.items()}
-    run.write_report({**contents, "report.html": text})
+        pictures = {name: picture() for name, picture in draw.items()}
+    run.write_report({**pictures, "report.html": text})
 
 
 def figures_stamp(outcome: Outcome) -> str:
