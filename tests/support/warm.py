@@ -116,7 +116,7 @@ def _fork(connection: socket.socket, listener: socket.socket, others: list[socke
         with contextlib.suppress(Exception):
             sys.stdout.flush()
             sys.stderr.flush()
-    # Runs the exit handlers of C libraries: MPICH says good-bye to mpiexec in one, torch frees Python objects in another.
+    # Runs the exit handlers of C libraries: MPICH says good-bye to mpiexec, torch frees Python objects.
     ctypes.PyDLL(None).exit(code)
     raise AssertionError("exit returned")
 
