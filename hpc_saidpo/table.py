@@ -44,7 +44,7 @@ class Columns:
         return type(self)(*(_take(getattr(self, f.name), rows) for f in fields(self)))
 
     def sorted(self) -> Self:
-        """Return the rows in the order in which a stage stores them. Tables that are written in chunks override this."""
+        """Return the rows in the order in which a stage stores them. Tables written in chunks override this."""
         raise NotImplementedError(f"{type(self).__name__} has no order")
 
     @classmethod

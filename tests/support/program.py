@@ -76,4 +76,4 @@ def start(
 @functools.cache
 def warm() -> Warm:
     """The warm process of this test process."""
-    return Warm(user_environment(**DEFAULTS))
+    return Warm(user_environment(**DEFAULTS, PYTHONPATH=str(HOME)))  # else an installed package would be imported

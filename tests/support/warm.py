@@ -120,7 +120,8 @@ def _fork(connection: socket.socket, listener: socket.socket, others: list[socke
         with contextlib.suppress(Exception):
             sys.stdout.flush()
             sys.stderr.flush()
-    ctypes.CDLL(None).exit(code)  # runs the exit handlers of C libraries: MPICH says good-bye to mpiexec in one
+    # Runs the exit handlers of C libraries: MPICH says good-bye to mpiexec, torch frees Python objects.
+    ctypes.PyDLL(None).exit(code)
     raise AssertionError("exit returned")
 
 
