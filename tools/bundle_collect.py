@@ -77,7 +77,7 @@ def collect(folder: Path, target: Target | None, overrides: Sequence[str], pytho
     for name in damage(folder, before["files"]) if before else ():
         (folder / name).unlink(missing_ok=True)  # so that it is fetched again
     missing: Missing = {}
-    _collect_inputs(folder, config, inputs.of(config), missing)
+    _collect_inputs(folder, config, inputs.list_inputs(config), missing)
     torch = collect_wheels(folder / "wheels", target, uv, config, missing) if target else ""
     facts = {"python": python, "machine": platform.machine(), "torch": torch, "ships": ships(config)}
     listed = [{"name": name, "problem": problem, "remedy": remedy} for name, (problem, remedy) in missing.items()]
