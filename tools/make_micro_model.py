@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Train the micro Llama that ships in hpc_saidpo/data/micro_llama: a little over two CPU-minutes on one thread.
 
 It learns arithmetic of the `trained` and `small` ranges by supervised fine-tuning. Many of the solutions it learns from
@@ -6,20 +7,34 @@ correct, on questions it has never seen too. Questions of the trained range for 
 are never trained on.
 """
 
+from __future__ import annotations
+
 import argparse
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+
+import interpreter
+
+interpreter.require()
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)  # fmt: skip
 
 from hpc_saidpo.pool import arithmetic
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 BATCH = 96
 LEARNING_RATE = 4e-3
 # Share of the small range in the first and in the last batch. It grows, so that these few questions end up known by
@@ -83,18 +98,20 @@ def slipped(problem: arithmetic.Problem) -> arithmetic.Problem:
     return replace(problem, solution=problem.solution.removesuffix(problem.answer) + answer, answer=answer)
 
 
-def encode(problem: arithmetic.Problem, tokenizer) -> tuple[torch.Tensor, torch.Tensor]:
+def encode(problem: arithmetic.Problem, tokenizer: PreTrainedTokenizerFast) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids of prompt, solution and eos; labels are -100 over the prompt."""
     prompt = tokenizer.encode(f"{problem.text}\n", add_special_tokens=False)
     response = [*tokenizer.encode(problem.solution, add_special_tokens=False), tokenizer.eos_token_id]
     return torch.tensor(prompt + response), torch.tensor([-100] * len(prompt) + response)
 
 
-def make(steps: int, seed: int, slips: tuple[float, float] = SLIP_SHARES):
+def make(
+    steps: int, seed: int, slips: tuple[float, float] = SLIP_SHARES
+) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
     """A trained model and its tokenizer; the same for the same arguments, on one thread.
 
     Args:
-        slips: as SLIP_SHARES; (0, 0) learns from right solutions only.
+        slips: as SLIP_SHARES; (0, 0) learns from correct solutions only.
     """
     torch.set_num_threads(1)  # sums in a fixed order
     torch.manual_seed(seed)
@@ -104,16 +121,18 @@ def make(steps: int, seed: int, slips: tuple[float, float] = SLIP_SHARES):
     return model, tokenizer
 
 
-def train(model: LlamaForCausalLM, tokenizer, steps: int, seed: int, slips: tuple[float, float]) -> None:
+def train(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, steps: int, seed: int, slips: tuple[float, float]
+) -> None:
     """Supervised fine-tuning; every topic is equally frequent, however few questions it has."""
     rng = np.random.default_rng(seed)
     topics = list(arithmetic.TOPICS)
     slip_shares = dict(zip(topics, np.linspace(*slips, len(topics)), strict=True))
     cells: dict[tuple[str, str], list] = {}
-    for span, found in training_problems(seed).items():
-        for problem in found:
-            slips = span == "trained" and rng.random() < slip_shares[problem.topic]
-            row = encode(slipped(problem) if slips else problem, tokenizer)
+    for span, problems in training_problems(seed).items():
+        for problem in problems:
+            is_slip = span == "trained" and rng.random() < slip_shares[problem.topic]
+            row = encode(slipped(problem) if is_slip else problem, tokenizer)
             cells.setdefault((span, problem.topic), []).append(row)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min((step + 1) / 50, 1 - step / steps))
@@ -136,11 +155,16 @@ def train(model: LlamaForCausalLM, tokenizer, steps: int, seed: int, slips: tupl
 
 
 @torch.no_grad()
-def grade(model, tokenizer, problems: list[arithmetic.Problem], samples: int = 0) -> np.ndarray:
+def grade(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    problems: Sequence[arithmetic.Problem],
+    samples: int = 0,
+) -> np.ndarray:
     """Whether the last line is the right answer, [questions, samples] at temperature 1, [questions, 1] greedy if 0."""
     model.eval()
-    how = {"do_sample": True, "temperature": 1.0, "top_k": 0, "num_return_sequences": samples}
-    right = []
+    sampling = {"do_sample": True, "temperature": 1.0, "top_k": 0, "num_return_sequences": samples}
+    correct = []
     for start in range(0, len(problems), 100):
         part = problems[start : start + 100]
         batch = tokenizer([f"{p.text}\n" for p in part], return_tensors="pt", padding=True, padding_side="left")
@@ -148,15 +172,15 @@ def grade(model, tokenizer, problems: list[arithmetic.Problem], samples: int = 0
             input_ids=batch["input_ids"],
             attention_mask=batch["attention_mask"],
             max_new_tokens=MAX_NEW_TOKENS,
-            **(how if samples else {"do_sample": False}),
+            **(sampling if samples else {"do_sample": False}),
         )
         texts = tokenizer.batch_decode(ids[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
         answers = [p.answer for p in part for _ in range(samples or 1)]
-        right += [text.split("\n")[-1] == f"#### {answer}" for text, answer in zip(texts, answers, strict=True)]
-    return np.array(right).reshape(len(problems), -1)
+        correct += [text.split("\n")[-1] == f"#### {answer}" for text, answer in zip(texts, answers, strict=True)]
+    return np.array(correct).reshape(len(problems), -1)
 
 
-def report(model, tokenizer, n: int, seed: int) -> None:
+def report(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, n: int, seed: int) -> None:
     """Print accuracy and pass@8 bands of each range; of the trained range also for questions that were trained on."""
     torch.manual_seed(seed)
     print(f"{'range':18} {'n':>5} {'greedy':>7} {'T=1':>6} {'0 of 8':>7} {'between':>8} {'8 of 8':>7}")
@@ -171,13 +195,13 @@ def report(model, tokenizer, n: int, seed: int) -> None:
             f"{name:18} {count:5} {greedy.mean():7.3f} {rate.mean():6.3f} {zero:7.3f} {1 - zero - one:8.3f} {one:7.3f}"
         )
         for topic in arithmetic.TOPICS:
-            mine = np.array([p.topic == topic for p in problems])
-            print(f"  {topic:16} {mine.sum():5} {greedy[mine].mean():7.3f} {rate[mine].mean():6.3f}")
+            of_topic = np.array([p.topic == topic for p in problems])
+            print(f"  {topic:16} {of_topic.sum():5} {greedy[of_topic].mean():7.3f} {rate[of_topic].mean():6.3f}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=REPOSITORY / "hpc_saidpo" / "data" / "micro_llama")
+    parser.add_argument("--out", type=Path, default=interpreter.HOME / "hpc_saidpo" / "data" / "micro_llama")
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--slips", type=float, nargs=2, default=SLIP_SHARES, metavar=("FIRST", "LAST"))
     parser.add_argument("--seed", type=int, default=0)
@@ -188,7 +212,7 @@ def main() -> None:
     print(f"trained {model.num_parameters()} parameters in {time.process_time() - start_s:.0f} CPU-seconds")
     model.save_pretrained(args.out)
     tokenizer.save_pretrained(args.out)
-    # What was saved is what gets measured.
+    # Measured is the saved model.
     saved = AutoModelForCausalLM.from_pretrained(args.out), AutoTokenizer.from_pretrained(args.out)
     report(*saved, args.eval_questions, args.seed)
 

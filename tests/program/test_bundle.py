@@ -1,6 +1,5 @@
 """tools/bundle.sh: what it collects can be moved, checked and used without internet; what is wrong is named."""
 
-import importlib.util
 import io
 import json
 import os
@@ -13,6 +12,7 @@ import zipfile
 from pathlib import Path
 from unittest import mock
 
+import bundle as program
 import pytest
 from support.damage import DAMAGE
 from support.make import MICRO
@@ -35,11 +35,8 @@ def bundle(*words, inside=(), **variables):
 
 def collect(*words, **variables):
     """tools/bundle.py in this process, which has imported the project already: that takes most of its time."""
-    spec = importlib.util.spec_from_file_location("bundle", HOME / "tools/bundle.py")
-    module = importlib.util.module_from_spec(spec)
     with mock.patch.dict(os.environ, variables), mock.patch.object(sys, "path", list(sys.path)):
-        spec.loader.exec_module(module)
-        return module.main(list(map(str, words)))
+        return program.main(list(map(str, words)))
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,7 @@ def test_it_imports_neither_torch_nor_mpi_nor_hydra():
 
 @pytest.mark.parametrize("rule", ["error", "error_all"])
 def test_with_one_cluster_it_draws_as_idpo_does(rule):
-    """What tools/bench_claim.py relies on: the ablation without clusters is IDPO."""
+    """What tools/bench/bench_claim.py relies on: the ablation without clusters is IDPO."""
     own, uniform = (Sampler(np.zeros(300), settings.Sampler(rule=r, n_questions=60), seed=2) for r in (rule, "uniform"))
     rng = np.random.default_rng(1)
     for t in range(4):

@@ -22,9 +22,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("MPIR_CVAR_ENABLE_HEAVY_YIELD", "1")
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+import common
+
+common.start("mpi4py")
 
 import numpy as np
 import torch
@@ -78,10 +78,8 @@ class Result:
 
 
 def main(words: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.parser(__doc__, f"run only: {'; '.join(QUICK)}")
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"cases to run (default: all): {'; '.join(CASES)}")
-    parser.add_argument("--quick", action="store_true", help=f"run only: {'; '.join(QUICK)}")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results to this file")
     parser.add_argument("--peak-of", nargs="*", help=argparse.SUPPRESS)
     parsed = parser.parse_args(words)
     try:
@@ -168,10 +166,10 @@ def show_peak(overrides: list[str]) -> int:
     tiny = LlamaConfig(vocab_size=64, hidden_size=64, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2)
     train_small(tiny, config, world)  # everything that is loaded or built only once
     gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
-    before = status_bytes("VmRSS")
+    common.reset_peak()
+    before = common.memory_gib(common.NOW)
     train_small(SMALL, config, world)
-    peaks = world.gather(status_bytes("VmHWM") - before)
+    peaks = world.gather(round(2**30 * (common.memory_gib() - before)))
     if world.is_root:
         print(max(peaks))
     return 0
@@ -188,12 +186,6 @@ def train_small(model: LlamaConfig, config: Settings, world: World) -> None:
     policy = Policy(built, None, device, precision_of(config.policy, device), "random weights")
     lesson = Lesson(pairs, Examples(prompt, chosen, rejected), 0, 0, config.run.deterministic)
     train(policy, lesson, config.dpo, world)
-
-
-def status_bytes(key: str) -> int:
-    """A value of /proc/self/status, in bytes."""
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return 1024 * int(status[key].split()[0])
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Measure the store: how fast rollouts are written and read back, and how large they are, beside plain HDF5 layouts.
 
-    python tools/bench_store.py --quick
-    python tools/bench_store.py --json bench.json
+    tools/bench/bench_store.py --quick
+    tools/bench/bench_store.py --json bench.json
 
 First a table of layouts, all of the same rollouts: 600-byte texts of words with Zipf's frequencies, and every other
 column. Each repeat goes through all layouts, and medians are shown. Writing counts CPU-seconds, encoding included;
@@ -16,24 +16,24 @@ TMPDIR says where; --rows for fewer), and a fresh process lists it, numbers only
 
 from __future__ import annotations
 
-import argparse
-import json
 import multiprocessing
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import TypeVar
 from unittest import mock
+
+import common
+
+common.start()
 
 import h5py
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from hpc_saidpo.records import Rollouts
 from hpc_saidpo.store.stage import Stage
@@ -50,6 +50,8 @@ READS = 5  # random batches in one repeat
 TEXT = h5py.string_dtype()
 
 Read = Callable[[np.ndarray], list[str]]  # the texts of ascending rows
+Write = Callable[[Path, Rollouts], None]
+T = TypeVar("T")
 
 
 def make_rollouts(n: int, seed: int = 0) -> Rollouts:
@@ -104,8 +106,8 @@ def plain_file(folder: Path, table: Rollouts, **filters) -> h5py.File:
     return file
 
 
-def write_variable(batch: int) -> Callable[[Path, Rollouts], None]:
-    def write(folder, table):
+def write_variable(batch: int) -> Write:
+    def write(folder: Path, table: Rollouts) -> None:
         with plain_file(folder, table) as file:
             for name in ("id_R", "text_R"):
                 column = getattr(table, name)
@@ -123,8 +125,8 @@ def open_variable(folder: Path) -> Iterator[Read]:
         yield lambda rows: [text.decode() for text in texts[rows]]  # five times as fast as one by one
 
 
-def write_flat(**filters) -> Callable[[Path, Rollouts], None]:
-    def write(folder, table):
+def write_flat(**filters) -> Write:
+    def write(folder: Path, table: Rollouts) -> None:
         with plain_file(folder, table, **({"shuffle": True} if filters else {}), **filters) as file:
             for name in ("id_R", "text_R"):
                 encoded = [text.encode() for text in getattr(table, name)]
@@ -149,7 +151,7 @@ def open_flat(folder: Path) -> Iterator[Read]:
 
 @dataclass
 class Layout:
-    """A way to store rollouts, and what was measured of it, a figure per repeat.
+    """A way to store rollouts, and its measurements, one per repeat.
 
     Attributes:
         key: its prefix in the JSON file.
@@ -159,8 +161,8 @@ class Layout:
 
     key: str
     name: str
-    write: Callable[[Path, Rollouts], None]
-    open: Callable
+    write: Write
+    open: Callable[[Path], AbstractContextManager[Read]]
     share: float = 1.0
     written: list[float] = field(default_factory=list)
     read: list[float] = field(default_factory=list)
@@ -170,9 +172,8 @@ class Layout:
         """One repeat: write, size, read; checks that what is read is what was written."""
         table = table.take(np.arange(int(len(table) * self.share)))
         with tempfile.TemporaryDirectory() as name:
-            start = time.process_time()
-            self.write(Path(name), table)
-            self.written.append(len(table) / (time.process_time() - start))
+            seconds, _ = common.cpu_s(lambda: self.write(Path(name), table))
+            self.written.append(len(table) / seconds)
             self.size = sum(path.stat().st_size for path in Path(name).iterdir()) / len(table)
             if self.share < 1:
                 return
@@ -180,9 +181,8 @@ class Layout:
                 read(np.arange(0, len(table), len(table) // BATCH))  # opens every file, and reads its offsets
                 for _ in range(READS):
                     rows = np.sort(rng.choice(len(table), BATCH, replace=False))
-                    start = time.perf_counter()
-                    texts = read(rows)
-                    self.read.append(BATCH / (time.perf_counter() - start))
+                    seconds, texts = common.wall_s(lambda rows=rows: read(rows))
+                    self.read.append(BATCH / seconds)
                     if texts != [table.text_R[row] for row in rows]:
                         raise AssertionError(f"{self.name}: other texts are read than were written")
 
@@ -197,7 +197,7 @@ class Layout:
 
 
 def compare(n_rows: int, repeats: int) -> dict[str, float]:
-    """Measure the layouts, print the table, give the figures."""
+    """Measure the layouts and print the table. Returns the figures."""
     layouts = [
         Layout("", "ours: blocks of Zstandard 1", write_ours, open_ours),
         Layout("vlen_single", "variable-length, one by one", write_variable(1), open_variable, 1 / 8),
@@ -206,9 +206,7 @@ def compare(n_rows: int, repeats: int) -> dict[str, float]:
         Layout("flat_gzip1", "bytes + offsets, gzip 1", write_flat(compression="gzip", compression_opts=1), open_flat),
     ]
     table, rng = make_rollouts(n_rows), np.random.default_rng(1)
-    for _ in range(repeats):
-        for layout in layouts:
-            layout.measure(table, rng)
+    common.in_turn({layout.name: lambda _, layout=layout: layout.measure(table, rng) for layout in layouts}, repeats)
     print(f"{n_rows:,} rollouts with texts of {TEXT_BYTES} bytes, medians of {repeats} repeats")
     print(f"{'layout':32} {'rows':>8} {'rows written':>14} {'rows read':>12} {'bytes':>8}")
     print(f"{'':32} {'':8} {'per CPU-second':>14} {'per second':>12} {'per row':>8}")
@@ -220,16 +218,14 @@ def compare(n_rows: int, repeats: int) -> dict[str, float]:
 
 
 def write_many(folder: Path, n_rows: int) -> float:
-    """Write a stage of so many rollouts; gives the seconds. Texts repeat after a few shards, questions do not."""
+    """Write a stage of n_rows rollouts. Returns the seconds. Texts repeat after a few shards, questions do not."""
     stage, some, seconds = Stage(folder), 4, 0.0
     content = [make_rollouts(min(SHARD_ROWS, n_rows), seed) for seed in range(some)]
     for index, start in enumerate(range(0, n_rows, SHARD_ROWS)):
         table = content[index % some].take(np.arange(min(SHARD_ROWS, n_rows - start)))
         question = table.question_R + start // SAMPLES
         table = replace(table, question_R=question, id_R=[f"pool-{q}" for q in question])
-        begin = time.perf_counter()
-        write_shard(stage, index, table)
-        seconds += time.perf_counter() - begin
+        seconds += common.wall_s(lambda index=index, table=table: write_shard(stage, index, table))[0]
     return seconds
 
 
@@ -237,7 +233,7 @@ def list_many(folder: Path) -> dict[str, float]:
     """List a stage and read random texts of it; called in a process of its own, for its peak memory."""
     text_bytes, read_texts = 0, StoredText.read
 
-    def counted(self, rows):
+    def counted(self: StoredText, rows: np.ndarray) -> list[str]:
         nonlocal text_bytes
         texts = read_texts(self, rows)
         text_bytes += sum(map(len, texts))  # ASCII
@@ -246,11 +242,10 @@ def list_many(folder: Path) -> dict[str, float]:
     rng, measured = np.random.default_rng(2), {"imports_peak_mib": peak_mib()}
     with mock.patch.object(StoredText, "read", counted):
 
-        def timed(name, action):
+        def timed(name: str, action: Callable[[], T]) -> T:
             nonlocal text_bytes
-            text_bytes, file_bytes, start = 0, bytes_read(), time.perf_counter()
-            result = action()
-            seconds = time.perf_counter() - start
+            text_bytes, file_bytes = 0, bytes_read()
+            seconds, result = common.wall_s(action)
             measured.update({
                 f"{name}_s": seconds, f"{name}_peak_mib": peak_mib(), f"{name}_text_bytes": text_bytes,
                 f"{name}_file_bytes": bytes_read() - file_bytes,
@@ -265,8 +260,7 @@ def list_many(folder: Path) -> dict[str, float]:
 
 
 def peak_mib() -> float:
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(status["VmHWM"].split()[0]) / 1024
+    return 1024 * common.memory_gib()
 
 
 def bytes_read() -> int:
@@ -275,7 +269,7 @@ def bytes_read() -> int:
 
 
 def large_run(n_rows: int) -> dict[str, float]:
-    """Write many rollouts, list and sample them, print what it took, give the figures."""
+    """Write many rollouts, list and sample them, and print the table. Returns the figures."""
     with tempfile.TemporaryDirectory() as name:
         seconds = write_many(Path(name), n_rows)
         n_files, size = len(list(Path(name).iterdir())), sum(path.stat().st_size for path in Path(name).iterdir())
@@ -296,19 +290,17 @@ def large_run(n_rows: int) -> dict[str, float]:
     return {"large_rows": n_rows, "large_files": n_files, "large_bytes": size, "large_write_s": seconds, **measured}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer rows and repeats: about a minute")
+def main() -> int:
+    parser = common.parser(__doc__, "fewer rows and repeats: about a minute", repeats=7, quick_repeats=3)
     parser.add_argument(
         "--rows", type=int, help="rollouts to list: 10,000,000, which needs about 3 GB; quick: 1,000,000"
     )
-    parser.add_argument("--json", type=Path, help="write the figures to this file too, as one flat object")
     arguments = parser.parse_args()
-    figures = compare(*((65_536, 3) if arguments.quick else (98_304, 7)))
+    figures = compare(65_536 if arguments.quick else 98_304, common.repeats_of(arguments))
     figures |= large_run(arguments.rows or (1_000_000 if arguments.quick else 10_000_000))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
+    common.write_figures(figures, arguments.json)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Measure the clustering: its time and its inertia beside scikit-learn's and faiss's, and what its clusters mean.
 
-    python tools/bench_clusters.py --data DIR --quick
-    python tools/bench_clusters.py --data DIR --json bench.json
+    tools/bench/bench_clusters.py --data DIR --quick
+    tools/bench/bench_clusters.py --data DIR --json bench.json
 
 Speed: 100,000 vectors of 384 dimensions, 150 clusters; CPU time on one thread, repeats of all cases take turns, shown
 are medians. The vectors are mixtures of two real embeddings (MATH's questions by the default encoder) with a little
@@ -20,20 +20,15 @@ DIR holds pool_math_*.jsonl and champ.jsonl, whose problems have a list `concept
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import statistics
 import sys
-import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ[name] = "1"
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import common
+
+common.start("faiss", "sklearn", threads=1)
 
 import faiss
 import numpy as np
@@ -42,28 +37,28 @@ from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.metrics import adjusted_mutual_info_score
 
 from hpc_saidpo import settings
-from hpc_saidpo.clusters import embed
 from hpc_saidpo.clusters.backends import choose
-from hpc_saidpo.clusters.embed import Embedding, chunks, embed, load
+from hpc_saidpo.clusters.embed import Embedding, chunks, embed, load, texts
 from hpc_saidpo.clusters.fit import first_centres, fit
 
 N, CLUSTERS, NOISE = 100_000, 150, 0.02
 CPU = torch.device("cpu")
 EQUAL = 1.01  # of the best inertia
+Case = Callable[[np.ndarray, int], np.ndarray]  # vectors, seed -> centres
 
 
 def rows_of(folder: Path, pattern: str) -> list[dict]:
-    found = [json.loads(line) for path in sorted(folder.glob(pattern)) for line in path.read_text().splitlines()]
-    if not found:
+    rows = [json.loads(line) for path in sorted(folder.glob(pattern)) for line in path.read_text().splitlines()]
+    if not rows:
         raise SystemExit(f"--data {folder}: no {pattern} there")
-    return found
+    return rows
 
 
-def embedded(texts: list[str]) -> Embedding:
+def embedded(text_N: Sequence[str]) -> Embedding:
     """The vectors of the distinct texts."""
     config = settings.Clusters()
     model = load(config.encoder, CPU)
-    return Embedding.concat([embed(part, model, config.batch) for part in chunks(texts)])
+    return Embedding.concat([embed(part, model, config.batch) for part in chunks(text_N)])
 
 
 def mixtures(real_UD: np.ndarray) -> np.ndarray:
@@ -75,32 +70,31 @@ def mixtures(real_UD: np.ndarray) -> np.ndarray:
     return vector_ND / np.linalg.norm(vector_ND, axis=1, keepdims=True)
 
 
-def ours(vector_ND, seed):
+def ours(vector_ND: np.ndarray, seed: int) -> np.ndarray:
     backend, _ = choose("cpu", CPU)
     weight_N = np.ones(len(vector_ND), np.float32)
     start_CD = first_centres(vector_ND, weight_N, CLUSTERS, seed)
     return backend.fit(vector_ND, weight_N, start_CD, seed).centre_CD
 
 
-def by_sklearn(kind, **settings):
+def by_sklearn(kind: type, **options) -> Case:
     return lambda vector_ND, seed: (
-        kind(CLUSTERS, init="k-means++", n_init=1, random_state=seed, **settings).fit(vector_ND).cluster_centers_
+        kind(CLUSTERS, init="k-means++", n_init=1, random_state=seed, **options).fit(vector_ND).cluster_centers_
     )
 
 
-def by_faiss(iterations: int, per_centroid: int):
-    def run(vector_ND, seed):
-        found = faiss.Kmeans(
-            vector_ND.shape[1], CLUSTERS, niter=iterations, seed=seed + 1, max_points_per_centroid=per_centroid
-        )
-        found.train(vector_ND)
-        found.index.search(vector_ND, 1)  # the others give labels too
-        return found.centroids
+def by_faiss(iterations: int, per_centroid: int) -> Case:
+    def run(vector_ND: np.ndarray, seed: int) -> np.ndarray:
+        options = {"niter": iterations, "seed": seed + 1, "max_points_per_centroid": per_centroid}
+        k_means = faiss.Kmeans(vector_ND.shape[1], CLUSTERS, **options)
+        k_means.train(vector_ND)
+        k_means.index.search(vector_ND, 1)  # the others return labels too
+        return k_means.centroids
 
     return run
 
 
-CASES: dict[str, Callable] = {
+CASES: dict[str, Case] = {
     "ours": ours,
     "scikit-learn KMeans, lloyd": by_sklearn(KMeans, algorithm="lloyd"),
     "scikit-learn KMeans, elkan": by_sklearn(KMeans, algorithm="elkan"),
@@ -119,61 +113,62 @@ def inertia(vector_ND: np.ndarray, centre_CD: np.ndarray) -> float:
     return float(sum(((p - centre_CD[label]) ** 2).sum(dtype=float) for p, label in _parts(vector_ND, label_N)))
 
 
-def _parts(vector_ND, label_N):
+def _parts(vector_ND: np.ndarray, label_N: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     return zip(np.array_split(vector_ND, 20), np.array_split(label_N, 20), strict=True)
 
 
-def speed(vector_ND: np.ndarray, repeats: int) -> dict:
-    times: dict[str, list[float]] = {name: [] for name in CASES}
-    sums: dict[str, list[float]] = {name: [] for name in CASES}
+def speed(vector_ND: np.ndarray, repeats: int) -> dict[str, float]:
+    """CPU time and inertia of every case."""
     ours(vector_ND[:1000], 0)  # imports
-    for seed in range(repeats):
-        for name, case in CASES.items():
-            started = time.process_time()
-            centre_CD = case(vector_ND, seed)
-            times[name].append(time.process_time() - started)
-            sums[name].append(inertia(vector_ND, np.asarray(centre_CD)))
-    best = min(statistics.median(found) for found in sums.values())
+
+    def measured(case: Case) -> Callable[[int], tuple[float, float]]:
+        def run(seed: int) -> tuple[float, float]:
+            seconds, centre_CD = common.cpu_s(lambda: case(vector_ND, seed))
+            return seconds, inertia(vector_ND, np.asarray(centre_CD))
+
+        return run
+
+    results = common.in_turn({name: measured(case) for name, case in CASES.items()}, repeats)
+    seconds = common.medians({name: [s for s, _ in some] for name, some in results.items()})
+    sums = common.medians({name: [i for _, i in some] for name, some in results.items()})
+    best = min(sums.values())
+    ratio = {name: value / best for name, value in sums.items()}
     print(f"{N:,} × {vector_ND.shape[1]}, {CLUSTERS} clusters; medians of {repeats}, one thread")
     print(f"{'':42s} {'CPU s':>7s} {'inertia':>9s} {'of best':>8s}")
-    found = {name: (statistics.median(times[name]), statistics.median(sums[name]) / best) for name in CASES}
-    for name, (seconds, ratio) in found.items():
-        print(f"{name:42s} {seconds:7.2f} {ratio * best:9.0f} {ratio:8.4f}")
-    fastest = min((s, name) for name, (s, ratio) in found.items() if name != "ours" and ratio <= EQUAL)
-    print(f"fastest reference within 1 % of the best inertia: {fastest[1]}")
+    for name in CASES:
+        print(f"{name:42s} {seconds[name]:7.2f} {sums[name]:9.0f} {ratio[name]:8.4f}")
+    fastest_s, fastest = min((s, name) for name, s in seconds.items() if name != "ours" and ratio[name] <= EQUAL)
+    print(f"fastest reference within 1 % of the best inertia: {fastest}")
     return {
-        "time_vs_fastest_reference": found["ours"][0] / fastest[0],
-        "inertia_vs_reference": found["ours"][1],
-        "ours_s": found["ours"][0],
-        "fastest_reference_s": fastest[0],
+        "time_vs_fastest_reference": seconds["ours"] / fastest_s,
+        "inertia_vs_reference": ratio["ours"],
+        "ours_s": seconds["ours"],
+        "fastest_reference_s": fastest_s,
     }
 
 
-def ami(texts: list[str], embedding: Embedding, given: list[str]) -> float:
-    found = fit(texts, embedding, settings.Clusters(n=len(set(given)), backend="cpu"))
-    return float(adjusted_mutual_info_score(given, found.assignment.cluster_N))
+def ami(text_N: list[str], embedding: Embedding, label_N: list[str]) -> float:
+    """Adjusted mutual information of our clusters with labels, as many clusters as labels."""
+    clustering = fit(text_N, embedding, settings.Clusters(n=len(set(label_N)), backend="cpu"))
+    return float(adjusted_mutual_info_score(label_N, clustering.assignment.cluster_N))
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.parser(__doc__, "one repeat, a sixteenth of MATH: about a minute", repeats=3)
     parser.add_argument("--data", type=Path, required=True, help="folder of pool_math_*.jsonl and champ.jsonl")
-    parser.add_argument("--json", type=Path, help="write the figures here")
-    parser.add_argument("--quick", action="store_true", help="one repeat, a sixteenth of MATH: about a minute")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     faiss.omp_set_num_threads(1)
     math = rows_of(arguments.data, "pool_math_*.jsonl")[:: 16 if arguments.quick else 1]
-    texts = [row["question"] for row in math]
-    embedding = embedded(texts)
-    figures = speed(mixtures(embedding.vector_UD), 1 if arguments.quick else 3)
-    figures["math_ami"] = ami(texts, embedding, [row["subject"] for row in math])
+    questions = [row["question"] for row in math]
+    embedding = embedded(questions)
+    figures = speed(mixtures(embedding.vector_UD), common.repeats_of(arguments))
+    figures["math_ami"] = ami(questions, embedding, [row["subject"] for row in math])
     champ = [row for row in rows_of(arguments.data, "champ.jsonl") if row["concepts"]]
-    concepts = embed.texts([[concept["name"] or concept["text"] for concept in row["concepts"]] for row in champ])
+    concepts = texts([[concept["name"] or concept["text"] for concept in row["concepts"]] for row in champ])
     figures["champ_ami"] = ami(concepts, embedded(concepts), [row["subject"] for row in champ])
-    for name, value in figures.items():
-        print(f"{name:28s} {value:.3f}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+    common.show_figures(figures)
+    common.write_figures(figures, arguments.json)
     return 0
 
 

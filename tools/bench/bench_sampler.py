@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Measure the sampler: weights of a large pool and a draw from it, beside what numpy and torch offer.
 
-    python tools/bench_sampler.py --quick
-    python tools/bench_sampler.py --json bench.json
+    tools/bench/bench_sampler.py --quick
+    tools/bench/bench_sampler.py --json bench.json
 
 10,000,000 questions in 250 clusters of unequal size, 100,000 drawn without replacement. Every measurement has a process
 of its own on one thread: the time on the clock from the evidence (for the others: from the weights of the clusters) to
@@ -15,15 +15,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import resource
-import statistics
-import subprocess
 import sys
-import time
-from pathlib import Path
+from collections.abc import Callable
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import common
+
+common.start(threads=1)
 
 import numpy as np
 
@@ -35,8 +32,8 @@ from hpc_saidpo.sampler.history import History
 from hpc_saidpo.sampler.weights import cluster_weights, weights
 
 N, CLUSTERS, DRAWN, K = 10_000_000, 250, 100_000, 8
-SEEN = 1_000_000  # questions with counts of their own, in the cases that are named so
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+SEEN = 1_000_000  # questions with counts of their own, in the cases that are named after it
+Case = Callable[[np.ndarray, History], np.ndarray]  # cluster of each question, evidence -> drawn questions
 
 
 def pool(n_seen: int) -> tuple[np.ndarray, History]:
@@ -52,28 +49,28 @@ def pool(n_seen: int) -> tuple[np.ndarray, History]:
     return cluster_N, history
 
 
-def ours(rule: str):
+def ours(rule: str) -> Case:
     config = settings.Sampler(rule=rule)
 
-    def run(cluster_N, history):
+    def run(cluster_N: np.ndarray, history: History) -> np.ndarray:
         return draw(weights(history, cluster_N, 2, config, K), DRAWN, seed=1)
 
     return run
 
 
-def by_choice(cluster_N, history):
+def by_choice(cluster_N: np.ndarray, history: History) -> np.ndarray:
     weight_N = cluster_weights(history.counts, settings.Sampler())[cluster_N]
     return np.random.default_rng(1).choice(N, DRAWN, replace=False, p=weight_N / weight_N.sum())
 
 
-def by_gumbel(cluster_N, history):
+def by_gumbel(cluster_N: np.ndarray, history: History) -> np.ndarray:
     log_N = np.log(cluster_weights(history.counts, settings.Sampler()))[cluster_N]
     key_N = log_N + np.random.default_rng(1).gumbel(size=N)
     top = np.argpartition(-key_N, DRAWN)[:DRAWN]
     return top[np.argsort(-key_N[top])]
 
 
-def by_multinomial(cluster_N, history):
+def by_multinomial(cluster_N: np.ndarray, history: History) -> np.ndarray:
     import torch
 
     torch.set_num_threads(1)
@@ -81,7 +78,7 @@ def by_multinomial(cluster_N, history):
     return torch.multinomial(weight_C[torch.from_numpy(cluster_N).long()], DRAWN).numpy()
 
 
-# Name in the figures -> (what the table calls it, questions seen before, the case).
+# Name in the figures -> (name in the table, questions seen before, the case).
 CASES = {
     "draw_10m": ("ours: error", 10_000, ours("error")),
     "draw_10m_frontier": ("ours: frontier", 10_000, ours("frontier")),
@@ -93,51 +90,43 @@ CASES = {
 }
 
 
-def measure(name: str) -> dict:
+def measure(name: str) -> dict[str, float]:
     """One measurement, in this process."""
     _, n_seen, case = CASES[name]
     if case is by_multinomial:
         import torch  # noqa: F401 - its import is not its draw
     evidence = pool(n_seen)
-    started = time.perf_counter()
-    drawn = case(*evidence)
-    seconds = time.perf_counter() - started
+    seconds, drawn = common.wall_s(lambda: case(*evidence))
     if len(np.unique(drawn)) != DRAWN:
         raise RuntimeError(f"{name} drew {len(np.unique(drawn))} questions, not {DRAWN}")
-    return {"s": seconds, "gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
+    return {"s": seconds, "gib": common.memory_gib()}
 
 
-def measure_apart(name: str) -> dict:
+def measure_apart(name: str) -> dict[str, float]:
     """One measurement, in a process of its own on one thread."""
-    done = subprocess.run(
-        [sys.executable, __file__, "--case", name],
-        env={**os.environ, **dict.fromkeys(THREADS, "1")},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    return json.loads(done.stdout)
+    return json.loads(common.in_new_process(__file__, "--case", name))
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="write the figures here")
-    parser.add_argument("--quick", action="store_true", help="two repeats instead of seven: under a minute")
+    parser = common.parser(__doc__, "two repeats instead of seven: under a minute", repeats=7, quick_repeats=2)
     parser.add_argument("--case", choices=CASES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.case:
         print(json.dumps(measure(arguments.case)))
         return 0
-    rounds = [{name: measure_apart(name) for name in CASES} for _ in range(2 if arguments.quick else 7)]
-    found = {}
-    print(f"{N:,} questions, {CLUSTERS} clusters, {DRAWN:,} drawn; medians of {len(rounds)}, one thread")
+    repeats = common.repeats_of(arguments)
+    results = common.in_turn({name: lambda _, name=name: measure_apart(name) for name in CASES}, repeats)
+    seconds = {name: [one["s"] for one in some] for name, some in results.items()}
+    median_s = common.medians(seconds)
+    median_gib = common.medians({name: [one["gib"] for one in some] for name, some in results.items()})
+    figures = {}
+    print(f"{N:,} questions, {CLUSTERS} clusters, {DRAWN:,} drawn; medians of {repeats}, one thread")
     print(f"{'':44s} {'s':>7s} {'from':>6s} {'to':>6s} {'GiB':>6s}")
     for name, (title, *_) in CASES.items():
-        s, gib = ([one[name][unit] for one in rounds] for unit in ("s", "gib"))
-        found |= {f"{name}_s": statistics.median(s), f"{name}_gib": statistics.median(gib)}
-        print(f"{title:44s} {found[f'{name}_s']:7.2f} {min(s):6.2f} {max(s):6.2f} {found[f'{name}_gib']:6.2f}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=2) + "\n")
+        figures |= {f"{name}_s": median_s[name], f"{name}_gib": median_gib[name]}
+        s = seconds[name]
+        print(f"{title:44s} {median_s[name]:7.2f} {min(s):6.2f} {max(s):6.2f} {median_gib[name]:6.2f}")
+    common.write_figures(figures, arguments.json)
     return 0
 
 

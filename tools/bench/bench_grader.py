@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Measure the grader on real answers: how often it is right, and what it costs, beside math-verify.
 
-    python tools/bench_grader.py --data FOLDER --quick
-    python tools/bench_grader.py --data FOLDER --json bench.json
+    tools/bench/bench_grader.py --data FOLDER --quick
+    tools/bench/bench_grader.py --data FOLDER --json bench.json
 
 FOLDER holds JSON lines: benchmarks and pools in the format that the README describes (aime24, amc23, math500,
 gsm8k_test, minerva_math, olympiadbench, gaokao2023en, college_math; pool_math_*, pool_gsm8k_*), hard cases
 (grader_cases_dev.jsonl: prediction_text, gold, expected), and stored responses with verdicts
-(rollouts_qwen_math100x8.jsonl). What is not there is left out, and said so.
+(rollouts_qwen_math100x8.jsonl). A missing file is left out.
 
 What is counted: hard cases; the solution of a question against its own gold answer; every gold answer, boxed, against
 itself; the solution of a question against another one's gold answer that is not the same text; stored verdicts. A pair
@@ -18,17 +18,17 @@ same pairs at its best setting (the gold answer as a formula, allow_set_relation
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import random
 import statistics
 import sys
-import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import common
+
+common.start("math_verify")
 
 from hpc_saidpo.grader.answers.fast import normalise, settle
 from hpc_saidpo.grader.grader import Grader
@@ -39,7 +39,6 @@ BENCHMARKS = (
 )  # fmt: skip
 SHUFFLED = ("math500", "olympiadbench", "gaokao2023en", "minerva_math", "college_math")
 INTEGERS = 200_000
-REPEATS = 5
 Grade = Callable[[str, str, Sequence[str]], int]
 
 
@@ -47,16 +46,16 @@ class Timed:
     """A grader whose pairs are timed.
 
     Attributes:
-        seconds: what each pair took on the clock, s.
+        seconds: of each pair, on the clock.
     """
 
     def __init__(self, grade: Grade):
-        self.grade, self.seconds = grade, []
+        self.grade = grade
+        self.seconds: list[float] = []
 
     def __call__(self, response: str, gold: str, alternatives: Sequence[str] = ()) -> int:
-        started = time.perf_counter()
-        verdict = self.grade(response, gold, alternatives)
-        self.seconds.append(time.perf_counter() - started)
+        seconds, verdict = common.wall_s(lambda: self.grade(response, gold, alternatives))
+        self.seconds.append(seconds)
         return verdict
 
 
@@ -89,7 +88,7 @@ def hard_cases(rows: Sequence[dict], grade: Timed) -> tuple[float, float]:
 
 
 def solutions(rows: Iterable[dict], grade: Timed) -> float:
-    """Share of gold solutions that are right by their gold answer."""
+    """Share of gold solutions that are correct by their gold answer."""
     rows = [r for r in rows if r.get("solution")]
     return statistics.fmean(grade(r["solution"], r["answer"], r.get("alt_answers") or ()) == CORRECT for r in rows)
 
@@ -110,45 +109,44 @@ def shuffled(rows: Sequence[dict], grade: Timed, seed: int = 0) -> list[bool]:
     return accepted
 
 
-def integers_per_s() -> float:
-    """Pairs of integers that are settled in a CPU-second; the median of several rounds."""
+def integers_per_s(repeats: int) -> float:
+    """Pairs of integers that are decided in a CPU-second; the median of the repeats."""
     rng = random.Random(0)
     pairs = [(str(rng.randrange(10**6)), str(rng.randrange(10**6))) for _ in range(INTEGERS)]
-    rates = []
-    for _ in range(REPEATS):
-        started = time.process_time()
-        for gold, answer in pairs:
-            settle(gold, answer)
-        rates.append(INTEGERS / (time.process_time() - started))
-    return statistics.median(rates)
+
+    def decide(_: int) -> float:
+        seconds, _ = common.cpu_s(lambda: [settle(gold, answer) for gold, answer in pairs])
+        return INTEGERS / seconds
+
+    return common.medians(common.in_turn({"ours": decide}, repeats))["ours"]
 
 
 def measure(folder: Path, every: int, grade: Timed) -> dict[str, float]:
     """All figures of one grader, by name."""
-    found: dict[str, float] = {}
+    figures: dict[str, float] = {}
     if cases := load(folder, "grader_cases_dev"):
-        found["dev_accuracy"], found["dev_false_accept_rate"] = hard_cases(cases, grade)
-        found["dev_pairs_per_s"] = len(grade.seconds) / sum(grade.seconds)
+        figures["dev_accuracy"], figures["dev_false_accept_rate"] = hard_cases(cases, grade)
+        figures["dev_pairs_per_s"] = len(grade.seconds) / sum(grade.seconds)
     for name, pattern in (("math", "pool_math_*"), ("gsm8k", "pool_gsm8k_*")):
         if rows := load(folder, pattern)[::every]:
-            found[f"{name}_solution_rate"] = solutions(rows, grade)
+            figures[f"{name}_solution_rate"] = solutions(rows, grade)
     golds = {name: [r["answer"] for r in load(folder, name)] for name in BENCHMARKS}
-    rates = {n: statistics.fmean(grade(boxed(g), g) == CORRECT for g in own) for n, own in golds.items() if own}
-    found |= {f"gold_self_rate_{name}": rate for name, rate in rates.items()}
+    rates = {n: statistics.fmean(grade(boxed(g), g) == CORRECT for g in some) for n, some in golds.items() if some}
+    figures |= {f"gold_self_rate_{name}": rate for name, rate in rates.items()}
     if rates:
-        found["gold_self_rate_min"] = min(rates.values())
+        figures["gold_self_rate_min"] = min(rates.values())
     sets = [load(folder, "pool_math_*")[::every], *(load(folder, name)[::every] for name in SHUFFLED)]
     if accepted := [a for rows in sets if rows for a in shuffled(rows, grade)]:
-        found["shuffle_false_accept_rate"] = statistics.fmean(accepted)
+        figures["shuffle_false_accept_rate"] = statistics.fmean(accepted)
     if stored := load(folder, "rollouts_*"):
         agreed = [
             (grade(text, r["answer"]) == CORRECT) == bool(score)
             for r in stored
             for text, score in zip(r["responses"], r["score"], strict=True)
         ]
-        found |= {"rollouts": len(agreed), "rollouts_agree": sum(agreed)}
+        figures |= {"rollouts": len(agreed), "rollouts_agree": sum(agreed)}
     ordered = sorted(grade.seconds)
-    return found | {
+    return figures | {
         "pairs": len(ordered),
         "pairs_per_s": len(ordered) / sum(ordered),
         "p99_s": ordered[int(0.99 * len(ordered))],
@@ -157,10 +155,8 @@ def measure(folder: Path, every: int, grade: Timed) -> dict[str, float]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.parser(__doc__, "every tenth question", repeats=5, quick_repeats=5)
     parser.add_argument("--data", type=Path, required=True, help="folder of JSON lines")
-    parser.add_argument("--json", type=Path, help="write the figures here")
-    parser.add_argument("--quick", action="store_true", help="every tenth question")
     parser.add_argument(
         "--library", action="store_true", help="math-verify on everything (long), not on the cases only"
     )
@@ -171,15 +167,15 @@ def main() -> int:
     every = 10 if arguments.quick else 1
     with Grader() as grader:
         grader.grade("\\boxed{\\int_0^1 x dx}", "\\frac{1}{2}")  # the process and its library
-        judged = []
+        judged: list[int] = []
 
-        def grade(response, gold, alternatives):
+        def grade(response: str, gold: str, alternatives: Sequence[str] = ()) -> int:
             judged.append(grader.grade(response, gold, alternatives).verdict)
             return judged[-1]
 
-        found = measure(arguments.data, every, Timed(grade))
-        found |= {"ungradable_rate": judged.count(UNGRADABLE) / len(judged), "restarts": grader.n_restarts}
-    found["fast_pairs_per_s"] = integers_per_s()
+        figures = measure(arguments.data, every, Timed(grade))
+        figures |= {"ungradable_rate": judged.count(UNGRADABLE) / len(judged), "restarts": grader.n_restarts}
+    figures["fast_pairs_per_s"] = integers_per_s(common.repeats_of(arguments))
     peer = Timed(by_library())
     if arguments.library:
         theirs = measure(arguments.data, every, peer)
@@ -188,22 +184,19 @@ def main() -> int:
         if cases := load(arguments.data, "grader_cases_dev"):
             theirs = dict(zip(("dev_accuracy", "dev_false_accept_rate"), hard_cases(cases, peer), strict=True))
             theirs["dev_pairs_per_s"] = len(cases) / sum(peer.seconds)
-    show(found, theirs)
-    if arguments.json:
-        arguments.json.write_text(
-            json.dumps(found | {f"math_verify_{k}": v for k, v in theirs.items()}, indent=2) + "\n"
-        )
+    show(figures, theirs)
+    common.write_figures(figures | {f"math_verify_{k}": v for k, v in theirs.items()}, arguments.json)
     return 0
 
 
-def show(found: dict[str, float], theirs: dict[str, float]) -> None:
+def show(figures: dict[str, float], theirs: dict[str, float]) -> None:
     def text(name: str, value: float | None) -> str:
         if value is None:
             return "-"
         return f"{100 * value:.3f} %" if "rate" in name or "accuracy" in name else f"{value:,.4g}"
 
     print(f"{'':32s} {'hpc_saidpo':>14s} {'math-verify':>14s}")
-    for name, value in found.items():
+    for name, value in figures.items():
         print(f"{name:32s} {text(name, value):>14s} {text(name, theirs.get(name)):>14s}")
 
 

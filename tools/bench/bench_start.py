@@ -1,0 +1,104 @@
+#!/usr/bin/env python3
+"""Measure what starting costs: CPU-seconds of one rank, and file-system calls.
+
+    tools/bench/bench_start.py --quick
+    tools/bench/bench_start.py --json bench.json
+
+CPU-seconds (user and system, children included; medians of the repeats, cases in turn, the first start of each left
+out) of:
+
+- misspelt_s: the program with a misspelt key;
+- help_s: its `--help`;
+- settings_s: `import hpc_saidpo.settings`;
+- submit_s: `tools/submit.py clusters --dry-run`, 15 lines;
+- finished_s: a start of a run that is finished (`experiment=tiny` on 60 questions, one iteration).
+
+file_calls: file-system calls of such a start by `strace -f -c`; only where strace is installed.
+Each is compared with its limit; the exit code is 1 when one is exceeded. --quick: one repeat.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import common
+
+common.start()
+
+LIMITS = {
+    "misspelt_s": 0.6, "help_s": 0.5, "settings_s": 0.4, "submit_s": 2.0, "finished_s": 5.0, "file_calls": 60_000,
+}  # fmt: skip
+PROGRAM = (sys.executable, "-m", "hpc_saidpo")
+TINY = (
+    "experiment=tiny", "pool.n=60", "pool.held_out=8", "sampler.n_questions=16", "clusters.n=3", "rollouts.k=4",
+    "rollouts.max_new_tokens=8", "loop.iterations=1", "run.threads=1",
+)  # fmt: skip
+
+
+def main() -> int:
+    arguments = common.parser(__doc__, "one repeat", repeats=5).parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        tiny = (*PROGRAM, *TINY, f"run.root={folder}")
+        run(tiny, (0, 3))  # 3: so few questions may give no pair; the run is finished all the same
+        cases = {
+            "misspelt_s": lambda _: cpu_s((*PROGRAM, "experiment=tiny", "sampler.alhpa=1"), (2,)),
+            "help_s": lambda _: cpu_s((*PROGRAM, "--help")),
+            "settings_s": lambda _: cpu_s((sys.executable, "-c", "import hpc_saidpo.settings")),
+            "submit_s": lambda _: cpu_s(("tools/submit.py", "clusters", "--dry-run", "--", "experiment=tiny")),
+            "finished_s": lambda _: cpu_s(tiny, (0, 3)),
+        }
+        common.in_turn(cases, 1)  # byte code and caches
+        figures: dict[str, float] = common.medians(common.in_turn(cases, common.repeats_of(arguments)))
+        if shutil.which("strace"):
+            figures["file_calls"] = file_calls(tiny, Path(folder) / "calls")
+    for name, value in figures.items():
+        verdict = "within" if value <= LIMITS[name] else "ABOVE"
+        print(f"{name:12}{value:12,.2f}   {verdict} {LIMITS[name]:,}")
+    common.write_figures(figures, arguments.json)
+    return int(any(value > LIMITS[name] for name, value in figures.items()))
+
+
+def run(words: Sequence[str], codes: Sequence[int]) -> None:
+    """Run a program of the checkout to its end.
+
+    Raises:
+        SystemExit: its exit code is not one of these.
+    """
+    path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": path, "PYTHONPATH": str(common.HOME)}
+    done = subprocess.run(words, cwd=common.HOME, env=environment, capture_output=True, text=True)
+    if done.returncode not in codes:
+        sys.exit(f"{' '.join(words)} ended with exit code {done.returncode}:\n{done.stdout}{done.stderr}")
+
+
+def cpu_s(words: Sequence[str], codes: Sequence[int] = (0,)) -> float:
+    """CPU-seconds of a program and its children, user and system."""
+
+    def spent() -> float:
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
+    before = spent()
+    run(words, codes)
+    return spent() - before
+
+
+def file_calls(words: Sequence[str], table: Path) -> int:
+    """File-system calls of a program and its children: those that name a file."""
+    run(("strace", "-f", "-c", "-o", str(table), "-e", "trace=%file", *words), (0, 3))
+    total = re.search(r"^\s*100\.00\s+\S+\s+(?:\S+\s+)?(\d+)\s+(?:\d+\s+)?total$", table.read_text(), re.M)
+    if total is None:
+        sys.exit(f"strace's table has no total:\n{table.read_text()}")
+    return int(total[1])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
