@@ -20,7 +20,7 @@ setup(
     # conf/ lies beside the package in a checkout and inside it once installed.
     packages=[*find_packages(include=["hpc_saidpo", "hpc_saidpo.*"]), "hpc_saidpo.conf"],
     package_dir={"hpc_saidpo.conf": "conf"},
-    package_data={"hpc_saidpo": ["data/*/*"], "hpc_saidpo.conf": ["*.yaml", "**/*.yaml"]},
+    package_data={"hpc_saidpo": ["README.md", "data/*/*"], "hpc_saidpo.conf": ["README.md", "*.yaml", "**/*.yaml"]},
     install_requires=[
         "h5py>=3.11",
         "hdf5plugin>=4.4",

@@ -96,7 +96,7 @@ def run_help(verb: str, description: str | None) -> str:
         "Files to select (GROUP=NAME):",
         *(_wrapped(f"{group + '=':12s}", options_of(group)) for group in named),
         "",
-        "The comments in these files explain every setting:",
+        "README.md and the comments in this folder explain every setting:",
         f"  {conf_folder()}",
     ])  # fmt: skip
 

@@ -20,7 +20,7 @@ from hpc_saidpo import __version__
 pytestmark = pytest.mark.e2e
 SOURCES = ("hpc_saidpo", "conf", "setup.py", "pyproject.toml", "README.md", "LICENSE")
 # Parts of a message that names a file of the checkout.
-CHECKOUT_ONLY = re.compile(r"tools/|\.sh\b|\.sbatch\b|\bREADME\b")
+CHECKOUT_ONLY = re.compile(r"tools/|\.sh\b|\.sbatch\b|\bREADME\b(?!\.md)")
 
 
 def call(*words, folder):
@@ -82,6 +82,7 @@ def test_the_package_is_the_installed_one(installed, empty):
     package = package_of(installed, empty)
     assert package.is_relative_to(installed.parent) and HOME not in package.parents
     assert (package / "conf" / "config.yaml").is_file() and (package / "data" / "micro_llama" / "config.json").is_file()
+    assert (package / "README.md").is_file() and (package / "conf" / "README.md").is_file()
     for folder, pattern in (("conf", "*.yaml"), ("data", "*.json*")):
         source = HOME / folder if folder == "conf" else HOME / "hpc_saidpo" / folder
         files = [path.relative_to(source) for path in source.rglob(pattern)]
