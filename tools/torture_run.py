@@ -175,9 +175,27 @@ def read_rollouts(run: Path) -> dict[tuple, float]:
     return rows
 
 
+def wait_for_opening(start: Start, run: Path, n_starts: int) -> None:
+    """Wait until this start has opened the run folder (env.json has one entry per start) or has ended."""
+    while not start.ended() and count_starts(run) == n_starts:
+        time.sleep(0.002)
+
+
+def count_starts(run: Path) -> int:
+    """Return the number of starts that have opened a run folder."""
+    return len(json.loads((run / "env.json").read_text())) if (run / "env.json").exists() else 0
+
+
 def wait_for_stage(start: Start, stage: Path) -> None:
     """Wait until the stage has begun or the program has ended."""
     while not start.ended() and not stage.exists():
+        time.sleep(0.002)
+
+
+def wait_in_stage(start: Start, stage: Path, longest_s: float) -> None:
+    """Wait for a time, but not longer than the stage or the program takes: a busy machine makes all times differ."""
+    deadline = time.monotonic() + longest_s
+    while not start.ended() and not (stage / "DONE").exists() and time.monotonic() < deadline:
         time.sleep(0.002)
 
 
@@ -198,13 +216,16 @@ def live(
     log = run.with_suffix(".log")
     seen: dict[tuple, float] = {}
     for stage in draw_stages(len(names), n_kills, rng):
-        start = Start(command, rng.choice(ranks), log)
+        undone = [name for name in names if not (run / name / "DONE").exists()]
+        n_starts, start = count_starts(run), Start(command, rng.choice(ranks), log)
         if stage < 0:  # while it opens the run folder
             wait_for_stage(start, run)
             time.sleep(rng.uniform(0, 0.2))
-        else:
-            wait_for_stage(start, run / names[stage])
-            time.sleep(rng.uniform(0, took_s[names[stage]]))
+        else:  # in this stage, or in the next one if a start before has finished it
+            name = names[stage] if names[stage] in undone or not undone else undone[0]
+            wait_for_opening(start, run, n_starts)
+            wait_for_stage(start, run / name)
+            wait_in_stage(start, run / name, rng.uniform(0, took_s[name]))
         who, number = rng.choice(ATTACKS)
         at = next((name for name in names if not (run / name / "DONE").exists()), "the end")
         if start.kill(who, number, rng):

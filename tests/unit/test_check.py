@@ -118,7 +118,7 @@ def test_the_verb_reports_the_findings_and_exits_accordingly(run, tmp_path, caps
     DAMAGE["truncated"](shard)
     code, printed = call(run, "--repair")
     assert code == 1 and f"{shard}: is truncated" in printed.out
-    assert "set aside" in printed.out and "shard-000002-000002.h5.damaged-1" in printed.out
+    assert f"renamed: {shard} -> shard-000002-000002.h5.damaged-1" in printed.out
     assert call(run)[0] == 0
     code, printed = call(tmp_path)
     assert code == 2 and "is no run folder" in printed.err
