@@ -3,8 +3,8 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-HOME = Path(__file__).parent
-VERSION = re.search(r'^__version__ = "(.+)"$', (HOME / "hpc_saidpo" / "__init__.py").read_text(), re.MULTILINE)[1]
+PACKAGE = Path(__file__).parent / "hpc_saidpo"
+VERSION = re.search(r'^__version__ = "(.+)"$', (PACKAGE / "__init__.py").read_text(), re.MULTILINE)[1]
 TYPES = "pyright[nodejs]>=1.1.400"
 LINT = "ruff>=0.6"
 
@@ -12,7 +12,7 @@ setup(
     name="hpc_saidpo",
     version=VERSION,
     description="Self-aware iterative DPO with dynamic sampling (SAI-DPO) for HPC clusters",
-    long_description=(HOME / "README.md").read_text(encoding="utf-8"),
+    long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
