@@ -11,6 +11,7 @@ from support.make import MICRO
 from hpc_saidpo import settings
 from hpc_saidpo.errors import RunError
 from hpc_saidpo.policy import flash, model
+from hpc_saidpo.policy.attention import attention_of
 from hpc_saidpo.progress import log, say_once
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
@@ -48,7 +49,7 @@ class Broken(types.ModuleType):
 
 
 def chosen(attention="auto", precision="auto", device=GPU):
-    return attention.attention_of(settings.Policy(path="x", attention=attention, precision=precision), device)
+    return attention_of(settings.Policy(path="x", attention=attention, precision=precision), device)
 
 
 def test_the_better_version_that_runs_here(node):

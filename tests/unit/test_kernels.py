@@ -3,7 +3,7 @@
 import pytest
 import torch
 from support.architectures import ARCHITECTURES, SMALL
-from test_generate import PROMPTS, greedy_by_transformers, seeds, tokens
+from support.generating import PROMPTS, greedy_by_transformers, seeds, tokens
 from transformers import AutoModelForCausalLM, Gemma2Config
 
 from hpc_saidpo.policy import flash
@@ -95,10 +95,10 @@ def test_models_decode_by_kernels_as_transformers_does(micro, stand_in, name, st
 
 
 def test_samples_are_those_of_the_other_path(micro, monkeypatch):
-    how, asked = Sampling(1.0, 0.9, 20), (tokens(micro), seeds(len(PROMPTS), 5))
-    plain = generate(micro, *asked, how)
+    sampling, arguments = Sampling(1.0, 0.9, 20), (tokens(micro), seeds(len(PROMPTS), 5))
+    plain = generate(micro, *arguments, sampling)
     monkeypatch.setattr(kernels, "of", lambda attention: kernels.by_torch)
-    merged = generate(micro, *asked, how)
+    merged = generate(micro, *arguments, sampling)
     assert [[r.tokens for r in row] for row in plain] == [[r.tokens for r in row] for row in merged]
 
 
