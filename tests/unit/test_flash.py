@@ -87,7 +87,7 @@ def test_where_it_cannot_run(node, monkeypatch, caplog, name, capability, module
 def test_transformers_must_know_it_too(node, monkeypatch):
     node((8, 0), flash_attn=package())
     monkeypatch.setattr(flash, "is_flash_attn_2_available", lambda: False)  # else it would ask the Hub for a kernel
-    with pytest.raises(RunError, match="transformers does not take this flash_attn"):
+    with pytest.raises(RunError, match="transformers does not accept this flash_attn"):
         chosen("flash_attention_2")
     assert chosen() == "sdpa"
 
