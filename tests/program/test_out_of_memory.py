@@ -38,5 +38,5 @@ def test_out_of_memory_halves_the_rows_and_loses_nothing():
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "out of memory with 128 responses at once: going on with 64" in done.stderr
+    assert "out of memory with 128 responses at once: continuing with 64" in done.stderr
     assert done.stdout.strip().endswith("3]")

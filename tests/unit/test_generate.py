@@ -16,7 +16,7 @@ from hpc_saidpo.errors import RunError
 from hpc_saidpo.policy.model import Policy
 from hpc_saidpo.progress import log, say_once
 from hpc_saidpo.rollouts.engine import linears
-from hpc_saidpo.rollouts.engine.engine import CPU_ROWS, budget, generate, rows_within
+from hpc_saidpo.rollouts.engine.engine import CPU_ROWS, generate, row_budget, rows_within
 from hpc_saidpo.rollouts.engine.sampling import choose
 from hpc_saidpo.rollouts.engine.shared import common_prefix
 from hpc_saidpo.settings.rollouts import Sampling
@@ -209,8 +209,8 @@ def test_log_probabilities_are_the_models_own_however_tokens_are_drawn(micro, en
 def test_rows_are_what_memory_holds(micro):
     assert [rows_within(n, 10, 64) for n in (10_000, 640, 639, 100, 5, -1)] == [64, 64, 32, 8, 1, 1]
     arguments = tokens(micro), Sampling(1.0, 1.0, 100)
-    assert budget(micro, *arguments) == CPU_ROWS
-    assert budget(micro, arguments[0], Sampling(1.0, 1.0, 10**9)) == 1  # a terabyte a response
+    assert row_budget(micro, *arguments) == CPU_ROWS
+    assert row_budget(micro, arguments[0], Sampling(1.0, 1.0, 10**9)) == 1  # a terabyte a response
 
 
 def test_bfloat16_weights_are_cast_once_and_given_back(micro):

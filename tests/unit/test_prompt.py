@@ -92,7 +92,7 @@ def test_every_preset_renders(path, smollm2):
 
 def test_the_first_prompt_is_shown_as_it_is(micro):
     config = settings.Prompt(chat=False, question="Q: {question}  \n")
-    shown = prompts.Prompts([QUESTION], {}, micro, config).shown(0, ("\n\n",))
+    shown = prompts.Prompts([QUESTION], {}, micro, config).describe(0, ("\n\n",))
     assert shown.split("\n") == [
         "the first prompt, its lines between bars:", "  |Q: 2 + \\frac{1}{2} = {x}?  |", "  ||",
         "  a response ends with <eos> or \\n\\n",
