@@ -72,7 +72,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_pair_and_overwrit
     config = settings.Dpo(lr=1e-3, batch_pairs=8, micro_pairs=2)
     whole = tokenise(pairs, policy, False, ())
     bad = next(i for i in batches(whole.width_B, config, 0, 0)[1][0])  # a pair of the second step
-    examples = Spoilt(whole.prompt, whole.chosen, whole.rejected, whole.pad_id, whole.how)
+    examples = Spoilt(whole.prompt, whole.chosen, whole.rejected, whole.pad_id, whole.arrangement)
     object.__setattr__(examples, "chosen_of_bad", examples.chosen[bad])
     stage = Stage(folder)
     resume = Checkpoint(stage, 0.0, key_of(pairs), world)

@@ -48,7 +48,7 @@ def arrangement(request):
 
 
 def examples_of(pairs, policy, arrangement="shared"):
-    return Examples(**{**vars(tokenise(pairs, policy, False, ())), "how": arrangement})
+    return Examples(**{**vars(tokenise(pairs, policy, False, ())), "arrangement": arrangement})
 
 
 def untrained():
@@ -72,16 +72,16 @@ def test_log_probabilities_and_gradients_are_trls(tmp_path, arrangement):
 
     batch = next(iter(trainer.get_train_dataloader()))
     labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
-    found = examples.logps(ResponseLogps(policy.model, 7), range(BATCH))
+    response_logps = examples.logps(ResponseLogps(policy.model, 7), range(BATCH))
     with torch.no_grad():
         logps = theirs.model(batch["input_ids"], attention_mask=batch["attention_mask"], labels=labels,
                              fused_lm_head=True).log_probs  # fmt: skip
     by_row = [row[mask] for row, mask in zip(logps, batch["completion_mask"][:, 1:].bool(), strict=True)]
     expected = [one for i in range(BATCH) for one in (by_row[i], by_row[BATCH + i])]
-    for ours, wanted in zip(found.by_response, expected, strict=True):
+    for ours, wanted in zip(response_logps.by_response, expected, strict=True):
         torch.testing.assert_close(ours, wanted, rtol=0, atol=1e-5)
     sums_B2 = torch.stack([one.sum() for one in expected]).view(BATCH, 2)
-    torch.testing.assert_close(found.sum_BR, sums_B2, rtol=1e-6, atol=0)
+    torch.testing.assert_close(response_logps.sum_BR, sums_B2, rtol=1e-6, atol=0)
 
     # Rewards that are not all zero, so that every pair has a weight of its own.
     reference_B2 = sums_B2.numpy() + np.random.default_rng(0).normal(size=(BATCH, 2))
@@ -134,6 +134,6 @@ def test_the_update_does_not_depend_on_how_pairs_lie_in_rows():
     assert (wanted - torch.cat([p.detach().flatten() for p in before])).abs().mean() > 5e-5  # Adam's first: the rate
     for arrangement in ("shared", "packed", "padded"):
         for cut in CUTS:
-            found, found_norm = update(arrangement, cut)
-            torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
-            assert found_norm == pytest.approx(norm, rel=1e-5)
+            result, grad_norm = update(arrangement, cut)
+            torch.testing.assert_close(result, wanted, rtol=0, atol=1e-5)
+            assert grad_norm == pytest.approx(norm, rel=1e-5)

@@ -1,6 +1,8 @@
 """The engines: greedy tokens are those of transformers, samples have the model's distribution, rows fit into memory."""
 
+import itertools
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from hpc_saidpo import settings
 from hpc_saidpo.errors import RunError
 from hpc_saidpo.policy.model import Policy
 from hpc_saidpo.progress import log, say_once
-from hpc_saidpo.rollouts.engine import linears
+from hpc_saidpo.rollouts.engine import engine, linears
 from hpc_saidpo.rollouts.engine.engine import CPU_ROWS, generate, row_budget, rows_within
 from hpc_saidpo.rollouts.engine.sampling import choose
 from hpc_saidpo.rollouts.engine.shared import common_prefix
@@ -211,6 +213,52 @@ def test_rows_are_what_memory_holds(micro):
     arguments = tokens(micro), Sampling(1.0, 1.0, 100)
     assert row_budget(micro, *arguments) == CPU_ROWS
     assert row_budget(micro, arguments[0], Sampling(1.0, 1.0, 10**9)) == 1  # a terabyte a response
+
+
+def policy_of(device="cpu", precision=torch.float32, **config):
+    """A policy whose keys and values, of one token in float32, are 2 · 3 layers · 2 heads · 8 · 4 bytes = 384 bytes."""
+    whole = {"num_hidden_layers": 3, "num_key_value_heads": 2, "num_attention_heads": 4, "head_dim": 8,
+             "hidden_size": 32, "vocab_size": 512, **config}  # fmt: skip
+    parameters = [torch.zeros(1000), torch.zeros(24)]
+    model = SimpleNamespace(config=SimpleNamespace(**whole), parameters=lambda: parameters)
+    return SimpleNamespace(device=torch.device(device), precision=precision, model=model)
+
+
+# A response of 100 tokens to a prompt of 28, with 16 bytes per token of the vocabulary. Rows are halved until they fit
+# into 0.6 of the free memory.
+@pytest.mark.parametrize(
+    "policy, row_bytes, rows",
+    [
+        (policy_of(), 128 * 384 + 16 * 512, [96, 48, 24, 12, 6, 3, 1]),
+        (policy_of(precision=torch.bfloat16), 128 * 192 + 16 * 512, [96, 48]),
+        (policy_of(vocab_size=4096), 128 * 384 + 16 * 4096, [96, 48]),
+        (policy_of(num_key_value_heads=None), 128 * 768 + 16 * 512, [96, 48]),  # as many as attention heads
+        (policy_of(head_dim=None, hidden_size=64), 128 * 768 + 16 * 512, [96, 48]),  # 64 / 4 heads
+        (policy_of("cuda"), 128 * 384 + 16 * 512, [512, 256, 128]),
+    ],
+)
+def test_rows_are_halved_until_they_fit_into_six_tenths_of_the_free_memory(policy, row_bytes, rows, monkeypatch):
+    for n, fewer in itertools.pairwise(rows):
+        enough = 5 * n * row_bytes / 3  # n rows are 0.6 of it
+        for free, expected in ((1.001 * enough, n), (0.999 * enough, fewer)):
+            monkeypatch.setattr(engine, "_free_bytes", lambda policy, free=free: free)
+            assert row_budget(policy, [[5] * 28, [5] * 3], Sampling(1.0, 1.0, 100)) == expected
+
+
+def test_free_memory_is_a_ranks_share_of_the_nodes_by_its_cores(monkeypatch):
+    meminfo = "MemTotal:       9000 kB\nMemFree:   100 kB\nMemAvailable:    2000 kB\n"
+    monkeypatch.setattr(engine.Path, "read_text", lambda path: meminfo if str(path) == "/proc/meminfo" else "")
+    monkeypatch.setattr(engine.os, "sched_getaffinity", lambda process: set(range(8)))
+    for threads, share in ((2, 0.25), (8, 1), (16, 1)):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        assert engine._free_bytes(policy_of()) == 2000 * 1024 * share
+
+
+def test_free_memory_of_a_gpu_includes_torchs_reserve_and_leaves_room_for_cast_weights(monkeypatch):
+    for name, value in (("mem_get_info", (10_000, 99_999)), ("memory_reserved", 5_000), ("memory_allocated", 3_000)):
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    assert engine._free_bytes(policy_of("cuda")) == 12_000
+    assert engine._free_bytes(policy_of("cuda", torch.bfloat16)) == 12_000 - 2 * 1024
 
 
 def test_bfloat16_weights_are_cast_once_and_given_back(micro):
