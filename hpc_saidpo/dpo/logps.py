@@ -110,7 +110,7 @@ class _TargetLogps(torch.autograd.Function):
 
 
 class _Decoded:
-    """A stand-in for a causal language model whose decoder returns given outputs.
+    """A stand-in for a causal language model whose decoder returns fixed outputs.
 
     The forward of the model's class computes the logits from them, with all that its architecture adds (a bias,
     soft-capped or scaled logits). No attribute of the model is changed.

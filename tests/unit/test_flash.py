@@ -93,13 +93,13 @@ def test_transformers_must_know_it_too(node, monkeypatch):
 
 
 @pytest.mark.parametrize("name", BOTH)
-def test_nothing_is_asked_of_the_hub(name, monkeypatch):
-    def asked(*_, **__):
-        raise AssertionError("the Hub was asked")
+def test_no_request_is_sent_to_the_hub(name, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("a request was sent to the Hub")
 
     for place in ("transformers.integrations.hub_kernels", "kernels"):
         with contextlib.suppress(ImportError):
             for function in ("get_kernel", "load_and_register_attn_kernel", "lazy_load_kernel"):
-                monkeypatch.setattr(f"{place}.{function}", asked, raising=False)
+                monkeypatch.setattr(f"{place}.{function}", refuse, raising=False)
     with pytest.raises(RunError, match="there is no GPU"):
         model.Policy.load(MICRO, settings.Policy(path="x", attention=name), CPU)

@@ -261,7 +261,7 @@ def test_free_memory_of_a_gpu_includes_torchs_reserve_and_leaves_room_for_cast_w
     assert engine._free_bytes(policy_of("cuda", torch.bfloat16)) == 12_000 - 2 * 1024
 
 
-def test_bfloat16_weights_are_cast_once_and_given_back(micro):
+def test_bfloat16_weights_are_cast_once_and_restored(micro):
     ids = torch.tensor(tokens(micro)[:1])
     before = {name: p for name, p in micro.model.named_parameters()}
     rounding = Policy(micro.model, micro.tokenizer, micro.device, torch.bfloat16, micro.path)

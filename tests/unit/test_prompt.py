@@ -40,9 +40,9 @@ def test_a_template_without_the_question_is_refused():
 
 
 def test_only_an_examples_answer_is_filled_in():
-    asked = Question(id="q", text="What is {answer}?", answer="42")
+    question = Question(id="q", text="What is {answer}?", answer="42")
     config = settings.Prompt(chat=False, question="{question} End with \\boxed{answer}.")
-    assert prompt.render(asked, {}, config, None) == "What is {answer}? End with \\boxed{answer}."
+    assert prompt.render(question, {}, config, None) == "What is {answer}? End with \\boxed{answer}."
 
 
 def test_an_example_may_show_its_solution_in_place_of_its_answer():

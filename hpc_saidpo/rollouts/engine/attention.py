@@ -1,7 +1,7 @@
 """The attention of the engine `shared`: attention over keys and values that rows share (`kv_cache`).
 
 It is registered with transformers under `NAME`, so that it serves any model that calls the attention interface, without
-a copy of the model's code. The model is called without a cache of its own: `KVCache` stores the keys and values.
+a copy of the model's code. The model runs without its usual cache: `KVCache` stores the keys and values.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _attend(
     if options.get("s_aux") is not None:
         raise UnsupportedAttention("attention sinks")
     if attention_mask is not None:
-        raise UnsupportedAttention("its own mask")
+        raise UnsupportedAttention("a custom mask")
     scoring = Scoring(query.shape[-1] ** -0.5 if scaling is None else scaling, options.get("sliding_window"), softcap)
     return CURRENT.get().attend(cast(int, module.layer_idx), query, key, value, scoring), None
 
