@@ -146,7 +146,7 @@ class Stages:
         prompts = Prompts(pick(questions, question_Q), self.pool.examples, policy, self.settings.rollouts.prompt)
         if len(question_Q) and not _shown:
             _shown.append(True)
-            log.info("%s", prompts.shown(int(question_Q[0]), self.settings.rollouts.stop))
+            log.info("%s", prompts.describe(int(question_Q[0]), self.settings.rollouts.stop))
         return prompts
 
     def _stage(

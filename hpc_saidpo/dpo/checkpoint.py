@@ -1,4 +1,4 @@
-"""Where a training round stands, on disk: weights, optimizer and step, so that a long round survives its job."""
+"""The checkpoint of a training round on disk: weights, optimizer and step. A long round can outlive its job."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ NAME, FACTS = "checkpoint", "facts.json"
 
 
 class Checkpoint:
-    """The checkpoint of one training round: a folder to which each rank writes the shards that it has.
+    """The checkpoint of one training round: a folder to which each rank writes its shards.
 
-    It holds what is trained and its optimizer's state. That is a cost, 12 bytes per parameter with AdamW in float32, so
-    it is written by the clock and not by the step: a round shorter than `minutes` writes none and would be restarted
-    alone, a longer one loses at most `minutes`. Data order and learning rates are functions of the step
-    (`dpo.schedule`): there is nothing of them to keep.
+    It contains the trained weights and the optimizer's state: 12 bytes per parameter with AdamW in float32. So it is
+    written by the clock, not by the step. A round shorter than `minutes` writes none and is trained again from its
+    beginning; a longer round loses at most `minutes`. Data order and learning rates are functions of the step
+    (`dpo.schedule`) and need no storage.
 
-    The folder has the number of finished steps in its name, and appears whole; only then its predecessor goes. Another
-    number of ranks, or another dpo.strategy, may take it up: tensors are known by name and by their place in the whole.
+    The folder's name contains the number of finished steps. It appears complete or not at all; then its predecessor is
+    removed. Another number of ranks, or another dpo.strategy, can restore it: a tensor is identified by its name and
+    its place in the whole.
 
     Args:
-        stage: the folder that the round writes to.
-        minutes: time between two checkpoints; 0 for one after every step, None for none at all.
-        key: what the round is trained on; a checkpoint of anything else is not taken up.
+        stage: the stage of the round.
+        minutes: time between two checkpoints; 0 writes one after every step, None writes none.
+        key: identifies the round's pairs; a checkpoint with another key is ignored.
     """
 
     def __init__(self, stage: Stage, minutes: float | None, key: str, world: World):
@@ -44,28 +45,29 @@ class Checkpoint:
     def restore(
         self, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
     ) -> tuple[list[dict], np.ndarray] | None:
-        """Set parameters and optimizer to where the round stopped. Collective.
+        """Set parameters and optimizer to the state of the newest checkpoint. Collective.
 
         Args:
-            parameters: what this rank trains, by name: the whole of each, its shards, or nothing.
+            parameters: the parameters that this rank trains, by name: whole ones, shards, or none.
 
         Returns:
-            (figures of the steps that are done, reference log-probabilities), or None when there is no checkpoint.
+            (figures of the finished steps, reference log-probabilities [B, 2]), or None when there is no checkpoint.
 
         Raises:
             RunError: the checkpoint is not readable.
         """
-        folder, facts = self.world.on_root(self._newest)
-        if folder is None:
+        newest = self.world.on_root(self._newest)
+        if newest is None:
             return None
+        folder, facts = newest
 
-        def read():
+        def read() -> None:
             try:
-                known, n_numbers = shards.read_shapes(folder)
+                saved, n_numbers = shards.read_shapes(folder)
                 if n_numbers != facts["numbers"]:
                     raise ValueError(f"{n_numbers} of {facts['numbers']} numbers are there")
                 if parameters:
-                    _fill(folder, known, parameters, optimizer)
+                    _fill(folder, saved, parameters, optimizer)
             except (SafetensorError, OSError, RuntimeError, KeyError, ValueError) as error:
                 raise _damaged(folder, error) from error
 
@@ -80,7 +82,7 @@ class Checkpoint:
         reference_B2: np.ndarray,
         at_once: bool = False,
     ) -> None:
-        """Write a checkpoint when it is time, by root's clock, or at once. Collective; `at_once` is everyone's."""
+        """Write a checkpoint when it is due by root's clock, or at once (the same on all ranks). Collective."""
         if self.minutes is None:
             return
         if not (at_once or self.world.bcast(time.monotonic() - self._saved >= 60 * self.minutes)):
@@ -88,12 +90,12 @@ class Checkpoint:
         tensors = {f"weights/{name}": p.detach() for name, p in parameters.items()}
         for name, parameter in parameters.items():
             for slot, value in optimizer.state[parameter].items():
-                # bitsandbytes' tables of values are one for all, and safetensors keeps no tensor under two names.
+                # bitsandbytes shares one table of values, and safetensors stores no tensor under two names.
                 tensors[f"optimizer/{name}/{slot}"] = value.clone() if "qmap" in slot else torch.as_tensor(value)
         numbers = sum(tensor.numel() for tensor in tensors.values())
         facts = {"key": self.key, "steps": steps, "reference": reference_B2.tolist(), "numbers": numbers}
 
-        def write(folder: Path):
+        def write(folder: Path) -> None:
             shards.save(folder, tensors)
             if self.world.is_root:
                 (folder / FACTS).write_text(json.dumps(facts))
@@ -103,8 +105,8 @@ class Checkpoint:
         self.world.on_root(lambda: remove(self.stage, but=name))
         self._saved = time.monotonic()
 
-    def _newest(self) -> tuple[Path, dict] | tuple[None, None]:
-        """The newest checkpoint of this round, and what is known of it beside its tensors."""
+    def _newest(self) -> tuple[Path, dict] | None:
+        """The folder and the facts of this round's newest checkpoint; None when there is none."""
         for folder in sorted(self.stage.path.glob(f"{NAME}-" + 6 * "[0-9]"), reverse=True):
             try:
                 facts = json.loads((folder / FACTS).read_text())
@@ -112,7 +114,7 @@ class Checkpoint:
                     return folder, facts
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise _damaged(folder, error) from error
-        return None, None
+        return None
 
 
 def _damaged(folder: Path, error: Exception) -> RunError:
@@ -123,30 +125,33 @@ def _damaged(folder: Path, error: Exception) -> RunError:
 
 
 def remove(stage: Stage, but: str = "") -> None:
-    """Remove every checkpoint in the folder of a round, except for one. Not collective: root only."""
+    """Remove every checkpoint of a round, except for the folder named `but`. Root only."""
     for folder in stage.path.glob(f"{NAME}-*"):
         if folder.name != but:
             stage.remove(folder.name)
 
 
 def _fill(
-    folder: Path, known: Mapping, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
+    folder: Path,
+    saved: Mapping[str, tuple[torch.Size, torch.dtype]],
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
 ) -> None:
-    """Read weights in place, and the optimizer's state into new tensors, cut as their parameters are."""
+    """Read weights in place, and the optimizer's state into new tensors, sharded like their parameters."""
     places = {}
-    for key, (size, dtype) in known.items():
+    for key, (size, dtype) in saved.items():
         kind, name, *_ = key.split("/")
         parameter = parameters[name].detach()
         if kind == "weights":
             places[key] = parameter
         elif size == parameter.size():
             places[key] = torch.zeros_like(parameter, dtype=dtype)
-        else:  # AdamW keeps its count of steps on the CPU.
+        else:  # AdamW stores its count of steps on the CPU.
             places[key] = torch.zeros(size, dtype=dtype, device=parameter.device if size else "cpu")
     shards.load(folder, places)
     for key, value in places.items():
         kind, name, *slot = key.split("/")
         if kind == "optimizer":
-            # bitsandbytes counts its steps in a plain number.
+            # bitsandbytes stores its count of steps as a plain number.
             is_number = not value.dim() and not value.is_floating_point()
             optimizer.state[parameters[name]][slot[0]] = int(value) if is_number else value

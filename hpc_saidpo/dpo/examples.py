@@ -1,10 +1,11 @@
-"""Preference pairs as token ids, and what the reference says of them."""
+"""Preference pairs as token ids, and their reference log-probabilities."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -15,7 +16,8 @@ from ..parallel.gradients import Replicas
 from ..parallel.world import World
 from ..policy.model import Policy
 from ..records import Pairs
-from .logps import Arrangement, Logps, arrangement, layout
+from .logps import Logps
+from .rows import Arrangement, choose_arrangement, lay_out
 from .schedule import micro_batches
 
 
@@ -25,15 +27,15 @@ class Examples:
 
     Attributes:
         prompt, chosen, rejected: token ids.
-        pad_id: fills rows up.
-        how: they lie in rows (`logps.layout`).
+        pad_id: token id of padding.
+        arrangement: of prompts and responses in rows (`rows.lay_out`).
     """
 
     prompt: list[list[int]]
     chosen: list[list[int]]
     rejected: list[list[int]]
     pad_id: int = 0
-    how: Arrangement = "shared"
+    arrangement: Arrangement = "shared"
 
     def __len__(self) -> int:
         return len(self.prompt)
@@ -45,73 +47,78 @@ class Examples:
             module: a `ResponseLogps`, possibly wrapped.
         """
         both = [(self.chosen[i], self.rejected[i]) for i in rows]
-        return module(layout([self.prompt[i] for i in rows], both, self.pad_id, self.how))
+        return module(lay_out([self.prompt[i] for i in rows], both, self.pad_id, self.arrangement))
 
     @property
     def tokens_B(self) -> np.ndarray:
-        """Tokens that the model sees of each pair, padding aside."""
+        """Tokens of each pair that the model reads, without padding."""
         prompt_B, chosen_B, rejected_B = (
             np.array([len(ids) for ids in column]) for column in (self.prompt, self.chosen, self.rejected)
         )
-        return (1 if self.how == "shared" else 2) * prompt_B + chosen_B + rejected_B
+        return (1 if self.arrangement == "shared" else 2) * prompt_B + chosen_B + rejected_B
 
     @property
     def width_B(self) -> np.ndarray:
-        """Places that each pair takes up in a micro-batch where it is the longest."""
+        """Places of each pair in the rows of a micro-batch, if it is the longest pair there."""
         longest_B = np.array([max(len(c), len(r)) for c, r in zip(self.chosen, self.rejected, strict=True)])
         prompt_B = np.array([len(ids) for ids in self.prompt])
-        return 2 * (prompt_B + longest_B) if self.how == "padded" else self.tokens_B
+        return 2 * (prompt_B + longest_B) if self.arrangement == "padded" else self.tokens_B
 
 
 def tokenise(pairs: Pairs, policy: Policy, chat: bool, stop: Sequence[str]) -> Examples:
     """Token ids of prompts and responses, as the policy generated them."""
     with policy.autocast():
-        how = arrangement(policy.model)
+        arrangement = choose_arrangement(policy.model)
     return Examples(
         [policy.encode_prompt(text, chat) for text in pairs.prompt_B],
         [policy.encode_response(t, f, stop) for t, f in zip(pairs.chosen_B, pairs.chosen_finished_B, strict=True)],
         [policy.encode_response(t, f, stop) for t, f in zip(pairs.rejected_B, pairs.rejected_finished_B, strict=True)],
-        policy.tokenizer.pad_token_id,
-        how,
+        cast(int, policy.tokenizer.pad_token_id),
+        arrangement,
     )
 
 
 def reference_logps(
     examples: Examples, policy: Policy, config: settings.Dpo, world: World, replicas: Replicas
 ) -> np.ndarray:
-    """log pi_ref of every response, [B, 2]: the policy as it starts is the reference. Collective.
+    """log pi_ref of every response, [B, 2], nats: the reference is the policy before its training. Collective.
 
     Args:
-        replicas: the ranks' `ResponseLogps` of the policy.
+        replicas: of the policy's `ResponseLogps`.
     """
     chunks = micro_batches(range(len(examples)), examples.width_B, config)
-    own, label = {}, f"reference log-probabilities: {len(examples)} pairs"
+    of_rank, label = {}, f"reference log-probabilities: {len(examples)} pairs"
     with progress.show(label, len(chunks), world.is_root) as tick, torch.no_grad(), policy.autocast():
         for c in replicas.claim(len(chunks), tick):
-            own[c] = examples.logps(replicas.bare, chunks[c]).sum_BR.cpu().numpy()
+            of_rank[c] = examples.logps(replicas.bare, chunks[c]).sum_BR.cpu().numpy()
     reference_B2 = np.empty((len(examples), 2))
-    for part in world.gather(own):
+    for part in world.gather(of_rank):
         for c, logps in part.items():
             reference_B2[chunks[c]] = logps
     return reference_B2
 
 
 def reference_key(examples: Examples, policy: Policy, policy_hash: str, config: settings.Dpo) -> str:
-    """What tells their reference log-probabilities from others: the policy, the tokens, and how they are computed.
+    """A hash of all that decides the reference log-probabilities: the policy, the tokens, and the computation.
 
-    How a batch is cut is a matter of rounding, and so of the same weights bit for bit. Learning rate, epochs and the
-    loss are not in it.
+    The cut of batches is part of it, because it decides the rounding, and weights must be the same bit for bit.
+    Learning rate, epochs and loss are not part of it.
     """
-    how = (policy.device.type, policy.precision, policy.model.config._attn_implementation, config.strategy == "fsdp")
-    cut = (config.micro_pairs, config.micro_tokens, config.head_tokens, examples.how)
-    return _hash((policy_hash, how, cut, examples.prompt, examples.chosen, examples.rejected))
+    computation = (
+        policy.device.type,
+        policy.precision,
+        policy.model.config._attn_implementation,
+        config.strategy == "fsdp",
+    )
+    cut = (config.micro_pairs, config.micro_tokens, config.head_tokens, examples.arrangement)
+    return _hash((policy_hash, computation, cut, examples.prompt, examples.chosen, examples.rejected))
 
 
 def key_of(pairs: Pairs) -> str:
-    """What tells these pairs, in this order, from others: 16 hex digits."""
+    """A hash of pairs in their order, 16 hex digits."""
     rows = zip(pairs.question_B.tolist(), pairs.prompt_B, pairs.chosen_B, pairs.rejected_B, strict=True)
     return _hash(list(rows))
 
 
-def _hash(value) -> str:
+def _hash(value: object) -> str:
     return hashlib.sha256(repr(value).encode("utf-8", "surrogatepass")).hexdigest()[:16]

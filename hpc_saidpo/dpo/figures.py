@@ -1,4 +1,4 @@
-"""Figures of an optimizer step, by the names that TRL gives them."""
+"""Figures of an optimizer step, with the names of TRL."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 from ..errors import RunError
 from ..records import Pairs
@@ -15,12 +16,18 @@ MEANS = (
     "logps/rejected", "ref_logps/chosen", "ref_logps/rejected",
 )  # fmt: skip
 N_SUMS = len(MEANS) + 4
-STILL = 1e-3  # a standard deviation of the margins under which they are rounding
-NAMED = 8  # pairs that a message lists
+STILL = 1e-3  # a smaller standard deviation of the margins is rounding
+NAMED = 8  # maximum number of pairs in a message
 
 
-def sums_of(loss_B, rewards_B2, logps_B2, reference_B2, n_tokens_B2) -> np.ndarray:
-    """What `step_figures` needs of some pairs, added up: [N_SUMS], float64. Sums of several ranks may be added."""
+def sums_of(
+    loss_B: torch.Tensor,
+    rewards_B2: torch.Tensor,
+    logps_B2: torch.Tensor,
+    reference_B2: torch.Tensor,
+    n_tokens_B2: torch.Tensor,
+) -> np.ndarray:
+    """Sums over pairs for `step_figures`: [N_SUMS], float64. Sums of several ranks may be added."""
     margin_B = (rewards_B2[:, 0] - rewards_B2[:, 1]).double()
     longer_B = (n_tokens_B2[:, 0] - n_tokens_B2[:, 1]).double()
     columns = (
@@ -35,7 +42,7 @@ def step_figures(sums: np.ndarray, n_pairs: int) -> dict:
 
     Returns:
         The MEANS; logps and ref_logps in nats per response. length_correlation: Pearson's, over the step's pairs,
-        between the reward margin and how many tokens longer the chosen response is; None where either does not vary.
+        between the reward margin and the difference in tokens, chosen minus rejected; None if either does not vary.
     """
     means = sums / n_pairs
     margin, (margin2, longer, longer2, product) = means[MEANS.index("rewards/margins")], means[len(MEANS) :]
@@ -47,15 +54,17 @@ def step_figures(sums: np.ndarray, n_pairs: int) -> dict:
     }
 
 
-def check_finite(step: int, loss: float, grad_norm: float, pairs: Pairs, rows: Sequence[int], bad: Sequence[int]):
-    """Stop a round whose figures are not finite.
+def check_finite(
+    step: int, loss: float, grad_norm: float, pairs: Pairs, rows: Sequence[int], bad: Sequence[int]
+) -> None:
+    """Stop a round when a figure is not finite.
 
     Args:
         rows: the step's pairs.
-        bad: those of them whose own loss is not finite.
+        bad: pairs of the step whose loss is not finite.
 
     Raises:
-        RunError: loss or gradient norm is not finite; names the step, the pairs, and what to do.
+        RunError: the loss or the gradient norm is not finite; the message names the step, the pairs, and the remedy.
     """
     if math.isfinite(loss) and math.isfinite(grad_norm):
         return

@@ -1,4 +1,4 @@
-"""The preference losses: log-probabilities in, one loss per pair out. Pure.
+"""The preference losses: log-probabilities -> one loss per pair. Pure functions.
 
 Shapes: B pairs; the last axis of [B, 2] is (chosen, rejected), y_w and y_l in the papers. Log-probabilities are in
 nats, summed over the tokens of a response. `beta` is the strength of the pull towards the reference. Formulas and names
@@ -13,13 +13,15 @@ from torch.nn.functional import logsigmoid
 from .. import settings
 
 
-def log_ratio(logps_B2, reference_B2, n_tokens_B2=None) -> torch.Tensor:
-    """How much more the policy prefers chosen to rejected than the reference does, [B].
+def log_ratio(
+    logps_B2: torch.Tensor, reference_B2: torch.Tensor, n_tokens_B2: torch.Tensor | None = None
+) -> torch.Tensor:
+    """The policy's preference for chosen over rejected responses, relative to the reference, [B].
 
     h = log pi(y_w)/ref(y_w) - log pi(y_l)/ref(y_l) (Rafailov et al. 2023, eq. 7).
 
     Args:
-        n_tokens_B2: lengths of the responses; if given, each log-ratio is divided by its response's (length-normalised
+        n_tokens_B2: lengths of the responses; if not None, each log-ratio is divided by the length (length-normalised
             DPO, Tülu 3: Lambert et al. 2024).
     """
     ratio_B2 = logps_B2 - reference_B2
@@ -28,35 +30,37 @@ def log_ratio(logps_B2, reference_B2, n_tokens_B2=None) -> torch.Tensor:
     return ratio_B2[:, 0] - ratio_B2[:, 1]
 
 
-def sigmoid_loss(h_B, beta: float, label_smoothing: float = 0.0) -> torch.Tensor:
+def sigmoid_loss(h_B: torch.Tensor, beta: float, label_smoothing: float = 0.0) -> torch.Tensor:
     """DPO: -log sigma(beta·h) (Rafailov et al. 2023, eq. 7), [B].
 
-    With label smoothing eps the expected loss when a preference is flipped with probability eps (cDPO, Mitchell 2023):
-    -(1 - eps)·log sigma(beta·h) - eps·log sigma(-beta·h). TRL 1.x smooths other losses only; its "robust" is this one's
-    unbiased sibling.
+    With label smoothing eps: the expected loss if a preference is flipped with probability eps (cDPO, Mitchell 2023),
+    -(1 - eps)·log sigma(beta·h) - eps·log sigma(-beta·h). TRL 1.x smooths other losses only; its "robust" is the
+    unbiased variant of this loss.
     """
     return -(1 - label_smoothing) * logsigmoid(beta * h_B) - label_smoothing * logsigmoid(-beta * h_B)
 
 
-def ipo_loss(h_B, beta: float) -> torch.Tensor:
+def ipo_loss(h_B: torch.Tensor, beta: float) -> torch.Tensor:
     """IPO: (h - 1/(2·beta))² (Azar et al. 2023, eq. 17, tau = beta), [B].
 
-    h is that of length-normalised log-ratios, as in TRL, which had it from the paper's authors: with summed ones the
-    loss would grow with the square of the length.
+    h is computed from length-normalised log-ratios, as in TRL, on the advice of the paper's authors: with summed
+    log-ratios the loss would grow with the square of the length.
     """
     return (h_B - 1 / (2 * beta)) ** 2
 
 
-def nll_loss(chosen_B, n_tokens_B) -> torch.Tensor:
+def nll_loss(chosen_B: torch.Tensor, n_tokens_B: torch.Tensor) -> torch.Tensor:
     """Negative log-likelihood of each chosen response, per token of it (Pang et al. 2024, iterative RPO, eq. 1), [B].
 
-    Every response weighs the same; TRL's "sft" is the mean over the tokens of a whole batch.
+    Every response has the same weight; TRL's "sft" is the mean over the tokens of a whole batch.
     """
     return -chosen_B / n_tokens_B.clamp(min=1)
 
 
-def loss_of(logps_B2, reference_B2, n_tokens_B2, config: settings.Dpo) -> torch.Tensor:
-    """The configured loss of each pair, [B]: `dpo.loss`, and `dpo.nll` times the chosen response's NLL."""
+def loss_of(
+    logps_B2: torch.Tensor, reference_B2: torch.Tensor, n_tokens_B2: torch.Tensor, config: settings.Dpo
+) -> torch.Tensor:
+    """The configured loss of each pair, [B]: `dpo.loss`, plus `dpo.nll` times the chosen response's NLL."""
     if config.loss == "sigmoid":
         loss_B = sigmoid_loss(log_ratio(logps_B2, reference_B2), config.beta, config.label_smoothing)
     else:
@@ -68,9 +72,9 @@ def loss_of(logps_B2, reference_B2, n_tokens_B2, config: settings.Dpo) -> torch.
     return loss_B
 
 
-def rewards(logps_B2, reference_B2, beta: float) -> torch.Tensor:
+def rewards(logps_B2: torch.Tensor, reference_B2: torch.Tensor, beta: float) -> torch.Tensor:
     """Implicit rewards beta·(log pi - log ref), [B, 2], detached (Rafailov et al. 2023, section 4).
 
-    Of summed log-probabilities whatever the loss, as TRL reports them.
+    Computed from summed log-probabilities for every loss, as in TRL.
     """
     return (beta * (logps_B2 - reference_B2)).detach()

@@ -1,4 +1,4 @@
-"""The optimizer of a round. Weights are float32 whatever it is."""
+"""The optimizer of a round. Weights are float32 with every optimizer."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from torch import nn
 from .. import settings
 from ..errors import RunError
 
-EIGHT_BITS = {"adamw_8bit": "AdamW8bit", "paged_adamw_8bit": "PagedAdamW8bit"}  # as bitsandbytes calls them
+EIGHT_BITS = {"adamw_8bit": "AdamW8bit", "paged_adamw_8bit": "PagedAdamW8bit"}  # names in bitsandbytes
 
 
 def optimizer_of(parameters: Iterable[nn.Parameter], config: settings.Dpo) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov and Hutter 2019); its moments in float32, or in 8 bits (Dettmers et al. 2022).
+    """AdamW (Loshchilov and Hutter 2019) with moments in float32, or in 8 bits (Dettmers et al. 2022).
 
     Raises:
         RunError: bitsandbytes is not installed, or does not load.
     """
-    trained, how = list(parameters), {"lr": config.lr, "weight_decay": config.weight_decay}
-    groups = [{"params": trained}]  # a rank that trains nothing has none, which is refused as a list
+    trained = list(parameters)
+    groups = [{"params": trained}]  # as a group, because torch refuses an empty list: a rank may train nothing
     if config.optimizer == "adamw":
-        # Fused, one pass over each weight on a CPU. Else one after the other: for all at once, its default on GPUs, it
-        # makes another copy of all of them.
+        # On a CPU fused: one pass over each weight. On a GPU one weight after the other: foreach, the default there,
+        # makes another copy of all weights.
         fused = all(p.device.type == "cpu" for p in trained)
-        return torch.optim.AdamW(groups, foreach=False, fused=fused, **how)
+        return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, foreach=False, fused=fused)
     try:
         import bitsandbytes
     except (ImportError, RuntimeError, OSError) as error:
@@ -33,4 +33,6 @@ def optimizer_of(parameters: Iterable[nn.Parameter], config: settings.Dpo) -> to
             f"dpo.optimizer={config.optimizer} needs bitsandbytes ({error}): pip install 'hpc_saidpo[8bit]', or "
             "dpo.optimizer=adamw"
         ) from error
-    return getattr(bitsandbytes.optim, EIGHT_BITS[config.optimizer])(groups, **how)
+    return getattr(bitsandbytes.optim, EIGHT_BITS[config.optimizer])(
+        groups, lr=config.lr, weight_decay=config.weight_decay
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -11,23 +11,26 @@ from ..records import CORRECT, WRONG, Difficulty, Pairs, Rollouts, seeded
 
 
 def changed_by_early_decision(config: settings.Pairs) -> list[str]:
-    """Where pairs differ from those of K fixed responses when questions stop at their first pair (rollouts.adaptive).
+    """Warnings about settings that change the pairs when questions stop at their first pair (rollouts.adaptive).
 
-    Which questions give a pair, and the distribution of a random correct and a random wrong response, do not differ:
-    the decision looks at verdicts only. What needs all K responses, or compares pass rates, does.
+    The decision uses verdicts only. So the questions with a pair are those of K fixed responses, and so is the
+    distribution of a random correct and a random wrong response. Settings that need all K responses, or compare pass
+    rates, change the pairs.
     """
-    found = {
+    warnings = {
         "pairs.choice=closest_length finds fewer responses to choose from": config.choice == "closest_length",
         f"pairs.per_question={config.per_question} finds fewer responses": config.per_question > 1,
         f"pairs.budget={config.budget} cuts by pass rates, which lean to one half": config.budget is not None,
     }
     return [
-        f"with rollouts.adaptive, {text}: other pairs than of k responses" for text, is_so in found.items() if is_so
+        f"with rollouts.adaptive, {text}: other pairs than of k responses"
+        for text, applies in warnings.items()
+        if applies
     ]
 
 
 def candidates(rollouts: Rollouts) -> list[tuple[int, int]]:
-    """Every (chosen row, rejected row) of one question's rollouts that may be a pair.
+    """The possible pairs of one question's rollouts: (chosen row, rejected row).
 
     A truncated response is never chosen, and identical texts are never a pair.
     """
@@ -38,11 +41,11 @@ def candidates(rollouts: Rollouts) -> list[tuple[int, int]]:
 
 
 def why_none(rollouts: Rollouts, in_band: bool, config: settings.Pairs) -> str:
-    """Why a question gave no pair, in words.
+    """Explain why a question has no pair.
 
     Args:
-        rollouts: all of that question, one or more.
-        in_band: whether it is neither too hard nor too easy (`difficulty.in_band`).
+        rollouts: all rollouts of the question, at least one.
+        in_band: whether the question is neither too hard nor too easy (`difficulty.in_band`).
     """
     n_correct, n_wrong = ((rollouts.verdict_R == verdict).sum() for verdict in (CORRECT, WRONG))
     if n_correct + n_wrong == 0:
@@ -58,8 +61,10 @@ def why_none(rollouts: Rollouts, in_band: bool, config: settings.Pairs) -> str:
     return f"harder questions took all of pairs.budget={config.budget}"
 
 
-def pick(candidate: list[tuple[int, int]], rollouts: Rollouts, config: settings.Pairs, rng: np.random.Generator):
-    """At most `per_question` of the candidates, each response in as few pairs as can be."""
+def pick(
+    candidate: list[tuple[int, int]], rollouts: Rollouts, config: settings.Pairs, rng: np.random.Generator
+) -> list[tuple[int, int]]:
+    """Pick at most `per_question` candidates, each response in as few pairs as possible."""
     order = [candidate[i] for i in rng.permutation(len(candidate))]
     if config.choice == "closest_length":
         n_tokens_R = rollouts.n_tokens_R
@@ -83,30 +88,39 @@ def select(
     seed: int,
     iteration: int,
 ) -> Pairs:
-    """The pairs of an iteration, hardest question first, cut at `config.budget`.
+    """Select the pairs of an iteration, hardest question first, at most `config.budget`.
 
     Args:
         rollouts: sorted by question.
         hardest: the questions in the band, in the order of preference.
-        prompt: question index -> the prompt that its rollouts continued.
+        cluster_N: cluster of each question of the pool.
+        prompt: question index -> the prompt that its rollouts continue.
     """
     tables = []
     n_pairs = 0
     for i, question in enumerate(hardest.question_Q.tolist()):
         first, last = np.searchsorted(rollouts.question_R, [question, question + 1])
-        own = rollouts.take(np.arange(first, last))
-        picked = pick(candidates(own), own, config, seeded(seed, iteration, "pairs", question))
+        of_question = rollouts.take(np.arange(first, last))
+        picked = pick(candidates(of_question), of_question, config, seeded(seed, iteration, "pairs", question))
         if config.budget is not None:
             picked = picked[: config.budget - n_pairs]
         if picked:
-            tables.append(_pairs(own, picked, hardest.take([i]), int(cluster_N[question]), prompt(question), iteration))
+            measured, cluster = hardest.take([i]), int(cluster_N[question])
+            tables.append(_pairs(of_question, picked, measured, cluster, prompt(question), iteration))
         n_pairs += len(picked)
     return Pairs.concat(tables)
 
 
-def _pairs(own: Rollouts, picked, hardness: Difficulty, cluster: int, prompt: str, iteration: int) -> Pairs:
-    """Picked pairs of one question; `hardness` is its row."""
-    chosen, rejected = (own.take(rows) for rows in np.array(picked).T)
+def _pairs(
+    rollouts: Rollouts,
+    picked: Sequence[tuple[int, int]],
+    measured: Difficulty,
+    cluster: int,
+    prompt: str,
+    iteration: int,
+) -> Pairs:
+    """The table of one question's picked pairs; `measured` is the question's difficulty, one row."""
+    chosen, rejected = (rollouts.take(rows) for rows in np.array(picked).T)
     n = len(picked)
     return Pairs(
         question_B=chosen.question_R,
@@ -116,9 +130,9 @@ def _pairs(own: Rollouts, picked, hardness: Difficulty, cluster: int, prompt: st
         chosen_finished_B=chosen.finished_R,
         rejected_finished_B=rejected.finished_R,
         cluster_B=np.full(n, cluster),
-        pass_rate_B=np.full(n, hardness.pass_rate_Q[0]),
-        steps_B=np.full(n, hardness.steps_Q[0]),
-        tokens_B=np.full(n, hardness.tokens_Q[0]),
+        pass_rate_B=np.full(n, measured.pass_rate_Q[0]),
+        steps_B=np.full(n, measured.steps_Q[0]),
+        tokens_B=np.full(n, measured.tokens_Q[0]),
         id_B=list(chosen.id_R),
         prompt_B=[prompt] * n,
         chosen_B=list(chosen.text_R),

@@ -1,4 +1,4 @@
-"""A round's schedule: which pairs in which step and micro-batch, and the learning rate. The same on every rank."""
+"""The schedule of a round: the pairs of each step and micro-batch, and the learning rate. The same on every rank."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import numpy as np
 from .. import settings
 from ..records import seeded
 
-ALIKE = 0.75  # of the width of a micro-batch's first pair: less would be mostly padding
+ALIKE = 0.75  # smallest width of a pair, relative to its micro-batch's first pair: narrower ones would be padding
 
 
 def batches(width_B: np.ndarray, config: settings.Dpo, seed: int, iteration: int) -> list[list[list[int]]]:
-    """For every optimizer step its micro-batches of pair indices.
+    """The micro-batches of each optimizer step, as pair indices.
 
-    Which pairs make a step depends on the seed and `dpo.batch_pairs` alone, whatever the micro-batches.
+    The pairs of a step depend on the seed and `dpo.batch_pairs` alone, not on the cut into micro-batches.
 
     Args:
-        width_B: places that each pair takes up in a row (`Examples.width_B`).
+        width_B: places of each pair in its rows (`Examples.width_B`).
     """
     steps = []
     for epoch in range(config.epochs):
@@ -30,23 +30,24 @@ def batches(width_B: np.ndarray, config: settings.Dpo, seed: int, iteration: int
 
 
 def micro_batches(pairs: Iterable[int], width_B: np.ndarray, config: settings.Dpo) -> list[list[int]]:
-    """Pairs cut into micro-batches of like length, longest first.
+    """Cut pairs into micro-batches of similar length, longest first.
 
-    Each holds at most `dpo.micro_pairs` pairs; or, with `dpo.micro_tokens`, as many as fit into that many places with
-    every row as wide as the longest, and one pair at least. A pair much narrower than that begins the next.
+    A micro-batch has at most `dpo.micro_pairs` pairs. With `dpo.micro_tokens` it has as many pairs as fit into that
+    many places if every pair is as wide as the longest, and at least one. A much narrower pair begins the next one.
     """
     order = sorted(pairs, key=lambda i: (-width_B[i], i))
-    found, start = [], 0
+    cut: list[list[int]] = []
+    start = 0
     while start < len(order):
         widest = int(width_B[order[start]])
         n = max(1, config.micro_tokens // widest) if config.micro_tokens else config.micro_pairs
-        found.append([i for i in order[start : start + n] if width_B[i] >= ALIKE * widest])
-        start += len(found[-1])
-    return found
+        cut.append([i for i in order[start : start + n] if width_B[i] >= ALIKE * widest])
+        start += len(cut[-1])
+    return cut
 
 
 def rate(step: int, n_steps: int, warmup: float) -> float:
-    """Learning rate at a step, as a share of the peak: linear warm-up, then cosine to zero; never zero itself."""
+    """Learning rate at a step, as a share of the peak: linear warm-up, then cosine towards zero; always above zero."""
     n_warmup = round(warmup * n_steps)
     if step < n_warmup:
         return (step + 1) / (n_warmup + 1)

@@ -1,4 +1,4 @@
-"""Pairs and a DPO round as stages of a run (method, steps 6 and 7)."""
+"""Preference pairs and the DPO round as stages of a run (method, steps 6 and 7)."""
 
 from __future__ import annotations
 
@@ -30,11 +30,12 @@ def write_pairs(
     """Write the preference pairs of the explored questions in the band, hardest question first. Collective.
 
     Args:
-        prompt: question index -> the prompt that its rollouts continued.
+        prompt: question index -> the prompt that its rollouts continue.
+        cluster_N: cluster of each question of the pool.
         seed: (run seed, iteration).
     """
 
-    def on_root():
+    def on_root() -> None:
         measured = difficulty.measure(explored)
         order = difficulty.hardest_first(measured, band, seeded(*seed, "order"))
         usable_Q = difficulty.in_band(measured, band)
@@ -46,12 +47,12 @@ def write_pairs(
 
 @dataclass(frozen=True)
 class Round:
-    """One DPO round: the policy that is trained, which is the reference too, and the pairs.
+    """One DPO round: its policy, which is also the reference, and its pairs.
 
     Attributes:
         policy_path: a Hugging Face folder.
-        seed, iteration: decide the order of the pairs.
-        exact: the same weights on any number of ranks, bit for bit (run.deterministic).
+        seed, iteration: determine the order of the pairs.
+        exact: whether any number of ranks makes the same weights, bit for bit (run.deterministic).
     """
 
     policy_path: str
@@ -64,24 +65,32 @@ class Round:
 def train_round(
     stage: Stage, round_: Round, policy: settings.Policy, rollouts: settings.Rollouts, config: settings.Dpo, run: RunDir
 ) -> None:
-    """Train the policy on the pairs; write model/ and steps.json. Collective."""
+    """Train the policy on the pairs, and write model/ and steps.json. Collective.
+
+    Raises:
+        RunError: a loss or gradient is not finite, or the policy cannot be trained like this (`train.train`).
+        Stopped: a rank received a signal to stop; the round is in its checkpoint.
+    """
     from . import checkpoint  # imports transformers: a finished stage needs none of it
 
     release_engines()
     try:
         steps = _train(stage, round_, policy, rollouts, config, run)
     finally:
-        forget_policies()  # a policy in shards would keep its process group's threads
+        forget_policies()  # a sharded policy keeps the threads of its process group
     run.world.on_root(lambda: stage.write_json("steps", steps))
     run.world.on_root(lambda: checkpoint.remove(stage))
 
 
 def load_round(stage: Stage) -> tuple[str, list[dict]]:
-    """(folder of the new policy, the figures of each optimizer step)."""
+    """The folder of the new policy, and the figures of each optimizer step."""
     return str(stage.path / "model"), stage.read_json("steps")
 
 
-def _train(stage, round_, policy, rollouts, config, run) -> list[dict]:
+def _train(
+    stage: Stage, round_: Round, policy: settings.Policy, rollouts: settings.Rollouts, config: settings.Dpo, run: RunDir
+) -> list[dict]:
+    """Train the policy and write model/. Returns the figures of each optimizer step."""
     from . import checkpoint  # imports transformers: a finished stage needs none of it
     from .examples import key_of, reference_key, tokenise
     from .train import Lesson, train
@@ -91,21 +100,21 @@ def _train(stage, round_, policy, rollouts, config, run) -> list[dict]:
     examples = tokenise(round_.pairs, current, rollouts.prompt.chat, rollouts.stop)
     resume = checkpoint.Checkpoint(stage, config.checkpoint_minutes, key_of(round_.pairs), world)
 
-    def save():
+    def save() -> None:
         stage.write_folder("model", lambda folder: current.save(folder, world), world)
 
     key = reference_key(examples, current, stage.facts["policy_hash"], config)
-    known = functools.partial(_reference, run, key)
+    reference = functools.partial(_reference, run, key)
     lesson = Lesson(round_.pairs, examples, round_.seed, round_.iteration, round_.exact)
-    return train(current, lesson, config, world, resume, save, known)
+    return train(current, lesson, config, world, resume, save, reference)
 
 
 def _reference(run: RunDir, key: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
-    """Reference log-probabilities, [B, 2]: computed once, whatever becomes of the round that needs them."""
+    """Reference log-probabilities, [B, 2], nats. They are stored at once: an interrupted round does not lose them."""
 
-    def write(stage: Stage):
+    def write(stage: Stage) -> None:
         reference_B2 = compute()
         run.world.on_root(lambda: stage.write("reference", Reference(*reference_B2.T)))
 
-    found = run.shared("reference", key, write, lambda stage: stage.read("reference", Reference))
-    return np.stack([found.chosen_B, found.rejected_B], axis=1)
+    stored = run.shared("reference", key, write, lambda stage: stage.read("reference", Reference))
+    return np.stack([stored.chosen_B, stored.rejected_B], axis=1)

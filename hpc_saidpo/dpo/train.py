@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .. import progress, settings
@@ -31,11 +32,11 @@ from .schedule import batches, rate
 
 @dataclass(frozen=True)
 class Lesson:
-    """The data of one DPO round.
+    """The pairs of one DPO round.
 
     Attributes:
         examples: the same pairs as token ids.
-        seed, iteration: decide the order of the pairs.
+        seed, iteration: determine the order of the pairs.
         exact: see `parallel.gradients.Replicas`.
     """
 
@@ -53,29 +54,27 @@ def train(
     world: World,
     checkpoint: Checkpoint | None = None,
     save: Callable[[], None] = lambda: None,
-    known: Callable[[Callable[[], np.ndarray]], np.ndarray] = lambda compute: compute(),
+    reference: Callable[[Callable[[], np.ndarray]], np.ndarray] = lambda compute: compute(),
 ) -> list[dict]:
-    """One DPO round. Collective.
+    """Do one DPO round. Collective.
 
-    It changes the policy's weights in place: on every rank (dpo.strategy=ddp), on root (single), or each rank's shards,
-    of which `save` alone can make something (fsdp).
+    It changes the policy's weights in place: on every rank (dpo.strategy=ddp), on root (single), or in each rank's
+    shards, which only `save` can use (fsdp).
 
     Args:
-        checkpoint: where the round is taken up, and left from time to time.
-        save: called on every rank when the weights are trained.
-        known: gives the reference log-probabilities, [B, 2]; from what it is passed, where it does not know them.
+        checkpoint: restores the round, if it was interrupted, and saves it from time to time.
+        save: called on every rank after the training.
+        reference: returns the reference log-probabilities, [B, 2], nats. Its argument computes them.
 
     Returns:
         Per optimizer step: step, pairs, the figures of `figures.step_figures`, grad_norm (before clipping), lr,
-        tokens_per_s (prompt and response tokens over all ranks; of the clock, so never twice the same).
+        tokens_per_s (prompt and response tokens over all ranks; measured, so it differs between runs).
 
     Raises:
         RunError: a loss or gradient is not finite, with the step and the pairs; or dpo.strategy=fsdp cannot save such a
             model.
-        Stopped: the ranks were told to stop; the round is in its checkpoint.
+        Stopped: a rank received a signal to stop; the round is in its checkpoint.
     """
-    examples, pairs = lesson.examples, lesson.pairs
-    schedule, tokens_B = batches(examples.width_B, config, lesson.seed, lesson.iteration), examples.tokens_B
     if config.strategy == "fsdp" and not is_stored_as_computed(policy.model):
         raise RunError(
             f"dpo.strategy=fsdp: {policy.path} is a {policy.model.config.model_type} model, whose weights have other "
@@ -87,49 +86,73 @@ def train(
         checkpoint_layers(policy.model)
     module = ResponseLogps(policy.model, config.head_tokens)
     with replicate(world, module, lesson.exact, config.strategy, layers, policy.precision) as replicas:
-        parameters = replicas.parameters()
-        optimizer = optimizer_of(parameters.values(), config)
-        restored = checkpoint.restore(parameters, optimizer) if checkpoint else None
-        steps, reference_B2 = restored or (
-            [], known(lambda: reference_logps(examples, policy, config, world, replicas))
-        )  # fmt: skip
-        label = f"DPO: {len(pairs)} pairs" + f", from step {len(steps)} of {len(schedule)}" * bool(steps)
-        todo = range(len(steps), len(schedule))
-        with progress.show(label, len(todo), world.is_root) as tick:
-            for step in todo:
-                started = time.perf_counter()
-                lr = config.lr * rate(step, len(schedule), config.warmup)
-                losses = Losses(policy, examples, reference_B2, config, schedule[step])
-                replicas.gradient(losses.of_rank(replicas))
-                grad_norm = replicas.clip(config.max_grad_norm)
-                rows = [i for micro in schedule[step] for i in micro]
-                figures = step_figures(world.sum(losses.sums), len(rows))
-                bad = [i for part in world.gather(losses.bad) for i in part]
-                check_finite(step, figures["loss"], grad_norm, pairs, rows, bad)
-                for group in optimizer.param_groups:
-                    group["lr"] = lr
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-                speed = float(tokens_B[rows].sum() / (time.perf_counter() - started))
-                facts = {"step": step, "pairs": len(rows), **figures}
-                steps.append({**facts, "grad_norm": grad_norm, "lr": lr, "tokens_per_s": speed})
-                if step + 1 < len(schedule):
-                    stopping = world.stop_signal()
-                    if checkpoint:
-                        checkpoint.save_if_due(parameters, optimizer, steps, reference_B2, at_once=bool(stopping))
-                    if stopping:
-                        raise Stopped(stopping)
-                tick()
+        steps = _Round(policy, lesson, config, world, replicas).run(checkpoint, reference)
         merge()
         save()
     return steps
 
 
-def checkpoint_layers(model: nn.Module) -> None:
-    """Let every layer of a transformers model compute its activations again in the backward pass.
+class _Round:
+    """The optimizer steps of one round."""
 
-    transformers does so in training mode only, which would switch dropout on as well: a policy whose log-probabilities
-    are not the reference's at the start. So the layers are told that they train, and nothing in them is.
+    def __init__(self, policy: Policy, lesson: Lesson, config: settings.Dpo, world: World, replicas: Replicas):
+        self.policy, self.lesson, self.config, self.world, self.replicas = policy, lesson, config, world, replicas
+        self.schedule = batches(lesson.examples.width_B, config, lesson.seed, lesson.iteration)
+        self.tokens_B = lesson.examples.tokens_B
+        self.parameters = replicas.parameters()
+        self.optimizer = optimizer_of(self.parameters.values(), config)
+
+    def run(
+        self, checkpoint: Checkpoint | None, reference: Callable[[Callable[[], np.ndarray]], np.ndarray]
+    ) -> list[dict]:
+        """Do the steps that the checkpoint does not contain. Returns the figures of all steps."""
+        restored = checkpoint.restore(self.parameters, self.optimizer) if checkpoint else None
+        steps, reference_B2 = restored or ([], reference(self._reference))
+        resumed = f", from step {len(steps)} of {len(self.schedule)}" if steps else ""
+        todo = range(len(steps), len(self.schedule))
+        label = f"DPO: {len(self.lesson.pairs)} pairs{resumed}"
+        with progress.show(label, len(todo), self.world.is_root) as tick:
+            for step in todo:
+                steps.append(self._step(step, reference_B2))
+                if step + 1 < len(self.schedule):
+                    stopping = self.world.stop_signal()
+                    if checkpoint:
+                        checkpoint.save_if_due(
+                            self.parameters, self.optimizer, steps, reference_B2, at_once=bool(stopping)
+                        )
+                    if stopping:
+                        raise Stopped(stopping)
+                tick()
+        return steps
+
+    def _reference(self) -> np.ndarray:
+        return reference_logps(self.lesson.examples, self.policy, self.config, self.world, self.replicas)
+
+    def _step(self, step: int, reference_B2: np.ndarray) -> dict:
+        """Do one optimizer step. Returns its figures."""
+        started = time.perf_counter()
+        micro_batches = self.schedule[step]
+        lr = self.config.lr * rate(step, len(self.schedule), self.config.warmup)
+        losses = Losses(self.policy, self.lesson.examples, reference_B2, self.config, micro_batches)
+        self.replicas.gradient(losses.of_rank(self.replicas))
+        grad_norm = self.replicas.clip(self.config.max_grad_norm)
+        rows = [i for micro_batch in micro_batches for i in micro_batch]
+        figures = step_figures(self.world.sum(losses.sums), len(rows))
+        bad = [i for of_rank in self.world.gather(losses.bad) for i in of_rank]
+        check_finite(step, figures["loss"], grad_norm, self.lesson.pairs, rows, bad)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        speed = float(self.tokens_B[rows].sum() / (time.perf_counter() - started))
+        return {"step": step, "pairs": len(rows), **figures, "grad_norm": grad_norm, "lr": lr, "tokens_per_s": speed}
+
+
+def checkpoint_layers(model: PreTrainedModel) -> None:
+    """Make every layer of a transformers model compute its activations again in the backward pass.
+
+    transformers does so in training mode only, which also switches dropout on: then the policy's log-probabilities
+    would differ from the reference's at the start. So only the layers are set to training mode, not their parts.
     """
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     for layer in model.modules():
@@ -139,10 +162,10 @@ def checkpoint_layers(model: nn.Module) -> None:
 
 @dataclass
 class Losses:
-    """The losses of one step's micro-batches, and what is noted of them on the way.
+    """The losses of one step's micro-batches, and notes on this rank's pairs.
 
     Attributes:
-        sums: see `figures.sums_of`, of this rank's pairs.
+        sums: sums over this rank's pairs (`figures.sums_of`).
         bad: this rank's pairs whose loss is not finite.
     """
 
@@ -155,23 +178,23 @@ class Losses:
     bad: list[int] = field(default_factory=list)
 
     def of_rank(self, replicas: Replicas) -> list[Callable[[nn.Module], torch.Tensor]]:
-        """One function per micro-batch of this rank: its share of the mean over the step's pairs."""
-        own = replicas.share(self.micro_batches)
-        # Every rank takes part in every turn: one without a micro-batch computes one that weighs nothing.
-        return [self._loss(rows, 1.0) if rows else self._loss(self.micro_batches[-1][-1:], 0.0) for rows in own]
+        """One function per micro-batch of this rank: module -> its share of the mean loss over the step's pairs."""
+        turns = replicas.share(self.micro_batches)
+        # Every rank takes part in every turn: a rank without a micro-batch computes one with weight 0.
+        return [self._loss(rows, 1.0) if rows else self._loss(self.micro_batches[-1][-1:], 0.0) for rows in turns]
 
-    def _loss(self, rows, weight):
+    def _loss(self, rows: list[int], weight: float) -> Callable[[nn.Module], torch.Tensor]:
         n = sum(map(len, self.micro_batches))
 
-        def loss(module):
+        def loss(module: nn.Module) -> torch.Tensor:
             with self.policy.autocast():
-                found = self.examples.logps(module, rows)
-            logps_B2 = found.sum_BR
+                logps = self.examples.logps(module, rows)
+            logps_B2 = logps.sum_BR
             reference_B2 = torch.as_tensor(self.reference_B2[rows], dtype=logps_B2.dtype, device=logps_B2.device)
-            loss_B = loss_of(logps_B2, reference_B2, found.n_tokens_BR, self.config)
+            loss_B = loss_of(logps_B2, reference_B2, logps.n_tokens_BR, self.config)
             if weight:
                 values_B2 = rewards(logps_B2, reference_B2, self.config.beta)
-                self.sums += sums_of(loss_B, values_B2, logps_B2, reference_B2, found.n_tokens_BR)
+                self.sums += sums_of(loss_B, values_B2, logps_B2, reference_B2, logps.n_tokens_BR)
                 self.bad += [i for i, value in zip(rows, loss_B.tolist(), strict=True) if not np.isfinite(value)]
             return weight * loss_B.sum() / n
 

@@ -1,1 +1,1 @@
-"""A causal language model: where it is, loading, saving, attention, and the copy that a process keeps."""
+"""A causal language model: its folder, loading, saving, attention, and the copy that a process keeps in memory."""

@@ -1,8 +1,9 @@
-"""Which attention implementation and which precision a policy computes with."""
+"""Choice of a policy's attention implementation and precision."""
 
 from __future__ import annotations
 
 import torch
+from transformers import PreTrainedConfig
 
 from .. import settings
 from ..errors import RunError
@@ -10,15 +11,15 @@ from ..progress import say_once
 from . import flash
 
 
-def attends_to_all(config) -> bool:
-    """Whether every layer of the model attends to the whole row, rather than to a sliding window of it."""
+def attends_to_all(config: PreTrainedConfig) -> bool:
+    """Check that every layer of a model attends to the whole row, rather than to a sliding window of it."""
     layers = getattr(config, "layer_types", None) or ["full_attention"]
     sliding = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
     return set(layers) == {"full_attention"} and not sliding
 
 
 def precision_of(config: settings.Policy, device: torch.device) -> torch.dtype:
-    """The precision of the computation."""
+    """The precision that a policy computes in; auto is bfloat16 on GPUs that support it, else float32."""
     name = config.precision
     if name == "auto":
         name = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
@@ -26,20 +27,21 @@ def precision_of(config: settings.Policy, device: torch.device) -> torch.dtype:
 
 
 def attention_of(config: settings.Policy, device: torch.device) -> str:
-    """The attention implementation, by transformers' name; auto falls back to sdpa, and says why once.
+    """The attention implementation, by transformers' name; auto falls back to sdpa and logs the reason once.
 
     Raises:
-        RunError: flash attention is asked for where it cannot run.
+        RunError: flash attention is requested, but cannot run here.
     """
     if config.attention not in ("auto", *flash.MODULE_OF):
         return config.attention
-    why_not = {}
+    obstacles = {}
     for name in flash.MODULE_OF if config.attention == "auto" else [config.attention]:
-        why_not[name] = flash.obstacle(name, device, precision_of(config, device))
-        if not why_not[name]:
+        obstacles[name] = flash.obstacle(name, device, precision_of(config, device))
+        if not obstacles[name]:
             return name
     if config.attention != "auto":
-        raise RunError(f"policy.attention={config.attention}: {why_not[config.attention]}: use policy.attention=auto")
+        raise RunError(f"policy.attention={config.attention}: {obstacles[config.attention]}: use policy.attention=auto")
     if device.type == "cuda":
-        say_once("attention: sdpa (" + "; ".join(f"no {name}: {why}" for name, why in why_not.items()) + ")")
+        reasons = "; ".join(f"no {name}: {obstacle}" for name, obstacle in obstacles.items())
+        say_once(f"attention: sdpa ({reasons})")
     return "sdpa"

@@ -1,4 +1,4 @@
-"""The policy that this process keeps in memory from stage to stage."""
+"""The policy that this process keeps in memory between stages."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
     from .model import Policy
 
-_releases: list[Callable[[], None]] = []  # what else holds a policy's memory
+_releases: list[Callable[[], None]] = []  # each frees further memory that holds a policy
 
 
 @functools.lru_cache(maxsize=1)
 def load_policy(path: str, config: settings.Policy, device: torch.device) -> Policy:
-    """The policy at a path; the last one stays in memory."""
+    """The policy at a path. One policy stays in memory: the last one that was loaded."""
     from .model import Policy  # imports transformers: a finished stage needs none of it
 
     forget_policies()
@@ -27,19 +27,19 @@ def load_policy(path: str, config: settings.Policy, device: torch.device) -> Pol
 
 
 def forget_policies() -> None:
-    """Free the policy in memory: its weights have changed, or another one is wanted."""
+    """Free the policy in memory, because its weights have changed or another policy is needed."""
     load_policy.cache_clear()
     release_engines()
     gc.collect()
 
 
 def release_engines() -> None:
-    """Free what rollout engines keep in memory: training needs it."""
+    """Free the memory of rollout engines, because training needs it."""
     for release in _releases:
         release()
 
 
 def when_released(release: Callable[[], None]) -> Callable[[], None]:
-    """Let `release` be called by every `release_engines`. A decorator."""
+    """Call `release` in every `release_engines`. A decorator."""
     _releases.append(release)
     return release

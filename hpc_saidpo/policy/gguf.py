@@ -1,4 +1,4 @@
-"""GGUF files: converted once into a Hugging Face folder."""
+"""Conversion of a GGUF file into a Hugging Face folder."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ def convert_gguf(gguf: str, folder: Path) -> None:
     Raises:
         RunError: transformers cannot read the file.
     """
-    where, name = str(Path(gguf).parent), Path(gguf).name
+    parent, name = str(Path(gguf).parent), Path(gguf).name
     try:
-        # Its own progress bar heeds no switch, and would tear our log.
+        # Its progress bar cannot be switched off, and would tear our log.
         with contextlib.redirect_stderr(io.StringIO()):
-            model = AutoModelForCausalLM.from_pretrained(where, gguf_file=name, dtype=torch.float32)
-            tokenizer = AutoTokenizer.from_pretrained(where, gguf_file=name)
+            model = AutoModelForCausalLM.from_pretrained(parent, gguf_file=name, dtype=torch.float32)
+            tokenizer = AutoTokenizer.from_pretrained(parent, gguf_file=name)
     except (OSError, ValueError, ImportError) as error:
         raise RunError(f"policy.path={gguf}: not readable as GGUF ({error})") from error
-    # The weights are plain float32 now; transformers still marks the model as quantized and would refuse to save it.
-    model.hf_quantizer, model.is_quantized = None, False
-    del model.config.quantization_config
+    # The weights are plain float32 now, but transformers still marks the model as quantized and would not save it.
+    # The stubs of nn.Module accept tensors and modules only, those of the configuration declare no attributes.
+    model.hf_quantizer, model.is_quantized = None, False  # pyright: ignore[reportArgumentType]
+    del model.config.quantization_config  # pyright: ignore[reportAttributeAccessIssue]
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""Where a model or a dataset is on disk, and a hash of its content. Imports no torch."""
+"""The place of a model or a dataset on disk, and a hash of its content. Imports no heavy library."""
 
 from __future__ import annotations
 
@@ -9,20 +9,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.constants import HF_HUB_CACHE
-from huggingface_hub.errors import HFValidationError
-
 from ..errors import RunError
 
-PACKAGE = "pkg://"  # pkg://some_package/inner/path: a file that an installed Python package ships
+PACKAGE = "pkg://"  # pkg://some_package/inner/path: a file in an installed Python package
 
 
 def locate(path: str, kind: Literal["model", "dataset"] = "model") -> str:
-    """A path as a file or folder: pkg:// is looked up in the installed package, a Hub name in the local cache.
+    """The file or folder of a path: pkg:// names an installed package, a Hub name is searched in the local cache.
 
     Raises:
-        RunError: the package is not installed, or holds no such file.
+        RunError: the package is not installed, or contains no such file.
     """
     if not path.startswith(PACKAGE):
         return path if Path(path).exists() else _in_hub_cache(path, kind)
@@ -30,45 +26,49 @@ def locate(path: str, kind: Literal["model", "dataset"] = "model") -> str:
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise RunError(f"{path}: the Python package {package!r} is not installed (extra demo: hpc_saidpo[demo])")
-    found = Path(spec.submodule_search_locations[0]) / inner
-    if not found.exists():
-        raise RunError(f"{path}: package {package!r} holds no {inner!r}")
-    return str(found)
+    file = Path(spec.submodule_search_locations[0]) / inner
+    if not file.exists():
+        raise RunError(f"{path}: package {package!r} contains no {inner!r}")
+    return str(file)
 
 
 def hub_cache() -> str:
-    """Where models and datasets named as on the Hub are looked for."""
-    return HF_HUB_CACHE
+    """The folder in which models and datasets of the Hub are searched."""
+    from huggingface_hub import constants  # imported where it is used: a quarter of a CPU-second
+
+    return constants.HF_HUB_CACHE
 
 
 def _in_hub_cache(name: str, kind: str) -> str:
+    from huggingface_hub import errors, snapshot_download
+
     try:
         return snapshot_download(name, repo_type=kind, local_files_only=True)
-    except (HFValidationError, OSError):
-        return name  # loading it will say what is wrong
+    except (errors.HFValidationError, OSError):
+        return name  # the attempt to load it raises the error
 
 
 def is_gguf(path: str) -> bool:
-    """Whether a located path is a GGUF file, which `convert_gguf` must turn into a folder first."""
+    """Check whether a located path is a GGUF file, which `convert_gguf` must turn into a folder first."""
     return path.endswith(".gguf")
 
 
 def fingerprint(folder: str) -> str:
-    """What makes a policy this policy: a hash of its configuration and weights files, 16 hex digits.
+    """A hash of a policy's configuration and weights files, 16 hex digits: equal policies have equal hashes.
 
     Raises:
-        RunError: there is no such folder.
+        RunError: the folder does not exist.
     """
     try:
         content = sorted(Path(folder).iterdir())
-        found = [p for p in content if p.suffix in (".safetensors", ".bin") or p.name == "config.json"]
-        return hash_of(found)
+        files = [p for p in content if p.suffix in (".safetensors", ".bin") or p.name == "config.json"]
+        return hash_of(files)
     except OSError as error:
         raise RunError(f"policy.path={folder}: no model could be loaded from there: {error}") from error
 
 
 def hash_of(files: Iterable[Path]) -> str:
-    """A hash of files' names and contents, 16 hex digits; files that have not changed are read once."""
+    """A hash of the names and contents of files, 16 hex digits. Unchanged files are read once per process."""
     return _fingerprint(tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files))
 
 

@@ -1,4 +1,4 @@
-"""A causal LM and its tokenizer: load, save, encode."""
+"""A causal language model and its tokenizer: load, save, encode."""
 
 from __future__ import annotations
 
@@ -7,25 +7,30 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
-from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import settings
 from ..errors import RunError
 from ..parallel import shards
 from ..parallel.world import World
 from .attention import attention_of, precision_of
-from .save import FILE_BYTES, save_spread
+from .save import FILE_BYTES, save_sharded
 
 
 @dataclass
 class Policy:
-    """A causal LM with its tokenizer, on one device. Weights are float32; `precision` is that of the computation."""
+    """A causal language model with its tokenizer, on one device.
 
-    model: nn.Module
-    tokenizer: object
+    Attributes:
+        precision: of the computation; weights are always float32.
+        path: the folder that it was loaded from.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
     device: torch.device
     precision: torch.dtype
     path: str
@@ -35,7 +40,7 @@ class Policy:
         """Load a Hugging Face folder (or a name in the local Hub cache).
 
         Raises:
-            RunError: no model or no tokenizer there; names the path and what is missing.
+            RunError: the folder contains no model or no tokenizer; the message names the path and what is missing.
         """
         precision = precision_of(config, device)
         try:
@@ -44,7 +49,8 @@ class Policy:
             )
         except (OSError, ValueError) as error:
             raise RunError(f"policy.path={path}: no model could be loaded from there: {error}") from error
-        policy = cls(model.to(device), _load_tokenizer(path), device, precision, path)
+        model.to(device)  # pyright: ignore[reportArgumentType] - transformers wraps it in a function without `self`
+        policy = cls(model, _load_tokenizer(path), device, precision, path)
         model.config.use_cache = True
         return policy
 
@@ -52,13 +58,14 @@ class Policy:
         """Save in Hugging Face layout: AutoModelForCausalLM.from_pretrained(folder) loads it.
 
         Args:
-            world: collective: root writes, also weights of which each rank has a shard. None: this rank writes.
-            file_bytes: the size of a file of weights; what one of them holds, at most, root has twice in memory.
+            world: if not None, the call is collective and root writes, also weights that are sharded over the ranks.
+                None: this rank writes.
+            file_bytes: maximum size of one file of weights. Root holds at most two copies of one file in memory.
         """
         is_root = world is None or world.is_root
         weights = self.model.state_dict(keep_vars=True)
         if any(map(shards.is_sharded, weights.values())):
-            save_spread(self.model, weights, folder, is_root, file_bytes)
+            save_sharded(self.model, weights, folder, is_root, file_bytes)
         elif is_root:
             self.model.save_pretrained(folder, max_shard_size=file_bytes)
         if is_root:
@@ -71,14 +78,14 @@ class Policy:
         ids = ids if isinstance(ids, list) else [ids]
         return {i for i in [*ids, self.tokenizer.eos_token_id] if i is not None}
 
-    def autocast(self):
-        """The precision of the computation, as a context."""
+    def autocast(self) -> contextlib.AbstractContextManager:
+        """A context in which torch computes in `precision`."""
         if self.precision == torch.float32:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.precision)
 
-    def chat_template(self, messages: list[dict]) -> str:
-        """Messages as one string with the assistant's turn opened.
+    def chat_template(self, messages: list[dict[str, str]]) -> str:
+        """Messages as one string that ends where the assistant's turn begins.
 
         Raises:
             RunError: the tokenizer has no chat template.
@@ -88,14 +95,14 @@ class Policy:
                 f"the tokenizer of {self.path} has no chat template: set rollouts/prompt=plain (or another prompt with "
                 "chat: false)"
             )
-        return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return cast(str, self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
     def encode_prompt(self, prompt: str, chat: bool) -> list[int]:
-        """Token ids; a chat template already holds its special tokens, plain text gets the tokenizer's own."""
+        """Token ids of a prompt. Special tokens are added to plain text only: a chat template contains them."""
         return self.tokenizer(prompt, add_special_tokens=not chat)["input_ids"]
 
     def encode_response(self, text: str, finished: bool, stop: Sequence[str]) -> list[int]:
-        """Token ids of a response to train on; one that ended by itself carries what ended it."""
+        """Token ids of a response for training. A finished response includes the token or string that ended it."""
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         if not finished:
             return ids
@@ -103,12 +110,12 @@ class Policy:
         return ids + end
 
 
-def _load_tokenizer(path):
+def _load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(
-            f"policy.path={path}: the model is there but its tokenizer is not loadable ({error}): save both into the "
+            f"policy.path={path}: the model is there but its tokenizer does not load ({error}): save both into the "
             "folder, tokenizer.save_pretrained(folder)"
         ) from error
     if len(tokenizer) == 0 or tokenizer.eos_token_id is None:
@@ -118,18 +125,18 @@ def _load_tokenizer(path):
     return tokenizer
 
 
-def longest(policy: Policy) -> float:
-    """Positions that the model was made for."""
+def max_positions(policy: Policy) -> float:
+    """The number of positions that the model supports; infinite when its configuration does not limit it."""
     return getattr(policy.model.config, "max_position_embeddings", None) or math.inf
 
 
 def check_length(policy: Policy, n_tokens: int) -> None:
-    """Refuse prompts and responses longer than the model was made for.
+    """Check that the longest prompt with its response fits into the model's positions.
 
     Raises:
         RunError: n_tokens exceeds the model's max_position_embeddings.
     """
-    limit = longest(policy)
+    limit = max_positions(policy)
     if n_tokens > limit:
         raise RunError(
             f"the longest prompt and rollouts.max_new_tokens need {n_tokens} positions, but the model at {policy.path} "

@@ -1,4 +1,4 @@
-"""A model to files in the layout of Hugging Face, also one whose weights are spread over the ranks."""
+"""Saving of a model in the layout of Hugging Face, also when its weights are sharded over the ranks."""
 
 from __future__ import annotations
 
@@ -8,31 +8,33 @@ from pathlib import Path
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
-from torch import nn
+from transformers import PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
 from ..parallel import shards
 
-FILE_BYTES = 5_000_000_000  # of a file of weights
+FILE_BYTES = 5_000_000_000  # size of one file of weights
 
 
-def is_stored_as_computed(model: nn.Module) -> bool:
-    """Whether its weights have the same names in files as in memory: transformers puts those of experts together."""
+def is_stored_as_computed(model: PreTrainedModel) -> bool:
+    """Check that weights have the same names in files as in memory. transformers merges the weights of experts."""
     weights = {name: torch.empty_like(w, device="meta") for name, w in model.state_dict().items()}
     return revert_weight_conversion(model, weights).keys() == weights.keys()
 
 
-def save_spread(model, weights: dict[str, torch.Tensor], folder: Path, is_root: bool, file_bytes: int) -> None:
-    """Like save_pretrained, for weights spread over the ranks: root holds those of one file at a time. Collective."""
-    names = {id(tensor): name for name, tensor in reversed(list(weights.items()))}  # tied weights: by the first one's
+def save_sharded(
+    model: PreTrainedModel, weights: dict[str, torch.Tensor], folder: Path, is_root: bool, file_bytes: int
+) -> None:
+    """Like save_pretrained, for weights sharded over the ranks. Root holds one file's weights at a time. Collective."""
+    names = {id(tensor): name for name, tensor in reversed(list(weights.items()))}  # tied weights: the first name
     plan = split_torch_state_dict_into_shards(
         {name: torch.empty(weights[name].shape, dtype=weights[name].dtype, device="meta") for name in names.values()},
         max_shard_size=file_bytes,
     )
-    for file, held in plan.filename_to_tensors.items():
+    for file, names_in_file in plan.filename_to_tensors.items():
         tensors = {}
-        for name in held:
+        for name in names_in_file:
             tensor = shards.gather(weights[name].detach())
             if is_root:
                 tensors[name] = tensor.to("cpu").contiguous()

@@ -1,4 +1,4 @@
-"""A policy as a Hugging Face folder; a GGUF file is converted once for all runs under one root."""
+"""The policy as a Hugging Face folder. A GGUF file is converted once for all runs under one root."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .locate import is_gguf, locate
 
 
 def model_folder(path: str, run: RunDir) -> str:
-    """Where a model lies, as a Hugging Face folder; a GGUF file is converted once. Collective."""
+    """The Hugging Face folder of a model; a GGUF file is converted once. Collective."""
     located = run.world.on_root(lambda: locate(path))
     if not is_gguf(located):
         return located

@@ -1,8 +1,8 @@
-"""Which questions are rolled out together, and in which order: a stage's chunks are the units that ranks claim.
+"""Chunks of questions: the units of work that ranks claim in a rollout stage, and the order of the claims.
 
-Chunks are the unit of reproducibility too: rows of one chunk share batches, and batches round. So what a chunk holds
-and its number depend on the questions alone: not on the ranks, and not on what the run has learned either, for a stage
-that goes on, or is repaired, must find the chunks that it has. Only the order of the claims is free.
+Chunks are also the unit of reproducibility: the rows of a chunk share batches, and numbers are rounded differently in
+another batch. So the number and the content of a chunk depend on the questions alone, not on the ranks and not on
+what the run has learned: a stage that resumes, or is repaired, must find the same chunks. Only their order is free.
 """
 
 from __future__ import annotations
@@ -13,34 +13,34 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-# A chunk takes this share of the questions that are left: several chunks for each of a few dozen ranks.
-LEFT_SHARE = 1 / 64
-# Cost of reading a token of the prompt, against one token more of each response: it is read once for all of them.
+# A chunk takes this share of the remaining questions: several chunks for each of a few dozen ranks.
+REMAINING_SHARE = 1 / 64
+# Cost of a prompt token, relative to one more token in each response: a prompt is read once for all its responses.
 PROMPT_COST = 0.05
 
 
 def cut(
     token_Q: Mapping[int, Sequence[int]], family: Callable[[int], str], largest: int, smallest: int
 ) -> list[list[int]]:
-    """Questions in chunks, large ones first (guided self-scheduling, Polychronopoulos & Kuck 1987).
+    """Cut questions into chunks, large ones first (guided self-scheduling, Polychronopoulos & Kuck 1987).
 
-    A large chunk keeps the engine's batches full; small ones at the end leave something for whoever is free. A chunk
-    holds prompts of one family, which start alike: the engine computes their common start once. Within a family like
-    lengths stand together, for less padding.
+    Large chunks keep the engine's batches full; the small ones at the end leave work for ranks that become free. A
+    chunk contains prompts of one family, which begin alike: the engine computes their common prefix once. Within a
+    family questions are sorted by length, for less padding.
 
     Args:
-        token_Q: the prompt of each question.
-        family: what tells prompts that start alike.
-        largest, smallest: questions of a chunk; never more than `largest`, and fewer at the end of a family.
+        token_Q: the prompt of each question, as token ids.
+        family: question -> a name that is equal for prompts that begin alike.
+        largest, smallest: bounds of the questions in a chunk; the last chunk of a family may be smaller.
     """
     order = sorted(token_Q, key=lambda q: (family(q), -len(token_Q[q]), q))
     chunks, n_left = [], len(order)
     for _, group in itertools.groupby(order, key=family):
-        own = list(group)
-        while own:
-            size = min(largest, max(smallest, math.ceil(n_left * LEFT_SHARE)))
-            chunks.append(own[:size])
-            own = own[size:]
+        rest = list(group)
+        while rest:
+            size = min(largest, max(smallest, math.ceil(n_left * REMAINING_SHARE)))
+            chunks.append(rest[:size])
+            rest = rest[size:]
             n_left -= len(chunks[-1])
     return chunks
 
@@ -48,29 +48,30 @@ def cut(
 def longest_first(
     chunks: Sequence[Sequence[int]], token_Q: Mapping[int, Sequence[int]], expected_Q: Mapping[int, float]
 ) -> list[int]:
-    """Numbers of the chunks in the order of their expected cost: what is claimed last shall end soon.
+    """Indices of the chunks by their expected cost, highest first: the chunk that is claimed last should end soon.
 
     Args:
-        expected_Q: tokens of a response that are expected of each question; of one that is not in it, as many as its
-            prompt has: long questions tend to have long answers.
+        expected_Q: expected tokens of a response, by question. A question that is not in it is expected to have
+            responses as long as its prompt: long questions tend to have long answers.
     """
 
-    def cost(chunk):
+    def cost(chunk: Sequence[int]) -> float:
         return sum(expected_Q.get(q, len(token_Q[q])) + PROMPT_COST * len(token_Q[q]) for q in chunk)
 
     return sorted(range(len(chunks)), key=lambda i: (-cost(chunks[i]), i))
 
 
 def expected_tokens(tokens_N: np.ndarray, cluster_N: np.ndarray, question_Q: np.ndarray) -> dict[int, float]:
-    """Tokens of a response to each of the questions, as far as the run can tell.
+    """Expected tokens of a response to each question, from the responses that the run has seen.
 
     Args:
-        tokens_N: mean response length of the questions that it has seen, NaN of the others.
-        cluster_N: the cluster of each question of the pool.
-        question_Q: the questions that are asked for.
+        tokens_N: mean response length of each question of the pool; NaN when the run has seen no response.
+        cluster_N: cluster of each question of the pool.
+        question_Q: indices of the questions.
 
     Returns:
-        A question's own mean, else that of its cluster's seen questions, else that of all; empty when none was seen.
+        For each question its mean length, else the mean over its cluster, else the mean over all questions; an empty
+        dictionary when the run has seen no response at all.
     """
     seen = np.flatnonzero(~np.isnan(tokens_N))
     if len(seen) == 0:
@@ -78,6 +79,6 @@ def expected_tokens(tokens_N: np.ndarray, cluster_N: np.ndarray, question_Q: np.
     n_C = np.bincount(cluster_N[seen], minlength=cluster_N.max() + 1)
     total_C = np.bincount(cluster_N[seen], weights=tokens_N[seen], minlength=len(n_C))
     mean_C = np.where(n_C > 0, total_C / np.maximum(n_C, 1), tokens_N[seen].mean())
-    own_Q = tokens_N[question_Q]
-    expected_Q = np.where(np.isnan(own_Q), mean_C[cluster_N[question_Q]], own_Q)
+    tokens_Q = tokens_N[question_Q]
+    expected_Q = np.where(np.isnan(tokens_Q), mean_C[cluster_N[question_Q]], tokens_Q)
     return dict(zip(question_Q.tolist(), expected_Q.tolist(), strict=True))

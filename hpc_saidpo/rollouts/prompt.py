@@ -1,4 +1,4 @@
-"""A question -> the exact string the policy continues."""
+"""The prompt of a question: the exact string that the policy continues."""
 
 from __future__ import annotations
 
@@ -9,46 +9,46 @@ from .. import settings
 from ..errors import RunError
 from ..records import Question
 
-_OWN = re.compile(r"\{(answer|solution)\}")
+_FIELD = re.compile(r"\{(answer|solution)\}")
 
 
 def render(
     question: Question,
     examples: Mapping[str, Sequence[Question]],
     config: settings.Prompt,
-    chat_template: Callable[[list[dict]], str],
+    chat_template: Callable[[list[dict[str, str]]], str],
 ) -> str:
-    """The prompt of a question.
+    """Render the prompt of a question.
 
     Args:
-        examples: few-shot examples by subject; the first `config.shots` of the question's subject are shown.
-        chat_template: messages -> string with the assistant's turn opened; used when `config.chat`.
+        examples: few-shot examples by subject; the prompt shows the first `config.shots` of the question's subject.
+        chat_template: messages -> a string that ends where the assistant's turn begins; used when `config.chat`.
 
     Raises:
-        RunError: fewer than `config.shots` examples for the subject.
+        RunError: the subject has fewer than `config.shots` examples.
     """
     shown = examples.get(question.subject, ())[: config.shots]
     if len(shown) < config.shots:
         raise RunError(
-            f"question {question.id!r}: {config.shots} few-shot examples asked for (rollouts.prompt.shots), but the "
-            f"pool has {len(shown)} for subject {question.subject!r}: lower it, or give pool.examples more"
+            f"question {question.id!r}: {config.shots} few-shot examples requested (rollouts.prompt.shots), but the "
+            f"pool has {len(shown)} for subject {question.subject!r}: lower it, or add examples to pool.examples"
         )
     if not config.chat:
-        turns = [_asked(config, x) + _answered(config, x) + config.separator for x in shown]
-        return config.system + "".join(turns) + _asked(config, question)
+        turns = [_question(config, x) + _answer(config, x) + config.separator for x in shown]
+        return config.system + "".join(turns) + _question(config, question)
     messages = [{"role": "system", "content": config.system}] if config.system else []
     for example in shown:
-        messages.append({"role": "user", "content": _asked(config, example)})
-        messages.append({"role": "assistant", "content": _answered(config, example)})
-    messages.append({"role": "user", "content": _asked(config, question)})
+        messages.append({"role": "user", "content": _question(config, example)})
+        messages.append({"role": "assistant", "content": _answer(config, example)})
+    messages.append({"role": "user", "content": _question(config, question)})
     return chat_template(messages)
 
 
-# Not str.format: questions and templates are full of LaTeX braces. And each template has its own names only, looked for
-# once: "\boxed{answer}" in a question, or in what is asked of the model, must not become the gold answer.
-def _asked(config: settings.Prompt, question: Question) -> str:
+# Not str.format: questions and templates are full of LaTeX braces. Each template replaces its own names only, in
+# one pass: "\boxed{answer}" in a question, or in the instructions to the model, must not become the gold answer.
+def _question(config: settings.Prompt, question: Question) -> str:
     return config.question.replace("{question}", question.text)
 
 
-def _answered(config: settings.Prompt, question: Question) -> str:
-    return _OWN.sub(lambda name: getattr(question, name[1]), config.answer)
+def _answer(config: settings.Prompt, question: Question) -> str:
+    return _FIELD.sub(lambda name: getattr(question, name[1]), config.answer)

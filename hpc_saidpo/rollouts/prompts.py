@@ -14,11 +14,16 @@ if TYPE_CHECKING:
 
 
 class Prompts:
-    """The prompt of each question of a pool or benchmark, for one policy."""
+    """The prompts of a pool or benchmark for one policy.
+
+    Args:
+        questions: by index; a mapping may contain only those that are needed.
+        examples: few-shot examples by subject.
+    """
 
     def __init__(
         self,
-        questions: Sequence[Question],
+        questions: Sequence[Question] | Mapping[int, Question],
         examples: Mapping[str, Sequence[Question]],
         policy: Policy,
         config: settings.Prompt,
@@ -26,18 +31,20 @@ class Prompts:
         self.questions, self.examples, self.policy, self.config = questions, examples, policy, config
 
     def text(self, index: int) -> str:
+        """The prompt of a question as text."""
         return render(self.questions[index], self.examples, self.config, self.policy.chat_template)
 
-    def shown(self, index: int, stop: Sequence[str]) -> str:
-        """A prompt as it is, each of its lines between bars, and what ends a response: for the log."""
+    def describe(self, index: int, stop: Sequence[str]) -> str:
+        """A message for the log: one prompt, each of its lines between bars, and the ends of a response."""
         lines = "\n".join(f"  |{line}|" for line in self.text(index).split("\n"))
         name = self.policy.tokenizer.convert_ids_to_tokens
         ends = [*map(name, sorted(self.policy.eos_ids)), *(repr(text)[1:-1] for text in stop)]
         return f"the first prompt, its lines between bars:\n{lines}\n  a response ends with {' or '.join(ends)}"
 
     def family(self, index: int) -> str:
-        """What prompts that show the same few-shot examples have in common; "" when none are shown."""
+        """A name shared by prompts with the same few-shot examples; "" when prompts show none."""
         return self.questions[index].subject if self.config.shots else ""
 
     def tokens(self, index: int) -> list[int]:
+        """The prompt of a question as token ids."""
         return self.policy.encode_prompt(self.text(index), self.config.chat)

@@ -1,4 +1,4 @@
-"""K graded rollouts of each question as a stage of a run, spread over the ranks (method, steps 1, 5 and 8)."""
+"""K graded rollouts of each question as a stage of a run, computed by all ranks (method, steps 1, 5 and 8)."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from .prompts import Prompts
 
 @dataclass(frozen=True)
 class Request:
-    """The rollouts that one stage needs.
+    """A request for the rollouts of one stage.
 
     Attributes:
         question_Q: indices into `prompts.questions`.
         k: rollouts of each question.
         seed: (run seed, iteration, stage name).
-        expected_Q: tokens of a response, for the questions where they are known (`chunks.expected_tokens`).
+        expected_Q: expected tokens of a response, by question; may be incomplete (`chunks.expected_tokens`).
     """
 
     prompts: Prompts
@@ -38,10 +38,13 @@ class Request:
 
 
 def collect_rollouts(stage: Stage, request: Request, config: settings.Rollouts, world: World) -> None:
-    """Write the rollouts of a request into the stage, one chunk of questions at a time. Collective.
+    """Write the requested rollouts into the stage, one chunk of questions at a time. Collective.
 
-    A chunk holds the same questions whatever the number of ranks. Chunks that are on disk already are not made again.
-    The chunk with the longest expected time is started first.
+    The chunks do not depend on the number of ranks. Chunks that exist on disk are not computed again. The chunk with
+    the longest expected time is started first.
+
+    Raises:
+        RunError: a prompt with its response is longer than the model supports.
     """
     from ..policy.model import check_length  # imports transformers: a finished stage needs none of it
     from .waves import in_waves
@@ -51,7 +54,7 @@ def collect_rollouts(stage: Stage, request: Request, config: settings.Rollouts, 
     if token_Q:
         check_length(prompts.policy, max(map(len, token_Q.values())) + request.sampling.max_new_tokens)
     waves = config.waves_of(name) or (request.k,)
-    # A wave is only a part of a question's rows: more questions fill the batches as well.
+    # A wave decodes only some of a question's rows, so more questions are needed to fill a batch.
     smallest = config.min_chunk_questions * request.k // waves[0]
     chunks = cut(token_Q, prompts.family, config.chunk_questions, smallest)
     finished = world.on_root(stage.finished_chunks)
@@ -60,8 +63,9 @@ def collect_rollouts(stage: Stage, request: Request, config: settings.Rollouts, 
     grader = grader_of(config.grader)
     with progress.show(f"{name}: {len(request.question_Q)} questions × {request.k}", len(todo), world.is_root) as tick:
         for i in world.claim(len(todo), tick):
-            own = {q: token_Q[q] for q in chunks[todo[i]]}
-            stage.write_chunk(todo[i], in_waves(waves, own, prompts, request.sampling, config, request.seed, grader))
+            prompt_Q = {q: token_Q[q] for q in chunks[todo[i]]}
+            table = in_waves(waves, prompt_Q, prompts, request.sampling, config, request.seed, grader)
+            stage.write_chunk(todo[i], table)
     idle_W = world.idle_shares()
     if world.size > 1:
         log.info("  ranks idle %.0f %% of the stage, at most %.0f %%", 100 * np.mean(idle_W), 100 * max(idle_W))
@@ -71,5 +75,5 @@ def collect_rollouts(stage: Stage, request: Request, config: settings.Rollouts, 
 
 
 def load_rollouts(stage: Stage) -> Rollouts:
-    """Every rollout of a finished stage, sorted by question and sample; texts stay on disk until they are read."""
+    """Every rollout of a finished stage, sorted by question and sample. Texts stay on disk until they are used."""
     return stage.read_chunks(Rollouts).sorted()

@@ -1,4 +1,4 @@
-"""Responses of one chunk of questions, drawn in waves and graded."""
+"""Graded responses to one chunk of questions, drawn in waves."""
 
 from __future__ import annotations
 
@@ -18,35 +18,40 @@ def in_waves(
     waves: Sequence[int],
     token_Q: Mapping[int, list[int]],
     prompts: Prompts,
-    how: Sampling,
+    sampling: Sampling,
     config: settings.Rollouts,
     seed: tuple[int, int, str],
     grader: Grader,
 ) -> Rollouts:
-    """Graded rollouts of these questions, wave after wave; a question that is decided is drawn no more.
+    """Draw and grade rollouts of a chunk's questions, wave by wave, until each question is decided.
 
-    Sample j of a question is the same one however many waves there are. So the questions that have both a correct and a
-    wrong response are those that have them among all K, and which responses come with that does not depend on what else
-    they are: the pairs are those of K fixed responses (README, early decision, says for which rules this holds).
+    Sample j of a question does not depend on the waves. So a question gets both a correct and a wrong response exactly
+    if it has both among all K, and the decision depends on verdicts only: the pairs are distributed as those of K fixed
+    responses (README, early decision, names the rules for which this holds).
+
+    Args:
+        waves: responses to draw of a question in each wave.
+        token_Q: the prompt of each question, as token ids.
+        seed: (run seed, iteration, stage name).
     """
-    drawn, first, left = [], 0, list(token_Q)
+    drawn, first, undecided = [], 0, list(token_Q)
     for n in waves:
-        seeds = [[seed_of(*seed, q, sample) for sample in range(first, first + n)] for q in left]
-        responses = generate(prompts.policy, [token_Q[q] for q in left], seeds, how, config.generate)
-        asked = [prompts.questions[q] for q in left]
-        drawn.append(grade(left, asked, seeds, responses, grader, config.steps, first))
-        settled = decided(Rollouts.concat(drawn))
-        left, first = [q for q in left if q not in settled], first + n
-        if not left:
+        seeds = [[seed_of(*seed, q, sample) for sample in range(first, first + n)] for q in undecided]
+        responses = generate(prompts.policy, [token_Q[q] for q in undecided], seeds, sampling, config.generate)
+        questions = [prompts.questions[q] for q in undecided]
+        drawn.append(grade(undecided, questions, seeds, responses, grader, config.steps, first))
+        done = decided(Rollouts.concat(drawn))
+        undecided, first = [q for q in undecided if q not in done], first + n
+        if not undecided:
             break
     return Rollouts.concat(drawn).sorted()
 
 
 def decided(rollouts: Rollouts) -> set[int]:
-    """The questions that can give a pair: with a correct response that ended by itself, and a wrong one."""
-    good = (rollouts.verdict_R == CORRECT) & rollouts.finished_R
-    bad = rollouts.verdict_R == WRONG
-    return set(rollouts.question_R[good].tolist()) & set(rollouts.question_R[bad].tolist())
+    """Questions that make a pair: they have a correct response that ended by itself, and a wrong response."""
+    is_chosen_R = (rollouts.verdict_R == CORRECT) & rollouts.finished_R
+    is_rejected_R = rollouts.verdict_R == WRONG
+    return set(rollouts.question_R[is_chosen_R].tolist()) & set(rollouts.question_R[is_rejected_R].tolist())
 
 
 def grade(
@@ -58,20 +63,20 @@ def grade(
     step: str = PARAGRAPH,
     first: int = 0,
 ) -> Rollouts:
-    """Responses as graded rollouts; a truncated response is graded like any other.
+    """Grade responses. A truncated response is graded like any other.
 
     Args:
-        index_Q, questions: the questions, by index in their pool and themselves.
+        index_Q: index of each question in its pool or benchmark.
+        questions: the questions, in the same order.
         seeds, responses: K of each for every question.
-        grader: gives the verdicts.
-        step: what counts as a reasoning step (`steps.count_steps`).
+        step: rule that counts reasoning steps (`steps.count_steps`).
         first: number of the first sample.
     """
     return Rollouts.from_rows(
         (
             *(q, first + sample, grader.judge(r.text, question).verdict, len(r.tokens), count_steps(r.text, step)),
-            *(r.finished, own_seeds[sample], r.seconds, question.id, r.text),
+            *(r.finished, seeds_K[sample], r.seconds, question.id, r.text),
         )
-        for q, question, own_seeds, own in zip(index_Q, questions, seeds, responses, strict=True)
-        for sample, r in enumerate(own)
+        for q, question, seeds_K, responses_K in zip(index_Q, questions, seeds, responses, strict=True)
+        for sample, r in enumerate(responses_K)
     )

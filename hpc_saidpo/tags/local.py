@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from .. import settings
 from ..errors import RunError
-from ..policy.model import Policy, longest
+from ..policy.model import Policy, max_positions
 from ..rollouts.engine.engine import generate
 from ..settings.rollouts import Sampling
 from .asking import Messages
@@ -45,7 +45,7 @@ class Local:
             raise RunError(f"tags.model={policy.path}: its tokenizer has no chat template: use an instruct model")
         policy.model.eval()
         prompts = [policy.encode_prompt(policy.chat_template(c), chat=True) for c in conversations]
-        fit = [i for i, ids in enumerate(prompts) if len(ids) + self.max_new_tokens <= longest(policy)]
+        fit = [i for i, ids in enumerate(prompts) if len(ids) + self.max_new_tokens <= max_positions(policy)]
         greedy = Sampling(0.0, 1.0, self.max_new_tokens)
         responses = generate(policy, [prompts[i] for i in fit], [[0]] * len(fit), greedy, self.engine)
         replies = dict(zip(fit, (of_prompt[0].text for of_prompt in responses), strict=True))

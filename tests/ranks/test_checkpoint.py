@@ -1,13 +1,11 @@
 """A checkpoint is whole or is not read, whatever happened to it or to the ranks that wrote it."""
 
-import functools
 import resource
 import shutil
 
 import pytest
 import torch
-from test_dpo import Killed, killed_after
-from test_strategies import train
+from support.training import Killed, killed_after, train_by, watched
 
 from hpc_saidpo.dpo.checkpoint import Checkpoint
 from hpc_saidpo.errors import RunError
@@ -19,8 +17,8 @@ pytestmark = pytest.mark.mpi
 def killed(world, folder, strategy="fsdp", at=2, minutes=0.0) -> Stage:
     stage = Stage(folder)
     world.on_root(stage.prepare)
-    with pytest.raises(Killed):
-        train(world, strategy, checkpoint=(stage, minutes), progress=functools.partial(killed_after, at))
+    with pytest.raises(Killed), killed_after(at):
+        train_by(world, strategy, checkpoint=(stage, minutes))
     world.barrier()
     return stage
 
@@ -55,9 +53,9 @@ def test_a_damaged_checkpoint_is_named_on_every_rank(world, folder, damage):
     with pytest.raises(
         RunError, match=r"checkpoint-000002: the checkpoint is not readable .*\. Move it away, and start"
     ):
-        train(world, "fsdp", checkpoint=(stage, None))
+        train_by(world, "fsdp", checkpoint=(stage, None))
     world.on_root(lambda: (folder / "checkpoint-000002").rename(folder / "away"))
-    train(world, "fsdp", checkpoint=(stage, None))
+    train_by(world, "fsdp", checkpoint=(stage, None))
 
 
 def test_what_is_half_written_or_half_removed_is_not_read(world, folder):
@@ -70,13 +68,8 @@ def test_what_is_half_written_or_half_removed_is_not_read(world, folder):
         (folder / "checkpoint-000001" / "facts.json").unlink()
 
     world.on_root(like_a_killed_job)
-    labels = []
-
-    def watch(label, total):
-        labels.append(label)
-        return silent(label, total)
-
-    train(world, "fsdp", checkpoint=(stage, None), progress=watch)
+    with watched() as labels:
+        train_by(world, "fsdp", checkpoint=(stage, None))
     assert labels == ["DPO: 20 pairs, from step 2 of 6"]
 
 
@@ -88,7 +81,7 @@ def test_a_disk_that_refuses_one_rank_is_everyones_failure_and_the_checkpoint_be
         if world.rank == world.size - 1:
             resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
         with pytest.raises(RunError, match=r"cannot write .*checkpoint-000003: File too large .*ulimit -f"):
-            train(world, "fsdp", checkpoint=(stage, 0.0))
+            train_by(world, "fsdp", checkpoint=(stage, 0.0))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     world.barrier()

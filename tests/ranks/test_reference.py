@@ -1,11 +1,9 @@
 """Reference log-probabilities are computed once for a policy and its pairs, whatever becomes of the round."""
 
-from contextlib import contextmanager
-
 import numpy as np
 import pytest
 from support.make import MICRO, load_micro, make_pairs
-from test_dpo import Killed
+from support.training import Killed, killed_after, watched
 
 from hpc_saidpo import settings
 from hpc_saidpo.cli import compose
@@ -19,37 +17,24 @@ pytestmark = pytest.mark.mpi
 
 
 @pytest.fixture
-def rounds(folder, world, monkeypatch):
-    """A function that does the DPO round of a run, perhaps killed at its first step; gives what stages showed."""
+def rounds(folder, world):
+    """A function that does the DPO round of a run, perhaps killed at its first step; returns what was displayed."""
 
     def rounds(name, *overrides, pairs=None, path=MICRO, killed=False):
-        shown = []
-
-        @contextmanager
-        def progress(_, label, total):
-            shown.append(label.split(":")[0])
-
-            def tick(*_):
-                if killed and label.startswith("DPO"):
-                    raise Killed
-
-            yield tick
-
-        monkeypatch.setattr(Job, "_progress", progress)
         forget_policies()
-        given = ("experiment=tiny", "dpo.batch_pairs=8", "dpo.checkpoint_minutes=null", *overrides)
-        config = compose.from_overrides(given)
+        changed = ("experiment=tiny", "dpo.batch_pairs=8", "dpo.checkpoint_minutes=null", *overrides)
+        config = compose.from_overrides(changed)
         opened = RunDir.open(settings.Run(root=str(folder), name=name), {"run": name}, {}, world, lambda words: None)
-        with opened as store:
-            job = Job(config, world, store, Pool([]), [], np.zeros(0, dtype=np.int64), {})
+        with opened as run, killed_after(1) if killed else watched() as labels:
+            job = Job(config, run, Pool([]), [], np.zeros(0, dtype=np.int64), {})
             try:
-                job.train(0, path, pairs or make_pairs(12))
+                job.iteration(0, path).train(pairs or make_pairs(12))
             except Killed:
-                shown.append("killed")
+                labels.append("killed")
             finally:
                 world.barrier()
         world.barrier()
-        return shown
+        return [label.split(":")[0] for label in labels]
 
     return rounds
 

@@ -1,100 +1,54 @@
 """Every way to train on several ranks gives what one process gives: weights, figures, checkpoints, files."""
 
-import copy
-import functools
 import itertools
 import json
 
 import numpy as np
 import pytest
 import torch
-from support.make import MICRO, load_micro, make_pairs
-from test_dpo import Killed, killed_after, untimed
+from support.make import MICRO
+from support.training import (
+    STRATEGIES,
+    Killed,
+    assert_same,
+    by_one_process,
+    killed_after,
+    micro_of,
+    train_by,
+    watched,
+)
 from torch import nn
 from transformers import AutoModelForCausalLM
 
 from hpc_saidpo import settings
-from hpc_saidpo.dpo import train
-from hpc_saidpo.dpo.checkpoint import Checkpoint
-from hpc_saidpo.dpo.examples import key_of, tokenise
 from hpc_saidpo.dpo.logps import ResponseLogps
 from hpc_saidpo.parallel import shards
+from hpc_saidpo.parallel.gradients import replicate
 from hpc_saidpo.parallel.world import World
-from hpc_saidpo.policy import model
+from hpc_saidpo.policy.model import Policy
 from hpc_saidpo.store.stage import Stage
 
 pytestmark = pytest.mark.mpi
-STRATEGIES = ("ddp", "fsdp", "single")
-OF_SIGNS = ("rewards/accuracies", "length_correlation")  # of rewards that are rounding alone, at the first step
-
-
-def model_of(tied=True, precision=torch.float32) -> model.Policy:
-    found = load_micro()
-    found.precision = precision
-    if not tied:
-        head = copy.deepcopy(found.model.lm_head)
-        found.model.config.tie_word_embeddings = False
-        found.model.lm_head = head
-        with torch.no_grad():
-            head.weight.mul_(0.9)
-    return found
-
-
-def train(world, strategy, folder=None, current=None, checkpoint=None, progress=silent, n=20, **config):
-    """A round of 6 steps in which 2, 3 and 4 ranks have turns without a micro-batch; (figures, weights on root)."""
-    current, pairs = current or model_of(), make_pairs(n)
-    settings = {"lr": 1e-4, "batch_pairs": 8, "micro_pairs": 3, "epochs": 2, "strategy": strategy, **config}
-    settings = settings.Dpo(**settings)
-    weights = {}
-
-    def save():
-        for name, weight in current.model.state_dict().items():
-            weights[name] = shards.gather(weight).clone()
-        if folder:
-            Stage(folder).write_folder("model", lambda f: current.save(f, world, 100_000), world)
-
-    resume = Checkpoint(*checkpoint, key_of(pairs), world) if checkpoint else None
-    examples = tokenise(pairs, current, False, ())
-    steps = train.train(current, pairs, examples, settings, world, 0, 0, False, progress, resume, save)
-    return untimed(steps), weights
-
-
-@functools.cache
-def alone(tied=True, n=20):
-    """The round of one process."""
-    return train(World(), "ddp", current=model_of(tied), n=n)
-
-
-def assert_same(found, wanted, weights=1e-5, figures=1e-4):
-    (steps_found, weights_found), (steps_wanted, weights_wanted) = found, wanted
-    assert len(steps_found) == len(steps_wanted)
-    for step, (a, b) in enumerate(zip(steps_found, steps_wanted, strict=True)):
-        for name, value in b.items():
-            if step or name not in OF_SIGNS:
-                assert a[name] == (value if value is None else pytest.approx(value, rel=figures, abs=figures)), name
-    assert weights_found.keys() == weights_wanted.keys()
-    for name, weight in weights_found.items():
-        torch.testing.assert_close(weight, weights_wanted[name], rtol=0, atol=weights)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_round_gives_what_one_process_gives(world, strategy, tied):
-    start = model_of(tied).model.state_dict()
-    wanted = alone(tied)
+    start = micro_of(tied).model.state_dict()
+    wanted = by_one_process(tied)
     assert min((w - start[name]).abs().max() for name, w in wanted[1].items()) > 2e-4
-    found = train(world, strategy, current=model_of(tied), head_tokens=7, checkpointing=True)
+    result = train_by(world, strategy, policy=micro_of(tied), head_tokens=7, checkpointing=True)
     if strategy == "single" and not world.is_root:
-        found = found[0], wanted[1]  # root alone has trained
-    assert_same(found, wanted)
+        result = result[0], wanted[1]  # root alone has trained
+    assert_same(result, wanted)
 
 
 def test_shards_are_all_that_a_rank_keeps(world):
     if world.size == 1:
         return
-    current = model_of(tied=False)
+    current = micro_of(tied=False)
     n = sum(p.numel() for p in current.model.parameters())
-    with world.replicas(ResponseLogps(current.model), False, "fsdp", current.model.model.layers) as replicas:
+    with replicate(world, ResponseLogps(current.model), False, "fsdp", current.model.model.layers) as replicas:
         kept = [p.to_local().numel() for p in replicas.parameters().values()]
     assert world.sum(np.array([sum(kept)])) == n
     assert sum(kept) < 1.1 * n / world.size
@@ -102,10 +56,10 @@ def test_shards_are_all_that_a_rank_keeps(world):
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_bfloat16_computes_with_weights_and_sums_in_float32(world, strategy):
-    steps, weights = train(world, strategy, current=model_of(precision=torch.bfloat16))
+    steps, weights = train_by(world, strategy, policy=micro_of(precision=torch.bfloat16))
     assert {w.dtype for w in weights.values()} == {torch.float32}
     assert steps[0]["loss"] == pytest.approx(np.log(2), abs=1e-3)  # policy and reference are computed alike
-    for a, b in zip(steps, alone()[0], strict=True):
+    for a, b in zip(steps, by_one_process()[0], strict=True):
         assert a["loss"] == pytest.approx(b["loss"], abs=0.02)
         assert a["loss"] != b["loss"] or a["step"] == 0
 
@@ -115,7 +69,7 @@ def weights_after(world, strategy, n_steps=3):
     torch.manual_seed(0)
     module = nn.Sequential(nn.Sequential(nn.Linear(8, 8), nn.Tanh()), nn.Linear(8, 4), nn.Tanh())
     data = torch.randn(6, 8)
-    with world.replicas(module, False, strategy, [module[0]]) as replicas:
+    with replicate(world, module, False, strategy, [module[0]]) as replicas:
         with torch.no_grad():
             replicas.bare(data)
         parameters = replicas.parameters()
@@ -128,8 +82,7 @@ def weights_after(world, strategy, n_steps=3):
             optimizer.zero_grad()
             with torch.no_grad():
                 replicas.bare(data)
-        found = [shards.gather(p.detach()).clone() for p in replicas.parameters().values()]
-    return found
+        return [shards.gather(p.detach()).clone() for p in replicas.parameters().values()]
 
 
 def test_forward_passes_without_gradient_freeze_nothing(world):
@@ -138,38 +91,33 @@ def test_forward_passes_without_gradient_freeze_nothing(world):
 
 
 def test_groups_come_and_go(world):
-    first = train(world, "fsdp", n=8)
+    first = train_by(world, "fsdp", n=8)
     for _ in range(3):
-        assert_same(train(world, "fsdp", n=8), first, weights=0, figures=0)
+        assert_same(train_by(world, "fsdp", n=8), first, weights=0, figures=0)
     assert not torch.distributed.is_initialized()
 
 
 @pytest.mark.parametrize("before, after", [("fsdp", "fsdp"), ("fsdp", "ddp"), ("ddp", "single"), ("single", "fsdp")])
-def test_a_killed_round_goes_on_with_another_strategy_and_number_of_ranks(world, folder, before, after):
-    wanted = alone()
+def test_a_killed_round_resumes_with_another_strategy_and_number_of_ranks(world, folder, before, after):
+    wanted = by_one_process()
     for name, first, second in (("same", world, world), ("fewer", world, World()), ("more", World(), world)):
         stage = Stage(folder / f"{name} {0 if first is world else world.rank}")
         first.on_root(stage.prepare)
-        with pytest.raises(Killed):
-            train(first, before, checkpoint=(stage, 0.0), progress=functools.partial(killed_after, 2))
+        with pytest.raises(Killed), killed_after(2):
+            train_by(first, before, checkpoint=(stage, 0.0))
         world.barrier()
-        labels = []
-
-        def watch(label, total, labels=labels):
-            labels.append(label)
-            return silent(label, total)
-
-        found = train(second, after, checkpoint=(Stage(folder / f"{name} 0"), None), progress=watch)
+        with watched() as labels:
+            result = train_by(second, after, checkpoint=(Stage(folder / f"{name} 0"), None))
         assert labels == ["DPO: 20 pairs, from step 2 of 6"]  # and no reference log-probabilities
         if after == "single" and not second.is_root:
-            found = found[0], wanted[1]
-        assert_same(found, wanted)
+            result = result[0], wanted[1]
+        assert_same(result, wanted)
 
 
 def test_a_policy_in_shards_is_saved_file_by_file_as_from_one_process(world, folder):
     for tied in (True, False):
         for strategy in STRATEGIES:
-            train(world, strategy, folder / f"{strategy} {tied}", current=model_of(tied), n=8)
+            train_by(world, strategy, folder / f"{strategy} {tied}", policy=micro_of(tied), n=8)
         files = sorted(p.name for p in (folder / f"ddp {tied}" / "model").iterdir())
         assert sum(name.endswith(".safetensors") for name in files) > 3
         for strategy in STRATEGIES:
@@ -179,8 +127,8 @@ def test_a_policy_in_shards_is_saved_file_by_file_as_from_one_process(world, fol
             assert set(index["weight_map"].values()) == {name for name in files if name.endswith(".safetensors")}
             loaded = AutoModelForCausalLM.from_pretrained(saved)
             assert loaded.dtype == torch.float32 and loaded.config.tie_word_embeddings == tied
-            assert_same(([], loaded.state_dict()), ([], alone(tied, 8)[1]))
-            assert model.Policy.load(str(saved), settings.Policy(path=MICRO), torch.device("cpu")).eos_ids == {1}
+            assert_same(([], loaded.state_dict()), ([], by_one_process(tied, 8)[1]))
+            assert Policy.load(str(saved), settings.Policy(path=MICRO), torch.device("cpu")).eos_ids == {1}
 
 
 def test_turns_give_every_rank_as_many_items_and_each_at_least_once(world):

@@ -81,7 +81,7 @@ def test_an_attention_kernel_that_computes_something_else_is_reported(monkeypatc
             output, lse = kernels.by_torch(query, *kept, **options)
             return output + error, lse
 
-        monkeypatch.setattr(kernels, "of", lambda attention, kernel=kernel: kernel)
+        monkeypatch.setattr(kernels, "find_kernel", lambda attention, kernel=kernel: kernel)
         found = {f.name: f for f in gpu.compare(torch.device("cpu"))}["GPU bfloat16 generation"]
         assert found.state == state and "16 responses as engine hf's" in found.text
 

@@ -9,7 +9,8 @@ from hpc_saidpo import settings
 from hpc_saidpo.dpo.examples import Examples, tokenise
 from hpc_saidpo.dpo.logps import ResponseLogps
 from hpc_saidpo.dpo.schedule import batches
-from hpc_saidpo.dpo.train import Losses, train
+from hpc_saidpo.dpo.train import Lesson, Losses, train
+from hpc_saidpo.parallel.gradients import replicate
 from hpc_saidpo.parallel.world import World
 
 BATCH, STEPS, SEED = 8, 20, 3
@@ -42,12 +43,12 @@ def trainer_of(policy, pairs, folder):
 
 
 @pytest.fixture(params=["shared", "packed", "padded"])
-def how(request):
+def arrangement(request):
     return request.param
 
 
-def examples_of(pairs, policy, how="shared"):
-    return Examples(**{**vars(tokenise(pairs, policy, False, ())), "how": how})
+def examples_of(pairs, policy, arrangement="shared"):
+    return Examples(**{**vars(tokenise(pairs, policy, False, ())), "arrangement": arrangement})
 
 
 def untrained():
@@ -62,25 +63,25 @@ def vector(model):
     return torch.cat([p.grad.flatten() for p in model.parameters()])
 
 
-def test_log_probabilities_and_gradients_are_trls(tmp_path, how):
+def test_log_probabilities_and_gradients_are_trls(tmp_path, arrangement):
     policy, theirs = untrained(), untrained()
     trainer = trainer_of(theirs, varied(BATCH), tmp_path)
-    examples = examples_of(varied(BATCH), policy, how)
+    examples = examples_of(varied(BATCH), policy, arrangement)
     for name, column in (("prompt_ids", "prompt"), ("chosen_ids", "chosen"), ("rejected_ids", "rejected")):
         assert list(trainer.train_dataset[name]) == getattr(examples, column)
 
     batch = next(iter(trainer.get_train_dataloader()))
     labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
-    found = examples.logps(ResponseLogps(policy.model, 7), range(BATCH))
+    response_logps = examples.logps(ResponseLogps(policy.model, 7), range(BATCH))
     with torch.no_grad():
         logps = theirs.model(batch["input_ids"], attention_mask=batch["attention_mask"], labels=labels,
                              fused_lm_head=True).log_probs  # fmt: skip
     by_row = [row[mask] for row, mask in zip(logps, batch["completion_mask"][:, 1:].bool(), strict=True)]
     expected = [one for i in range(BATCH) for one in (by_row[i], by_row[BATCH + i])]
-    for ours, wanted in zip(found.by_response, expected, strict=True):
+    for ours, wanted in zip(response_logps.by_response, expected, strict=True):
         torch.testing.assert_close(ours, wanted, rtol=0, atol=1e-5)
     sums_B2 = torch.stack([one.sum() for one in expected]).view(BATCH, 2)
-    torch.testing.assert_close(found.sum_BR, sums_B2, rtol=1e-6, atol=0)
+    torch.testing.assert_close(response_logps.sum_BR, sums_B2, rtol=1e-6, atol=0)
 
     # Rewards that are not all zero, so that every pair has a weight of its own.
     reference_B2 = sums_B2.numpy() + np.random.default_rng(0).normal(size=(BATCH, 2))
@@ -91,22 +92,22 @@ def test_log_probabilities_and_gradients_are_trls(tmp_path, how):
         config = settings.Dpo(**{**vars(CONFIG), "micro_pairs": micro_pairs})
         schedule = batches(examples.width_B, config, SEED, 0)
         losses = Losses(policy, examples, reference_B2, config, schedule[0])
-        with World().replicas(ResponseLogps(policy.model), False) as replicas:
+        with replicate(World(), ResponseLogps(policy.model), False) as replicas:
             replicas.gradient(losses.of_rank(replicas))
         got = vector(policy.model)
         policy.model.zero_grad()
         assert (got - wanted).norm() < 1e-4 * wanted.norm()
 
 
-def test_the_loss_curve_is_trls(tmp_path, how):
+def test_the_loss_curve_is_trls(tmp_path, arrangement):
     policy, theirs, pairs = load_micro(), load_micro(), varied(BATCH * STEPS)
-    examples = examples_of(pairs, policy, how)
+    examples = examples_of(pairs, policy, arrangement)
     order = [i for step in batches(examples.width_B, CONFIG, SEED, 0) for micro in step for i in micro]
     trainer = trainer_of(theirs, pairs.take(order), tmp_path)
     trainer.train()
     expected = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
-    steps = train(policy, pairs, examples, CONFIG, World(), SEED, 0, False, silent)
+    steps = train(policy, Lesson(pairs, examples, SEED, 0), CONFIG, World())
     losses = [step["loss"] for step in steps]
     assert len(losses) == STEPS and losses[-1] < 0.5 * losses[0]  # it moves
     assert losses == pytest.approx(expected, abs=1e-3)
@@ -123,16 +124,16 @@ CUTS = [{"micro_pairs": 1}, {"micro_pairs": 2}, {"micro_pairs": 4}, {"micro_toke
 def test_the_update_does_not_depend_on_how_pairs_lie_in_rows():
     pairs = varied(7)
 
-    def update(how, cut):
+    def update(arrangement, cut):
         policy = load_micro()
         config = settings.Dpo(lr=1e-4, batch_pairs=7, nll=0.2, **cut)
-        (step,) = train(policy, pairs, examples_of(pairs, policy, how), config, World(), SEED, 0, False, silent)
+        (step,) = train(policy, Lesson(pairs, examples_of(pairs, policy, arrangement), SEED, 0), config, World())
         return torch.cat([p.detach().flatten() for p in policy.model.parameters()]), step["grad_norm"]
 
     (wanted, norm), before = update("padded", CUTS[0]), load_micro().model.parameters()
     assert (wanted - torch.cat([p.detach().flatten() for p in before])).abs().mean() > 5e-5  # Adam's first: the rate
-    for how in ("shared", "packed", "padded"):
+    for arrangement in ("shared", "packed", "padded"):
         for cut in CUTS:
-            found, found_norm = update(how, cut)
-            torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
-            assert found_norm == pytest.approx(norm, rel=1e-5)
+            result, grad_norm = update(arrangement, cut)
+            torch.testing.assert_close(result, wanted, rtol=0, atol=1e-5)
+            assert grad_norm == pytest.approx(norm, rel=1e-5)

@@ -11,6 +11,7 @@ from support.make import MICRO
 from hpc_saidpo import settings
 from hpc_saidpo.errors import RunError
 from hpc_saidpo.policy import flash, model
+from hpc_saidpo.policy.attention import attention_of
 from hpc_saidpo.progress import log, say_once
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
@@ -48,7 +49,7 @@ class Broken(types.ModuleType):
 
 
 def chosen(attention="auto", precision="auto", device=GPU):
-    return attention.attention_of(settings.Policy(path="x", attention=attention, precision=precision), device)
+    return attention_of(settings.Policy(path="x", attention=attention, precision=precision), device)
 
 
 def test_the_better_version_that_runs_here(node):
@@ -86,19 +87,19 @@ def test_where_it_cannot_run(node, monkeypatch, caplog, name, capability, module
 def test_transformers_must_know_it_too(node, monkeypatch):
     node((8, 0), flash_attn=package())
     monkeypatch.setattr(flash, "is_flash_attn_2_available", lambda: False)  # else it would ask the Hub for a kernel
-    with pytest.raises(RunError, match="transformers does not take this flash_attn"):
+    with pytest.raises(RunError, match="transformers does not accept this flash_attn"):
         chosen("flash_attention_2")
     assert chosen() == "sdpa"
 
 
 @pytest.mark.parametrize("name", BOTH)
-def test_nothing_is_asked_of_the_hub(name, monkeypatch):
-    def asked(*_, **__):
-        raise AssertionError("the Hub was asked")
+def test_no_request_is_sent_to_the_hub(name, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("a request was sent to the Hub")
 
     for place in ("transformers.integrations.hub_kernels", "kernels"):
         with contextlib.suppress(ImportError):
             for function in ("get_kernel", "load_and_register_attn_kernel", "lazy_load_kernel"):
-                monkeypatch.setattr(f"{place}.{function}", asked, raising=False)
+                monkeypatch.setattr(f"{place}.{function}", refuse, raising=False)
     with pytest.raises(RunError, match="there is no GPU"):
         model.Policy.load(MICRO, settings.Policy(path="x", attention=name), CPU)

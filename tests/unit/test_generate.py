@@ -1,65 +1,38 @@
-import os
+"""The engines: greedy tokens are those of transformers, samples have the model's distribution, rows fit into memory."""
+
+import itertools
 import shutil
-import subprocess
-import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
-from support.architectures import ARCHITECTURES, EAGER_ONLY, UNUSUAL
-from support.make import MICRO
+from support.architectures import UNUSUAL
+from support.generating import SUPPORTED, greedy_by_transformers, seeds, tiny, tokens
 from torch._dynamo.utils import counters
-from transformers import AutoModelForCausalLM, LogitsProcessorList, MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+from transformers import LogitsProcessorList, MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from hpc_saidpo import settings
 from hpc_saidpo.errors import RunError
 from hpc_saidpo.policy.model import Policy
 from hpc_saidpo.progress import log, say_once
-from hpc_saidpo.records import seed_of
-from hpc_saidpo.rollouts.engine import linears
-from hpc_saidpo.rollouts.engine.engine import CPU_ROWS, budget, generate, rows_within
+from hpc_saidpo.rollouts.engine import engine, linears
+from hpc_saidpo.rollouts.engine.engine import CPU_ROWS, generate, row_budget, rows_within
 from hpc_saidpo.rollouts.engine.sampling import choose
 from hpc_saidpo.rollouts.engine.shared import common_prefix
 from hpc_saidpo.settings.rollouts import Sampling
 
-DRIVEN = {**ARCHITECTURES, **EAGER_ONLY}
-PROMPTS = ["12+34\n", "double 7 add 5\n", "9-4\n", "5*13=?\n"]
-
-
-def tokens(micro, prompts=PROMPTS):
-    return [micro.encode_prompt(p, chat=False) for p in prompts]
-
-
-def seeds(n_prompts, k, seed=0, first=0):
-    return [[seed_of(seed, 0, "test", first + q, s) for s in range(k)] for q in range(n_prompts)]
-
-
-def tiny(micro, name):
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config({**DRIVEN, **UNUSUAL}[name]).eval()
-    return Policy(model, micro.tokenizer, torch.device("cpu"), torch.float32, name)
-
-
-def greedy_by_transformers(policy, prompt, n):
-    ids = torch.tensor([prompt])
-    # pad_token_id None would be taken from the config of models that have none
-    out = policy.model.generate(
-        ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=n,
-        pad_token_id=policy.tokenizer.pad_token_id, eos_token_id=list(policy.eos_ids),
-    )  # fmt: skip
-    return out[0, len(prompt) :].tolist()
-
 
 def test_greedy_equals_transformers_generate(micro):
-    how = Sampling(0.0, 1.0, 20)
-    ours = generate(micro, tokens(micro), seeds(4, 1), how)
+    sampling = Sampling(0.0, 1.0, 20)
+    ours = generate(micro, tokens(micro), seeds(4, 1), sampling)
     for prompt, (response,) in zip(tokens(micro), ours, strict=True):
         assert response.tokens == greedy_by_transformers(micro, prompt, 20)
         assert response.finished == (response.tokens[-1] in micro.eos_ids)
 
 
-@pytest.mark.parametrize("name", DRIVEN)
+@pytest.mark.parametrize("name", SUPPORTED)
 def test_other_architectures_decode_as_transformers_does(micro, name):
     policy = tiny(micro, name)
     ours = generate(policy, tokens(micro), seeds(4, 1), Sampling(0.0, 1.0, 12))
@@ -67,7 +40,7 @@ def test_other_architectures_decode_as_transformers_does(micro, name):
         assert response.tokens == greedy_by_transformers(policy, prompt, 12)
 
 
-@pytest.mark.parametrize("name", DRIVEN)
+@pytest.mark.parametrize("name", SUPPORTED)
 def test_a_shared_start_changes_nothing(micro, name):
     policy = tiny(micro, name)
     start = list(range(10, 22))
@@ -91,9 +64,9 @@ def test_common_prefix():
 
 
 def test_a_response_depends_on_its_own_stream_only(micro):
-    how = Sampling(1.0, 1.0, 20)
-    together = generate(micro, tokens(micro), seeds(4, 5), how)
-    alone = generate(micro, tokens(micro)[2:3], seeds(1, 5, first=2), how)
+    sampling = Sampling(1.0, 1.0, 20)
+    together = generate(micro, tokens(micro), seeds(4, 5), sampling)
+    alone = generate(micro, tokens(micro)[2:3], seeds(1, 5, first=2), sampling)
     assert [r.tokens for r in together[2]] == [r.tokens for r in alone[0]]
     assert len({tuple(r.tokens) for r in together[3]}) > 1
 
@@ -180,11 +153,11 @@ def test_finished_rows_leave_at_once_and_the_next_prompts_take_their_places(micr
     ],
 )
 def test_what_may_be_drawn_is_what_transformers_leaves(kept, warper, temperature, size):
-    how = Sampling(**{"temperature": temperature, "top_p": 1.0, "max_new_tokens": 1, **kept})
+    sampling = Sampling(**{"temperature": temperature, "top_p": 1.0, "max_new_tokens": 1, **kept})
     logits = 0.5 * torch.randn(1, size, generator=torch.Generator().manual_seed(0))
     expected = warper(None, logits / temperature).softmax(-1)[0].double().numpy()
     uniform = (torch.arange(40_000, dtype=torch.float64) + 0.5) / 40_000  # evenly: shares are exact to a few
-    token, logp = choose(logits.repeat(40_000, 1), uniform, how)
+    token, logp = choose(logits.repeat(40_000, 1), uniform, sampling)
     observed = np.bincount(token, minlength=size) / 40_000
     assert observed == pytest.approx(expected, abs=1e-4)
     assert (expected > 0).all() if not kept else 1 < (expected > 0).sum() < 0.8 * size
@@ -210,21 +183,23 @@ def test_bfloat16_linears_round_and_leave_the_model_as_it_was(micro):
             generate(micro, tokens(micro), seeds(4, 1), Sampling(0.0, 1.0, 4), settings.Engine(linears="bfloat16"))
         return
     before = {name: value.clone() for name, value in micro.model.state_dict().items()}
-    how = Sampling(0.0, 1.0, 16)
-    exact = generate(micro, tokens(micro), seeds(4, 1), how)
-    rounded = generate(micro, tokens(micro), seeds(4, 1), how, settings.Engine(linears="bfloat16"))
+    sampling = Sampling(0.0, 1.0, 16)
+    exact = generate(micro, tokens(micro), seeds(4, 1), sampling)
+    rounded = generate(micro, tokens(micro), seeds(4, 1), sampling, settings.Engine(linears="bfloat16"))
     same = [(a.logp, b.logp) for (a,), (b,) in zip(exact, rounded, strict=True) if a.tokens == b.tokens]
     assert len(same) >= 2 and all(a != b and a == pytest.approx(b, abs=0.2) for a, b in same)
     assert all(value.equal(before[name]) for name, value in micro.model.state_dict().items())
-    again = generate(micro, tokens(micro), seeds(4, 1), how)
+    again = generate(micro, tokens(micro), seeds(4, 1), sampling)
     assert [own[0].logp for own in again] == [own[0].logp for own in exact]
 
 
 @pytest.mark.parametrize("engine", ["shared", "hf"])
 def test_log_probabilities_are_the_models_own_however_tokens_are_drawn(micro, engine):
-    how = Sampling(0.6, 0.9, 12, top_k=7)
+    sampling = Sampling(0.6, 0.9, 12, top_k=7)
     for prompt, own in zip(
-        tokens(micro), generate(micro, tokens(micro), seeds(4, 3), how, settings.Engine(engine=engine)), strict=True
+        tokens(micro),
+        generate(micro, tokens(micro), seeds(4, 3), sampling, settings.Engine(engine=engine)),
+        strict=True,
     ):
         for response in own:
             with torch.inference_mode():
@@ -233,47 +208,60 @@ def test_log_probabilities_are_the_models_own_however_tokens_are_drawn(micro, en
             assert response.logp == pytest.approx(float(expected), abs=1e-4)
 
 
-SHORT_OF_MEMORY = """
-import resource, sys, torch
-from transformers import LlamaConfig, AutoModelForCausalLM
-from hpc_saidpo import generate, policy
-torch.manual_seed(0)
-config = LlamaConfig(vocab_size=150_000, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-                     intermediate_size=16, eos_token_id=1, pad_token_id=0, bos_token_id=None)
-tokenizer = policy.Policy.load(sys.argv[1], policy.Config(path=sys.argv[1]), torch.device("cpu")).tokenizer
-own = policy.Policy(AutoModelForCausalLM.from_config(config).eval(), tokenizer, torch.device("cpu"), torch.float32, "")
-def run():
-    made = generate.generate(own, [[5, 6], [7, 8, 9]] * 8, [[16 * q + s for s in range(8)] for q in range(16)],
-                             generate.Sampling(1.0, 1.0, 3), generate.Config(rows=128))
-    return [[r.tokens for r in of_prompt] for of_prompt in made]
-few = generate.generate(own, [[5, 6]], [[1, 2]], generate.Sampling(1.0, 1.0, 3), generate.Config(rows=2))
-used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + 100 * 2**20, resource.RLIM_INFINITY))
-short = run()
-resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-assert run() == short, "other responses"
-print(sorted({len(r) for of_prompt in short for r in of_prompt}))
-"""
-
-
 def test_rows_are_what_memory_holds(micro):
     assert [rows_within(n, 10, 64) for n in (10_000, 640, 639, 100, 5, -1)] == [64, 64, 32, 8, 1, 1]
-    asked = tokens(micro), Sampling(1.0, 1.0, 100)
-    assert budget(micro, *asked) == CPU_ROWS
-    assert budget(micro, asked[0], Sampling(1.0, 1.0, 10**9)) == 1  # a terabyte a response
+    arguments = tokens(micro), Sampling(1.0, 1.0, 100)
+    assert row_budget(micro, *arguments) == CPU_ROWS
+    assert row_budget(micro, arguments[0], Sampling(1.0, 1.0, 10**9)) == 1  # a terabyte a response
 
 
-def test_out_of_memory_halves_the_rows_and_loses_nothing():
-    done = subprocess.run(
-        [sys.executable, "-c", SHORT_OF_MEMORY, MICRO], capture_output=True, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "out of memory with 128 responses at once: going on with 64" in done.stderr
-    assert done.stdout.strip().endswith("3]")
+def policy_of(device="cpu", precision=torch.float32, **config):
+    """A policy whose keys and values, of one token in float32, are 2 · 3 layers · 2 heads · 8 · 4 bytes = 384 bytes."""
+    whole = {"num_hidden_layers": 3, "num_key_value_heads": 2, "num_attention_heads": 4, "head_dim": 8,
+             "hidden_size": 32, "vocab_size": 512, **config}  # fmt: skip
+    parameters = [torch.zeros(1000), torch.zeros(24)]
+    model = SimpleNamespace(config=SimpleNamespace(**whole), parameters=lambda: parameters)
+    return SimpleNamespace(device=torch.device(device), precision=precision, model=model)
 
 
-def test_bfloat16_weights_are_cast_once_and_given_back(micro):
+# A response of 100 tokens to a prompt of 28, with 16 bytes per token of the vocabulary. Rows are halved until they fit
+# into 0.6 of the free memory.
+@pytest.mark.parametrize(
+    "policy, row_bytes, rows",
+    [
+        (policy_of(), 128 * 384 + 16 * 512, [96, 48, 24, 12, 6, 3, 1]),
+        (policy_of(precision=torch.bfloat16), 128 * 192 + 16 * 512, [96, 48]),
+        (policy_of(vocab_size=4096), 128 * 384 + 16 * 4096, [96, 48]),
+        (policy_of(num_key_value_heads=None), 128 * 768 + 16 * 512, [96, 48]),  # as many as attention heads
+        (policy_of(head_dim=None, hidden_size=64), 128 * 768 + 16 * 512, [96, 48]),  # 64 / 4 heads
+        (policy_of("cuda"), 128 * 384 + 16 * 512, [512, 256, 128]),
+    ],
+)
+def test_rows_are_halved_until_they_fit_into_six_tenths_of_the_free_memory(policy, row_bytes, rows, monkeypatch):
+    for n, fewer in itertools.pairwise(rows):
+        enough = 5 * n * row_bytes / 3  # n rows are 0.6 of it
+        for free, expected in ((1.001 * enough, n), (0.999 * enough, fewer)):
+            monkeypatch.setattr(engine, "_free_bytes", lambda policy, free=free: free)
+            assert row_budget(policy, [[5] * 28, [5] * 3], Sampling(1.0, 1.0, 100)) == expected
+
+
+def test_free_memory_is_a_ranks_share_of_the_nodes_by_its_cores(monkeypatch):
+    meminfo = "MemTotal:       9000 kB\nMemFree:   100 kB\nMemAvailable:    2000 kB\n"
+    monkeypatch.setattr(engine.Path, "read_text", lambda path: meminfo if str(path) == "/proc/meminfo" else "")
+    monkeypatch.setattr(engine.os, "sched_getaffinity", lambda process: set(range(8)))
+    for threads, share in ((2, 0.25), (8, 1), (16, 1)):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        assert engine._free_bytes(policy_of()) == 2000 * 1024 * share
+
+
+def test_free_memory_of_a_gpu_includes_torchs_reserve_and_leaves_room_for_cast_weights(monkeypatch):
+    for name, value in (("mem_get_info", (10_000, 99_999)), ("memory_reserved", 5_000), ("memory_allocated", 3_000)):
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    assert engine._free_bytes(policy_of("cuda")) == 12_000
+    assert engine._free_bytes(policy_of("cuda", torch.bfloat16)) == 12_000 - 2 * 1024
+
+
+def test_bfloat16_weights_are_cast_once_and_restored(micro):
     ids = torch.tensor(tokens(micro)[:1])
     before = {name: p for name, p in micro.model.named_parameters()}
     rounding = Policy(micro.model, micro.tokenizer, micro.device, torch.bfloat16, micro.path)
@@ -288,13 +276,13 @@ def test_bfloat16_weights_are_cast_once_and_given_back(micro):
 
 @pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="needs a C++ compiler: not run")
 def test_compiled_decoding_gives_the_same_tokens(micro):
-    how = Sampling(0.0, 1.0, 20)
+    sampling = Sampling(0.0, 1.0, 20)
     forward = type(micro.model.base_model).forward
     counters.clear()
     graphs = []
     for n in (4, 3):  # another number of rows
-        asked = tokens(micro)[:n], seeds(n, 2)
-        plain, compiled = (generate(micro, *asked, how, settings.Engine(compile=on)) for on in (False, True))
+        arguments = tokens(micro)[:n], seeds(n, 2)
+        plain, compiled = (generate(micro, *arguments, sampling, settings.Engine(compile=on)) for on in (False, True))
         assert [[r.tokens for r in row] for row in plain] == [[r.tokens for r in row] for row in compiled]
         graphs.append(counters["stats"]["unique_graphs"])
     assert graphs[0] == graphs[1] > 0  # compiled once, for any number

@@ -3,14 +3,14 @@
 import pytest
 import torch
 from support.architectures import ARCHITECTURES, SMALL
-from test_generate import PROMPTS, greedy_by_transformers, seeds, tokens
+from support.generating import PROMPTS, greedy_by_transformers, seeds, tokens
 from transformers import AutoModelForCausalLM, Gemma2Config
 
 from hpc_saidpo.policy import flash
 from hpc_saidpo.policy.model import Policy
 from hpc_saidpo.rollouts.engine import kernels
-from hpc_saidpo.rollouts.engine.attention import Kept
 from hpc_saidpo.rollouts.engine.engine import generate
+from hpc_saidpo.rollouts.engine.kv_cache import KVCache, Scoring
 from hpc_saidpo.settings.rollouts import Sampling
 
 CPU = torch.device("cpu")
@@ -28,51 +28,51 @@ class Counting:
         return *kernels.by_torch(query, k_cache, v_cache, **options), "version 3 gives more"
 
 
-def kept(n_kept, size, prefix, kernel):
-    """Two prompts of 5 and 3 tokens, with three and one rows, which have 4, 1, 0 and 2 tokens of their own."""
+def cache_of(n_kv, size, prefix, kernel):
+    """Two prompts of 5 and 3 tokens, with three and one rows, whose responses have 4, 1, 0 and 2 tokens."""
     torch.manual_seed(0)
-    found = Kept(n_slots=3, n_rows=6, prompt_tokens=5, device=CPU, kernel=kernel)
+    cache = KVCache(n_slots=3, n_rows=6, prompt_tokens=5, device=CPU, kernel=kernel)
     if prefix:
-        with found.during("prefix"):
-            found.attend(0, *(torch.randn(1, n_kept, prefix, size) for _ in range(3)), 1.0, None, None)
-        found.prefix_tokens = prefix
-    with found.during("prompts", torch.tensor([2, 0])):
-        found.attend(0, *(torch.randn(2, n_kept, 5, size) for _ in range(3)), 1.0, None, None)
-    found.length_P[torch.tensor([2, 0])] = torch.tensor([5, 3])
-    found.add_rows(2, 3)
-    found.add_rows(0, 1)
-    found.layers[0].rows = tuple(torch.randn(6, n_kept, 8, size) for _ in range(2))
-    found.own_R += torch.tensor([4, 1, 0, 2])
-    return found
+        with cache.forward("prefix"):
+            cache.attend(0, *(torch.randn(1, n_kv, prefix, size) for _ in range(3)), Scoring(1.0))
+        cache.prefix_tokens = prefix
+    with cache.forward("prompts", torch.tensor([2, 0])):
+        cache.attend(0, *(torch.randn(2, n_kv, 5, size) for _ in range(3)), Scoring(1.0))
+    cache.length_P[torch.tensor([2, 0])] = torch.tensor([5, 3])
+    cache.add_rows(2, 3)
+    cache.add_rows(0, 1)
+    cache.layers[0].rows = tuple(torch.randn(6, n_kv, 8, size) for _ in range(2))
+    cache.generated_R += torch.tensor([4, 1, 0, 2])
+    return cache
 
 
-@pytest.mark.parametrize("n_kept, heads", [(4, 4), (2, 4), (1, 4)], ids=["mha", "gqa", "mqa"])
+@pytest.mark.parametrize("n_kv, heads", [(4, 4), (2, 4), (1, 4)], ids=["mha", "gqa", "mqa"])
 @pytest.mark.parametrize("prefix", [0, 7])
 @pytest.mark.parametrize("softcap", [None, 2.0])
 @pytest.mark.parametrize("window", [None, 17, 6])
-def test_parts_merged_are_the_attention_over_all(n_kept, heads, prefix, softcap, window):
+def test_parts_merged_are_the_attention_over_all(n_kv, heads, prefix, softcap, window):
     results, kernel = [], Counting()
     for which in (None, kernel):
-        found = kept(n_kept, 8, prefix, which)
-        with found.during("rows"):
-            query, key, value = (torch.randn(4, h, 1, 8) for h in (heads, n_kept, n_kept))
-            results.append(found.attend(0, query, key, value, 0.3, window, softcap))
+        cache = cache_of(n_kv, 8, prefix, which)
+        with cache.forward("rows"):
+            query, key, value = (torch.randn(4, h, 1, 8) for h in (heads, n_kv, n_kv))
+            results.append(cache.attend(0, query, key, value, Scoring(0.3, window, softcap)))
     assert results[0].shape == results[1].shape == (4, 1, heads, 8)
     torch.testing.assert_close(*results, atol=1e-5, rtol=1e-5)
-    group = heads // n_kept
+    group = heads // n_kv
     if window == 6:  # cuts what a row sees: not for a kernel
         assert not kernel.shapes
     else:
         # rows: all heads of a group at once; prompts: the three rows of one together; the prefix: all rows
-        expected = [((4, group, n_kept, 8), (4, 5, n_kept, 8)), ((3, 3 * group, n_kept, 8), (3, 5, n_kept, 8))]
-        expected = [*expected[::-1], *[((1, 4 * group, n_kept, 8), (1, 7, n_kept, 8))] * bool(prefix)]
+        expected = [((4, group, n_kv, 8), (4, 5, n_kv, 8)), ((3, 3 * group, n_kv, 8), (3, 5, n_kv, 8))]
+        expected = [*expected[::-1], *[((1, 4 * group, n_kv, 8), (1, 7, n_kv, 8))] * bool(prefix)]
         assert kernel.shapes == expected
 
 
 @pytest.fixture
 def stand_in(monkeypatch):
     kernel = Counting()
-    monkeypatch.setattr(kernels, "of", lambda attention: kernel)
+    monkeypatch.setattr(kernels, "find_kernel", lambda attention: kernel)
     return kernel
 
 
@@ -95,15 +95,15 @@ def test_models_decode_by_kernels_as_transformers_does(micro, stand_in, name, st
 
 
 def test_samples_are_those_of_the_other_path(micro, monkeypatch):
-    how, asked = Sampling(1.0, 0.9, 20), (tokens(micro), seeds(len(PROMPTS), 5))
-    plain = generate(micro, *asked, how)
-    monkeypatch.setattr(kernels, "of", lambda attention: kernels.by_torch)
-    merged = generate(micro, *asked, how)
+    sampling, arguments = Sampling(1.0, 0.9, 20), (tokens(micro), seeds(len(PROMPTS), 5))
+    plain = generate(micro, *arguments, sampling)
+    monkeypatch.setattr(kernels, "find_kernel", lambda attention: kernels.by_torch)
+    merged = generate(micro, *arguments, sampling)
     assert [[r.tokens for r in row] for row in plain] == [[r.tokens for r in row] for row in merged]
 
 
 def test_only_flash_attention_has_a_kernel(monkeypatch):
-    assert kernels.of("sdpa") is None and kernels.of("eager") is None
+    assert kernels.find_kernel("sdpa") is None and kernels.find_kernel("eager") is None
     monkeypatch.setattr(flash, "kernel", lambda name: name)
-    assert kernels.of("flash_attention_3") == "flash_attention_3"
-    assert [kernels.fits(size) for size in (64, 256, 60, 288)] == [True, True, False, False]
+    assert kernels.find_kernel("flash_attention_3") == "flash_attention_3"
+    assert [kernels.supports(size) for size in (64, 256, 60, 288)] == [True, True, False, False]

@@ -6,7 +6,8 @@ from support.architectures import ARCHITECTURES, EAGER_ONLY, SMALL, UNUSUAL
 from transformers import AutoModelForCausalLM, CohereConfig, OPTConfig
 from transformers import modeling_flash_attention_utils as flash_utils
 
-from hpc_saidpo.dpo.logps import ResponseLogps, arrangement, layout, packs, response_logps, shares_prompts
+from hpc_saidpo.dpo.logps import ResponseLogps, response_logps
+from hpc_saidpo.dpo.rows import choose_arrangement, lay_out, supports_packing, supports_shared_prompts
 
 PROMPTS = [[5, 6, 7, 8, 9, 10], [11, 12], [13, 14, 15]]
 RESPONSES = [([20, 21, 22], [23]), ([24, 25], [24, 26, 27, 28]), ([29], [30])]
@@ -64,12 +65,14 @@ def test_every_arrangement_gives_the_values_and_gradients_of_one_row_at_a_time(n
     model = random_model(name, attention)
     expected = one_by_one(model, PROMPTS, RESPONSES)
     wanted = gradients(model, (expected * WEIGHT).sum())
-    ways = ["shared"] * shares_prompts(model) + ["packed"] * packs(model) + ["padded"]
-    assert ("shared" in ways) == ("sliding" not in name and name not in UNUSUAL)
-    assert ("packed" in ways) == (name not in NOT_PACKED)
-    assert arrangement(model) == (ways[0] if attention == "sdpa" or "shared" in ways else "padded")
-    for how in ways:
-        ours = ResponseLogps(model, 5)(layout(PROMPTS, RESPONSES, 0, how)).sum_BR
+    arrangements = ["shared"] * supports_shared_prompts(model) + ["packed"] * supports_packing(model) + ["padded"]
+    assert ("shared" in arrangements) == ("sliding" not in name and name not in UNUSUAL)
+    assert ("packed" in arrangements) == (name not in NOT_PACKED)
+    assert choose_arrangement(model) == (
+        arrangements[0] if attention == "sdpa" or "shared" in arrangements else "padded"
+    )
+    for arrangement in arrangements:
+        ours = ResponseLogps(model, 5)(lay_out(PROMPTS, RESPONSES, 0, arrangement)).sum_BR
         torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
         got = gradients(model, (ours * WEIGHT).sum())
         assert got.keys() == wanted.keys()
@@ -80,25 +83,27 @@ def test_every_arrangement_gives_the_values_and_gradients_of_one_row_at_a_time(n
 @pytest.mark.parametrize("name", NOT_PACKED)
 def test_where_packing_is_not_offered_it_would_be_wrong(name):
     model = random_model(name, "eager")
-    packed, padded = (ResponseLogps(model)(layout(PROMPTS, RESPONSES, 0, how)).sum_BR for how in ("packed", "padded"))
+    packed, padded = (
+        ResponseLogps(model)(lay_out(PROMPTS, RESPONSES, 0, arrangement)).sum_BR for arrangement in ("packed", "padded")
+    )
     assert (packed - padded).abs().max() > 1e-3
 
 
 def varlen_attention(q, k, v, cu_seqlens_q, cu_seqlens_k, softmax_scale=None, window_size=(-1, -1), **_):
     """What flash-attn's kernel of this name computes, causal: documents end to end, [tokens, heads, size]."""
-    found = []
+    attended = []
     for (a, b), (c, d) in zip(itertools.pairwise(cu_seqlens_q), itertools.pairwise(cu_seqlens_k), strict=True):
         behind = torch.arange(b - a)[:, None] - torch.arange(d - c)
         seen = (behind >= 0) & (behind <= window_size[0] if window_size[0] >= 0 else True)
         one = (x.transpose(0, 1) for x in (q[a:b], k[c:d], v[c:d]))
         kwargs = {"attn_mask": seen, "scale": softmax_scale, "enable_gqa": True}
-        found.append(torch.nn.functional.scaled_dot_product_attention(*one, **kwargs).transpose(0, 1))
-    return torch.cat(found)
+        attended.append(torch.nn.functional.scaled_dot_product_attention(*one, **kwargs).transpose(0, 1))
+    return torch.cat(attended)
 
 
-def batch_attention(q, k, v, **how):
+def batch_attention(q, k, v, **options):
     """The same of equally long documents, [batch, tokens, heads, size]."""
-    rows = [varlen_attention(*one, cu_seqlens_q=[0, len(one[0])], cu_seqlens_k=[0, len(one[1])], **how)
+    rows = [varlen_attention(*one, cu_seqlens_q=[0, len(one[0])], cu_seqlens_k=[0, len(one[1])], **options)
             for one in zip(q, k, v, strict=True)]  # fmt: skip
     return torch.stack(rows)
 
@@ -114,9 +119,9 @@ def test_rows_for_flash_attention(monkeypatch, name):
     for kept in [kept for kept in vars(flash_utils) if kept.startswith(("_flash", "_loaded", "_pad_fn", "_unpad_fn"))]:
         monkeypatch.setattr(flash_utils, kept, getattr(flash_utils, kept))  # so that they are put back
     model.config._attn_implementation = "flash_attention_2"
-    assert arrangement(model) == "packed"
-    for how in ("packed", "padded"):
-        ours = ResponseLogps(model, 5)(layout(PROMPTS, RESPONSES, 0, how)).sum_BR
+    assert choose_arrangement(model) == "packed"
+    for arrangement in ("packed", "padded"):
+        ours = ResponseLogps(model, 5)(lay_out(PROMPTS, RESPONSES, 0, arrangement)).sum_BR
         torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
         got = gradients(model, (ours * WEIGHT).sum())
         for key in wanted:
@@ -124,7 +129,7 @@ def test_rows_for_flash_attention(monkeypatch, name):
 
 
 def test_a_packed_row_holds_no_padding_and_a_shared_one_no_prompt_twice():
-    n = {how: layout(PROMPTS, RESPONSES, 0, how) for how in ("shared", "packed", "padded")}
+    n = {arrangement: lay_out(PROMPTS, RESPONSES, 0, arrangement) for arrangement in ("shared", "packed", "padded")}
     prompts, responses = sum(map(len, PROMPTS)), sum(len(r) for own in RESPONSES for r in own)
     assert n["packed"].ids_RT.shape == (1, 2 * prompts + responses) and n["packed"].segment_RT is None
     assert int((n["shared"].segment_RT >= 0).sum()) == prompts + responses
@@ -145,7 +150,7 @@ def test_the_chunked_head_gives_the_values_and_gradients_of_the_plain_one(name, 
     model = random_model(name, "eager")
     if change:
         model = change(model)
-    batch = layout(PROMPTS, RESPONSES, 0, "padded")
+    batch = lay_out(PROMPTS, RESPONSES, 0, "padded")
     expected = plain(model, batch)
     weight_N = torch.linspace(-1, 2, len(expected))
     wanted = gradients(model, expected @ weight_N)
@@ -161,7 +166,7 @@ def test_the_chunked_head_gives_the_values_and_gradients_of_the_plain_one(name, 
 def test_a_tied_head_is_trained_from_both_ends(micro):
     model = random_model("qwen2")
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    batch = layout(PROMPTS, RESPONSES, 0, "shared")
+    batch = lay_out(PROMPTS, RESPONSES, 0, "shared")
     key = "model.embed_tokens.weight"
     whole, chunked = (gradients(model, ResponseLogps(model, n)(batch).token_N.sum())[key] for n in (100, 2))
     torch.testing.assert_close(chunked, whole, rtol=1e-5, atol=1e-6)
@@ -187,20 +192,20 @@ def test_only_the_positions_before_response_tokens_reach_the_head_and_never_more
 
 
 def test_the_log_probabilities_of_each_token_are_there(micro):
-    batch = layout(PROMPTS, RESPONSES, 0, "shared")
-    found = ResponseLogps(micro.model, 4)(batch)
-    assert found.n_tokens_BR.tolist() == [[3, 1], [2, 4], [1, 1]] and found.token_N.dtype == torch.float32
+    batch = lay_out(PROMPTS, RESPONSES, 0, "shared")
+    logps = ResponseLogps(micro.model, 4)(batch)
+    assert logps.n_tokens_BR.tolist() == [[3, 1], [2, 4], [1, 1]] and logps.token_N.dtype == torch.float32
     responses = [(prompt, response) for prompt, own in zip(PROMPTS, RESPONSES, strict=True) for response in own]
-    for (prompt, response), logps in zip(responses, found.by_response, strict=True):
+    for (prompt, response), ours in zip(responses, logps.by_response, strict=True):
         all_logps = micro.model(torch.tensor([prompt + response])).logits[0].log_softmax(-1)
         expected = all_logps[range(len(prompt) - 1, len(prompt) + len(response) - 1), response]
-        torch.testing.assert_close(logps, expected, rtol=0, atol=1e-5)
-    sums = torch.stack([logps.sum() for logps in found.by_response]).view(3, 2)
-    torch.testing.assert_close(found.sum_BR, sums)
+        torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
+    sums = torch.stack([ours.sum() for ours in logps.by_response]).view(3, 2)
+    torch.testing.assert_close(logps.sum_BR, sums)
 
 
 def test_bfloat16_is_that_of_the_model_in_autocast(micro):
-    batch = layout(PROMPTS, RESPONSES, 0, "padded")
+    batch = lay_out(PROMPTS, RESPONSES, 0, "padded")
     with torch.autocast("cpu", dtype=torch.bfloat16):
         expected = plain(micro.model, batch)
         ours = ResponseLogps(micro.model, 5)(batch).token_N

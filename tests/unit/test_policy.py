@@ -43,7 +43,7 @@ def test_pkg_paths():
     assert locate.locate("/plain/path") == "/plain/path"
     with pytest.raises(RunError, match="not installed"):
         locate.locate("pkg://no_such_package_here/model")
-    with pytest.raises(RunError, match="holds no"):
+    with pytest.raises(RunError, match="contains no"):
         locate.locate("pkg://hpc_saidpo/no_such_folder")
 
 

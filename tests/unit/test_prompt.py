@@ -40,9 +40,9 @@ def test_a_template_without_the_question_is_refused():
 
 
 def test_only_an_examples_answer_is_filled_in():
-    asked = Question(id="q", text="What is {answer}?", answer="42")
+    question = Question(id="q", text="What is {answer}?", answer="42")
     config = settings.Prompt(chat=False, question="{question} End with \\boxed{answer}.")
-    assert prompt.render(asked, {}, config, None) == "What is {answer}? End with \\boxed{answer}."
+    assert prompt.render(question, {}, config, None) == "What is {answer}? End with \\boxed{answer}."
 
 
 def test_an_example_may_show_its_solution_in_place_of_its_answer():
@@ -92,7 +92,7 @@ def test_every_preset_renders(path, smollm2):
 
 def test_the_first_prompt_is_shown_as_it_is(micro):
     config = settings.Prompt(chat=False, question="Q: {question}  \n")
-    shown = prompts.Prompts([QUESTION], {}, micro, config).shown(0, ("\n\n",))
+    shown = prompts.Prompts([QUESTION], {}, micro, config).describe(0, ("\n\n",))
     assert shown.split("\n") == [
         "the first prompt, its lines between bars:", "  |Q: 2 + \\frac{1}{2} = {x}?  |", "  ||",
         "  a response ends with <eos> or \\n\\n",

@@ -1,4 +1,4 @@
-"""vLLM is not installed where these tests run: what it is asked for and how it is read, with objects of its fields."""
+"""Requests to vLLM and its results, with stand-ins of the same fields: vLLM is not installed where these tests run."""
 
 import os
 import types
@@ -15,7 +15,7 @@ from hpc_saidpo.rollouts.engine.sampling import Response
 from hpc_saidpo.rollouts.engine.vllm import free
 from hpc_saidpo.settings.rollouts import Sampling
 
-HOW = Sampling(0.7, 0.9, 5, stop=("\n\n",), top_k=20, min_p=0.05)
+SAMPLING = Sampling(0.7, 0.9, 5, stop=("\n\n",), top_k=20, min_p=0.05)
 
 
 def output(tokens, reason, logp=-1.5):
@@ -23,7 +23,7 @@ def output(tokens, reason, logp=-1.5):
 
 
 def test_a_request():
-    assert vllm.request(2**64 - 1, HOW, {7, 2}) == {
+    assert vllm.request(2**64 - 1, SAMPLING, {7, 2}) == {
         "n": 1, "seed": 2**63 - 1, "temperature": 0.7, "top_p": 0.9, "top_k": 20, "min_p": 0.05, "max_tokens": 5,
         "stop": ["\n\n"], "stop_token_ids": [2, 7], "logprobs": 0, "skip_special_tokens": False,
         "spaces_between_special_tokens": False,
@@ -33,7 +33,7 @@ def test_a_request():
 
 def test_responses_are_filled():
     responses = [Response(), Response()]
-    vllm.fill(responses, [output([5, 6, 2], "stop"), output([5, 6, 7, 8, 9], "length", -4.0)], HOW, 16.0)
+    vllm.fill(responses, [output([5, 6, 2], "stop"), output([5, 6, 7, 8, 9], "length", -4.0)], SAMPLING, 16.0)
     assert responses == [
         Response(tokens=[5, 6, 2], finished=True, seconds=6.0, logp=-1.5),
         Response(tokens=[5, 6, 7, 8, 9], finished=False, seconds=10.0, logp=-4.0),
@@ -43,17 +43,17 @@ def test_responses_are_filled():
 @pytest.mark.parametrize("reason", ["length", "abort", "error"])
 def test_a_response_that_did_not_end_is_an_error(reason):
     with pytest.raises(RunError, match=f"ended after 2 tokens by '{reason}'"):
-        vllm.fill([Response()], [output([5, 6], reason)], HOW, 1.0)
+        vllm.fill([Response()], [output([5, 6], reason)], SAMPLING, 1.0)
 
 
 def test_without_a_gpu(micro):
     with pytest.raises(RunError, match=r"engine=vllm needs a GPU.*use engine=shared"):
-        generate(micro, [[5]], [[1]], HOW, settings.Engine(engine="vllm"))
+        generate(micro, [[5]], [[1]], SAMPLING, settings.Engine(engine="vllm"))
 
 
 @pytest.fixture
 def on_gpu(micro):
-    """The micro model, which says that it lies on the second GPU that this rank sees."""
+    """The micro model, which reports that it is on the second GPU of this rank."""
     yield SimpleNamespace(
         path=micro.path, device=torch.device("cuda", 1), precision=torch.bfloat16, eos_ids=micro.eos_ids,
         tokenizer=micro.tokenizer,
@@ -63,23 +63,23 @@ def on_gpu(micro):
 
 def test_without_the_package(on_gpu):
     with pytest.raises(RunError, match=r"No module named 'vllm': pip install 'hpc_saidpo\[vllm\]'"):
-        generate(on_gpu, [[5]], [[1]], HOW, settings.Engine(engine="vllm"))
+        generate(on_gpu, [[5]], [[1]], SAMPLING, settings.Engine(engine="vllm"))
 
 
 @pytest.fixture
 def package(monkeypatch):
-    """A package of the names that are used of vLLM; it records what it is told, and gives the prompt back."""
-    told = []
+    """A stand-in for vLLM's package. It records its calls, and returns the prompt as the response."""
+    calls = []
 
     class LLM:
         def __init__(self, **arguments):
-            told.append(("start", arguments["model"], os.environ["CUDA_VISIBLE_DEVICES"]))
-            told.append(os.environ["VLLM_WORKER_MULTIPROC_METHOD"])
-            core = SimpleNamespace(shutdown=lambda: told.append(("end", arguments["model"])))
+            calls.append(("start", arguments["model"], os.environ["CUDA_VISIBLE_DEVICES"]))
+            calls.append(os.environ["VLLM_WORKER_MULTIPROC_METHOD"])
+            core = SimpleNamespace(shutdown=lambda: calls.append(("end", arguments["model"])))
             self.llm_engine = SimpleNamespace(engine_core=core)
 
         def generate(self, prompts, sampling_params, *, use_tqdm):
-            told.append(("asked", [p["prompt_token_ids"] for p in prompts], [s.seed for s in sampling_params]))
+            calls.append(("generate", [p["prompt_token_ids"] for p in prompts], [s.seed for s in sampling_params]))
             return [SimpleNamespace(outputs=[output([*p["prompt_token_ids"], 1], "stop")]) for p in prompts]
 
     def import_module(name):
@@ -87,31 +87,35 @@ def package(monkeypatch):
         return types.SimpleNamespace(LLM=LLM, TokensPrompt=dict, SamplingParams=SimpleNamespace)
 
     monkeypatch.setattr(vllm.importlib, "import_module", import_module)
-    return told
+    return calls
 
 
 def test_one_request_for_each_response_and_one_process_for_each_policy(on_gpu, package, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
     monkeypatch.delenv("VLLM_WORKER_MULTIPROC_METHOD", raising=False)
     prompts, seeds = [[10, 11], [12]], [[1, 2], [3, 4]]
-    made = generate(on_gpu, prompts, seeds, HOW, settings.Engine(engine="vllm"))
+    made = generate(on_gpu, prompts, seeds, SAMPLING, settings.Engine(engine="vllm"))
     assert [[r.tokens for r in row] for row in made] == [[[10, 11, 1]] * 2, [[12, 1]] * 2]
     assert all(r.finished and r.text == on_gpu.tokenizer.decode(r.tokens[:-1]) for row in made for r in row)
-    generate(on_gpu, prompts[:1], [[5]], HOW, settings.Engine(engine="vllm"))
+    generate(on_gpu, prompts[:1], [[5]], SAMPLING, settings.Engine(engine="vllm"))
     on_gpu.path, first = "next", on_gpu.path
-    generate(on_gpu, prompts[:1], [[6]], HOW, settings.Engine(engine="vllm"))
+    generate(on_gpu, prompts[:1], [[6]], SAMPLING, settings.Engine(engine="vllm"))
     free()
     free()
     assert package == [
-        ("start", first, "6"), "spawn", ("asked", [[10, 11], [10, 11], [12], [12]], [1, 2, 3, 4]),
-        ("asked", [[10, 11]], [5]), ("end", first), ("start", "next", "6"), "spawn", ("asked", [[10, 11]], [6]),
+        ("start", first, "6"), "spawn", ("generate", [[10, 11], [10, 11], [12], [12]], [1, 2, 3, 4]),
+        ("generate", [[10, 11]], [5]), ("end", first), ("start", "next", "6"), "spawn", ("generate", [[10, 11]], [6]),
         ("end", "next"),
     ]  # fmt: skip
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,6" and "VLLM_WORKER_MULTIPROC_METHOD" not in os.environ
 
 
-def test_what_it_is_started_with(on_gpu):
-    given = vllm.arguments(on_gpu, 0.4)
-    assert given["model"] == on_gpu.path and given["dtype"] == "bfloat16" and given["gpu_memory_utilization"] == 0.4
-    # the probability of a token under the policy itself, which is what a Response tells
-    assert given["logprobs_mode"] == "raw_logprobs" and given["trust_remote_code"] is False
+def test_the_arguments_of_its_start(on_gpu):
+    arguments = vllm.arguments(on_gpu, 0.4)
+    assert (
+        arguments["model"] == on_gpu.path
+        and arguments["dtype"] == "bfloat16"
+        and arguments["gpu_memory_utilization"] == 0.4
+    )
+    # the probability of a token under the policy itself, which a Response reports
+    assert arguments["logprobs_mode"] == "raw_logprobs" and arguments["trust_remote_code"] is False

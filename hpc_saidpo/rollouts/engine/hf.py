@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList
@@ -21,71 +22,83 @@ def generate(
     prompts: Sequence[Sequence[int]],
     seeds: Sequence[Sequence[int]],
     responses: Sequence[Sequence[Response]],
-    how: Sampling,
+    sampling: Sampling,
     n_rows: int,
 ) -> None:
-    """Fill in the responses; as `shared.generate`, but what is drawn depends on how prompts are batched."""
+    """Fill in the responses, like `shared.generate`; but the drawn tokens depend on the batches of prompts."""
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
-    batch: list[int] = []
+    batches: list[list[int]] = [[]]
     for i in order:
-        if batch and sum(len(seeds[j]) for j in [*batch, i]) > n_rows:
-            _batch(policy, batch, prompts, seeds, responses, how)
-            batch = []
-        batch.append(i)
-    _batch(policy, batch, prompts, seeds, responses, how)
+        if batches[-1] and sum(len(seeds[j]) for j in [*batches[-1], i]) > n_rows:
+            batches.append([])
+        batches[-1].append(i)
+    for batch in batches:
+        rows = [prompts[i] for i in batch for _ in seeds[i]]
+        _generate_batch(policy, rows, seeds[batch[0]][0], [r for i in batch for r in responses[i]], sampling)
 
 
-def _batch(policy, batch, prompts, seeds, responses, how):
+def _generate_batch(
+    policy: Policy, rows: Sequence[Sequence[int]], seed: int, responses: Sequence[Response], sampling: Sampling
+) -> None:
+    """Fill in one response to each row."""
     started = time.perf_counter()
-    rows = [prompts[i] for i in batch for _ in seeds[i]]
-    ids, mask = left_pad(rows, policy.tokenizer.pad_token_id, policy.device)
-    drawn = {"do_sample": False}
-    if how.temperature > 0:
-        drawn = {
-            "do_sample": True,
-            "temperature": how.temperature,
-            "top_p": how.top_p,
-            "top_k": how.top_k,
-            "min_p": how.min_p or None,
-        }
-    torch.manual_seed(int(seeds[batch[0]][0]) % 2**63)
-    stop = {"stop_strings": list(how.stop), "tokenizer": policy.tokenizer} if how.stop else {}
-    seen = _Logps()
+    ids, mask = left_pad(rows, cast(int, policy.tokenizer.pad_token_id), policy.device)
+    torch.manual_seed(int(seed) % 2**63)
+    logps = _Logps()
     with policy.autocast():
-        made = policy.model.generate(
-            ids, attention_mask=mask, max_new_tokens=how.max_new_tokens, pad_token_id=policy.tokenizer.pad_token_id,
-            eos_token_id=list(policy.eos_ids), logits_processor=LogitsProcessorList([seen]), **drawn, **stop,
+        made = policy.model.generate(  # pyright: ignore[reportCallIssue] - of GenerationMixin, a base of causal LMs
+            ids, attention_mask=mask, max_new_tokens=sampling.max_new_tokens,
+            pad_token_id=policy.tokenizer.pad_token_id, eos_token_id=list(policy.eos_ids),
+            logits_processor=LogitsProcessorList([logps]), **_options(policy, sampling),
         )  # fmt: skip
-    seen.note(made)
-    tokens, logp = made[:, ids.shape[1] :], torch.stack(seen.logps, dim=1)
-    own = [response for i in batch for response in responses[i]]
-    for response, row, own_logp in zip(own, tokens.tolist(), logp.tolist(), strict=True):
-        _fill(policy, response, row, own_logp, how)
-        response.seconds = (time.perf_counter() - started) / len(own)
+    assert isinstance(made, torch.Tensor)
+    logps.note(made)
+    tokens_RT, logp_RT = made[:, ids.shape[1] :], torch.stack(logps.by_step, dim=1)
+    for response, tokens, logp in zip(responses, tokens_RT.tolist(), logp_RT.tolist(), strict=True):
+        _fill(policy, response, tokens, logp, sampling)
+        response.seconds = (time.perf_counter() - started) / len(responses)
+
+
+def _options(policy: Policy, sampling: Sampling) -> dict[str, Any]:
+    """The sampling as arguments of transformers' generate."""
+    stop = {"stop_strings": list(sampling.stop), "tokenizer": policy.tokenizer} if sampling.stop else {}
+    if sampling.temperature == 0:
+        return {"do_sample": False, **stop}
+    return {
+        "do_sample": True,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+        "min_p": sampling.min_p or None,
+        **stop,
+    }
 
 
 class _Logps(LogitsProcessor):
-    """Sees the model's own logits, before temperature and all that shapes them, and keeps those of one step only."""
+    """Log-probabilities from the model's logits, before temperature and truncation. Keeps one step's logits only."""
 
     def __init__(self):
-        self.logps: list[torch.Tensor] = []  # [R] of each step
-        self._logits_RV = None
+        self.by_step: list[torch.Tensor] = []  # [R] of each step
+        self._logits_RV: torch.Tensor | None = None
 
-    def __call__(self, input_ids, scores):
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.Tensor) -> torch.Tensor:
         self.note(input_ids)
         self._logits_RV = scores.float()
         return scores
 
     def note(self, ids_RT: torch.Tensor) -> None:
-        """The last token of each row was drawn from the logits at hand."""
+        """Note the last token of each row, which was drawn from the stored logits."""
         if self._logits_RV is not None:
-            self.logps.append(logp_of(self._logits_RV, ids_RT[:, -1]))
+            self.by_step.append(logp_of(self._logits_RV, ids_RT[:, -1]))
 
 
-def _fill(policy, response, row, logp, how):
-    for token, own in zip(row, logp, strict=True):
+def _fill(
+    policy: Policy, response: Response, tokens: Sequence[int], logps: Sequence[float], sampling: Sampling
+) -> None:
+    """Fill in a response's tokens up to its end."""
+    for token, logp in zip(tokens, logps, strict=True):
         response.tokens.append(token)
-        response.logp += own
-        response.finished = token in policy.eos_ids or stopped(policy, response.tokens, how.stop)
+        response.logp += logp
+        response.finished = token in policy.eos_ids or stopped(policy, response.tokens, sampling.stop)
         if response.finished:
             return

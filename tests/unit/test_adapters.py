@@ -1,36 +1,25 @@
-"""LoRA, and the optimizers in 8 bits: the same rounds as tests/test_dpo.py, with less that is trained or kept."""
+"""LoRA, and the optimizers in 8 bits, in one process."""
 
 import functools
 import sys
 
 import pytest
-import test_strategies
 import torch
 from support.architectures import ARCHITECTURES
 from support.make import load_micro, make_pairs
-from test_dpo import Killed, killed_after, prepared, train, untimed
-from test_strategies import assert_same
+from support.training import KINDS, LORA, Killed, killed_after, prepared, train_micro
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from hpc_saidpo import settings
 from hpc_saidpo.dpo.adapters import inject
 from hpc_saidpo.dpo.examples import tokenise
 from hpc_saidpo.dpo.logps import response_logps
-from hpc_saidpo.dpo.train import train
+from hpc_saidpo.dpo.train import Lesson, train
 from hpc_saidpo.errors import RunError
 from hpc_saidpo.parallel import shards
 from hpc_saidpo.parallel.world import World
-from hpc_saidpo.store.stage import Stage
 
-LORA = {"lora": settings.Lora(rank=4, alpha=8.0)}
 TINY = LlamaConfig(vocab_size=9, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
-KINDS = {
-    "lora": LORA,
-    "adamw_8bit": {"optimizer": "adamw_8bit"},
-    "paged_adamw_8bit": {"optimizer": "paged_adamw_8bit"},
-    "lora and adamw_8bit": {**LORA, "optimizer": "adamw_8bit"},
-}
-EVERY = pytest.mark.parametrize("kind", KINDS)
 pytestmark = pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
 
 
@@ -44,53 +33,10 @@ def trained(model):
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
-@pytest.mark.mpi
-@EVERY
-def test_the_same_weights_on_any_number_of_ranks(world, kind):
-    alone, steps = train(World(), **KINDS[kind])
-    assert torch.equal(train(world, **KINDS[kind])[0], alone)
-    fast, _ = train(world, exact=False, **KINDS[kind])
-    torch.testing.assert_close(fast, alone, rtol=0, atol=2e-3 if "8bit" in kind else 2e-4)
-    assert steps[-1]["rewards/margins"] > 0.01 > abs(steps[0]["rewards/margins"])
-
-
-@pytest.mark.mpi
-@EVERY
-def test_a_killed_round_goes_on_from_its_checkpoint(world, folder, kind):
-    whole, steps_whole = train(World(), **KINDS[kind])
-    mine = folder / str(world.rank)
-    with pytest.raises(Killed):
-        train(World(), checkpoint=(prepared(mine), 0), progress=functools.partial(killed_after, 3), **KINDS[kind])
-    world.barrier()
-    resumed, steps = train(world, checkpoint=(Stage(folder / "0"), None), **KINDS[kind])
-    assert torch.equal(resumed, whole) and untimed(steps) == untimed(steps_whole)
-
-
-@pytest.mark.mpi
-@pytest.mark.parametrize("strategy", test_strategies.STRATEGIES)
-def test_adapters_are_trained_and_merged_by_every_strategy(world, folder, strategy):
-    wanted = test_strategies.train(World(), "ddp", **LORA)
-    found = test_strategies.train(world, strategy, folder, **LORA)
-    saved = AutoModelForCausalLM.from_pretrained(folder / "model").state_dict()
-    assert_same(found if world.is_root else (found[0], saved), wanted)
-    assert_same((found[0], saved), wanted)
-
-
-@pytest.mark.mpi
-def test_shards_of_adapters_are_taken_up_whole(world, folder):
-    wanted, stage = test_strategies.train(World(), "ddp", **LORA), Stage(folder)
-    world.on_root(stage.prepare)
-    with pytest.raises(Killed):
-        progress = functools.partial(killed_after, 3)
-        test_strategies.train(world, "fsdp", checkpoint=(stage, 0.0), progress=progress, **LORA)
-    world.barrier()
-    assert_same(test_strategies.train(World(), "ddp", checkpoint=(stage, None), **LORA), wanted)
-
-
 def test_checkpoint_gradients_and_moments_are_those_of_the_adapters_only(folder):
     stage = prepared(folder)
-    with pytest.raises(Killed):
-        train(World(), checkpoint=(stage, 0), progress=functools.partial(killed_after, 1), **LORA)
+    with pytest.raises(Killed), killed_after(1):
+        train_micro(World(), checkpoint=(stage, 0), **LORA)
     kept, _ = shards.read_shapes(folder / "checkpoint-000001")
     weights = {key for key in kept if key.startswith("weights/")}
     assert weights and all(".lora_A." in key or ".lora_B." in key for key in weights)
@@ -115,7 +61,7 @@ def test_a_round_changes_the_targets_by_a_matrix_of_the_rank_and_leaves_a_plain_
     config = settings.Dpo(
         lr=1e-2, batch_pairs=4, checkpointing=checkpointing, lora=settings.Lora(rank=rank, targets=targets)
     )
-    steps = train(policy, pairs, examples, config, World(), 0, 0, True, silent)
+    steps = train(policy, Lesson(pairs, examples, 0, 0, True), config, World())
     assert abs(steps[0]["rewards/margins"]) < 1e-6 < 0.01 < steps[-1]["rewards/margins"]
     assert structure(policy.model) == structure(before)
     assert not any("peft" in type(module).__module__ for module in policy.model.modules())
@@ -212,12 +158,12 @@ def test_a_tied_head_gets_no_adapter_and_an_untied_one_may():
 def test_a_missing_package_is_named_with_its_extra(monkeypatch, module, extra, config):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(RunError, match=rf"needs {module} .*pip install 'hpc_saidpo\[{extra}\]'"):
-        train(World(), **config)
+        train_micro(World(), **config)
 
 
 def test_moments_in_8_bits_lead_near_those_in_32():
     start = torch.cat([p.detach().flatten() for p in load_micro().model.parameters()])
-    exact = train(World(), lr=1e-4)[0]
+    exact = train_micro(World(), lr=1e-4)[0]
     for kind in ("adamw_8bit", "paged_adamw_8bit"):
-        found = train(World(), lr=1e-4, **KINDS[kind])[0]
+        found = train_micro(World(), lr=1e-4, **KINDS[kind])[0]
         assert 0 < (found - exact).norm() < 0.3 * (exact - start).norm(), kind

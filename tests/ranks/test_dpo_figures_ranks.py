@@ -1,26 +1,25 @@
-"""What a DPO round tells of its steps, and how it stops when a figure is not finite."""
+"""The figures of a DPO round's steps on several ranks, and its end when a figure is not finite."""
 
-import functools
 import math
 
 import numpy as np
 import pytest
 import torch
 from support.make import load_micro, make_pairs
-from test_dpo import Killed, alike, killed_after, numbers, untimed
+from support.training import Killed, alike, killed_after, numbers, untimed
 
 from hpc_saidpo import settings
-from hpc_saidpo.dpo import figures
 from hpc_saidpo.dpo.checkpoint import Checkpoint
 from hpc_saidpo.dpo.examples import Examples, key_of, tokenise
 from hpc_saidpo.dpo.logps import ResponseLogps
 from hpc_saidpo.dpo.schedule import batches
-from hpc_saidpo.dpo.train import train
+from hpc_saidpo.dpo.train import Lesson, train
 from hpc_saidpo.errors import RunError
 from hpc_saidpo.store.stage import Stage
 
+pytestmark = pytest.mark.mpi
 
-@pytest.mark.mpi
+
 def test_the_figures_of_a_step_are_those_of_its_pairs(world):
     policy = load_micro()
     pairs = make_pairs(6)
@@ -29,13 +28,12 @@ def test_the_figures_of_a_step_are_those_of_its_pairs(world):
     module = ResponseLogps(load_micro().model)
     with torch.no_grad():
         reference_B2 = examples.logps(module, range(6)).sum_BR.double().numpy()
-    steps = train(policy, pairs, examples, config, world, 0, 0, True, silent)
+    steps = train(policy, Lesson(pairs, examples, 0, 0, True), config, world)
     # The last step's figures were taken before its update: once more without it.
     earlier = load_micro()
     shorter = settings.Dpo(lr=1e-3, beta=0.2, batch_pairs=6, micro_pairs=2, epochs=3, warmup=0)
-    with pytest.raises(Killed):
-        stopped = functools.partial(killed_after, 2)
-        train(earlier, pairs, examples, shorter, world, 0, 0, True, stopped)
+    with pytest.raises(Killed), killed_after(2):
+        train(earlier, Lesson(pairs, examples, 0, 0, True), shorter, world)
     with torch.no_grad():
         logps_B2 = examples.logps(ResponseLogps(earlier.model), range(6)).sum_BR.double().numpy()
     reward_B2 = 0.2 * (logps_B2 - reference_B2)
@@ -55,43 +53,31 @@ def test_the_figures_of_a_step_are_those_of_its_pairs(world):
     assert margin_B.mean() > 0.1
 
 
-def test_a_correlation_with_length_is_told_where_there_is_one():
-    margin = torch.tensor([0.3, -0.2, 0.9, 0.1])
-    rewards_B2 = torch.stack([margin, torch.zeros(4)], 1)
-    zeros_B2 = torch.zeros(4, 2)
-    for chosen, expected in (([5, 2, 9, 1], np.corrcoef(margin, [5, 2, 9, 1])[0, 1]), ([3, 3, 3, 3], None)):
-        n_tokens_B2 = torch.tensor([[n + 2, 2] for n in chosen])
-        sums = figures.sums_of(torch.zeros(4), rewards_B2, zeros_B2, zeros_B2, n_tokens_B2)
-        found = figures.step_figures(sums, 4)["length_correlation"]
-        assert found == (expected if expected is None else pytest.approx(expected, abs=1e-6))
-
-
 class Spoilt(Examples):
     """Examples of which one pair has no finite log-probability."""
 
     def logps(self, module, rows):
-        found = super().logps(module, rows)
+        logps = super().logps(module, rows)
         if self.chosen_of_bad not in [self.chosen[i] for i in rows] or not torch.is_grad_enabled():
-            return found
+            return logps
         factor_N = torch.cat([
             torch.full((len(ids),), math.nan if ids is self.chosen_of_bad else 1.0)
             for i in rows for ids in (self.chosen[i], self.rejected[i])
         ])  # fmt: skip
-        return type(found)(found.token_N * factor_N, found.n_tokens_BR)
+        return type(logps)(logps.token_N * factor_N, logps.n_tokens_BR)
 
 
-@pytest.mark.mpi
 def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_pair_and_overwrites_nothing(world, folder):
     policy, pairs = load_micro(), make_pairs(20)
     config = settings.Dpo(lr=1e-3, batch_pairs=8, micro_pairs=2)
     whole = tokenise(pairs, policy, False, ())
     bad = next(i for i in batches(whole.width_B, config, 0, 0)[1][0])  # a pair of the second step
-    examples = Spoilt(whole.prompt, whole.chosen, whole.rejected, whole.pad_id, whole.how)
+    examples = Spoilt(whole.prompt, whole.chosen, whole.rejected, whole.pad_id, whole.arrangement)
     object.__setattr__(examples, "chosen_of_bad", examples.chosen[bad])
     stage = Stage(folder)
     resume = Checkpoint(stage, 0.0, key_of(pairs), world)
     with pytest.raises(RunError) as error:
-        train(policy, pairs, examples, config, world, 0, 0, True, silent, resume)
+        train(policy, Lesson(pairs, examples, 0, 0, True), config, world, resume)
     said = str(error.value)
     assert "DPO step 1: loss nan" in said and f": q{bad} (pool index {100 + bad}, samples 0 and 1). Nothing" in said
     assert "Lower dpo.lr" in said and "pairs.h5" in said
@@ -106,9 +92,3 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_pair_and_overwrit
     assert len(steps) == 1
     for a, b in zip(kept.model.parameters(), policy.model.parameters(), strict=True):
         assert torch.equal(a, b)
-
-
-def test_a_gradient_that_is_not_finite_names_all_pairs_of_the_step():
-    with pytest.raises(RunError, match=r"step 3: loss 0\.5, gradient norm inf; all pairs .* q0 .*; and 4 more\. Noth"):
-        figures.check_finite(3, 0.5, math.inf, make_pairs(20), list(range(12)), [])
-    figures.check_finite(3, 0.5, 1.0, make_pairs(20), [0], [])

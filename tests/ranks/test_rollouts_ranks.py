@@ -1,0 +1,71 @@
+"""Rollouts over the ranks: the same responses on any number of them, also when a stage resumes."""
+
+import numpy as np
+import pytest
+from support.collecting import collect
+
+from hpc_saidpo.parallel.world import World
+from hpc_saidpo.records import Rollouts
+from hpc_saidpo.rollouts import waves
+from hpc_saidpo.store.stage import Stage
+
+pytestmark = pytest.mark.mpi
+
+
+def chunks_of(folder):
+    """Chunk file -> its questions and responses."""
+    tables = {path.name: Stage(folder).read(path.stem, Rollouts) for path in sorted(folder.glob("chunk-*.h5"))}
+    return {name: (table.question_R.tolist(), list(table.text_R)) for name, table in tables.items()}
+
+
+def test_rollouts_do_not_depend_on_chunks_or_ranks(folder, world, micro):
+    by_two, by_five = (collect(folder / str(n), world, micro, n) for n in (2, 5))
+    assert by_two.question_R.tolist() == np.repeat(np.arange(9), 3).tolist()
+    assert by_two.sample_R.tolist() == [0, 1, 2] * 9
+    assert by_two.text_R == by_five.text_R and len(set(by_two.text_R)) > 9
+    assert by_two.text_R != collect(folder / "other", world, micro, 2, (1, 0, "probe")).text_R
+
+
+def test_finished_chunks_are_not_made_again(folder, world, micro):
+    first = collect(folder / "run", world, micro, 2, sealed=False)
+    texts = list(first.text_R)
+    chunks = sorted((folder / "run").glob("chunk-*.h5"))
+    assert len(chunks) == 5
+    world.barrier()
+    world.on_root(chunks[3].unlink)
+    made = {p: p.stat().st_mtime_ns for p in chunks if p != chunks[3]}
+    again = collect(folder / "run", world, micro, 2, sealed=False)
+    assert again.text_R == texts and all(p.stat().st_mtime_ns == t for p, t in made.items())
+    world.barrier()
+    sealed = collect(folder / "run", world, micro, 2)
+    assert sealed.text_R == texts and np.array_equal(sealed.seconds_R, again.seconds_R)
+    assert [p.name for p in (folder / "run").iterdir()] == ["shard-000000-000004.h5"]
+
+
+def test_a_stage_resumes_with_other_ranks_and_another_order(folder, world, micro):
+    """What the run has learned meanwhile, or who is there, changes the order of the chunks and nothing in them."""
+    world.on_root(lambda: collect(folder, World(), micro, 2, sealed=False) and None)
+    alone = chunks_of(folder)
+    world.barrier()
+    for i in (0, 2, 3):
+        world.on_root((folder / f"chunk-{i:06d}.h5").unlink)
+    collect(folder, world, micro, 2, sealed=False, expected={q: 100.0 * q for q in range(9)})
+    assert chunks_of(folder) == alone and len(alone) == 5
+
+
+def test_early_decision_draws_the_same_responses_and_decides_the_same_questions(folder, world, micro):
+    fixed = collect(folder / "fixed", world, micro, 4, k=8, seed=(0, 0, "explore"))
+    early = collect(folder / "early", world, micro, 4, k=8, seed=(0, 0, "explore"), adaptive=True)
+    assert 0 < len(early) < len(fixed) == 72
+    both = waves.decided(fixed)
+    assert 0 < len(both) < 9  # some questions can give a pair, some cannot
+    assert waves.decided(early) == both
+    text_of = {(q, s): text for q, s, text in zip(fixed.question_R, fixed.sample_R, fixed.text_R, strict=True)}
+    for q in range(9):
+        own = early.take(np.flatnonzero(early.question_R == q))
+        n = len(own)
+        assert own.sample_R.tolist() == list(range(n)) and n in (2, 4, 8)
+        assert [text_of[q, s] for s in range(n)] == list(own.text_R)
+        before = fixed.take(np.flatnonzero((fixed.question_R == q) & (fixed.sample_R < {2: 0, 4: 2, 8: 4}[n])))
+        assert not waves.decided(before)  # it went on because it had to
+        assert n == 8 or q in waves.decided(own)  # it ended because it could

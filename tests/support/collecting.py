@@ -1,0 +1,51 @@
+"""Rollouts of a few questions by the micro model, as a stage of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hpc_saidpo import settings
+from hpc_saidpo.parallel.world import World
+from hpc_saidpo.policy.model import Policy
+from hpc_saidpo.records import Question, Rollouts
+from hpc_saidpo.rollouts.prompts import Prompts
+from hpc_saidpo.rollouts.stage import Request, collect_rollouts, load_rollouts
+from hpc_saidpo.settings.rollouts import Sampling
+from hpc_saidpo.store.stage import Stage
+
+QUESTIONS = [Question(str(i), f"{i}+{i}=?", str(2 * i), subject="ab"[i % 2]) for i in range(1, 10)]
+SAMPLING = Sampling(1.5, 1.0, 20)
+BARE = settings.Prompt(chat=False, question="{question}\n")
+
+
+def collect(
+    folder: Path,
+    world: World,
+    policy: Policy,
+    chunk_questions: int,
+    seed: tuple[int, int, str] = (0, 0, "probe"),
+    k: int = 3,
+    sealed: bool = True,
+    expected: Mapping[int, float] | None = None,
+    **config: Any,
+) -> Rollouts:
+    """K rollouts of QUESTIONS. Collective.
+
+    Args:
+        sealed: False leaves the stage as if it was killed before its chunks were merged.
+        config: further settings of the group `rollouts`.
+    """
+    stage = Stage(folder)
+    if not sealed:
+        stage.seal = lambda *_: None
+    world.on_root(stage.prepare)
+    plan = settings.Rollouts(chunk_questions=chunk_questions, prompt=BARE, **config)
+    prompts = Prompts(QUESTIONS, {}, policy, BARE)
+    request = Request(prompts, np.arange(len(QUESTIONS)), k, SAMPLING, seed, expected or {})
+    collect_rollouts(stage, request, plan, world)
+    world.barrier()
+    return load_rollouts(stage)
