@@ -287,9 +287,7 @@ def large_run(n_rows: int) -> dict[str, float]:
 
 def main() -> int:
     parser = common.parser(__doc__, "fewer rows and repeats: about a minute", repeats=7, quick_repeats=3)
-    parser.add_argument(
-        "--rows", type=int, help="rollouts to list: 10,000,000, which needs about 3 GB; quick: 1,000,000"
-    )
+    parser.add_argument("--rows", type=int, help="rollouts to list: 10,000,000 (about 3 GB); quick: 1,000,000")
     arguments = parser.parse_args()
     figures = compare(65_536 if arguments.quick else 98_304, common.repeats_of(arguments))
     figures |= large_run(arguments.rows or (1_000_000 if arguments.quick else 10_000_000))
