@@ -48,6 +48,11 @@ BLOCK_ROWS = 8192
 BATCH = 1000
 READS = 5  # random batches in one repeat
 TEXT = h5py.string_dtype()
+UNITS = ("s", "peak_mib", "text_bytes", "file_bytes")
+LABELS = {
+    "listing": "listing, numbers only", "sample": f"{BATCH:,} random texts, first time",
+    "sample_again": f"{BATCH:,} other random texts",
+}  # fmt: skip
 
 Read = Callable[[np.ndarray], list[str]]  # the texts of ascending rows
 Write = Callable[[Path, Rollouts], None]
@@ -81,9 +86,7 @@ def write_shard(stage: Stage, index: int, table: Rollouts) -> None:
     stage.write(f"shard-{index:06d}-{index:06d}", table, first_chunk=index, last_chunk=index)
 
 
-# The layouts: a function that writes a table into a folder, one that opens it for reading.
-
-
+# Each layout has a function that writes a table into a folder, and one that opens it for reading.
 def write_ours(folder: Path, table: Rollouts) -> None:
     stage = Stage(folder)
     for index, start in enumerate(range(0, len(table), SHARD_ROWS)):
@@ -188,12 +191,10 @@ class Layout:
 
     def figures(self) -> dict[str, float]:
         prefix = f"{self.key}_" if self.key else ""
-        read = {f"{prefix}read_rows_per_s": statistics.median(self.read)} if self.read else {}
-        return {
-            f"{prefix}write_rows_per_cpu_s": statistics.median(self.written),
-            **read,
-            f"{prefix}bytes_per_row": self.size,
-        }
+        figures = {f"{prefix}write_rows_per_cpu_s": statistics.median(self.written)}
+        if self.read:
+            figures[f"{prefix}read_rows_per_s"] = statistics.median(self.read)
+        return {**figures, f"{prefix}bytes_per_row": self.size}
 
 
 def compare(n_rows: int, repeats: int) -> dict[str, float]:
@@ -277,14 +278,8 @@ def large_run(n_rows: int) -> dict[str, float]:
             measured = fresh.submit(list_many, Path(name)).result()
     print(f"\n{n_rows:,} rollouts in {n_files} files, {size / 1e9:.2f} GB, written in {seconds:.0f} s")
     print(f"{'':32} {'seconds':>8} {'text read':>14} {'files read':>14} {'peak memory':>14}")
-    for key, label in (
-        ("listing", "listing, numbers only"),
-        ("sample", f"{BATCH:,} random texts, first time"),
-        ("sample_again", f"{BATCH:,} other random texts"),
-    ):
-        seconds_, peak, text, read = (
-            measured[f"{key}_{what}"] for what in ("s", "peak_mib", "text_bytes", "file_bytes")
-        )
+    for key, label in LABELS.items():
+        seconds_, peak, text, read = (measured[f"{key}_{unit}"] for unit in UNITS)
         print(f"{label:32} {seconds_:8.2f} {text:10,} B   {read / 1e6:11,.1f} MB {peak:10,.0f} MiB")
     print(f"Peak memory counts from the start; {measured['imports_peak_mib']:,.0f} MiB of it are the imports.")
     return {"large_rows": n_rows, "large_files": n_files, "large_bytes": size, "large_write_s": seconds, **measured}
@@ -292,9 +287,7 @@ def large_run(n_rows: int) -> dict[str, float]:
 
 def main() -> int:
     parser = common.parser(__doc__, "fewer rows and repeats: about a minute", repeats=7, quick_repeats=3)
-    parser.add_argument(
-        "--rows", type=int, help="rollouts to list: 10,000,000, which needs about 3 GB; quick: 1,000,000"
-    )
+    parser.add_argument("--rows", type=int, help="rollouts to list: 10,000,000 (about 3 GB); quick: 1,000,000")
     arguments = parser.parse_args()
     figures = compare(65_536 if arguments.quick else 98_304, common.repeats_of(arguments))
     figures |= large_run(arguments.rows or (1_000_000 if arguments.quick else 10_000_000))
