@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from ..errors import RunError
 from ..settings.keys import check_key, conf_folder, explain
 from ..settings.pool import VERIFIER_NAMES, Files, ReasoningGym
-from ..settings.whole import Settings
+from ..settings.whole import Evaluation, Settings
 
 T = TypeVar("T")
 NO_VALUE = ("-m", "--multirun")  # options of Hydra without a value
@@ -66,11 +66,8 @@ def build(composed: DictConfig, tree: type = Settings) -> tuple[Any, dict[str, A
     return settings, plain
 
 
-def check_names(settings: object) -> None:
+def check_names(settings: Settings | Evaluation) -> None:
     """Check the settings that name a rule or a verifier; import the user's module if one is named.
-
-    Args:
-        settings: Settings or Evaluation.
 
     Raises:
         RunError: there is no such name, no such module, or the object is of another kind.
@@ -80,7 +77,7 @@ def check_names(settings: object) -> None:
         from ..sampler.rules import find_rule
 
         find_rule(settings.sampler.rule)
-    pool = getattr(settings, "pool", None)
+    pool = settings.pool
     if isinstance(pool, Files | ReasoningGym) and pool.verifier not in VERIFIER_NAMES:
         from ..grader.verifiers import use_verifier
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from .base import Count, Positive, group
+from .base import Count, Name, Positive, group
 
 
 @group
