@@ -1,4 +1,4 @@
-"""Objects of the user's own modules, named in a setting as `package.module:name`."""
+"""Objects of the user's modules, which a setting names as `package.module:name`."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def valid(known: Mapping[str, object]) -> str:
 
 
 def describe(value: object) -> str:
-    """The kind of an object, for messages: "a class", "a function", "an object of the class str"."""
+    """The kind of an object, for messages: the class X itself, the function f, an object of the class X."""
     if isinstance(value, type):
         return f"the class {value.__name__} itself"
     if callable(value) and hasattr(value, "__name__"):

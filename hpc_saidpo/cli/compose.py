@@ -59,7 +59,7 @@ def build(composed: DictConfig, tree: type = Settings) -> tuple[Any, dict[str, A
         )
     plain = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True))
     try:
-        settings = TypeAdapter(tree).validate_python(plain)
+        settings: Any = TypeAdapter(tree).validate_python(plain)
     except ValidationError as error:
         raise RunError("configuration:\n" + "\n".join(explain(e) for e in error.errors())) from None
     check_names(settings)

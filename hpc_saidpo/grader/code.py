@@ -1,4 +1,4 @@
-"""Verdicts on programs: each runs with its tests in a process of its own, which the kernel confines (`sandbox`)."""
+"""Verdicts on programs: each runs with its tests in a separate process, which the kernel confines (`sandbox`)."""
 
 from __future__ import annotations
 

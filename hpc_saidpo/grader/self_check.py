@@ -74,7 +74,7 @@ def _is_itself(gold: str) -> bool:
 
 
 def by_grading(questions: Iterable[Question], grader: Grader, show: int = 5) -> GoldReport:
-    """Grade the own response of each question (`Verifier.own_response`): its gold answer, or its solution.
+    """Grade the known response of each question (`Verifier.own_response`): its gold answer, or its solution.
 
     If a question has tests and no solution, an empty response must be wrong. Questions whose verifier has no
     `own_response` are left out.

@@ -1,9 +1,17 @@
 """Verifiers: the rules that grade responses, each by its name.
 
-A verifier of the package is one entry of `VERIFIERS`; its name also stands in `settings.pool.VERIFIER_NAMES`. With
-`pool.verifier=package.module:name`, questions that name no verifier are graded by an object of the user's own module: a
-function `(response: str, question: Question) -> bool | None`, or a `Verifier`. Only the setting can name such an
-object; a verifier in a row of a file must be one of the package.
+A verifier of the package is one entry of `VERIFIERS`, and one name in `settings.pool.VERIFIER_NAMES`.
+
+With `pool.verifier=package.module:name`, an object of the user's module grades the questions that name no verifier:
+
+    def check(response: str, question: hpc_saidpo.records.Question) -> bool | None
+
+returns True for a correct response, False for a wrong one, and None for one that it cannot grade. Or the object is a
+`Verifier`, which can also use the checkers of the package and check gold answers. Only the setting can name such an
+object, on the command line or in YAML; a row of a file must name a verifier of the package. The module is imported once
+per rank. It must be installed, or its folder must be in PYTHONPATH. The function runs in the process of the rank,
+without a time limit. Its result must depend on its arguments alone, because a resumed run may grade a response again.
+If it raises, the response is ungradable, and the run continues.
 """
 
 from __future__ import annotations
@@ -50,7 +58,7 @@ class Checkers(Protocol):
 
 @dataclass(frozen=True)
 class Verifier:
-    """The rules for one kind of question.
+    """The grading of one kind of question.
 
     Attributes:
         judge: (checkers, response, question) -> the verdict.
@@ -210,7 +218,7 @@ def _reported(name: str, attribute: str, function: Callable[[A], str]) -> Callab
 
 
 def _instead(function: Callable[[str], R], otherwise: Callable[[str], R]) -> Callable[[str], R]:
-    """A user's function, with another one where it raises."""
+    """A user's function, replaced by another one if it raises."""
 
     def call(text: str) -> R:
         try:

@@ -1,7 +1,11 @@
 """The rules of the sampler: which clusters and questions get a high weight (README, method step 3).
 
 A rule is one entry of `RULES`. Weights, metrics, signatures and reports read everything from the entry; none of them
-tests a rule's name. `sampler.rule=package.module:name` uses a rule of the user's own module in the same way.
+tests the name of a rule.
+
+`sampler.rule=package.module:name` uses an object of the class `Rule` from the user's module in the same way. The module
+is imported once per rank. It must be installed, or its folder must be in PYTHONPATH. The functions of a rule must be
+pure: their results depend on their arguments alone, so every rank and every restart draws the same questions.
 """
 
 from __future__ import annotations
