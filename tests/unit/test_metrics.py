@@ -109,7 +109,7 @@ def test_figures_of_a_first_draw_without_evidence_are_missing_not_zero():
 @pytest.mark.parametrize("rule", ["error", "error_all", "frontier", "frontier_error", "uniform"])
 def test_the_record_names_the_rule_and_judges_the_draw_by_it(rule):
     probed = make_rollouts([(q, k, (q + k) % 3 > 0, 5, 1, True, "") for q in range(8) for k in range(4)])
-    pairs = Pairs.of([])
+    pairs = Pairs.from_rows([])
     step = {**dict.fromkeys(iteration.TRAINING, 0.5), "pairs": 4, "length_correlation": None}
     facts = iteration.IterationFacts(
         t=3, probed=probed, counts=EVIDENCE, weight_C=np.ones(3), draw=drawn(0, 1, 5), before=None, explored=probed,

@@ -6,7 +6,7 @@ import hydra
 import pytest
 
 from hpc_saidpo.cli.compose import build
-from hpc_saidpo.cli.loop import outcome_of
+from hpc_saidpo.cli.loop import run_to_end
 from hpc_saidpo.errors import RunError
 from hpc_saidpo.parallel.world import World
 from hpc_saidpo.records import Outcome
@@ -32,7 +32,7 @@ def run(root, name, *overrides) -> Outcome:
         composed = hydra.compose("config", overrides=[*TINY, f"run.root={root}", f"run.name={name}", *overrides])
     config, plain = build(composed)
     with RunDir.open(config.run, plain, {}, World(), lambda words: None) as store:
-        return outcome_of(config, store)
+        return run_to_end(config, store)
 
 
 def shown(outcome) -> list[str]:
