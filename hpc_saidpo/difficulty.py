@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import gammaln
 
 from . import settings
 from .records import CORRECT, UNGRADABLE, Difficulty, Rollouts
@@ -88,6 +87,8 @@ def pass_at_k(n_tried: ArrayLike, n_correct: ArrayLike, k: int) -> np.ndarray:
     Raises:
         ValueError: k < 1, or k is larger than the number of rollouts of a question.
     """
+    from scipy.special import gammaln  # here, because the check of a configuration must not wait for scipy
+
     n, c = np.asarray(n_tried), np.asarray(n_correct)
     if k < 1 or (n < k).any():
         raise ValueError(f"pass@{k} needs 1 <= k <= the number of rollouts ({n.min() if n.size else 0})")

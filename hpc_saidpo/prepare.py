@@ -12,7 +12,7 @@ from .doctor import inputs
 from .dpo.pairs import changed_by_early_decision
 from .evaluate import benchmarks
 from .evaluate.benchmarks import Benchmark
-from .grader.grader import grader_of
+from .grader.grader import shared_grader
 from .grader.stage import check_golds
 from .pool.pool import Pool
 from .pool.stage import load_pool, load_pool_again
@@ -60,7 +60,7 @@ def prepare_run(settings: Settings, run: RunDir) -> Prepared:
     for warning in [*health["warnings"], *early]:
         log.warning("  %s", warning)
     golds = {"pool": pool.questions, **{b.name: b.questions for b in evaluated}}
-    check_golds(golds, world, grader_of(settings.rollouts.grader))
+    check_golds(golds, world, shared_grader(settings.rollouts.grader))
     return Prepared(pool, evaluated, cluster_N, health)
 
 
@@ -74,5 +74,5 @@ def prepare_evaluation(settings: Evaluation, run: RunDir) -> Prepared:
     world.on_root(lambda: inputs.check(settings))
     pool = load_pool(settings.pool, run) if settings.pool else Pool([])
     evaluated = world.on_root(lambda: benchmarks.load(settings.evaluate, pool.held_out))
-    check_golds({b.name: b.questions for b in evaluated}, world, grader_of(settings.rollouts.grader))
+    check_golds({b.name: b.questions for b in evaluated}, world, shared_grader(settings.rollouts.grader))
     return Prepared(pool, evaluated)

@@ -43,7 +43,7 @@ class Question:
         subject: coarse topic; also the key of its few-shot examples.
         tags: knowledge points (1 to 5), empty when the pool has none.
         alt_answers: other correct answers.
-        verifier: name of the verifier that grades its responses (settings.pool.VERIFIER_NAMES).
+        verifier: name of the verifier that grades its responses (settings.pool.VERIFIER_NAMES, or pool.verifier).
         entry: JSON that the scorer of the verifier `reasoning_gym` needs: task, question, answer, metadata.
     """
 

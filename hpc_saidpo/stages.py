@@ -15,7 +15,7 @@ from .evaluate.benchmarks import Benchmark
 from .evaluate.intervals import accuracy
 from .evaluate.table import percent
 from .metrics import signatures
-from .metrics.iteration import IterationFacts, best_of, of_iteration, saved_by_early_decision
+from .metrics.iteration import IterationFacts, describe_iteration, describe_savings, update_best
 from .policy.cache import load_policy
 from .policy.locate import fingerprint
 from .policy.stage import model_folder
@@ -201,7 +201,7 @@ class Iteration(Stages):
         fresh = self._pool_rollouts("explore", new_Q, sampler)
         self._stop_after("explore")
         if self.settings.rollouts.adaptive:
-            log.info("  %s", saved_by_early_decision(fresh, self.settings.rollouts.k))
+            log.info("  %s", describe_savings(fresh, self.settings.rollouts.k))
         whole = Rollouts.concat([fresh, probed.take(np.flatnonzero(again))]).sorted()
         self.facts["explored"] = whole
         return Explored(whole, fresh)
@@ -254,9 +254,9 @@ class Iteration(Stages):
         """
         job, config, run = self.job, self.settings, self.run
         done = IterationFacts(**self.facts, scores=scores, scores_before=job.scores, best=job.best)
-        figures = of_iteration(done, config.sampler, config.difficulty, config.rollouts.k, job.cluster_N)
+        figures = describe_iteration(done, config.sampler, config.difficulty, config.rollouts.k, job.cluster_N)
         was_finished = run.has_finished(self.t)
-        job.scores, job.best = scores or job.scores, best_of(job.best, scores)
+        job.scores, job.best = scores or job.scores, update_best(job.best, scores)
         record = run.finish_iteration(self.t, {**figures, "policy": job.policy_path, "config_hash": run.config_hash})
         job.records.append(record)
         for warning in record["signatures"]:

@@ -15,7 +15,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from ..errors import RunError
 from ..settings.keys import check_key, conf_folder, explain
-from ..settings.whole import Settings
+from ..settings.pool import VERIFIER_NAMES, Files, ReasoningGym
+from ..settings.whole import Evaluation, Settings
 
 T = TypeVar("T")
 NO_VALUE = ("-m", "--multirun")  # options of Hydra without a value
@@ -58,9 +59,29 @@ def build(composed: DictConfig, tree: type = Settings) -> tuple[Any, dict[str, A
         )
     plain = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True))
     try:
-        return TypeAdapter(tree).validate_python(plain), plain
+        settings: Any = TypeAdapter(tree).validate_python(plain)
     except ValidationError as error:
         raise RunError("configuration:\n" + "\n".join(explain(e) for e in error.errors())) from None
+    check_names(settings)
+    return settings, plain
+
+
+def check_names(settings: Settings | Evaluation) -> None:
+    """Check the settings that name a rule or a verifier; import the user's module if one is named.
+
+    Raises:
+        RunError: there is no such name, no such module, or the object is of another kind.
+    """
+    # Imported here: a wrong key must be reported sooner than these imports take.
+    if isinstance(settings, Settings):
+        from ..sampler.rules import find_rule
+
+        find_rule(settings.sampler.rule)
+    pool = settings.pool
+    if isinstance(pool, Files | ReasoningGym) and pool.verifier not in VERIFIER_NAMES:
+        from ..grader.verifiers import use_verifier
+
+        use_verifier(pool.verifier)
 
 
 def check_overrides(arguments: Sequence[str]) -> None:

@@ -25,11 +25,9 @@ from typing import Any, TextIO
 
 from .. import settings
 from ..errors import RunError
-from ..grader.answers.stated import stated
 from ..grader.grader import Grader
-from ..grader.verifiers import check
+from ..grader.verifiers import VERIFIERS, check
 from ..records import CORRECT, VERDICTS, Question
-from ..settings.pool import VERIFIER_NAMES
 from .help import parser
 
 SHOWN = 50  # lines that differ from `expected`, at most
@@ -103,7 +101,7 @@ def grade_row(
         else:
             counts.differing.append(f"  line {number}: {verdict}, gold {row['gold']!r} ({judgement.reason})")
     if file:
-        answer = stated(row["prediction_text"], question.verifier)
+        answer = VERIFIERS[question.verifier].stated(row["prediction_text"])
         graded = {**row, "answer": answer, "verdict": verdict, "reason": judgement.reason}
         file.write(json.dumps(graded) + "\n")
 
@@ -115,8 +113,8 @@ def question_of(row: dict[str, Any], where: str) -> Question:
         RunError: there is no such verifier.
     """
     verifier, entry = row.get("verifier") or "math", row.get("entry") or ""
-    if verifier not in VERIFIER_NAMES:
-        raise RunError(f"{where}: the verifier is {verifier!r}: there are {', '.join(VERIFIER_NAMES)}")
+    if verifier not in VERIFIERS:
+        raise RunError(f"{where}: the verifier is {verifier!r}: there are {', '.join(VERIFIERS)}")
     entry = entry if isinstance(entry, str) else json.dumps(entry)
     others = tuple(row.get("alt_answers") or ())
     return Question(where, "", row["gold"], alt_answers=others, verifier=verifier, entry=entry)

@@ -1,4 +1,4 @@
-"""Benchmarks by name or by file -> their questions, and how each is evaluated."""
+"""Benchmarks by name or by file -> their questions, and the plan of each evaluation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ class Benchmark:
     """The questions of a benchmark.
 
     Attributes:
-        name: in the run folder and in tables.
+        name: the name in the run folder and in tables.
+        plan: the file, and the sampling of responses.
     """
 
     name: str
@@ -24,50 +25,51 @@ class Benchmark:
     questions: Sequence[Question]
 
     def notes(self) -> list[str]:
-        """What a reader of its figures has to know."""
-        found, how = [], self.plan
-        if how.n_questions and how.n_questions != len(self.questions):
-            found.append(
-                f"{self.name}: {how.file} has {len(self.questions)} questions, the benchmark has {how.n_questions}: "
+        """Remarks for readers of its figures."""
+        notes, plan = [], self.plan
+        if plan.n_questions and plan.n_questions != len(self.questions):
+            notes.append(
+                f"{self.name}: {plan.file} has {len(self.questions)} questions, the benchmark has {plan.n_questions}: "
                 "not to be compared with figures of the whole"
             )
-        if how.samples > 1 and how.temperature == 0:
-            found.append(
-                f"{self.name}: {how.samples} greedy responses to a question are {how.samples} times the same: set "
+        if plan.samples > 1 and plan.temperature == 0:
+            notes.append(
+                f"{self.name}: {plan.samples} greedy responses to a question are {plan.samples} times the same: set "
                 "evaluate.temperature, or evaluate.samples=1"
             )
-        return found
+        return notes
 
 
 def read(config: settings.Evaluate, also: Sequence[str] = ()) -> dict[str, list[Question]]:
-    """The questions of the benchmarks that are files, by short name. Called on root.
+    """Read the questions of the benchmarks that are files, by short name. Called on root.
 
     Args:
-        also: further benchmarks to read, for comparison with the pool (pool.benchmarks).
+        also: further benchmarks, for comparison with the pool (pool.benchmarks).
 
     Raises:
-        RunError: a file is not readable.
+        RunError: a file cannot be read.
     """
     plans = {**config.plan(also), **config.plan()}
-    return {name: read_questions(how.file) for name, how in plans.items() if how.file}
+    return {name: read_questions(plan.file) for name, plan in plans.items() if plan.file}
 
 
 def load(
     config: settings.Evaluate, held_out: Sequence[Question], known: Mapping[str, list[Question]] | None = None
 ) -> list[Benchmark]:
-    """The benchmarks asked for. Not collective: called on root.
+    """Load the benchmarks of evaluate.benchmarks. Not collective: called on root.
 
     Args:
-        known: what `read` has read already.
+        held_out: held-out questions of the pool.
+        known: questions that `read` has read already, by name.
 
     Raises:
-        RunError: there are no held-out questions; a file is not readable, or has none.
+        RunError: there are no held-out questions; a file cannot be read, or has no questions.
     """
-    found = []
-    for name, how in config.plan().items():
-        questions = (known or {}).get(name) or (read_questions(how.file) if how.file else held_out)
+    benchmarks = []
+    for name, plan in config.plan().items():
+        questions = (known or {}).get(name) or (read_questions(plan.file) if plan.file else held_out)
         if not questions:
-            remedy = "give a file with questions" if how.file else "set pool.held_out above 0"
-            raise RunError(f"evaluate.benchmarks: {how.file or name} has no questions: {remedy}")
-        found.append(Benchmark(name, how, questions))
-    return found
+            remedy = "name a file with questions" if plan.file else "set pool.held_out above 0"
+            raise RunError(f"evaluate.benchmarks: {plan.file or name} has no questions: {remedy}")
+        benchmarks.append(Benchmark(name, plan, questions))
+    return benchmarks

@@ -12,9 +12,9 @@ Z_95 = 1.959963984540054  # the 97.5 % quantile of the standard normal
 def accuracy(measured: Difficulty) -> dict:
     """Mean pass rate over questions (pass@1 greedy for one sample, avg@k for k) and its 95 % interval.
 
-    The interval is Wilson's for one sample, else mean ± 1.96 standard errors over the questions: eight responses to
-    one question are not eight questions. Where all pass rates are equal that would be no interval, and Wilson's is
-    given, as if each question had been tried once.
+    With one sample per question, the interval is Wilson's. With several, it is mean ± 1.96 standard errors over the
+    questions, because eight responses to one question are not eight questions. If all pass rates are equal, that
+    interval would be empty; then it is Wilson's, as if each question had been tried once.
 
     Returns:
         A flat dict: accuracy, low95, high95 (shares of 1), n_questions, n_samples.

@@ -1,4 +1,4 @@
-"""The figures of an evaluation, for reading: Markdown that is aligned for a console too."""
+"""The figures of an evaluation as Markdown, aligned for a console too."""
 
 from __future__ import annotations
 
@@ -8,30 +8,34 @@ HEADER = ("questions", "responses", "accuracy [95 %]", "pass@k", "majority", "tr
 
 
 def percent(share: float | None) -> str:
-    """A share of 1, for reading; "-" where there is none."""
+    """A share of 1 as a percentage; "-" for None."""
     return "-" if share is None else f"{100 * share:.1f} %"
 
 
 def interval(accuracy: float | None, low95: float | None, high95: float | None) -> str:
-    """Accuracy and its 95 % interval, for reading."""
-    return "-" if accuracy is None else f"{percent(accuracy)} [{100 * low95:.1f}, {100 * high95:.1f}]"
+    """Accuracy and its 95 % interval as percentages; "-" for None."""
+    return (
+        "-"
+        if accuracy is None or low95 is None or high95 is None
+        else f"{percent(accuracy)} [{100 * low95:.1f}, {100 * high95:.1f}]"
+    )
 
 
 def text(policy: str, rows: Sequence[Mapping], notes: Sequence[str]) -> str:
     """An evaluation as Markdown: a row for each benchmark, then a table of its subjects and one of its levels.
 
     Args:
-        rows: as `score.rows` gives them, with the benchmark's name.
-        notes: what a reader of the figures has to know; a line each.
+        rows: rows of `score.rows`, each with the benchmark's name.
+        notes: remarks for readers of the figures; a line each.
     """
     whole = [row for row in rows if row["by"] == "all"]
     parts = [f"# Evaluation of {policy}", _table("benchmark", [(row["benchmark"], row) for row in whole])]
     parts += ["\n".join(f"- {note}" for note in notes)] if notes else []
     for benchmark in (row["benchmark"] for row in whole):
         for by in ("subject", "level"):
-            own = [(row["value"] or "-", row) for row in rows if (row["benchmark"], row["by"]) == (benchmark, by)]
-            if own:
-                parts += [f"## {benchmark} by {by}", _table(by, own)]
+            part = [(row["value"] or "-", row) for row in rows if (row["benchmark"], row["by"]) == (benchmark, by)]
+            if part:
+                parts += [f"## {benchmark} by {by}", _table(by, part)]
     return "\n\n".join(parts) + "\n"
 
 

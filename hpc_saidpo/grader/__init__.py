@@ -1,1 +1,1 @@
-"""Verdicts on responses: from text in place where that is enough, else in processes that may be killed."""
+"""Verdicts on responses: in place if text is enough, else in processes that may be killed."""

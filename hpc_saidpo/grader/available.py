@@ -1,4 +1,4 @@
-"""Whether the verifiers that the questions need can grade on every rank."""
+"""Check on every rank that the verifiers of its questions can grade there."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ from ..parallel.world import World
 from .verifiers import check
 
 
-def check_verifiers(own: Collection[str], world: World, limits: settings.Grader) -> None:
-    """Refuse to start where a verifier that a rank needs cannot grade on some rank. Collective.
+def check_verifiers(names: Collection[str], world: World, limits: settings.Grader) -> None:
+    """Refuse to start if a verifier that any rank needs cannot grade on some rank. Collective.
+
+    Args:
+        names: verifiers that this rank's questions name.
 
     Raises:
-        RunError: on every rank; names the verifier, the first such rank, and what to do.
+        RunError: on every rank; names the verifier, the first rank where it cannot grade, and what to do.
     """
-    needed, problem = sorted(set().union(*world.gather(set(own)))), ""
+    needed, problem = sorted(set().union(*world.gather(set(names)))), ""
     try:
         check(needed, limits)
     except RunError as error:
         problem = str(error)
-    for rank, told in enumerate(world.gather(problem)):
-        if told:
-            raise RunError(f"rank {rank}: {told}")
+    for rank, message in enumerate(world.gather(problem)):
+        if message:
+            raise RunError(f"rank {rank}: {message}")

@@ -1,4 +1,4 @@
-"""Every gold answer against itself, at load."""
+"""Check gold answers against themselves, before the first rollout."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from dataclasses import dataclass, field
 
 from ..records import CORRECT, WRONG, Judgement, Question
 from .answers.extract import extract
-from .answers.fast import settle
+from .answers.fast import decide
 from .answers.gold import defects
 from .grader import Grader
-from .verifiers import VERIFIERS
+from .verifiers import find_verifier
 
 
 @dataclass(frozen=True)
 class GoldReport:
-    """How gradable the gold answers of a pool or benchmark are.
+    """The share of gold answers of a pool or benchmark that can be graded.
 
     Attributes:
-        n, n_passed: gold answers, and those that a response which boxes them is right for.
-        defects: how many show each of `verify.defects`.
+        n: gold answers that were checked.
+        n_passed: those for which a response with that answer is correct.
+        defects: number of gold answers with each defect (`answers.gold.defects`).
         failed: ids of the first ones that do not pass.
     """
 
@@ -34,28 +35,29 @@ class GoldReport:
         return self.n_passed / self.n if self.n else 1.0
 
     def text(self) -> str:
-        """The report in a line."""
+        """The report in one line."""
+        if self.n == 0:
+            return "no gold answer is checked: their verifier has no own_response"
         line = f"{100 * self.rate:.2f} % of {self.n:,} gold answers are right by themselves"
         if self.defects:
-            line += "; doubtful: " + ", ".join(f"{count:,} {what}" for what, count in sorted(self.defects.items()))
-        return line + (
-            f"; fail: {', '.join(self.failed)}" + " ..." * (self.n - self.n_passed > len(self.failed))
-            if self.failed
-            else ""
-        )
+            line += "; doubtful: " + ", ".join(f"{count:,} {defect}" for defect, count in sorted(self.defects.items()))
+        if self.failed:
+            line += f"; fail: {', '.join(self.failed)}" + " ..." * (self.n - self.n_passed > len(self.failed))
+        return line
 
 
 def self_check(golds: Iterable[tuple[str, str]], show: int = 5) -> GoldReport:
-    """Grade `\\boxed{gold}` against gold for each (id, gold).
+    """Grade `\\boxed{gold}` against gold for each (id, gold), by mathematics.
 
-    By text alone, in microseconds: it finds golds that are empty, that break the box, or that are lost in extraction.
+    By text alone, in microseconds: it detects gold answers that are empty, that break the box, or that extraction
+    loses.
     """
     n, passed, counts, failed = 0, 0, Counter(), []
     for name, gold in golds:
         n += 1
-        found = defects(gold)
-        counts.update(found)
-        if "prose" not in found and "empty" not in found and _is_itself(gold):
+        faults = defects(gold)
+        counts.update(faults)
+        if "prose" not in faults and "empty" not in faults and _is_itself(gold):
             passed += 1
         elif len(failed) < show:
             failed.append(name)
@@ -67,22 +69,24 @@ def _is_itself(gold: str) -> bool:
     if "{" not in gold and "}" not in gold:  # nothing can break the box
         return True
     answer = extract(f"\\boxed{{{gold}}}")
-    judgement = Judgement(CORRECT, "") if answer == gold else settle(gold, answer)
+    judgement = Judgement(CORRECT, "") if answer == gold else decide(gold, answer)
     return judgement is not None and judgement.verdict == CORRECT
 
 
 def by_grading(questions: Iterable[Question], grader: Grader, show: int = 5) -> GoldReport:
-    """Grade each question's own answer, or the solution of one with tests, against it: whatever its verifier takes.
+    """Grade the known response of each question (`Verifier.own_response`): its gold answer, or its solution.
 
-    Tests without a solution pass when they run, and turn down a response that is empty.
+    If a question has tests and no solution, an empty response must be wrong. Questions whose verifier has no
+    `own_response` are left out.
     """
-    own = [(question, VERIFIERS[question.verifier].own_response(question)) for question in questions]
-    failed = [q.id for q, text in own if grader.judge(text, q).verdict != (CORRECT if text else WRONG)]
-    return GoldReport(len(own), len(own) - len(failed), {}, tuple(failed[:show]))
+    verifiers = ((question, find_verifier(question.verifier)) for question in questions)
+    responses = [(question, v.own_response(question)) for question, v in verifiers if v.own_response is not None]
+    failed = [q.id for q, text in responses if grader.judge(text, q).verdict != (CORRECT if text else WRONG)]
+    return GoldReport(len(responses), len(responses) - len(failed), {}, tuple(failed[:show]))
 
 
 def together(reports: Sequence[GoldReport], show: int = 5) -> GoldReport:
-    """One report from those of several parts."""
+    """One report from the reports of several parts."""
     counts = sum((Counter(r.defects) for r in reports), Counter())
     failed = [name for r in reports for name in r.failed]
     return GoldReport(sum(r.n for r in reports), sum(r.n_passed for r in reports), dict(counts), tuple(failed[:show]))

@@ -1,28 +1,53 @@
-"""Verifier by name -> how a response to a question is judged, and what is checked before any is."""
+"""Verifiers: the rules that grade responses, each by its name.
+
+A verifier of the package is one entry of `VERIFIERS`, and one name in `settings.pool.VERIFIER_NAMES`.
+
+With `pool.verifier=package.module:name`, an object of the user's module grades the questions that name no verifier:
+
+    def check(response: str, question: hpc_saidpo.records.Question) -> bool | None
+
+returns True for a correct response, False for a wrong one, and None for one that it cannot grade. Or the object is a
+`Verifier`, which can also use the checkers of the package and check gold answers. Only the setting can name such an
+object, on the command line or in YAML; a row of a file must name a verifier of the package. The module is imported once
+per rank. It must be installed, or its folder must be in PYTHONPATH. The function runs in the process of the rank,
+without a time limit. Its result must depend on its arguments alone, because a resumed run may grade a response again.
+If it raises, the response is ungradable, and the run continues.
+"""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
+
+import numpy as np
 
 from .. import settings
 from ..errors import RunError
-from ..records import CORRECT, UNGRADABLE, WRONG, Judgement, Question
+from ..plugin import choose, describe
+from ..records import CORRECT, UNGRADABLE, VERDICTS, WRONG, Judgement, Question
 from ..settings.pool import VERIFIER_NAMES
 from . import code
-from .answers.stated import code_of, same_blanks, stated
+from .answers.exact import normalise
+from .answers.extract import extract
+from .answers.stated import code_of, same_blanks, tagged
+
+A = TypeVar("A")
+R = TypeVar("R")
+KEY = "pool.verifier"
+MAX_REASON_CHARS = 200
 
 
 class Checkers(Protocol):
-    """What a verifier may use: checks that run in processes which may be killed. `grader.Grader` has them."""
+    """Checks for a verifier to use; they run in processes that may be killed. `grader.Grader` implements them."""
 
     def grade(self, response: str, gold: str, alternatives: Sequence[str] = ()) -> Judgement:
         """The verdict on a response, by mathematics."""
         ...
 
-    def ask(self, *request: str) -> Judgement:
+    def request(self, *message: str) -> Judgement:
         """The verdict of the worker process on ("reasoning_gym", entry, answer)."""
         ...
 
@@ -33,17 +58,27 @@ class Checkers(Protocol):
 
 @dataclass(frozen=True)
 class Verifier:
-    """How responses to one kind of question are graded.
+    """The grading of one kind of question.
 
     Attributes:
         judge: (checkers, response, question) -> the verdict.
-        own_response: question -> a response that must be right; "" where none is known, which must be wrong.
-        obstacle: why it cannot grade here; "" when it can.
+        own_response: question -> a response that must be correct; "" if none is known, and "" must be wrong. It checks
+            gold answers against themselves before the first rollout. None: they are not checked.
+        obstacle: limits -> the reason why this machine cannot grade, and what to do; "" if it can.
+        stated: response -> the answer that it states; None if it states none. For majority votes and reports.
+        counted: answer -> a text that is the same for equal answers, for majority votes.
     """
 
     judge: Callable[[Checkers, str, Question], Judgement]
-    own_response: Callable[[Question], str]
+    own_response: Callable[[Question], str] | None = None
     obstacle: Callable[[settings.Grader], str] = lambda limits: ""
+    stated: Callable[[str], str | None] = extract
+    counted: Callable[[str], str] = same_blanks
+
+    def ballot(self, response: str) -> str | None:
+        """The text by which equal answers are counted; None for a response without an answer."""
+        answer = self.stated(response)
+        return None if answer is None else self.counted(answer)
 
 
 def _by_mathematics(checkers: Checkers, response: str, question: Question) -> Judgement:
@@ -51,7 +86,7 @@ def _by_mathematics(checkers: Checkers, response: str, question: Question) -> Ju
 
 
 def _by_text(checkers: Checkers, response: str, question: Question) -> Judgement:
-    answer = stated(response, "exact")
+    answer = extract(response)
     if not question.answer.strip():
         return Judgement(UNGRADABLE, "the gold answer is empty")
     if answer is None:
@@ -62,14 +97,18 @@ def _by_text(checkers: Checkers, response: str, question: Question) -> Judgement
 
 
 def _by_scorer(checkers: Checkers, response: str, question: Question) -> Judgement:
-    answer = stated(response, "reasoning_gym")
+    answer = tagged(response)
     whole = response.rpartition("</think>")[2].strip()
-    judged = [checkers.ask("reasoning_gym", question.entry, text) for text in dict.fromkeys((answer, whole)) if text]
+    judged = [checkers.request("reasoning_gym", question.entry, t) for t in dict.fromkeys((answer, whole)) if t]
     return max(judged, key=lambda j: j.verdict == CORRECT, default=Judgement(WRONG, "no answer stated"))
 
 
 def _by_tests(checkers: Checkers, response: str, question: Question) -> Judgement:
     return checkers.run_tests(code_of(response), question.answer)
+
+
+def _boxed(question: Question) -> str:
+    return f"\\boxed{{{question.answer}}}"
 
 
 def _solution(question: Question) -> str:
@@ -81,20 +120,127 @@ def _scorer_obstacle(limits: settings.Grader) -> str:
 
 
 VERIFIERS: dict[str, Verifier] = {
-    "math": Verifier(_by_mathematics, lambda question: f"\\boxed{{{question.answer}}}"),
-    "exact": Verifier(_by_text, lambda question: f"\\boxed{{{question.answer}}}"),
-    "reasoning_gym": Verifier(_by_scorer, lambda question: f"<answer>{question.answer}</answer>", _scorer_obstacle),
-    "code": Verifier(_by_tests, _solution, code.obstacle),
+    "math": Verifier(_by_mathematics, _boxed, counted=normalise),
+    "exact": Verifier(_by_text, _boxed),
+    "reasoning_gym": Verifier(_by_scorer, lambda q: f"<answer>{q.answer}</answer>", _scorer_obstacle, tagged),
+    "code": Verifier(_by_tests, _solution, code.obstacle, code_of),
 }
 assert set(VERIFIERS) == set(VERIFIER_NAMES)
+_of_setting: dict[str, Verifier] = {}  # verifiers of the user that the settings of this process name
 
 
-def check(names, limits: settings.Grader) -> None:
-    """Refuse verifiers that cannot grade here.
+def use_verifier(name: str) -> Verifier:
+    """Return the verifier that `pool.verifier` names, and allow questions to name it. Imports the user's module.
 
     Raises:
-        RunError: says which, why, and what to do.
+        RunError: there is no such verifier, or the object is neither a function of (response, question) nor a Verifier.
+    """
+    if name not in VERIFIERS and name not in _of_setting:
+        _of_setting[name] = _of_user(name, choose(KEY, name, VERIFIERS, object))
+    return find_verifier(name)
+
+
+def find_verifier(name: str) -> Verifier:
+    """Return the verifier that a question names.
+
+    Raises:
+        RunError: it is neither a verifier of the package nor the one that `pool.verifier` names.
+    """
+    verifier = VERIFIERS.get(name) or _of_setting.get(name)
+    if verifier is None:
+        raise RunError(
+            f"a question names the verifier {name!r}: there are {', '.join(VERIFIERS)}, and a verifier of your own "
+            f"must be named by {KEY}"
+        )
+    return verifier
+
+
+def check(names: Iterable[str], limits: settings.Grader) -> None:
+    """Refuse verifiers that cannot grade on this machine.
+
+    Raises:
+        RunError: names the verifier, the reason, and what to do.
     """
     for name in names:
-        if obstacle := VERIFIERS[name].obstacle(limits):
+        if obstacle := find_verifier(name).obstacle(limits):
             raise RunError(f"questions with the verifier {name}: {obstacle}")
+
+
+def _of_user(name: str, value: object) -> Verifier:
+    """A verifier made of the user's functions: after the first rollout, no exception in them ends a run."""
+    if isinstance(value, Verifier):
+        own_response = value.own_response and _reported(name, "own_response", value.own_response)
+        return replace(
+            value,
+            judge=_guarded(value.judge),
+            own_response=own_response,
+            obstacle=_reported(name, "obstacle", value.obstacle),
+            stated=_instead(value.stated, lambda response: None),
+            counted=_instead(value.counted, same_blanks),
+        )
+    if isinstance(value, type) or not callable(value) or not _accepts_two(value):
+        raise RunError(
+            f"{KEY}={name}: it must be a function of (response, question) that returns True, False or None, or an "
+            f"object of the class {Verifier.__module__}.{Verifier.__name__}, but it is {describe(value)}"
+        )
+    return Verifier(_guarded(lambda checkers, response, question: _judgement(value(response, question))))
+
+
+def _accepts_two(function: Callable) -> bool:
+    try:
+        inspect.signature(function).bind("response", "question")
+    except TypeError:
+        return False
+    except ValueError:  # a function of a C library shows no signature
+        return True
+    return True
+
+
+def _judgement(result: object) -> Judgement:
+    """The verdict of a user's function: True, False, or None for a response that it cannot grade."""
+    if result is None:
+        return Judgement(UNGRADABLE, "the verifier returned None")
+    if not isinstance(result, bool | np.bool_):
+        raise TypeError(f"the verifier must return True, False or None, not {result!r}")
+    return Judgement(CORRECT if result else WRONG, f"the verifier returned {bool(result)}")
+
+
+def _reported(name: str, attribute: str, function: Callable[[A], str]) -> Callable[[A], str]:
+    """A user's function that is called before the first rollout: an exception in it is a message to the user."""
+
+    def call(argument: A) -> str:
+        try:
+            return function(argument)
+        except (Exception, SystemExit) as error:
+            raise RunError(f"{KEY}={name}: its {attribute} fails: {type(error).__name__}: {error}") from error
+
+    return call
+
+
+def _instead(function: Callable[[str], R], otherwise: Callable[[str], R]) -> Callable[[str], R]:
+    """A user's function, replaced by another one if it raises."""
+
+    def call(text: str) -> R:
+        try:
+            return function(text)
+        except (Exception, SystemExit):  # noqa: BLE001 - as in _guarded
+            return otherwise(text)
+
+    return call
+
+
+def _guarded(judge: Callable[[Checkers, str, Question], Judgement]) -> Callable[[Checkers, str, Question], Judgement]:
+    """A user's `judge`: if it raises, or returns another thing than a Judgement, the response is ungradable."""
+
+    def judge_or_give_up(checkers: Checkers, response: str, question: Question) -> Judgement:
+        try:
+            judgement = judge(checkers, response, question)
+            if not isinstance(judgement, Judgement) or judgement.verdict not in VERDICTS:
+                raise TypeError(f"the verifier must return a Judgement, not {judgement!r}")
+        except RunError:  # a checker's process does not start: no verdict could be trusted
+            raise
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the user's code raises
+            return Judgement(UNGRADABLE, f"gave up: {type(error).__name__}: {error}"[:MAX_REASON_CHARS])
+        return judgement
+
+    return judge_or_give_up

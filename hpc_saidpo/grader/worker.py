@@ -1,7 +1,7 @@
-"""The process that grades what takes more than comparing text: requests in, judgements out, as lines of JSON.
+"""The worker process of a grader: requests in, judgements out, as lines of JSON.
 
-It is started for one rank, serves one request at a time, and may be killed at any moment. Each request has a limit of
-CPU time, which the kernel enforces (no Python handler: those wait until C code returns), and the process one of memory.
+It starts for one rank, serves one request at a time, and may be killed at any moment. The kernel enforces a limit of
+CPU time for each request (a Python handler would wait until C code returns) and a limit of memory for the process.
 """
 
 from __future__ import annotations
@@ -12,25 +12,26 @@ import json
 import resource
 import signal
 import sys
+from types import ModuleType
 
 from ..records import UNGRADABLE, Judgement
 from .answers.fast import thorough
 
 
 def main() -> None:
-    """Serve until standard input ends. Arguments: seconds of CPU per request, bytes of memory."""
+    """Serve until standard input ends. Arguments: seconds of CPU time per request, bytes of memory."""
     limit_s, limit_bytes = float(sys.argv[1]), int(sys.argv[2])
-    importlib.metadata.version("math-verify")  # imported when it is asked for: seconds
+    importlib.metadata.version("math-verify")  # its import takes seconds, so it waits for the first request
     _confine(limit_bytes)
     answers = sys.stdout
-    sys.stdout = sys.stderr  # whatever a library prints must not pass for an answer
+    sys.stdout = sys.stderr  # output of a library must not look like an answer
     print(json.dumps("ready"), file=answers, flush=True)
     for line in sys.stdin:
-        verifier, gold, answer = json.loads(line)
+        kind, gold, answer = json.loads(line)
         signal.setitimer(signal.ITIMER_PROF, limit_s)
         try:
-            judgement = _JUDGE[verifier](gold, answer)
-        except Exception as error:  # noqa: BLE001 - whatever this input broke is told, and the next one is served
+            judgement = _JUDGES[kind](gold, answer)
+        except Exception as error:  # noqa: BLE001 - the reason is reported, and the next request is served
             judgement = Judgement(UNGRADABLE, f"gave up: {type(error).__name__}: {error}"[:200])
         signal.setitimer(signal.ITIMER_PROF, 0)
         print(json.dumps([judgement.verdict, judgement.reason]), file=answers, flush=True)
@@ -42,12 +43,12 @@ def _confine(limit_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, limit_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    for told_to_stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(told_to_stop, signal.SIG_IGN)  # its rank decides: it may have responses to grade yet
+    for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(stop, signal.SIG_IGN)  # the rank decides when to stop: it may have responses to grade yet
 
 
 def _by_mathematics(gold: str, answer: str) -> Judgement:
-    return thorough(gold, answer, lambda *pair: _imported("hpc_saidpo.grader.library").settle(*pair))
+    return thorough(gold, answer, lambda *pair: _imported("hpc_saidpo.grader.library").equal(*pair))
 
 
 def _by_scorer(entry: str, answer: str) -> Judgement:
@@ -55,15 +56,15 @@ def _by_scorer(entry: str, answer: str) -> Judgement:
     return _imported("hpc_saidpo.grader.scorer").score(entry, answer)
 
 
-_JUDGE = {"math": _by_mathematics, "reasoning_gym": _by_scorer}
+_JUDGES = {"math": _by_mathematics, "reasoning_gym": _by_scorer}
 
 
-def _imported(name: str):
-    """A module: its import may take seconds, once, and not at the cost of a pair."""
+def _imported(name: str) -> ModuleType:
+    """A module. The time of its import, seconds once, does not count for the request."""
     left_s = signal.setitimer(signal.ITIMER_PROF, 0)[0]
-    found = importlib.import_module(name)
+    module = importlib.import_module(name)
     signal.setitimer(signal.ITIMER_PROF, max(left_s, 1e-3))
-    return found
+    return module
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Figures of an iteration and the failure signatures that they show. Pure functions."""
+"""Figures of an iteration and its failure signatures. Pure functions."""

@@ -1,4 +1,4 @@
-"""What an iteration did -> one flat record of figures with units."""
+"""The facts of an iteration -> one flat record of figures with units."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from .. import settings
 from ..difficulty import in_band, measure, pass_at_k
 from ..evaluate.intervals import wilson
 from ..records import UNGRADABLE, ClusterCounts, Difficulty, Draw, Pairs, Rollouts
-from ..sampler.weights import entropy_share, events, posterior_rate
+from ..sampler.rules import find_rule
+from ..sampler.weights import entropy_share, posterior_rate
 from . import signatures, training
 
 TRAINING = (
@@ -21,7 +22,7 @@ TRAINING = (
 )  # fmt: skip
 
 
-def of_probe(difficulty: Difficulty, usable_Q: np.ndarray) -> dict:
+def describe_probe(difficulty: Difficulty, usable_Q: np.ndarray) -> dict:
     """Figures of the probe: pass rate with its interval, pass@k, share of usable questions."""
     n_tried = int(difficulty.n_tried_Q.sum())
     low, high = wilson(float(difficulty.n_correct_Q.sum()), n_tried)
@@ -36,7 +37,7 @@ def of_probe(difficulty: Difficulty, usable_Q: np.ndarray) -> dict:
     }
 
 
-def of_draw(
+def describe_draw(
     counts: ClusterCounts,
     weight_C: np.ndarray,
     config: settings.Sampler,
@@ -46,8 +47,7 @@ def of_draw(
 ) -> dict:
     """Figures of the draw: error rate of each cluster with its interval, weights, entropy, overlap."""
     size_C = np.bincount(cluster_N, minlength=len(weight_C))
-    # Whatever the rule weighs by, errors are shown: in the band, unless the rule counts them all.
-    error_C = events(counts, "error_all" if config.rule == "error_all" else "error")
+    error_C = find_rule(config.rule).errors(counts)
     rate_C = posterior_rate(error_C, counts.n_C, config.kappa)
     interval_C = [wilson(min(e, n), n) for e, n in zip(error_C, counts.n_C, strict=True)]
     overlap = None if before is None else len(np.intersect1d(draw.question_Q, before.question_Q)) / len(draw)
@@ -66,9 +66,9 @@ def of_draw(
 
 
 def difference_p(counts: ClusterCounts) -> float | None:
-    """Probability of clusters that differ so much in their errors in the band if they were all alike.
+    """Probability that clusters differ so much in their errors in the band by chance alone.
 
-    The F-test of a one-way analysis of variance over the questions tried; None with too few to tell.
+    The F-test of a one-way analysis of variance over the questions tried; None with too few questions.
     """
     probed = counts.take(np.flatnonzero(counts.n_C > 0))
     n, between_df = probed.n_C.sum(), len(probed) - 1
@@ -83,14 +83,16 @@ def difference_p(counts: ClusterCounts) -> float | None:
     return float(fdtrc(between_df, within_df, between / within))
 
 
-def of_explore(rollouts: Rollouts, difficulty: Difficulty, band: settings.Difficulty, pairs: Pairs, k: int) -> dict:
-    """Figures of exploration: pass rate, pair yield, tokens; what was not drawn because it was decided before.
+def describe_exploration(
+    rollouts: Rollouts, difficulty: Difficulty, band: settings.Difficulty, pairs: Pairs, k: int
+) -> dict:
+    """Figures of exploration: pass rate, pair yield, tokens, savings by early decision.
 
     Args:
-        k: responses to a question that is not decided before.
+        k: responses to a question that is not decided early.
     """
     usable = in_band(difficulty, band)
-    undrawn, saved_tokens = not_drawn(rollouts, k)
+    undrawn, saved_tokens = count_undrawn(rollouts, k)
     return {
         "explored_questions": len(difficulty),
         "explored_pass_rate": float(difficulty.pass_rate_Q.mean()) if len(difficulty) else None,
@@ -111,16 +113,16 @@ def _share(holds_Q: np.ndarray) -> float:
     return float(holds_Q.mean()) if len(holds_Q) else 0.0
 
 
-def not_drawn(rollouts: Rollouts, k: int) -> tuple[int, float]:
-    """(responses short of k for each question, tokens that these would have had at their question's mean length)."""
+def count_undrawn(rollouts: Rollouts, k: int) -> tuple[int, float]:
+    """(responses that are missing to k per question, their tokens at the mean length of their question)."""
     _, inverse_R, n_Q = np.unique(rollouts.question_R, return_inverse=True, return_counts=True)
     mean_Q = np.bincount(inverse_R, weights=rollouts.n_tokens_R, minlength=len(n_Q)) / n_Q
     return int((k - n_Q).sum()), float(((k - n_Q) * mean_Q).sum())
 
 
-def saved_by_early_decision(fresh: Rollouts, k: int) -> str:
-    """What rollouts.adaptive has saved, in words."""
-    undrawn, tokens = not_drawn(fresh, k)
+def describe_savings(fresh: Rollouts, k: int) -> str:
+    """The savings of rollouts.adaptive, in words."""
+    undrawn, tokens = count_undrawn(fresh, k)
     share = tokens / max(1, tokens + fresh.n_tokens_R.sum())
     return (
         f"decided early: {undrawn} of {undrawn + len(fresh)} responses not drawn, {100 * share:.0f} % of the tokens "
@@ -128,33 +130,35 @@ def saved_by_early_decision(fresh: Rollouts, k: int) -> str:
     )
 
 
-def of_training(steps: Sequence[Mapping]) -> dict:
-    """Figures of the DPO round, by the names that TRL gives them: means over its steps, and the last step's."""
-    names = [name for name in (*TRAINING, "tokens_per_s") if name in steps[0]]  # rounds of earlier versions have fewer
+def describe_training(steps: Sequence[Mapping]) -> dict:
+    """Figures of the DPO round, by their names in TRL: means over its steps, and values of the last step."""
+    names = [
+        name for name in (*TRAINING, "tokens_per_s") if name in steps[0]
+    ]  # rounds of earlier versions have fewer figures
     facts = {f"dpo/{name}": float(np.mean([step[name] for step in steps])) for name in names}
     last = {f"dpo/{name}_last": steps[-1][name] for name in names if name != "tokens_per_s"}
     return {"dpo/steps": len(steps), **facts, **last}
 
 
-def best_of(best: Mapping[str, dict], after: Mapping[str, dict]) -> dict[str, dict]:
-    """By benchmark, the score with the highest accuracy so far; one without questions does not count."""
+def update_best(best: Mapping[str, dict], after: Mapping[str, dict]) -> dict[str, dict]:
+    """By benchmark, the score with the highest accuracy so far. A score without questions does not count."""
     scored = {name: score for name, score in after.items() if score["accuracy"] is not None}
-    known = {name: score for name, score in best.items() if score["accuracy"] is not None}
+    earlier = {name: score for name, score in best.items() if score["accuracy"] is not None}
     return {
-        name: max(filter(None, (known.get(name), scored.get(name))), key=lambda score: score["accuracy"])
-        for name in {**known, **scored}
+        name: max(filter(None, (earlier.get(name), scored.get(name))), key=lambda score: score["accuracy"])
+        for name in {**earlier, **scored}
     }
 
 
 @dataclass(frozen=True)
 class IterationFacts:
-    """What an iteration did.
+    """The facts of an iteration.
 
     Attributes:
         t: its number.
         probed, explored: the rollouts of both stages.
-        counts, weight_C: evidence and weight of each cluster at the time of the draw.
-        before: the draw of the iteration before; None in the first.
+        counts, weight_C: evidence and weight of each cluster at the draw.
+        before: the draw of the previous iteration; None in the first.
         steps: figures of each optimizer step.
         scores, scores_before, best: accuracy by benchmark after this iteration, before it, and the best before it.
     """
@@ -173,10 +177,10 @@ class IterationFacts:
     best: Mapping[str, dict]
 
 
-def of_iteration(
+def describe_iteration(
     done: IterationFacts, sampler: settings.Sampler, band: settings.Difficulty, k: int, cluster_N: np.ndarray
 ) -> dict:
-    """Everything measured in an iteration, one flat record.
+    """All figures of an iteration, as one flat record.
 
     Args:
         k: responses to a question that is not decided early.
@@ -186,11 +190,14 @@ def of_iteration(
     record = {
         "iteration": done.t,
         "sampler_rule": sampler.rule,
-        **of_probe(seen, in_band(seen, band)),
-        **of_draw(done.counts, done.weight_C, sampler, cluster_N, done.draw, done.before),
-        **of_explore(done.explored, hard, band, done.pairs, k),
-        **of_training(done.steps),
+        **describe_probe(seen, in_band(seen, band)),
+        **describe_draw(done.counts, done.weight_C, sampler, cluster_N, done.draw, done.before),
+        **describe_exploration(done.explored, hard, band, done.pairs, k),
+        **describe_training(done.steps),
         "scores": done.scores,
         "scores_before": done.scores_before,
     }
-    return {**record, "signatures": [*signatures.of_iteration(record, done.best), *training.signatures(done.steps)]}
+    return {
+        **record,
+        "signatures": [*signatures.find_signatures(record, done.best), *training.find_signatures(done.steps)],
+    }

@@ -1,7 +1,7 @@
-"""Failure signatures of an iteration: what its figures say has gone wrong, and what to do. Pure.
+"""Failure signatures of an iteration, from its figures: what is wrong, and what to do. Pure.
 
-Of collapse, stagnation and depletion; those of the DPO round itself are in `training`. Each function looks at the
-record of an iteration (`metrics.of_iteration`) and gives what it found in words, or "".
+They show collapse, stagnation and depletion; `training` has those of the DPO round itself. Each function reads the
+record of an iteration (`iteration.describe_iteration`) and returns a message, or "".
 """
 
 from __future__ import annotations
@@ -9,54 +9,56 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..records import Difficulty
+from ..sampler.rules import find_rule
 
-LOW_YIELD = 0.05  # under one pair in twenty explored questions, a round trains on almost nothing
-MANY_EASY = 0.5  # more explored questions than this solved by every response: the draw has gone trivial
+LOW_YIELD = 0.05  # with less than one pair in twenty explored questions, a round trains on almost nothing
+MANY_EASY = 0.5  # share of explored questions that every response solves; above it, the draw is trivial
 ONE_CLUSTER = 0.8  # share of the draws
-NEAR_UNIFORM = 0.999  # share of the uniform entropy above which the weights say nothing
-MIN_EVIDENCE = 2.0  # questions that were tried, by cluster
-CHANCE = 0.05  # probability above which differences between clusters may as well be none
+NEAR_UNIFORM = 0.999  # share of the uniform entropy; above it, the weights make no difference
+MIN_EVIDENCE = 2.0  # questions tried, per cluster
+CHANCE = 0.05  # probability; above it, chance alone may explain the differences between clusters
 MANY_UNGRADABLE = 0.05
 
 
-def of_iteration(now: Mapping, best: Mapping | None) -> list[str]:
-    """The failure signatures that an iteration shows, each with what to do.
+def find_signatures(now: Mapping, best: Mapping | None) -> list[str]:
+    """The failure signatures of an iteration, each with what to do.
 
     Args:
-        best: by benchmark, the best score that the run had before.
+        now: the record of the iteration.
+        best: by benchmark, the best score of the run before it.
     """
-    found = [_depletion(now), _trivial(now), _one_cluster(now), _ungradable(now)]
-    if now["sampler_rule"] != "uniform" and len(now["cluster_weight"]) > 1:
-        found += [_uniform(now), _little_evidence(now) or _noise(now)]
-    found += [_fall(name, score, (best or {}).get(name)) for name, score in now["scores"].items()]
-    return [text for text in found if text]
+    messages = [_depletion(now), _trivial(now), _one_cluster(now), _ungradable(now)]
+    if not find_rule(now["sampler_rule"]).is_uniform and len(now["cluster_weight"]) > 1:
+        messages += [_uniform(now), _little_evidence(now) or _noise(now)]
+    messages += [_fall(name, score, (best or {}).get(name)) for name, score in now["scores"].items()]
+    return [text for text in messages if text]
 
 
 def stops(record: dict, on_signature: str, config_hash: str) -> str:
-    """Why a finished iteration ends the run, and what to do; "" where it does not.
+    """The reason why a finished iteration ends the run, and what to do; "" if it does not.
 
-    One that was made with another configuration does not: the run goes on because something was changed.
+    An iteration of another configuration does not end the run: the run was continued because something was changed.
 
     Args:
-        record: the iteration's, as it is on disk.
+        record: the record of the iteration, from disk.
         on_signature: loop.on_signature.
-        config_hash: of the configuration at work.
+        config_hash: hash of the present configuration.
     """
     if on_signature != "stop" or not record["signatures"] or record.get("config_hash") != config_hash:
         return ""
     shown = "".join(f"\n  {text}" for text in record["signatures"])
     return (
         f"stopped after iteration {record['iteration']}, which is complete, by loop.on_signature=stop:{shown}\n"
-        "Go on in this run with another setting and run.accept_changes=true, or as it is with loop.on_signature=warn"
+        "Continue this run with another setting and run.accept_changes=true, or unchanged with loop.on_signature=warn"
     )
 
 
 def no_pairs(t: int, hard: Difficulty) -> str:
-    """Why an iteration without a single pair stops the run, and what to do."""
+    """The message when an iteration without a single pair stops the run: the reason, and what to do."""
     too_hard, too_easy = int((hard.n_correct_Q == 0).sum()), int((hard.pass_rate_Q == 1).sum())
     return (
-        f"depletion in iteration {t}: none of the {len(hard)} explored questions gives a preference pair ({too_hard} "
-        f"always wrong, {too_easy} always right). Go on in this run with another setting and run.accept_changes=true: "
+        f"depletion in iteration {t}: none of the {len(hard)} explored questions yields a preference pair ({too_hard} "
+        f"always wrong, {too_easy} always right). Continue this run with another setting and run.accept_changes=true: "
         + (
             "an easier pool needs a new run, so first try a larger rollouts.k, more sampler.n_questions, or a better "
             "prompt (rollouts/prompt)"
@@ -66,7 +68,7 @@ def no_pairs(t: int, hard: Difficulty) -> str:
     )
 
 
-def _depletion(now) -> str:
+def _depletion(now: Mapping) -> str:
     if now["pair_yield"] >= LOW_YIELD or now["explored_too_hard_share"] < now["explored_too_easy_share"]:
         return ""
     return (
@@ -76,7 +78,7 @@ def _depletion(now) -> str:
     )
 
 
-def _trivial(now) -> str:
+def _trivial(now: Mapping) -> str:
     if now["explored_too_easy_share"] <= MANY_EASY:
         return ""
     return (
@@ -85,14 +87,14 @@ def _trivial(now) -> str:
     )
 
 
-def _one_cluster(now) -> str:
+def _one_cluster(now: Mapping) -> str:
     share = max(now["cluster_drawn"]) / max(1, sum(now["cluster_drawn"]))
     if len(now["cluster_drawn"]) < 2 or share <= ONE_CLUSTER:
         return ""
     return f"collapse: one cluster takes {share:.0%} of the draws; lower sampler.alpha or raise clusters.n"
 
 
-def _uniform(now) -> str:
+def _uniform(now: Mapping) -> str:
     if now["entropy_share"] <= NEAR_UNIFORM:
         return ""
     return (
@@ -101,7 +103,7 @@ def _uniform(now) -> str:
     )
 
 
-def _little_evidence(now) -> str:
+def _little_evidence(now: Mapping) -> str:
     n, n_clusters = sum(now["cluster_questions"]), len(now["cluster_questions"])
     if n >= MIN_EVIDENCE * n_clusters:
         return ""
@@ -111,7 +113,7 @@ def _little_evidence(now) -> str:
     )
 
 
-def _noise(now) -> str:
+def _noise(now: Mapping) -> str:
     p = now["cluster_difference_p"]
     if p is None or p <= CHANCE:
         return ""
@@ -122,20 +124,20 @@ def _noise(now) -> str:
     )
 
 
-def _ungradable(now) -> str:
+def _ungradable(now: Mapping) -> str:
     share = now["ungradable_share"] or 0
     if share <= MANY_UNGRADABLE:
         return ""
     return (
         f"grading: {share:.1%} of the responses are ungradable and were left out; look at the gold answers of the pool "
-        "(the log tells how many are doubtful), or raise rollouts.grader.cpu_s"
+        "(the log shows how many are doubtful), or raise rollouts.grader.cpu_s"
     )
 
 
-def _fall(name, score, best) -> str:
+def _fall(name: str, score: Mapping, best: Mapping | None) -> str:
     if not best or score["accuracy"] is None or score["high95"] >= best["low95"]:
         return ""
     return (
         f"collapse: {name} fell from {best['accuracy']:.1%} to {score['accuracy']:.1%}; lower dpo.lr or raise dpo.nll, "
-        "and go on from the last good policy (policy.path)"
+        "and continue from the last good policy (policy.path)"
     )

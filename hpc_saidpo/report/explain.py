@@ -19,7 +19,8 @@ from ..evaluate.table import interval
 from ..records import CORRECT, UNGRADABLE, WRONG, ClusterEvidence, Draw, Pairs, QuestionEvidence, Rollouts, seeded
 from ..sampler.betabinomial import fit
 from ..sampler.evidence import chances
-from ..sampler.weights import UTILITIES, events, posterior_rate
+from ..sampler.rules import RULES, find_rule
+from ..sampler.weights import posterior_rate
 from ..store.layout import folder_of
 from ..store.stage import Stage
 from ..table import Columns
@@ -138,18 +139,19 @@ def _of_cluster(iteration: Iteration, cluster: int) -> Iterator[tuple[str, str]]
         f"{n:.2f} questions tried (discounted by sampler.history={config['history']}): {own.error_C[0]:.2f} errors in "
         f"the band, {own.usable_C[0]:.2f} usable, {own.passed_C[0]:.2f} passed",
     )
-    if config["rule"] in UTILITIES:
+    rule = find_rule(config["rule"])
+    if rule.expected is not None:
         beta_C, _ = fit(whole, config["kappa"])
         a, b, k = beta_C.a[cluster], beta_C.b[cluster], iteration.settings["rollouts"]["k"]
-        expected = ", ".join(f"{rule} {utility(k, a, b):.3f}" for rule, utility in UTILITIES.items())
+        values = {name: r.expected(k, a, b) for name, r in {**RULES, config["rule"]: rule}.items() if r.expected}
+        expected = ", ".join(f"{name} {float(value):.3f}" for name, value in values.items())
         yield "model", f"pass rates ~ Beta({a:.3g}, {b:.3g}); expected of {k} rollouts of a new question: {expected}"
-    rule = "error_all" if config["rule"] == "error_all" else "error"
-    event_C = events(whole, rule)
-    low, high = wilson(min(event_C[cluster], n), n)
-    rate_C = posterior_rate(event_C, whole.n_C, config["kappa"])
+    error_C = rule.errors(whole)
+    low, high = wilson(min(error_C[cluster], n), n)
+    rate_C = posterior_rate(error_C, whole.n_C, config["kappa"])
     yield (
         "error rate",
-        f"{interval(rate_C[cluster], low, high)}, pooled {event_C.sum() / max(whole.n_C.sum(), 1e-9):.1%}",
+        f"{interval(rate_C[cluster], low, high)}, pooled {error_C.sum() / max(whole.n_C.sum(), 1e-9):.1%}",
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .. import progress, settings
-from ..grader.grader import grader_of
+from ..grader.grader import shared_grader
 from ..parallel.world import World
 from ..progress import log
 from ..records import Rollouts
@@ -60,7 +60,7 @@ def collect_rollouts(stage: Stage, request: Request, config: settings.Rollouts, 
     finished = world.on_root(stage.finished_chunks)
     todo = [i for i in longest_first(chunks, token_Q, request.expected_Q) if i not in finished]
     prompts.policy.model.eval()
-    grader = grader_of(config.grader)
+    grader = shared_grader(config.grader)
     with progress.show(f"{name}: {len(request.question_Q)} questions × {request.k}", len(todo), world.is_root) as tick:
         for i in world.claim(len(todo), tick):
             prompt_Q = {q: token_Q[q] for q in chunks[todo[i]]}

@@ -1,7 +1,7 @@
-"""Pass rates of a cluster's questions as a Beta distribution: its fit, and what the next rollouts are worth under it.
+"""Pass rates of a cluster's questions as a Beta distribution: its fit, and the expected value of the next rollouts.
 
-A question's pass rate is p ~ Beta(a, b), its K rollouts give s ~ Binomial(K, p). One mechanism serves clusters, and
-questions that were seen before: these have the posterior Beta(a + d·s, b + d·(K - s)), d the discount for their age.
+The pass rate of a question is p ~ Beta(a, b), and s ~ Binomial(K, p) of its K rollouts are correct. A question that was
+rolled out before has the posterior Beta(a + d·s, b + d·(K - s)), with d the discount for the age of its counts.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import numpy as np
 
 from ..records import ClusterCounts
 
-# Bounds of a + b, the evidence in rollouts that a cluster is about a question: a few counts may ask for 0 or infinity.
+# Bounds of a + b, the evidence of a cluster about one of its questions, in rollouts: few counts may fit 0 or infinity.
 LEAST, MOST = 1e-2, 1e4
-EDGE = 1e-6  # a mean pass rate keeps this distance from 0 and 1
+EDGE = 1e-6  # distance of a mean pass rate from 0 and 1
+Values = float | np.ndarray  # a scalar, or an array of one shape
 
 
 @dataclass(frozen=True)
@@ -34,14 +35,17 @@ class Beta:
 
 
 def fit(counts: ClusterCounts, kappa: float) -> tuple[Beta, Beta]:
-    """Fit a Beta to each cluster by moments: (of each cluster, of the pool).
+    """Fit a Beta to each cluster, and one to the pool, by moments.
 
-    s/K and 2·s·(K-s)/(K·(K-1)) are unbiased for p and 2·p·(1-p) at any K, so that questions of differing K add up
-    (Kleinman 1973 weighs instead). Both means are pulled towards the pool's with the strength of `kappa` questions.
-    With E[p·(1-p)] = mean·(1-mean)·size/(size+1), they give mean and size.
+    s/K and 2·s·(K-s)/(K·(K-1)) are unbiased for p and 2·p·(1-p) at any K, so questions with different K add up
+    (Kleinman 1973 uses weights instead). Both means are pulled towards the pool's with the strength of `kappa`
+    questions. Mean and size follow from E[p·(1-p)] = mean·(1-mean)·size/(size+1).
 
     Args:
-        counts: with at least one question tried twice or more.
+        counts: at least one question was tried twice or more.
+
+    Returns:
+        (the Beta of each cluster, arrays of shape (C,); that of the pool, scalars).
     """
     mean = counts.passed_C.sum() / counts.n_C.sum()
     differ = counts.differ_C.sum() / counts.several_C.sum()
@@ -50,13 +54,13 @@ def fit(counts: ClusterCounts, kappa: float) -> tuple[Beta, Beta]:
     return _by_moments(mean_C, differ_C), _by_moments(mean, differ)
 
 
-def _by_moments(mean, differ) -> Beta:
+def _by_moments(mean: Values, differ: Values) -> Beta:
     mean = np.clip(mean, EDGE, 1 - EDGE)
     share = np.clip(differ / (2 * mean * (1 - mean)), LEAST / (1 + LEAST), MOST / (1 + MOST))
     return Beta(mean, share / (1 - share))
 
 
-def none_of(k: int, a, b) -> np.ndarray:
+def none_of(k: int, a: Values, b: Values) -> np.ndarray:
     """P(s = 0) of the next k rollouts under Beta(a, b), elementwise: prod over j < k of (b + j)/(a + b + j)."""
     chance = np.ones(np.broadcast(a, b).shape)
     for j in range(k):
@@ -64,14 +68,14 @@ def none_of(k: int, a, b) -> np.ndarray:
     return chance
 
 
-def usable(k: int, a, b) -> np.ndarray:
-    """P(0 < s < k): the next k rollouts give a preference pair."""
+def usable(k: int, a: Values, b: Values) -> np.ndarray:
+    """P(0 < s < k): the next k rollouts yield a preference pair."""
     return 1.0 - none_of(k, a, b) - none_of(k, b, a)
 
 
-def usable_error(k: int, a, b) -> np.ndarray:
-    """E[(1 - s/k)·1(0 < s < k)]: the error mass in the band that the next k rollouts show.
+def usable_error(k: int, a: Values, b: Values) -> np.ndarray:
+    """E[(1 - s/k)·1(0 < s < k)]: the expected error mass in the band of the next k rollouts.
 
-    In closed form E[1 - s/k] - P(s = 0): what s = k adds is 0, what s = 0 adds is 1 each time.
+    In closed form E[1 - s/k] - P(s = 0), because s = k adds 0 and s = 0 adds 1.
     """
     return b / (a + b) - none_of(k, a, b)

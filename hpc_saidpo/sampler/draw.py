@@ -1,39 +1,43 @@
-"""Weights -> drawn questions: exactly weighted, without replacement, the same on numpy, CuPy and any number of ranks.
+"""Weights -> drawn questions: exactly weighted, without replacement, equal on numpy, CuPy and any number of ranks.
 
 Every question i has an exponential clock E_i / w_i, and the n that ring first are drawn: successive sampling with
 probability proportional to the weights (Efraimidis & Spirakis 2006), the same as Gumbel top-k (Kool et al. 2019), for
--log(E_i / w_i) is log w_i plus Gumbel noise. E_i = -log(1 - u_i), where u_i is a hash of the question's number: it
+-log(E_i / w_i) is log w_i plus Gumbel noise. E_i = -log(1 - u_i), and u_i is a hash of the question's number: it
 depends on the seed and on i alone.
 
 Hash, comparison and choice of candidates are integer and exactly rounded arithmetic of the array API, in blocks. As
-E_i >= u_i, a question cannot be drawn if u_i > w_i times the n-th smallest clock so far: no logarithm is needed for
-most. The few candidates come to the host, which takes the logarithms. So every array library draws the same.
+E_i >= u_i, a question cannot be drawn if u_i > w_i times the n-th smallest clock so far: most questions need no
+logarithm. The few candidates come to the host, which computes the logarithms. So every array library draws the same.
 """
 
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import numpy as np
 
 from ..errors import RunError
 
-# Questions looked at together: on a CPU what its cache holds, on a GPU what fills it.
+# Questions of one block: on a CPU as many as its cache holds, on a GPU enough to fill it.
 HOST_BLOCK, DEVICE_BLOCK = 2**16, 2**22
-ROUNDED = 1 + 1e-12  # a bound that a rounded product must not undercut
+ROUNDED = 1 + 1e-12  # a rounded product must not fall below the bound
+Array = Any  # an array of numpy, CuPy or another library with the array API
 # SplitMix64 (Steele, Lea & Flood 2014) as a function of (seed, counter).
 _GOLDEN, _MIX_1, _MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 
-def draw(weight_N, n: int, seed: int, excluded_N=None, xp=None, block: int | None = None) -> np.ndarray:
+def draw(
+    weight_N: Array, n: int, seed: int, excluded_N: Array | None = None, xp: Any = None, block: int | None = None
+) -> np.ndarray:
     """Draw n questions without replacement with probability proportional to weight.
 
     Args:
         weight_N: non-negative floats; zero is never drawn.
         seed: 64 bits.
         excluded_N: bool, True forbids a question.
-        xp: array-API namespace to work with: numpy, cupy; None: that of `weight_N`.
-        block: questions looked at together; the draw does not depend on it.
+        xp: array-API namespace for the work: numpy, cupy; None: that of `weight_N`.
+        block: questions of one block; the draw does not depend on it.
 
     Returns:
         Indices in drawing order, a numpy array.
@@ -60,16 +64,16 @@ def draw(weight_N, n: int, seed: int, excluded_N=None, xp=None, block: int | Non
         first.add(start + _on_host(row), *(_on_host(xp.take(x, row)) for x in (u, w)))
     if n_allowed < n:
         raise RunError(
-            f"sampler.n_questions asks for {n} questions, but only {n_allowed} of {weight_N.shape[0]} may be drawn: "
-            "lower it, or sampler.exclude_iterations, or give a larger pool"
+            f"sampler.n_questions is {n}, but only {n_allowed} of {weight_N.shape[0]} questions may be drawn: lower "
+            "it, or sampler.exclude_iterations, or use a larger pool"
         )
     return first.questions()
 
 
-def uniforms(seed: int, start: int, stop: int, xp=np):
+def uniforms(seed: int, start: int, stop: int, xp: Any = np) -> Array:
     """u_i in [0, 1) for start <= i < stop, float64: 53 bits of a hash of (seed, i)."""
 
-    def constant(value: int):
+    def constant(value: int) -> Array:
         return xp.asarray(value, dtype=xp.uint64)
 
     x = xp.arange(start + 1, stop + 1, dtype=xp.uint64)
@@ -84,27 +88,29 @@ def uniforms(seed: int, start: int, stop: int, xp=np):
     return xp.astype(x, xp.float64) * 2.0**-53
 
 
-def namespace(array):
-    """The array-API namespace of an array: numpy, cupy, or what it says itself."""
+def namespace(array: Array) -> Any:
+    """The array-API namespace of an array: the one that it declares, else its package (numpy, cupy)."""
     if hasattr(array, "__array_namespace__"):
         return array.__array_namespace__()
     return sys.modules[type(array).__module__.partition(".")[0]]
 
 
-def _on_host(array) -> np.ndarray:
+def _on_host(array: Array) -> np.ndarray:
     return array.get() if hasattr(array, "get") else np.asarray(array)
 
 
 class _First:
-    """The n clocks that ring first, of those added so far; ties in the order of the questions.
+    """The n first clocks to ring among those added so far; ties in the order of the questions.
 
     Attributes:
-        full: there are n; later clocks than `latest` do not matter.
+        full: whether there are n; then clocks later than `latest` do not matter.
     """
 
     def __init__(self, n: int):
         self.n, self.full, self.latest = n, False, np.inf
-        self._index, self._clock, self._n_kept = [], [], 0
+        self._index: list[np.ndarray] = []
+        self._clock: list[np.ndarray] = []
+        self._n_kept = 0
 
     def add(self, index: np.ndarray, u: np.ndarray, w: np.ndarray) -> None:
         self._index.append(index)
@@ -113,7 +119,7 @@ class _First:
         if self._n_kept >= (2 * self.n if self.full else self.n):
             self._keep()
 
-    def _keep(self):
+    def _keep(self) -> None:
         index, clock = np.concatenate(self._index), np.concatenate(self._clock)
         nth = np.partition(clock, self.n - 1)[self.n - 1]
         kept = clock <= nth

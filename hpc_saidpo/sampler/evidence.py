@@ -1,8 +1,9 @@
-"""What a draw knew, as tables: enough to explain every drawn question afterwards."""
+"""The evidence behind a draw, as tables: enough to explain every drawn question later."""
 
 from __future__ import annotations
 
 from dataclasses import fields
+from typing import Any
 
 import numpy as np
 
@@ -11,24 +12,26 @@ from .history import NEVER, History
 from .inclusion import inclusion
 
 
-def of_questions(history: History, cluster_N: np.ndarray, weight_N: np.ndarray) -> QuestionEvidence:
-    """What is known of each question that was ever rolled out or drawn, and its weight."""
+def describe_questions(history: History, cluster_N: np.ndarray, weight_N: np.ndarray) -> QuestionEvidence:
+    """The counts of each question that was ever rolled out or drawn, its cluster and its weight."""
     seen = history.seen()
-    return QuestionEvidence(*_columns(seen, Seen), cluster_N[seen.question_Q], weight_N[seen.question_Q])
+    cluster_Q, weight_Q = cluster_N[seen.question_Q], weight_N[seen.question_Q]
+    return QuestionEvidence(**_columns(seen), cluster_Q=cluster_Q, weight_Q=weight_Q)
 
 
-def of_clusters(counts: ClusterCounts, cluster_N: np.ndarray, weight_C: np.ndarray) -> ClusterEvidence:
-    """What is known of each cluster, its size and its weight."""
-    return ClusterEvidence(*_columns(counts, ClusterCounts), np.bincount(cluster_N, minlength=len(counts)), weight_C)
+def describe_clusters(counts: ClusterCounts, cluster_N: np.ndarray, weight_C: np.ndarray) -> ClusterEvidence:
+    """The counts of each cluster, its size and its weight."""
+    size_C = np.bincount(cluster_N, minlength=len(counts))
+    return ClusterEvidence(**_columns(counts), size_C=size_C, weight_C=weight_C)
 
 
 def chances(
     questions: QuestionEvidence, clusters: ClusterEvidence, n: int, excluded_since: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(chance of each of `questions`, of each cluster's other questions) to be among the n drawn (`inclusion`).
+    """Chances to be among the n drawn (`inclusion`): (of each of `questions`, of the other questions of each cluster).
 
     Args:
-        excluded_since: questions that were drawn in this iteration or later could not be drawn.
+        excluded_since: an iteration; questions drawn in it or later could not be drawn.
     """
     excluded_Q = (questions.drawn_at_Q > NEVER) & (questions.drawn_at_Q >= excluded_since)
     n_others_C = clusters.size_C - np.bincount(questions.cluster_Q, minlength=len(clusters))
@@ -37,5 +40,5 @@ def chances(
     return chance_G[: len(questions)], chance_G[len(questions) :]
 
 
-def _columns(table, cls) -> list:
-    return [getattr(table, f.name) for f in fields(cls)]
+def _columns(table: Seen | ClusterCounts) -> dict[str, Any]:
+    return {f.name: getattr(table, f.name) for f in fields(table)}

@@ -1,8 +1,9 @@
-"""What a run has learned of its questions and clusters, and how that ages."""
+"""The evidence of a run about its questions and clusters, and its discount by age."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -14,14 +15,14 @@ NEVER = -1
 
 @dataclass(frozen=True)
 class History:
-    """What the run has learned so far; every method returns a new value.
+    """The evidence so far; every method returns a new value.
 
     Attributes:
         counts: running evidence per cluster.
-        seen_at_N: the last iteration each question was rolled out in; -1 for never.
-        n_tried_N, n_correct_N: K and s of that occasion.
-        tokens_N: mean response length of that occasion, in tokens; NaN for never, or unknown.
-        drawn_at_N: the last iteration each question was drawn in; -1 for never.
+        seen_at_N: the last iteration with rollouts of the question; -1 for never.
+        n_tried_N, n_correct_N: K and s of that iteration.
+        tokens_N: mean response length in that iteration, in tokens; NaN for never, or unknown.
+        drawn_at_N: the last iteration that drew the question; -1 for never.
     """
 
     counts: ClusterCounts
@@ -33,14 +34,15 @@ class History:
 
     @classmethod
     def empty(cls, n_questions: int, n_clusters: int) -> History:
+        """The history of a new run."""
         never, none = np.full(n_questions, NEVER, np.int32), np.zeros(n_questions, np.int32)
         tokens_N = np.full(n_questions, np.nan, np.float32)
         return cls(ClusterCounts.zero(n_clusters), never, none, none, tokens_N, never)
 
     @classmethod
-    def of(cls, counts: ClusterCounts, seen: Seen, n_questions: int) -> History:
-        """The history that `seen` was taken of, together with the counts of its clusters."""
-        known = cls.empty(n_questions, len(counts))._with(
+    def restore(cls, counts: ClusterCounts, seen: Seen, n_questions: int) -> History:
+        """The history whose `seen()` and `counts` these are."""
+        history = cls.empty(n_questions, len(counts))._with(
             seen.question_Q,
             seen_at_N=seen.seen_at_Q,
             n_tried_N=seen.n_tried_Q,
@@ -48,42 +50,42 @@ class History:
             tokens_N=seen.tokens_Q,
             drawn_at_N=seen.drawn_at_Q,
         )
-        return replace(known, counts=counts)
+        return replace(history, counts=counts)
 
     def seen(self) -> Seen:
-        """The questions that were ever rolled out or drawn, a row each, ascending."""
+        """The questions that were ever rolled out or drawn, one row each, ascending."""
         question_Q = np.flatnonzero((self.seen_at_N > NEVER) | (self.drawn_at_N > NEVER))
         columns = (self.seen_at_N, self.n_tried_N, self.n_correct_N, self.tokens_N, self.drawn_at_N)
         return Seen(question_Q, *(column[question_Q] for column in columns))
 
     def discounted(self, discount: float) -> History:
-        """At the start of an iteration: older evidence weighs less, for the policy has moved on."""
+        """The history at the start of an iteration: older evidence counts less, because the policy has changed."""
         return replace(self, counts=self.counts * discount)
 
     def observe(self, iteration: int, seen: Difficulty, cluster_N: np.ndarray, in_band_Q: np.ndarray) -> History:
-        """Add graded questions: to their own counts and to their clusters'.
+        """Add graded questions, to the counts of the questions and of their clusters.
 
-        What one iteration says of a question in parts adds up; what an earlier one said of it is replaced.
+        Counts of one question from the same iteration add up; counts from an earlier one are replaced.
 
         Args:
-            in_band_Q: bool; whose errors count for the `error` rule (`difficulty.in_band`).
+            in_band_Q: bool; whether the errors of the question count as errors in the band (`difficulty.in_band`).
         """
         counts = count(seen, cluster_N[seen.question_Q], len(self.counts), in_band_Q)
         again_Q = self.seen_at_N[seen.question_Q] == iteration
-        known = self._with(
+        history = self._with(
             seen.question_Q,
             seen_at_N=iteration,
             n_tried_N=seen.n_tried_Q + np.where(again_Q, self.n_tried_N[seen.question_Q], 0),
             n_correct_N=seen.n_correct_Q + np.where(again_Q, self.n_correct_N[seen.question_Q], 0),
             tokens_N=seen.tokens_Q,
         )
-        return replace(known, counts=self.counts + counts)
+        return replace(history, counts=self.counts + counts)
 
-    def drew(self, iteration: int, question_Q: np.ndarray) -> History:
-        """Note the questions drawn in this iteration, for the exclusion rule."""
+    def note_drawn(self, iteration: int, question_Q: np.ndarray) -> History:
+        """Note the questions drawn in this iteration, for `excluded`."""
         return self._with(question_Q, drawn_at_N=iteration)
 
-    def _with(self, question_Q, **values_Q) -> History:
+    def _with(self, question_Q: np.ndarray, **values_Q: Any) -> History:
         columns = {name: getattr(self, name).copy() for name in values_Q}
         for name, value_Q in values_Q.items():
             columns[name][question_Q] = value_Q
@@ -94,14 +96,14 @@ def count(seen: Difficulty, cluster_Q: np.ndarray, n_clusters: int, in_band_Q: n
     """Evidence per cluster from graded questions.
 
     Args:
-        cluster_Q: the cluster of each of the questions.
-        in_band_Q: bool; the too easy and the too hard are discarded before errors are counted (the paper's order).
+        cluster_Q: the cluster of each question.
+        in_band_Q: bool; too easy and too hard questions are left out before errors are counted (the paper's order).
     """
     s_Q, k_Q = seen.n_correct_Q.astype(np.float64), seen.n_tried_Q.astype(np.float64)
     several_Q = k_Q > 1
     rollout_pairs_Q = np.maximum(k_Q * (k_Q - 1), 1.0)
 
-    def per_cluster(value_Q):
+    def per_cluster(value_Q: np.ndarray) -> np.ndarray:
         return np.bincount(cluster_Q, weights=value_Q, minlength=n_clusters)
 
     error_Q = np.where(in_band_Q, 1.0 - s_Q / k_Q, 0.0)
@@ -117,8 +119,8 @@ def count(seen: Difficulty, cluster_Q: np.ndarray, n_clusters: int, in_band_Q: n
 
 
 def excluded(history: History, iteration: int, config: settings.Sampler) -> np.ndarray:
-    """Which questions the exclusion rule forbids, a bool per question of the pool.
+    """Whether each question of the pool may not be drawn, a bool per question.
 
-    Those drawn in this iteration already, or in the last `exclude_iterations` before it.
+    It may not if it was drawn in this iteration, or in the last `exclude_iterations` before it.
     """
     return (history.drawn_at_N > NEVER) & (history.drawn_at_N >= iteration - config.exclude_iterations)

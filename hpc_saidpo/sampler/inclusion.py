@@ -1,4 +1,4 @@
-"""The chance that a question is among those drawn."""
+"""The chance of a question to be drawn."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ STEPS = 100
 def inclusion(weight_G: np.ndarray, size_G: np.ndarray, n: int) -> np.ndarray:
     """Chance of each question to be among n drawn without replacement, a float per group of equal weight.
 
-    1 - exp(-w·tau), with tau such that the chances add up to n: by time tau, n of the exponential clocks of `draw` are
-    expected to have rung. It is exact where the n-th clock rings at tau; the n-th clock varies, and the error is of the
-    order of 1/n (Rosén 1997 on order sampling).
+    It is 1 - exp(-w·tau), with tau such that the chances add up to n: by time tau, n of the exponential clocks of
+    `draw` have rung on average. That is exact if the n-th clock rings at tau; the n-th clock varies, so the error is of
+    the order of 1/n (Rosén 1997 on order sampling).
 
     Args:
-        weight_G: non-negative; 0 where a question may not be drawn.
-        size_G: questions of the group.
+        weight_G: non-negative; 0 if the questions may not be drawn.
+        size_G: number of questions in the group.
         n: at most the number of questions with a weight above 0.
     """
     weight_G, size_G = np.asarray(weight_G, dtype=np.float64), np.asarray(size_G, dtype=np.float64)

@@ -6,19 +6,11 @@ import numpy as np
 
 from .. import settings
 from ..records import ClusterCounts
-from .betabinomial import EDGE, Beta, fit, usable, usable_error
+from .betabinomial import EDGE, Beta, fit
 from .history import NEVER, History
+from .rules import find_rule
 
-# What the model-based rules expect of a question's next k rollouts.
-UTILITIES = {"frontier": usable, "frontier_error": usable_error}
 CHUNK = 2**18  # seen questions whose expectations are computed at once
-
-
-def events(counts: ClusterCounts, rule: str) -> np.ndarray:
-    """Event mass per cluster whose rate a rule looks at: errors in the band, all errors, or usable questions."""
-    if rule == "error_all":
-        return counts.n_C - counts.passed_C
-    return counts.usable_C if rule in UTILITIES else counts.error_C
 
 
 def posterior_rate(event_C: np.ndarray, n_C: np.ndarray, kappa: float) -> np.ndarray:
@@ -33,22 +25,22 @@ def posterior_rate(event_C: np.ndarray, n_C: np.ndarray, kappa: float) -> np.nda
 def cluster_weights(counts: ClusterCounts, config: settings.Sampler, k: int = 8, seed: int = 0) -> np.ndarray:
     """W(i), a float per cluster: (value_i / pooled value)^alpha; exactly 1 for a cluster without evidence.
 
-    The value is the posterior error rate (`error`, `error_all`), or what a new question's next k rollouts are expected
-    to give (`frontier`: a usable pair; `frontier_error`: error mass in the band). `uniform`: 1 everywhere. Without a
-    single event in the pool nothing distinguishes clusters: 1 everywhere.
+    The rule defines the value (`rules.Rule`): the posterior event rate of the cluster, or the expected value of the
+    next k rollouts of a new question. Without any event in the pool, all weights are 1.
 
     Args:
-        k: rollouts that a drawn question gets.
-        seed: with `config.thompson`, rates are drawn from their posterior by it; a cluster without evidence then has
-            one drawn from the prior at the pooled rate, and is explored.
+        k: rollouts of a drawn question.
+        seed: seed of the posterior draws, if `config.thompson` is true. A cluster without evidence then has a rate
+            drawn from the prior at the pooled rate, so it is explored.
     """
-    if not _distinguishes(counts, config):
+    rule = find_rule(config.rule)
+    if rule.events is None or not rule.distinguishes(counts):
         return np.ones(len(counts))
-    if config.rule in UTILITIES:
-        utility, (beta_C, pool) = UTILITIES[config.rule], _betas(counts, config, seed)
-        value_C, pooled = utility(k, beta_C.a, beta_C.b), utility(k, pool.a, pool.b)
+    if rule.expected is not None:
+        beta_C, pool = _betas(counts, config, seed)
+        value_C, pooled = rule.expected(k, beta_C.a, beta_C.b), rule.expected(k, pool.a, pool.b)
     else:
-        event_C = events(counts, config.rule)
+        event_C = rule.events(counts)
         pooled = event_C.sum() / counts.n_C.sum()
         value_C = posterior_rate(event_C, counts.n_C, config.kappa)
         if config.thompson:
@@ -62,49 +54,47 @@ def weights(
 ) -> np.ndarray:
     """Drawing weight of every question of the pool, a float per question.
 
-    Questions of a cluster share W(i). Under the model-based rules a question that was seen before has its own, by its
-    own last counts, discounted by their age: Beta(a_i + d·s, b_i + d·(K - s)), d = config.history^age.
+    The questions of a cluster share W(i). Under a rule with `expected`, a question that was rolled out before has a
+    weight of its own, from its last counts, which are discounted by their age:
+    Beta(a_i + d·s, b_i + d·(K - s)), d = config.history^age.
 
     Args:
-        k, seed: as of `cluster_weights`.
+        k, seed: as in `cluster_weights`.
     """
+    rule = find_rule(config.rule)
     weight_N = cluster_weights(history.counts, config, k, seed)[cluster_N]
-    if config.rule not in UTILITIES or not _distinguishes(history.counts, config):
+    if rule.expected is None or not rule.distinguishes(history.counts):
         return weight_N
-    utility, (beta_C, pool) = UTILITIES[config.rule], _betas(history.counts, config, seed)
-    pooled = utility(k, pool.a, pool.b)
+    beta_C, pool = _betas(history.counts, config, seed)
+    pooled = rule.expected(k, pool.a, pool.b)
     seen = np.flatnonzero(history.seen_at_N > NEVER)
     for start in range(0, len(seen), CHUNK):
         q = seen[start : start + CHUNK]
         d_Q = config.history ** (iteration - history.seen_at_N[q]).astype(np.float64)
         q, d_Q = q[d_Q > 0], d_Q[d_Q > 0]
         c, s_Q = cluster_N[q], history.n_correct_N[q]
-        value_Q = utility(k, beta_C.a[c] + d_Q * s_Q, beta_C.b[c] + d_Q * (history.n_tried_N[q] - s_Q))
+        value_Q = rule.expected(k, beta_C.a[c] + d_Q * s_Q, beta_C.b[c] + d_Q * (history.n_tried_N[q] - s_Q))
         weight_N[q] = (value_Q / pooled) ** config.alpha
     return weight_N
 
 
-def _distinguishes(counts: ClusterCounts, config: settings.Sampler) -> bool:
-    return config.rule != "uniform" and events(counts, config.rule).sum() > 0
-
-
 def _betas(counts: ClusterCounts, config: settings.Sampler, seed: int) -> tuple[Beta, Beta]:
-    """Pass rates of each cluster's questions, and of the pool's; with `thompson` the means are drawn."""
+    """Pass rates of each cluster's questions, and of the whole pool's; with `thompson`, the means are drawn."""
     beta_C, pool = fit(counts, config.kappa)
     if config.thompson:
         beta_C = Beta(_drawn_rate(beta_C.mean, counts, config, seed), beta_C.size)
     return beta_C, pool
 
 
-def _drawn_rate(mean_C, counts, config, seed) -> np.ndarray:
-    """Rates from their posterior: a Beta with that mean, of n_i + kappa questions."""
+def _drawn_rate(mean_C: np.ndarray, counts: ClusterCounts, config: settings.Sampler, seed: int) -> np.ndarray:
+    """Rates drawn from their posterior: a Beta with this mean, from n_i + kappa questions."""
     n_C = counts.n_C + config.kappa
     drawn_C = np.random.default_rng(seed).beta(np.maximum(n_C * mean_C, EDGE), np.maximum(n_C * (1 - mean_C), EDGE))
     return np.clip(drawn_C, EDGE, 1 - EDGE)
 
 
 def entropy_share(weight_C: np.ndarray, size_C: np.ndarray) -> float:
-    """Entropy of the drawing distribution over questions, as a share of the uniform one's: 1 means random sampling."""
+    """Entropy of the drawing distribution over questions, divided by that of the uniform one: 1 is random sampling."""
     p_C = weight_C / (weight_C * size_C).sum()
     entropy = -(size_C * p_C * np.log(np.where(p_C > 0, p_C, 1.0))).sum()
     return float(entropy / np.log(size_C.sum())) if size_C.sum() > 1 else 1.0

@@ -1,11 +1,11 @@
-"""Where code that nobody has read runs: a function of a response under tests, in processes of their own.
+"""Confinement of code that nobody has read: a function of a response, under tests, in separate processes.
 
-A run starts one such process per response (`grader.code`), with `python -I -S`: everything here imports the standard
-library alone. Two processes come of it. One runs the response's code (`response`), the other one the tests (`tests`):
-what a test calls is asked of the first over a pipe, as plain values (`values`). The response's code sees the arguments
-of calls and nothing else: neither tests nor verdict are in its memory, so that it can pass by right values only.
+A run starts one such process per response (`grader.code`), with `python -I -S`: every file here imports the standard
+library alone. That process becomes two. One runs the response's code (`response`), the other one the tests (`tests`). A
+call in the tests is a request to the first process over a pipe, with plain values (`values`). The response's code sees
+the arguments of calls and nothing else: neither the tests nor the verdict are in its memory, so only right values pass.
 
-Both are confined by the kernel (`box`): limits of CPU time, memory, processes and files; namespaces without network,
-without anything to write to, and with nothing to read but Python's own library; no privileges. It does not defend
-against holes in the kernel itself, nor hide what the hardware is; and the tests are believed.
+The kernel confines both (`box`): limits of CPU time, memory, processes and files; namespaces without network, without
+anything to write to, and with nothing to read except Python's library; no privileges. This does not defend against
+holes in the kernel itself, and does not hide the hardware; and the tests are trusted.
 """

@@ -1,4 +1,4 @@
-"""The program that a rank starts for one response: request in, verdict out, as JSON on its standard streams."""
+"""The program that a rank starts for one response: request in, verdict out, as JSON on standard streams."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from . import box, response, tests, values
 
 
 def main() -> None:
-    """Judge one response and write {"verdict", "reason"}, or {"unusable": why this machine cannot confine it}.
+    """Judge one response and write {"verdict", "reason"}; or {"unusable": reason} if this machine cannot confine it.
 
     Argument: JSON of `cpu_s`, `wall_s`, `memory_bytes` and `is_confined`. Standard input: JSON of `code` and `tests`.
     """
@@ -21,15 +21,15 @@ def main() -> None:
     try:
         if limits["is_confined"]:
             box.enter()
-        told = _judge(limits, nowhere)
+        result = _judge(limits, nowhere)
     except OSError as error:
-        told = {"unusable": str(error)}
-    os.write(verdict, json.dumps(told).encode())
+        result = {"unusable": str(error)}
+    os.write(verdict, json.dumps(result).encode())
 
 
 def _judge(limits: dict, nowhere: int) -> dict:
     (calls_out, calls), (replies, replies_in) = os.pipe(), os.pipe()
-    # Before the request is read: what it says of the tests must not be in the memory of the response's process.
+    # Before the request is read: the tests must not be in the memory of the response's process.
     child = box.fork_unseen() if limits["is_confined"] else os.fork()
     if not child:
         _be_response(limits, nowhere, calls_out, replies_in)
@@ -39,8 +39,8 @@ def _judge(limits: dict, nowhere: int) -> dict:
     for standard in range(3):
         os.dup2(nowhere, standard)
     box.renounce(limits["cpu_s"], limits["memory_bytes"], limits["is_confined"])
-    own = tests.Response(child, calls, replies, limits["wall_s"])
-    verdict, reason = tests.judge(request["tests"], request["code"], own)
+    process = tests.Response(child, calls, replies, limits["wall_s"])
+    verdict, reason = tests.judge(request["tests"], request["code"], process)
     return {"verdict": verdict, "reason": reason}
 
 
@@ -51,4 +51,4 @@ def _be_response(limits: dict, nowhere: int, calls: int, replies: int) -> None:
         box.renounce(limits["cpu_s"], limits["memory_bytes"], limits["is_confined"])
         response.serve(calls, replies)
     finally:
-        os._exit(1)  # whatever it came to, this process never returns to what its parent does
+        os._exit(1)  # in any case: this process never continues with the work of its parent

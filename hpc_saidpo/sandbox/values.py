@@ -1,6 +1,6 @@
-"""Plain values as JSON and back: what a call may carry between the tests and the response's code.
+"""Plain values as JSON and back: arguments and results of calls between the tests and the response's code.
 
-What arrives is of Python's own types, whatever was sent: nothing with an `__eq__` of its own crosses.
+A received value always has one of Python's built-in types: an object with a special `__eq__` cannot cross.
 """
 
 from __future__ import annotations
@@ -8,19 +8,23 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from itertools import islice
+from typing import Any
+
+# A value in JSON's types, as `pack` makes it.
+Packed = None | bool | int | float | str | dict[str, Any]
 
 MAX_BYTES = 2**20  # of a message
-MAX_ITEMS = 100_000  # that are taken from an iterator
-MAX_DIGITS = 20_000  # of an integer: more would take long to read
+MAX_ITEMS = 100_000  # of an iterator
+MAX_DIGITS = 20_000  # of an integer: more would be slow to read
 _SCALARS = (bool, int, float, str)
 _GROUPS = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset, "iterator": iter}
 
 
-def pack(value):
-    """A value as JSON's own types.
+def pack(value: Any) -> Packed:
+    """A value in JSON's types.
 
     Raises:
-        TypeError: it is no plain value.
+        TypeError: it is not a plain value.
     """
     if value is None or isinstance(value, _SCALARS):
         return value
@@ -38,8 +42,8 @@ def pack(value):
     raise TypeError(f"a value of type {type(value).__name__}")
 
 
-def unpack(packed):
-    """The value that `pack` was given.
+def unpack(packed: object) -> Any:
+    """The value from which `pack` made this.
 
     Raises:
         TypeError, ValueError: it was not made by `pack`.
@@ -60,6 +64,6 @@ def unpack(packed):
     return _GROUPS[name](map(unpack, content)) if name != "iterator" else iter([unpack(item) for item in content])
 
 
-def line(message) -> bytes:
-    """A message as it is sent."""
+def line(message: object) -> bytes:
+    """A message as one line of JSON."""
     return json.dumps(message).encode() + b"\n"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from .base import Count, Name, Positive, group
 
-Verifier = Literal["math", "exact", "reasoning_gym", "code"]  # grades the responses to a question
-VERIFIER_NAMES: tuple[str, ...] = get_args(Verifier)
+# Verifiers that a row of a file may name. `pool.verifier` may also be package.module:name, a verifier of the user's own
+# module: `grader.verifiers.use_verifier` checks the setting.
+VERIFIER_NAMES = ("math", "exact", "reasoning_gym", "code")
 Needed = Name | Annotated[tuple[Name, ...], Field(min_length=1)]  # of several columns, the first that a row has is read
 Names = Needed | None  # None: the file has no such column
 
@@ -58,7 +59,7 @@ class Files:
     path: Needed
     files: Names = None
     columns: Columns = Field(default_factory=Columns)
-    verifier: Verifier = "math"
+    verifier: Name = "math"
     on_bad: Literal["fail", "skip"] = "fail"
     decontaminate: bool = True
     benchmarks: tuple[Name, ...] = ()
@@ -97,15 +98,17 @@ class ReasoningGym:
 
     kind: Literal["reasoning_gym"] = "reasoning_gym"
     settings: Annotated[tuple[Task, ...], Field(min_length=1)]
-    verifier: Literal["math", "exact", "reasoning_gym"] = "math"
+    verifier: Name = "math"
     examples: Count = 4
     held_out: Count = 200
     seed: Count = 0
 
     def __post_init__(self):
         refused = dict.fromkeys(EVALUATING, "its scorer evaluates answers as Python")
+        if self.verifier == "code":
+            raise ValueError("verifier=code grades programs, but these questions have no tests: use math or exact")
         if self.verifier != "reasoning_gym":
-            refused = NOT_GRADABLE
+            refused = NOT_GRADABLE if self.verifier in VERIFIER_NAMES else {}
         for task in (task.task for task in self.settings):
             if task in refused:
                 raise ValueError(f"task {task!r} cannot be graded by {self.verifier}: {refused[task]}")

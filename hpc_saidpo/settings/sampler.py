@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
-from .base import Count, Positive, group
+from .base import Count, Name, Positive, group
 
 
 @group
 class Sampler:
     """The dynamic sampler: which questions an iteration explores."""
 
-    rule: Literal["error", "error_all", "frontier", "frontier_error", "uniform"] = "error"
+    rule: Name = "error"  # of sampler/rules.py, or package.module:name: `sampler.rules.find_rule` checks it
     alpha: Annotated[float, Field(ge=0)] = 2.0
     history: Annotated[float, Field(ge=0, le=1)] = 0.5
     kappa: Annotated[float, Field(gt=0)] = 4.0

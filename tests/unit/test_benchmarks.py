@@ -11,8 +11,8 @@ HELD_OUT = [Question("b", "y", "2")]
 KNOWN = {"math500": settings.Benchmark(file="math500.jsonl", n_questions=500, samples=3)}
 
 
-def load(*names, held_out=(), **settings):
-    return benchmarks.load(settings.Evaluate(benchmarks=names, known=KNOWN, **settings), list(held_out))
+def load(*names, held_out=(), **changes):
+    return benchmarks.load(settings.Evaluate(benchmarks=names, known=KNOWN, **changes), list(held_out))
 
 
 def test_held_out_known_ones_and_files(tmp_path):
@@ -33,7 +33,7 @@ def test_what_cannot_be_evaluated_is_refused(tmp_path):
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(RunError, match=r"set pool\.held_out above 0"):
         load("held_out")
-    with pytest.raises(RunError, match="has no questions: give a file"):
+    with pytest.raises(RunError, match="has no questions: name a file"):
         load(str(tmp_path / "empty.jsonl"))
     for names in (("a/math.jsonl", "b/math.jsonl"), ("math500", "x/math500.jsonl")):
         with pytest.raises(ValueError, match="two of benchmarks are called 'math"):

@@ -287,7 +287,7 @@ def test_good_overrides_pass():
         ("rollouts.k=1", "rollouts.k: Input should be greater than or equal to 2"),
         (
             "sampler.rule=best",
-            "sampler.rule: Input should be 'error', 'error_all', 'frontier', 'frontier_error' or 'uniform'",
+            "sampler.rule=best: there is no such name. Valid names: error, error_all, frontier, frontier_error, uni",
         ),
         ("difficulty.order=[tokens,luck]", "difficulty.order.1: Input should be 'pass_rate'"),
         ("difficulty.too_hard=1", "too_hard (1.0) must be below too_easy"),

@@ -12,7 +12,7 @@ from hpc_saidpo.dpo import pairs
 from hpc_saidpo.errors import RunError
 from hpc_saidpo.records import CORRECT, UNGRADABLE, WRONG, Draw, Rollouts
 from hpc_saidpo.report.explain import explain
-from hpc_saidpo.sampler.evidence import of_clusters, of_questions
+from hpc_saidpo.sampler.evidence import describe_clusters, describe_questions
 from hpc_saidpo.sampler.history import History, excluded
 from hpc_saidpo.sampler.inclusion import inclusion
 from hpc_saidpo.sampler.weights import cluster_weights, weights
@@ -65,8 +65,8 @@ def run(tmp_path_factory):
     write(
         stage("draw"),
         draw=Draw(question_Q, weight_N[question_Q], CLUSTER[question_Q]),
-        history=of_questions(history, CLUSTER, weight_N),
-        clusters=of_clusters(history.counts, CLUSTER, weight_C),
+        history=describe_questions(history, CLUSTER, weight_N),
+        clusters=describe_clusters(history.counts, CLUSTER, weight_C),
     )
     write(stage("probe"), rollouts=probed)
     write(stage("explore"), rollouts=explored)

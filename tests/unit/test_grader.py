@@ -3,20 +3,17 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import pytest
 
 from hpc_saidpo import settings
+from hpc_saidpo.cli.grade import main
 from hpc_saidpo.errors import RunError
 from hpc_saidpo.grader.grader import Grader
 from hpc_saidpo.grader.self_check import self_check
 from hpc_saidpo.records import CORRECT, UNGRADABLE, WRONG
 
-TOOL = Path(__file__).parents[2] / "tools" / "grade.py"
 SUM = "\\boxed{\\sum_{i=1}^n i}", "\\frac{n(n+1)}{2}"
 
 
@@ -37,7 +34,7 @@ def grader():
         ("\\int_0^1 x^2 dx = \\frac13", "\\frac13", CORRECT),
     ],
 )
-def test_what_our_grammar_does_not_know_is_asked_of_the_library(grader, answer, gold, verdict):
+def test_the_library_compares_expressions_outside_our_grammar(grader, answer, gold, verdict):
     assert grader.grade(f"so \\boxed{{{answer}}}", gold).verdict == verdict
 
 
@@ -77,8 +74,8 @@ def test_a_pair_beyond_its_limit_is_ungradable_and_costs_it_once():
 def test_a_killed_process_is_replaced_and_loses_no_verdict(how):
     with Grader() as grader:
         assert grader.grade("\\boxed{x+x}", "2x").verdict == CORRECT
-        os.kill(grader._worker.pid, how)
-        grader._worker.wait()
+        os.kill(grader._worker.popen.pid, how)
+        grader._worker.popen.wait()
         assert grader.grade("\\boxed{y+y}", "2y").verdict in (
             (CORRECT,) if how == signal.SIGKILL else (CORRECT, UNGRADABLE)
         )
@@ -89,20 +86,20 @@ def test_a_killed_process_is_replaced_and_loses_no_verdict(how):
 def test_a_process_that_hangs_is_replaced():
     with Grader(settings.Grader(wall_s=1.0)) as grader:
         assert grader.grade("\\boxed{x+x}", "2x").verdict == CORRECT
-        os.kill(grader._worker.pid, signal.SIGSTOP)
+        os.kill(grader._worker.popen.pid, signal.SIGSTOP)
         assert "on the clock" in grader.grade("\\boxed{y+y}", "2y").reason
         assert grader.grade("\\boxed{z+z}", "2z").verdict == CORRECT
 
 
 def test_signals_to_stop_the_job_do_not_end_the_process(grader):
     assert grader.grade("\\boxed{x+x}", "2x").verdict == CORRECT
-    before = grader._worker.pid
+    before = grader._worker.popen.pid
     for told in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT):
         os.kill(before, told)
-    assert grader.grade("\\boxed{w+w}", "2w").verdict == CORRECT and grader._worker.pid == before
+    assert grader.grade("\\boxed{w+w}", "2w").verdict == CORRECT and grader._worker.popen.pid == before
 
 
-def test_too_little_memory_is_told():
+def test_too_little_memory_is_reported():
     with Grader(settings.Grader(memory_gib=0.1)) as grader:
         found = grader.grade(*SUM)
         assert found.verdict == UNGRADABLE and "gave up" in found.reason
@@ -131,7 +128,7 @@ def test_any_thread_may_grade(grader):
 def test_the_process_ends_with_its_rank():
     grader = Grader()
     assert grader.grade("\\boxed{x+x}", "2x").verdict == CORRECT
-    worker = grader._worker
+    worker = grader._worker.popen
     worker.stdin.close()  # what the kernel does when the rank dies
     assert worker.wait(timeout=30) == 0
     worker.stdout.close()
@@ -196,11 +193,7 @@ def test_self_check_counts_what_cannot_be_right():
     assert report.rate == 0.4 and report.defects == {"empty": 1, "prose": 1}
 
 
-def grade_file(*arguments):
-    return subprocess.run([sys.executable, TOOL, *map(str, arguments)], capture_output=True, text=True, timeout=120)
-
-
-def test_the_tool_grades_a_file(tmp_path):
+def test_the_verb_grades_a_file(tmp_path, capsys):
     rows = [
         {"id": "a", "prediction_text": "so \\boxed{x+x}", "gold": "2x", "expected": True},
         {"prediction_text": "#### 7\u2028", "gold": "8", "expected": True},
@@ -208,9 +201,9 @@ def test_the_tool_grades_a_file(tmp_path):
         {"prediction_text": "\\boxed{3}", "gold": "4", "alt_answers": ["3"], "expected": True},
     ]
     (tmp_path / "in.jsonl").write_text("\n".join(json.dumps(r, ensure_ascii=False) for r in rows) + "\n\n")
-    done = grade_file(tmp_path / "in.jsonl", "--out", tmp_path / "out.jsonl")
-    assert done.returncode == 0, done.stderr
-    assert "as expected: 3 of 4" in done.stdout and "line 2: wrong" in done.stdout
+    assert main([str(tmp_path / "in.jsonl"), "--out", str(tmp_path / "out.jsonl")]) == 0
+    shown = capsys.readouterr().out
+    assert "as expected: 3 of 4" in shown and "line 2: wrong" in shown
     graded = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [r["verdict"] for r in graded] == ["correct", "wrong", "ungradable", "correct"]
     assert graded[0]["id"] == "a" and graded[0]["answer"] == "x+x" and all(r["reason"] for r in graded)
@@ -219,7 +212,7 @@ def test_the_tool_grades_a_file(tmp_path):
 @pytest.mark.parametrize(
     "line, says", [("{", "in.jsonl:2: not JSON"), ('{"gold": "1"}', "in.jsonl:2: 'prediction_text'")]
 )
-def test_the_tool_names_the_line_that_is_wrong(tmp_path, line, says):
+def test_the_verb_names_the_line_that_is_wrong(tmp_path, capsys, line, says):
     (tmp_path / "in.jsonl").write_text('{"prediction_text": "1", "gold": "1"}\n' + line)
-    done = grade_file(tmp_path / "in.jsonl")
-    assert done.returncode == 2 and says in done.stderr and "Traceback" not in done.stderr
+    assert main([str(tmp_path / "in.jsonl")]) == 2
+    assert says in capsys.readouterr().err

@@ -13,8 +13,8 @@ HOME = Path(__file__).parents[2]
 PACKAGE = HOME / "hpc_saidpo"
 # From the bottom to the top: a file imports files of its own box, and of boxes on lower floors only.
 FLOORS = (
-    ("__init__", "errors", "plugin", "table"),
-    ("settings", "records", "progress", "parallel"),
+    ("__init__", "errors", "table"),
+    ("settings", "plugin", "records", "progress", "parallel"),
     ("difficulty", "store", "grader", "sandbox"),
     ("policy", "sampler"),
     ("rollouts", "dpo", "clusters", "pool", "loop"),

@@ -1,12 +1,16 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy import stats
 from support.make import make_rollouts
 
 from hpc_saidpo import difficulty, settings
+from hpc_saidpo.evaluate.intervals import wilson
 from hpc_saidpo.metrics import iteration, signatures
-from hpc_saidpo.records import Difficulty
+from hpc_saidpo.records import ClusterCounts, Difficulty, Draw, Pairs
 from hpc_saidpo.sampler.history import count
+from hpc_saidpo.sampler.weights import entropy_share
 
 GOOD = {
     "pair_yield": 0.5, "explored_too_hard_share": 0.3, "explored_too_easy_share": 0.2,
@@ -18,7 +22,7 @@ BEFORE = {"x": {"accuracy": 0.5, "low95": 0.45, "high95": 0.55}}
 
 
 def shown(**changes):
-    return [text.split(":")[0] for text in signatures.of_iteration({**GOOD, **changes}, BEFORE)]
+    return [text.split(":")[0] for text in signatures.find_signatures({**GOOD, **changes}, BEFORE)]
 
 
 def test_a_healthy_iteration_shows_nothing():
@@ -59,13 +63,73 @@ def test_differences_between_clusters_are_tested_against_chance():
     assert iteration.difference_p(counted([0, 1], [1, 4])) is iteration.difference_p(counted([0, 0], [1, 4])) is None
 
 
+EVIDENCE = ClusterCounts(
+    n_C=np.array([10.0, 6.0, 0.0]), error_C=np.array([2.0, 3.0, 0.0]), error2_C=np.array([1.0, 2.0, 0.0]),
+    usable_C=np.array([5.0, 4.0, 0.0]), passed_C=np.array([3.0, 2.0, 0.0]), several_C=np.array([10.0, 6.0, 0.0]),
+    differ_C=np.array([2.0, 1.0, 0.0]),
+)  # fmt: skip
+CLUSTER = np.repeat([0, 1, 2], [5, 3, 2])
+WEIGHT = np.array([2.0, 0.5, 1.0])
+
+
+def drawn(*question):
+    question_Q = np.array(question)
+    return Draw(question_Q, WEIGHT[CLUSTER[question_Q]], CLUSTER[question_Q])
+
+
+@pytest.mark.parametrize(
+    "rule, error",
+    [("error", (2, 3)), ("frontier", (2, 3)), ("frontier_error", (2, 3)), ("uniform", (2, 3)), ("error_all", (7, 4))],
+)
+def test_the_draws_figures_show_the_errors_that_the_rule_names(rule, error):
+    config = settings.Sampler(rule=rule, kappa=2.0)
+    figures = iteration.describe_draw(EVIDENCE, WEIGHT, config, CLUSTER, drawn(0, 1, 2, 5), drawn(1, 2, 3, 9))
+    pooled, cells = sum(error) / 16, list(zip((*error, 0), (10, 6, 0), strict=True))
+    assert figures["cluster_error_rate"] == pytest.approx([(e + 2 * pooled) / (n + 2) for e, n in cells])
+    assert figures["cluster_error_low95"] == [wilson(e, n)[0] for e, n in cells]
+    assert figures["cluster_error_high95"] == [wilson(e, n)[1] for e, n in cells]
+    assert figures["cluster_questions"] == [10, 6, 0] and figures["clusters_probed"] == 2
+    assert figures["cluster_weight"] == [2, 0.5, 1] and figures["cluster_drawn"] == [3, 1, 0]
+    assert figures["entropy_share"] == entropy_share(WEIGHT, np.array([5, 3, 2])) < 1
+    assert figures["draw_overlap"] == 2 / 4
+    assert figures["cluster_difference_p"] == iteration.difference_p(EVIDENCE)
+
+
+def test_figures_of_a_first_draw_without_evidence_are_missing_not_zero():
+    figures = iteration.describe_draw(ClusterCounts.zero(3), WEIGHT, settings.Sampler(), CLUSTER, drawn(0), None)
+    assert figures["cluster_error_rate"] == [None] * 3 and figures["draw_overlap"] is None
+    assert figures["cluster_error_low95"] == [0.0] * 3 and figures["cluster_error_high95"] == [1.0] * 3
+    assert figures["clusters_probed"] == 0 and figures["cluster_difference_p"] is None
+    # discounting can leave more errors than questions by a rounding error: the rate is 1 at most
+    rounded = dataclasses.replace(EVIDENCE, n_C=np.array([2.0, 3.0, 0.0]) - 1e-15)
+    high = iteration.describe_draw(rounded, WEIGHT, settings.Sampler(), CLUSTER, drawn(0), None)["cluster_error_high95"]
+    assert high[:2] == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("rule", ["error", "error_all", "frontier", "frontier_error", "uniform"])
+def test_the_record_names_the_rule_and_judges_the_draw_by_it(rule):
+    probed = make_rollouts([(q, k, (q + k) % 3 > 0, 5, 1, True, "") for q in range(8) for k in range(4)])
+    pairs = Pairs.from_rows([])
+    step = {**dict.fromkeys(iteration.TRAINING, 0.5), "pairs": 4, "length_correlation": None}
+    facts = iteration.IterationFacts(
+        t=3, probed=probed, counts=EVIDENCE, weight_C=np.ones(3), draw=drawn(0, 1, 5), before=None, explored=probed,
+        pairs=pairs, steps=[step], scores={}, scores_before={"x": {"accuracy": 0.5}}, best={},
+    )  # fmt: skip
+    record = iteration.describe_iteration(facts, settings.Sampler(rule=rule), settings.Difficulty(), 4, CLUSTER)
+    assert (record["iteration"], record["sampler_rule"]) == (3, rule)
+    assert record["probe_questions"] == record["explored_questions"] == 8 and record["pair_yield"] == 1
+    assert record["scores_before"] == {"x": {"accuracy": 0.5}} and record["dpo/loss"] == 0.5
+    uniform_weights = [text for text in record["signatures"] if "the cluster weights are nearly uniform" in text]
+    assert len(uniform_weights) == (rule != "uniform")  # IDPO means to be uniform
+
+
 def test_the_best_score_is_what_a_fall_is_measured_from():
     def score(accuracy):
         return {"accuracy": accuracy}
 
-    best = iteration.best_of({"x": score(0.5), "y": score(None)}, {"x": score(0.4), "y": score(0.1)})
-    assert best == {"x": score(0.5), "y": score(0.1)} == iteration.best_of(best, {})
-    assert iteration.best_of(best, {"x": score(0.6)}) == {"x": score(0.6), "y": score(0.1)}
+    best = iteration.update_best({"x": score(0.5), "y": score(None)}, {"x": score(0.4), "y": score(0.1)})
+    assert best == {"x": score(0.5), "y": score(0.1)} == iteration.update_best(best, {})
+    assert iteration.update_best(best, {"x": score(0.6)}) == {"x": score(0.6), "y": score(0.1)}
 
 
 def solved(counts):
@@ -80,7 +144,7 @@ def test_depletion_says_which_way_and_what_to_do():
     assert all("run.accept_changes=true" in text for text in (hard, easy))
 
 
-def test_what_was_not_drawn_is_told_in_responses_and_tokens():
+def test_savings_are_counted_in_responses_and_tokens():
     table = make_rollouts([(q, s, 1, tokens, 1, True, "") for q, s, tokens in [(3, 0, 4), (3, 1, 8), (7, 0, 5)]])
-    assert iteration.not_drawn(table, 4) == (2 + 3, 2 * 6 + 3 * 5)
-    assert iteration.not_drawn(make_rollouts([(1, s, 1, 9, 1, True, "") for s in range(4)]), 4) == (0, 0)
+    assert iteration.count_undrawn(table, 4) == (2 + 3, 2 * 6 + 3 * 5)
+    assert iteration.count_undrawn(make_rollouts([(1, s, 1, 9, 1, True, "") for s in range(4)]), 4) == (0, 0)

@@ -9,7 +9,8 @@ from hpc_saidpo import difficulty, settings
 from hpc_saidpo.records import ClusterCounts, Difficulty
 from hpc_saidpo.sampler import betabinomial
 from hpc_saidpo.sampler.history import History, count, excluded
-from hpc_saidpo.sampler.weights import UTILITIES, cluster_weights, entropy_share, events, weights
+from hpc_saidpo.sampler.rules import RULES
+from hpc_saidpo.sampler.weights import cluster_weights, entropy_share, weights
 
 MODELS = ("frontier", "frontier_error")
 
@@ -36,7 +37,7 @@ def test_errors_count_only_in_the_band():
     found = counted([0, 0, 1], [0, 6, 8], n_clusters=3)
     assert found.n_C.tolist() == found.several_C.tolist() == [2, 1, 0]
     assert found.error_C.tolist() == [0.25, 0, 0] and found.usable_C.tolist() == [1, 0, 0]
-    assert events(found, "error_all").tolist() == [1.25, 0, 0]
+    assert RULES["error_all"].events(found).tolist() == [1.25, 0, 0]
     assert found.differ_C == pytest.approx([2 * 6 * 2 / 56, 0, 0])
 
 
@@ -133,7 +134,7 @@ def test_a_question_seen_before_has_its_own_weight_by_its_posterior(rule):
     beta_C, pool = betabinomial.fit(history.counts, config.kappa)
     for question, s in ((1, 4), (2, 0), (3, 8)):
         own = beta_C.a[0] + 0.25 * s, beta_C.b[0] + 0.25 * (8 - s)
-        expected = UTILITIES[rule](4, *own) / UTILITIES[rule](4, pool.a, pool.b)
+        expected = RULES[rule].expected(4, *own) / RULES[rule].expected(4, pool.a, pool.b)
         assert weight_N[question] == pytest.approx(expected)
     assert weight_N[1] > weight_N[0] > max(weight_N[2:4]) and weight_N[4] == 1.0
     forgotten = weights(history.discounted(0.0), cluster_N, 1, settings.Sampler(rule=rule, history=0.0))
@@ -173,7 +174,7 @@ def test_what_one_iteration_says_in_parts_adds_up():
 
 
 def test_the_exclusion_rule_looks_back_r_iterations():
-    history = History.empty(4, 1).drew(0, np.array([0])).drew(2, np.array([1]))
+    history = History.empty(4, 1).note_drawn(0, np.array([0])).note_drawn(2, np.array([1]))
     config = settings.Sampler(exclude_iterations=1)
     assert excluded(history, 3, config).tolist() == [False, True, False, False]
     assert excluded(history, 3, settings.Sampler(exclude_iterations=3)).tolist() == [True, True, False, False]

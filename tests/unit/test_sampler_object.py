@@ -25,8 +25,8 @@ def answer(question_Q, rng):
 
 def test_it_imports_neither_torch_nor_mpi_nor_hydra():
     program = (
-        "import sys; from hpc_saidpo.sampler import Config, Sampler\n"
-        "s = Sampler([0, 1] * 10, Config(n_questions=4), seed=1)\n"
+        "import sys; from hpc_saidpo import settings; from hpc_saidpo.sampler import Sampler\n"
+        "s = Sampler([0, 1] * 10, settings.Sampler(n_questions=4), seed=1)\n"
         "q = s.draw(); s.update(q, [1, 0, 4, 8], [8] * 4); s.begin(); s.weights(); s.draw(2)\n"
         "print([m for m in ('torch', 'mpi4py', 'hydra', 'omegaconf', 'transformers', 'h5py') if m in sys.modules])"
     )
@@ -47,7 +47,7 @@ def test_with_one_cluster_it_draws_as_idpo_does(rule):
 
 
 @pytest.mark.parametrize("rule", ["error", "frontier", "frontier_error"])
-def test_it_finds_the_cluster_that_gives_pairs(rule):
+def test_it_finds_the_cluster_that_yields_pairs(rule):
     it, rng = Sampler(CLUSTER, settings.Sampler(rule=rule, n_questions=45), seed=1), np.random.default_rng(0)
     assert it.weights().tolist() == [1.0] * 300
     for t in range(4):
@@ -72,20 +72,22 @@ def test_the_loops_parts_give_the_same():
         s_Q = answer(np.sort(drawn), np.random.default_rng(t))
         it.update(np.sort(drawn), s_Q, [8] * 20)
         seen = Difficulty(np.sort(drawn), np.full(20, 8), s_Q, *np.ones((3, 20)))
-        history = history.observe(t, seen, CLUSTER, difficulty.in_band(seen, settings.Difficulty())).drew(t, drawn)
+        history = history.observe(t, seen, CLUSTER, difficulty.in_band(seen, settings.Difficulty())).note_drawn(
+            t, drawn
+        )
 
 
 def test_draws_of_one_iteration_share_no_question():
     it = Sampler(CLUSTER, settings.Sampler(), seed=0)
     drawn = np.concatenate([it.draw(100) for _ in range(3)])
     assert sorted(drawn) == list(range(300))
-    with pytest.raises(RunError, match="only 0 of 300 may be drawn"):
+    with pytest.raises(RunError, match="only 0 of 300 questions may be drawn"):
         it.draw(1)
     it.begin()
     assert not (it.draw(100) == drawn[:100]).all()
 
 
-def test_rollouts_may_be_told_one_by_one_and_by_ids():
+def test_rollouts_may_be_added_one_by_one_and_by_ids():
     names = [f"q{i}" for i in range(300)]
     one, all_at_once = (Sampler(CLUSTER, settings.Sampler(rule="frontier"), ids=names) for _ in range(2))
     one.update(["q4", "q1", "q4", "q4", "q2"], [1, 0, 0, 1, 0], [1, 1, 1, 1, 0])
@@ -100,7 +102,7 @@ def test_skipped_iterations_discount_too():
     it.update([0], [4], [8])
     it.begin(3)
     assert it.counts.n_C.tolist() == [0.125, 0, 0]
-    with pytest.raises(ValueError, match="iteration 1 lies before 3"):
+    with pytest.raises(ValueError, match="iteration 1 is before 3"):
         it.begin(1)
 
 
@@ -116,7 +118,7 @@ def test_its_state_goes_through_json():
     other.load_state_dict(json.loads(json.dumps(it.state_dict())))
     assert other.iteration == it.iteration and (other.weights() == it.weights()).all()
     assert (other.draw() == it.draw()).all()
-    with pytest.raises(ValueError, match="of 300 questions in 3 clusters, not of 4 in 2"):
+    with pytest.raises(ValueError, match="300 questions in 3 clusters, this sampler 4 in 2"):
         Sampler([0, 1, 0, 1]).load_state_dict(it.state_dict())
 
 
@@ -126,7 +128,7 @@ def test_its_state_goes_through_json():
         (lambda it: it.update([0], [5], [4]), "0 <= n_correct <= n_tried"),
         (lambda it: it.update([0, 1], [1], [4]), "0 <= n_correct <= n_tried"),
         (lambda it: it.update([300], [1], [4]), "questions are 0 .. 299"),
-        (lambda it: Sampler(CLUSTER, ids=["a"]), "as many as there are questions"),
+        (lambda it: Sampler(CLUSTER, ids=["a"]), "as many as the questions"),
         (lambda it: Sampler([0, 1], ids=["a", "b"]).update(["c"], [1], [2]), "no question has the id 'c'"),
         (lambda it: Sampler([]), "not empty"),
         (lambda it: it.draw(0), "n must be 1 or more"),

@@ -333,8 +333,8 @@ def test_output_goes_nowhere_and_huge_values_are_refused():
 def test_programs_in_a_user_namespace_are_judged_alike():
     """As somebody who is not root: then the sandbox is in a user namespace."""
     line = (
-        "import sys, json\nfrom hpc_saidpo.grader.code import run_tests\nfrom hpc_saidpo.grader import Limits\n"
-        "limits = Limits(cpu_s=1.0, wall_s=10.0, memory_gib=0.5)\n"
+        "import sys, json\nfrom hpc_saidpo.grader.code import run_tests\nfrom hpc_saidpo import settings\n"
+        "limits = settings.Grader(cpu_s=1.0, wall_s=10.0, memory_gib=0.5)\n"
         f"found = [run_tests(code, {TESTS!r}, limits) for code in json.load(sys.stdin)]\n"
         "print(json.dumps([[f.verdict, f.reason] for f in found]))"
     )
@@ -350,12 +350,12 @@ def test_programs_in_a_user_namespace_are_judged_alike():
     assert "too much CPU time" in others[1][1] and "No such file" in others[2][1]
 
 
-def test_where_the_kernel_refuses_namespaces_it_is_told_unless_forced():
+def test_where_the_kernel_refuses_namespaces_the_message_says_so_unless_forced():
     line = (
-        "from hpc_saidpo.grader import Limits, check\nfrom hpc_saidpo.grader.code import run_tests\n"
-        "from hpc_saidpo.records import RunError\n"
-        f"print(run_tests('def add(a, b): return a + b', {TESTS!r}, Limits(code_unsandboxed=True)).verdict)\n"
-        "try: check(['math', 'code'], Limits())\nexcept RunError as error: print(error)"
+        "from hpc_saidpo import settings\nfrom hpc_saidpo.errors import RunError\n"
+        "from hpc_saidpo.grader.code import run_tests\nfrom hpc_saidpo.grader.verifiers import check\n"
+        f"print(run_tests('def add(a, b): return a + b', {TESTS!r}, settings.Grader(code_unsandboxed=True)).verdict)\n"
+        "try: check(['math', 'code'], settings.Grader())\nexcept RunError as error: print(error)"
     )
     done = subprocess.run(
         [*NOBODY, sys.executable, "-c", line],
@@ -365,10 +365,10 @@ def test_where_the_kernel_refuses_namespaces_it_is_told_unless_forced():
     )
     if "unshare failed" in done.stderr:
         pytest.skip("not run: this user may make no user namespace")
-    verdict, told = done.stdout.split("\n", 1)
+    verdict, message = done.stdout.split("\n", 1)
     assert verdict == str(CORRECT)
     for says in ("verifier code", "unshare: Operation not permitted", "rollouts.grader.code_unsandboxed=true"):
-        assert says in told
+        assert says in message
 
 
 def test_without_the_sandbox_limits_hold_all_the_same():
@@ -410,7 +410,7 @@ def test_values_come_back_as_they_went_and_of_plain_types():
             values.unpack(wrong)
 
 
-def test_a_verdict_is_asked_for_once():
+def test_a_verdict_is_computed_once():
     question = Question("q", "add", TESTS, verifier="code")
     with Grader(LIMITS) as grader:
         first = grader.judge("```python\ndef add(a, b): return a + b\n```", question)

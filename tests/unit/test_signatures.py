@@ -2,13 +2,15 @@
 
 import json
 
+import hydra
 import pytest
-from hydra import compose, initialize_config_dir
 
-from hpc_saidpo import loop, records
-from hpc_saidpo.cli import compose
+from hpc_saidpo.cli.compose import build
+from hpc_saidpo.cli.loop import run_to_end
 from hpc_saidpo.errors import RunError
 from hpc_saidpo.parallel.world import World
+from hpc_saidpo.records import Outcome
+from hpc_saidpo.settings.keys import conf_folder
 from hpc_saidpo.store.run import RunDir
 
 TINY = (
@@ -25,12 +27,12 @@ def root(tmp_path_factory):
     return tmp_path_factory.mktemp("runs")
 
 
-def run(root, name, *overrides) -> records.Outcome:
-    with initialize_config_dir(str(compose.conf_folder()), version_base="1.3"):
-        composed = compose("config", overrides=[*TINY, f"run.root={root}", f"run.name={name}", *overrides])
-    config, plain = compose.build(composed)
+def run(root, name, *overrides) -> Outcome:
+    with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        composed = hydra.compose("config", overrides=[*TINY, f"run.root={root}", f"run.name={name}", *overrides])
+    config, plain = build(composed)
     with RunDir.open(config.run, plain, {}, World(), lambda words: None) as store:
-        return loop.run(config, World(), store)
+        return run_to_end(config, store)
 
 
 def shown(outcome) -> list[str]:
@@ -58,7 +60,7 @@ def test_each_is_provoked(root, name, overrides, signature, remedy):
     assert len(found) == 1 and remedy in found[0].split(";", 1)[1]
 
 
-def test_a_run_stops_at_one_and_goes_on_when_told(root):
+def test_a_run_stops_at_one_and_continues_on_request(root):
     again = (*CLEAN, "sampler.kappa=1e6", "loop.iterations=3", "loop.on_signature=stop")
     lines = root / "stops" / "metrics.jsonl"
     for _ in range(2):  # started again, it stops again, and does nothing anew
@@ -77,8 +79,8 @@ def test_a_run_stops_at_one_and_goes_on_when_told(root):
 
 
 def test_a_warning_is_not_held_against_a_run_that_went_on(root):
-    given = (*CLEAN, "sampler.kappa=1e6")
-    assert run(root, "warns", *given, "loop.iterations=2").stopped == ""
-    outcome = run(root, "warns", *given, "loop.iterations=3", "loop.on_signature=stop")
+    overrides = (*CLEAN, "sampler.kappa=1e6")
+    assert run(root, "warns", *overrides, "loop.iterations=2").stopped == ""
+    outcome = run(root, "warns", *overrides, "loop.iterations=3", "loop.on_signature=stop")
     assert "after iteration 1" in outcome.stopped and len(outcome.iterations) == 2
-    assert run(root, "warns", *given, "loop.iterations=3").stopped == ""
+    assert run(root, "warns", *overrides, "loop.iterations=3").stopped == ""

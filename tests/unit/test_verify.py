@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpc_saidpo.grader.answers import latex
+from hpc_saidpo.grader.answers.exact import normalise
 from hpc_saidpo.grader.answers.extract import candidates, extract
-from hpc_saidpo.grader.answers.fast import normalise, settle, thorough
+from hpc_saidpo.grader.answers.fast import decide, thorough
 from hpc_saidpo.grader.answers.gold import defects
 from hpc_saidpo.records import CORRECT, UNGRADABLE, WRONG
 
@@ -86,7 +87,7 @@ DIFFERENT = [
 
 
 def verdict(gold, answer):
-    found = settle(gold, answer) or thorough(gold, answer)
+    found = decide(gold, answer) or thorough(gold, answer)
     assert found.reason
     return found.verdict
 
@@ -136,15 +137,15 @@ def test_extraction(response, answer):
 
 
 def test_an_empty_gold_answer_is_ungradable_and_no_answer_is_wrong():
-    assert settle(" $ $ ", "5").verdict == UNGRADABLE
-    assert settle("5", None).verdict == WRONG
-    assert settle("5", "9" * 5000).verdict == WRONG
+    assert decide(" $ $ ", "5").verdict == UNGRADABLE
+    assert decide("5", None).verdict == WRONG
+    assert decide("5", "9" * 5000).verdict == WRONG
 
 
 def test_an_unreadable_gold_answer_is_ungradable_unless_it_is_repeated():
     gold = "\\oint_\\gamma \\star"
     assert thorough(gold, "5").verdict == UNGRADABLE
-    assert settle(gold, "$\\oint_\\gamma\\star$.").verdict == CORRECT
+    assert decide(gold, "$\\oint_\\gamma\\star$.").verdict == CORRECT
 
 
 @pytest.mark.parametrize(

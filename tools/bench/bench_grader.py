@@ -30,7 +30,8 @@ import common
 
 common.start("math_verify")
 
-from hpc_saidpo.grader.answers.fast import normalise, settle
+from hpc_saidpo.grader.answers.exact import normalise
+from hpc_saidpo.grader.answers.fast import decide
 from hpc_saidpo.grader.grader import Grader
 from hpc_saidpo.records import CORRECT, UNGRADABLE
 
@@ -114,11 +115,11 @@ def integers_per_s(repeats: int) -> float:
     rng = random.Random(0)
     pairs = [(str(rng.randrange(10**6)), str(rng.randrange(10**6))) for _ in range(INTEGERS)]
 
-    def decide(_: int) -> float:
-        seconds, _ = common.cpu_s(lambda: [settle(gold, answer) for gold, answer in pairs])
+    def measure_rate(_: int) -> float:
+        seconds, _ = common.cpu_s(lambda: [decide(gold, answer) for gold, answer in pairs])
         return INTEGERS / seconds
 
-    return common.medians(common.in_turn({"ours": decide}, repeats))["ours"]
+    return common.medians(common.in_turn({"ours": measure_rate}, repeats))["ours"]
 
 
 def measure(folder: Path, every: int, grade: Timed) -> dict[str, float]:

@@ -1,16 +1,19 @@
-"""Whether an answer is mathematically the gold answer: by outer form first, then by the values of expressions."""
+"""Compare an answer with the gold answer as mathematics: outer form first, then the values of expressions."""
 
 from __future__ import annotations
 
 import functools
 import itertools
 import re
+from collections.abc import Iterable, Sequence
 
 from . import latex
-from .leaves import Settle, all_of, is_name, matched, plain_name, same_expressions, settler
+from .leaves import Library, all_of, is_name, library_of_call, matched, plain_name, same_expressions
 from .regions import region, same_regions
 from .relations import in_order, same_relations, value_side
-from .shape import Expression, Group, Matrix, Ratio, Relation, SetOf, Several, Union, parse, signs
+from .shape import Expression, Group, Matrix, Ratio, Relation, SetOf, Several, Shape, Union, parse, signs
+
+Rows = tuple[tuple[Shape, ...], ...]
 
 _CONDITION = re.compile(
     r"\\text\{\s*(?:for|where|with|if|when|such that|assuming|is any|, where|, for|as)\b[^{}]*\}.*$|"
@@ -22,39 +25,39 @@ _ALL_REALS = re.compile(
     r"all (?:the )?(?:real numbers?|reals?|real values?)|(?:any|every) real number|reals?|all x", re.IGNORECASE
 )
 _MODULUS = re.compile(r"\(?\s*\\(?:pmod|mod)(?![a-z])\s*(?:\{[^{}]*\}|\w+)\s*\)?")
-_MAX_ITEMS = 64  # of a list that is matched item by item
+_MAX_ITEMS = 64  # of a list that is compared item by item
 
 
-def same(gold: str, answer: str, settle: Settle | None = None) -> bool | None:
-    """Whether two answers in plain form (`latex.clean`) mean the same; None when that cannot be told.
+def same(gold: str, answer: str, library: Library | None = None) -> bool | None:
+    """Whether two answers in plain form (`latex.clean`) mean the same; None if it cannot be decided.
 
     Args:
-        settle: is asked about expressions, in LaTeX, that the grammar cannot settle.
+        library: compares two expressions, in LaTeX, that the grammar cannot compare.
     """
-    before = settler.set(settle) if settle else None
+    before = library_of_call.set(library) if library else None
     try:
-        found: list[bool | None] = []
+        results: list[bool | None] = []
         if bool(_MODULUS.search(gold)) != bool(_MODULUS.search(answer)):  # 3 against 3 (mod 7)
             gold, answer = (_MODULUS.sub("", text).replace("\\equiv", "=") for text in (gold, answer))
         for g, a in itertools.product(_readings(gold), _readings(answer)):
-            found.append(_same_shapes(_shape(g), _shape(a)))
-            if found[-1]:
+            results.append(_same_shapes(_shape(g), _shape(a)))
+            if results[-1]:
                 return True
-        return None if None in found else False
+        return None if None in results else False
     finally:
         if before:
-            settler.reset(before)
+            library_of_call.reset(before)
 
 
 def _readings(plain: str) -> list[str]:
-    """With commas as thousands separators, and as they stand."""
+    """The answer with its commas read as thousands separators, and the answer itself."""
     if not latex.THOUSANDS.search(plain):
         return [plain]
     return [latex.THOUSANDS.sub(lambda m: m.group().replace(",", ""), plain), plain]
 
 
 @functools.lru_cache(maxsize=256)
-def _shape(plain: str):
+def _shape(plain: str) -> Shape:
     plain = _CONDITION.sub("", plain).strip()
     plain = _OR.sub(r" \\lor ", _AND.sub(r" \\land ", plain))
     plain = re.sub(r"^\s*(?:\\land|\\lor)\s*", "", plain)
@@ -64,12 +67,12 @@ def _shape(plain: str):
     return parse(latex.tokens(plain))
 
 
-def _same_shapes(gold, answer) -> bool | None:
+def _same_shapes(gold: Shape, answer: Shape) -> bool | None:
     if gold == answer:
         return True
-    found = same_regions(region(gold), region(answer))
-    if found is not None:
-        return found
+    equal = same_regions(region(gold), region(answer))
+    if equal is not None:
+        return equal
     if _many(gold) or _many(answer):
         return _same_lists(gold, answer)
     if isinstance(gold, Relation) or isinstance(answer, Relation):
@@ -84,29 +87,29 @@ def _same_shapes(gold, answer) -> bool | None:
         return _same_sets(list(gold.parts), list(answer.parts))
     if isinstance(gold, SetOf) and isinstance(answer, SetOf):
         return _same_shapes(gold.condition, answer.condition)
-    if (isinstance(gold, Ratio) and isinstance(answer, Expression)) or (
-        isinstance(gold, Expression) and isinstance(answer, Ratio)
-    ):
+    if isinstance(gold, Ratio) and isinstance(answer, Expression):
         return _same_ratio(gold, answer)
+    if isinstance(gold, Expression) and isinstance(answer, Ratio):
+        return _same_ratio(answer, gold)
     if isinstance(gold, Expression) and isinstance(answer, Expression):
         return same_expressions(gold.tokens, answer.tokens)
     return False
 
 
-def _same_ratio(gold, answer) -> bool | None:
-    """3:4 against 3/4."""
-    ratio, other = (gold, answer) if isinstance(gold, Ratio) else (answer, gold)
-    if len(ratio.parts) != 2 or not all(isinstance(p, Expression) for p in ratio.parts):
+def _same_ratio(ratio: Ratio, other: Expression) -> bool | None:
+    """Compare 3:4 with 3/4."""
+    parts = [part.tokens for part in ratio.parts if isinstance(part, Expression)]
+    if len(ratio.parts) != 2 or len(parts) != 2:
         return False
-    top, bottom = (p.tokens for p in ratio.parts)
+    top, bottom = parts
     return same_expressions(("(", *top, ")", "/", "(", *bottom, ")"), other.tokens)
 
 
 # Lists and sets
 
 
-def _many(node) -> bool:
-    """Whether a node stands for several values."""
+def _many(node: Shape) -> bool:
+    """Whether a node means several values."""
     if isinstance(node, Several):
         return True
     if isinstance(node, Group):
@@ -116,47 +119,43 @@ def _many(node) -> bool:
     return isinstance(node, Expression) and len(signs(node.tokens)) > 1
 
 
-def _same_lists(gold, answer) -> bool | None:
-    labelled = _labels(gold), _labels(answer)
-    if all(labelled) and set(labelled[0]) == set(labelled[1]):
-        return all_of(_same_shapes(labelled[0][k], labelled[1][k]) for k in labelled[0])
+def _same_lists(gold: Shape, answer: Shape) -> bool | None:
+    gold_labels, labels = _labels(gold), _labels(answer)
+    if gold_labels and labels and set(gold_labels) == set(labels):
+        return all_of(_same_shapes(gold_labels[k], labels[k]) for k in gold_labels)
     gold, answer = value_side(gold), value_side(answer)
     if isinstance(answer, Group) and answer.opener in "([" and not _many(answer) and isinstance(gold, Several):
-        return False if _tuple_of(gold) is None else in_order(_tuple_of(gold), answer.items, _same_shapes)
+        row = _tuple_of(gold)
+        return False if row is None else in_order(row, answer.items, _same_shapes)
     if isinstance(gold, Group) and gold.opener in "([" and not _many(gold) and isinstance(answer, Several):
-        if gold.closer == ")" and _tuple_of(answer) is not None:
-            return in_order(gold.items, _tuple_of(answer), _same_shapes)
-        return False
+        row = _tuple_of(answer)
+        return in_order(gold.items, row, _same_shapes) if gold.closer == ")" and row is not None else False
     return _same_sets(_items(gold), _items(answer))
 
 
-def _tuple_of(several: Several):
-    """x=3, y=1 as the tuple (3, 1); a plain list of values is one too."""
+def _tuple_of(several: Several) -> tuple[Shape, ...] | None:
+    """The tuple (3, 1) of x=3, y=1, or of the plain list 3, 1; None for a list by another separator."""
     if several.by != "," and several.by != "\\land":
         return None
     return tuple(value_side(item) for item in several.items)
 
 
-def _labels(node) -> dict | None:
-    """name -> value of `x=1, y=2`; None when an item has no name, or a name stands twice."""
+def _labels(node: Shape) -> dict[str, Shape] | None:
+    """name -> value of `x=1, y=2`; None if an item has no name, or a name occurs twice."""
     if not isinstance(node, Several):
         return None
-    found = {}
+    labels = {}
     for item in node.items:
         if not (isinstance(item, Relation) and item.ops == ("=",) and is_name(item.sides[0])) or _many(item):
             return None
-        found[plain_name(item.sides[0])] = item.sides[1]
-    return found if len(found) == len(node.items) else None
+        labels[plain_name(item.sides[0])] = item.sides[1]
+    return labels if len(labels) == len(node.items) else None
 
 
-def _items(node) -> list:
-    """The values that a node stands for, each sign of +- apart."""
+def _items(node: Shape) -> list[Shape]:
+    """The values of a node, each sign of +- apart."""
     if isinstance(node, Several):
-        if node.by == ";":
-            return [
-                Group("(", _tuple_of(i), ")") if isinstance(i, Several) and _labels(i) else i for i in _each(node.items)
-            ]
-        return _each(node.items)
+        return [_as_group(item) for item in _each(node.items)] if node.by == ";" else _each(node.items)
     if isinstance(node, Group) and node.opener == "\\{":
         return _each(node.items)
     if isinstance(node, Group):
@@ -169,17 +168,31 @@ def _items(node) -> list:
     return [node]
 
 
-def _each(items) -> list:
-    found = []
+def _as_group(item: Shape) -> Shape:
+    """x=3, y=1 as a group (3, 1); any other node itself.
+
+    Raises:
+        ValueError: the node is a list such as `x=3 or y=1`; the pair is ungradable.
+    """
+    if not isinstance(item, Several) or not _labels(item):
+        return item
+    row = _tuple_of(item)
+    if row is None:
+        raise ValueError("named values that are joined by `or`, inside a list")
+    return Group("(", row, ")")
+
+
+def _each(items: Iterable[Shape]) -> list[Shape]:
+    values = []
     for item in items:
         item = value_side(item)
         expand = _many(item) and not isinstance(item, Several)
-        found += _items(item) if expand else [item]
-    return found
+        values += _items(item) if expand else [item]
+    return values
 
 
-def _same_sets(gold: list, answer: list) -> bool | None:
-    """Whether there is a one-to-one match, in any order; a value repeated on one side only counts once."""
+def _same_sets(gold: Sequence[Shape], answer: Sequence[Shape]) -> bool | None:
+    """Whether there is a one-to-one match, in any order. A value that only one side repeats counts once."""
     if max(len(gold), len(answer)) > _MAX_ITEMS:
         return None if len(gold) > _MAX_ITEMS else False
     if len(gold) != len(answer):
@@ -187,12 +200,12 @@ def _same_sets(gold: list, answer: list) -> bool | None:
     return matched(gold, answer, _same_shapes)
 
 
-def _distinct(items: list) -> list:
-    found: list = []
+def _distinct(items: Sequence[Shape]) -> list[Shape]:
+    distinct: list[Shape] = []
     for item in items:
-        if not any(_same_shapes(item, other) for other in found):
-            found.append(item)
-    return found
+        if not any(_same_shapes(item, other) for other in distinct):
+            distinct.append(item)
+    return distinct
 
 
 def _same_groups(gold: Group, answer: Group) -> bool | None:
@@ -209,7 +222,7 @@ def _same_groups(gold: Group, answer: Group) -> bool | None:
 # Matrices and vectors
 
 
-def _rows(node):
+def _rows(node: Shape) -> Rows | None:
     if isinstance(node, Matrix):
         return node.rows
     if isinstance(node, Group) and node.opener != "\\{":
@@ -217,7 +230,7 @@ def _rows(node):
     return None
 
 
-def _same_rows(gold, answer) -> bool | None:
+def _same_rows(gold: Rows | None, answer: Rows | None) -> bool | None:
     if gold is None or answer is None:
         return False
     if len(gold) == 1 and len(gold[0]) > 1 and all(len(row) == 1 for row in answer):

@@ -1,43 +1,59 @@
-"""Exact rational values: the answers that need no algebra."""
+"""Exact rational values: answers that need no algebra."""
 
 from __future__ import annotations
 
 import re
 from fractions import Fraction
 
+from . import latex
+from .extract import MAX_ANSWER_CHARS
+
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d{1,4})?", re.IGNORECASE | re.ASCII)
 _SCIENTIFIC = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)?)\*?10\^(?:\{([-+]?\d{1,4})\}|(\d))", re.ASCII)
 _FRACTION = re.compile(r"([-+]?)(\d*)\\frac(?:\{([-+]?\d+)\}\{([-+]?\d+)\}|(\d)(\d)|(\d)\{(\d+)\})", re.ASCII)
 _RATIO = re.compile(r"([-+]?)(?:\(?([-+]?\d+\.?)\)?)/\(?([-+]?\d+)\)?", re.ASCII)
-_SIGNIFICANT = 6  # digits that a decimal must have to stand for an exact value
+_SIGNIFICANT = 6  # digits of a decimal that may be a rounded exact value
 
 
 def number(text: str) -> Fraction | None:
     """The exact value of an integer, decimal, a/b, \\frac{a}{b}, mixed number or a*10^n without spaces; else None."""
     if _NUMBER.fullmatch(text):
         return Fraction(text)
-    if found := _FRACTION.fullmatch(text):
-        sign, whole, *parts = found.groups()
+    if match := _FRACTION.fullmatch(text):
+        sign, whole, *parts = match.groups()
         top, bottom = (int(part) for part in parts if part is not None)
         if bottom == 0 or (whole and not 0 < top < bottom):
             return None
         return (int(whole or 0) + Fraction(top, bottom)) * (-1 if sign == "-" else 1)
-    if found := _RATIO.fullmatch(text):
-        sign, top, bottom = found.groups()
+    if match := _RATIO.fullmatch(text):
+        sign, top, bottom = match.groups()
         if int(bottom) == 0:
             return None
         return Fraction(int(top.rstrip(".")), int(bottom)) * (-1 if sign == "-" else 1)
-    if found := _SCIENTIFIC.fullmatch(text):
-        mantissa = found.group(1)
-        power = Fraction(10) ** int(found.group(2) or found.group(3))
+    if match := _SCIENTIFIC.fullmatch(text):
+        mantissa = match.group(1)
+        power = Fraction(10) ** int(match.group(2) or match.group(3))
         return (Fraction(f"{mantissa}1") if mantissa in ("", "+", "-") else Fraction(mantissa)) * power
     return None
+
+
+def joined(plain: str) -> str:
+    """A plain answer without blanks, and without thousands separators if it is a number."""
+    text = "".join(plain.split())
+    return text.replace(",", "") if latex.THOUSANDS.fullmatch(text.lstrip("+-").partition(".")[0]) else text
+
+
+def normalise(answer: str) -> str:
+    """A form that counts equal answers together: plain LaTeX without blanks, exact values as fractions, lower case."""
+    plain = latex.clean(answer[: MAX_ANSWER_CHARS + 1])
+    value = number(joined(plain))
+    return str(value) if value is not None else "".join(plain.split()).lower()
 
 
 def same_number(gold: Fraction, answer: Fraction, gold_text: str, answer_text: str) -> bool:
     """Whether two exact values are one number.
 
-    Equal, or one of them a decimal of at least six significant digits that is the other one, rounded.
+    They are equal, or one of them is a decimal of at least six significant digits and the rounded value of the other.
     """
     if gold == answer:
         return True

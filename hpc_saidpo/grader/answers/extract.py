@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-MAX_RESPONSE_CHARS = 200_000  # of the end of a response that are looked at
+MAX_RESPONSE_CHARS = 200_000  # at the end of a response; the rest is ignored
 MAX_ANSWER_CHARS = 1000  # a longer "answer" is no answer
-MAX_BOXES = 8  # that are taken for one answer together
+MAX_BOXES = 8  # that can form one answer together
 MAX_LINK_CHARS = 80  # between two boxes of one answer
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(?=\{)|\\boxed\s+(?=[^\s{])")
 _BARE_BOX = re.compile(r"\\?\w+")
@@ -16,7 +16,7 @@ _LINK = re.compile(  # between boxes of one answer: signs, blanks, and, or, and 
     r"|\b[a-zA-Z](?:_\{?\w+\}?)?(?:\([a-z]\))?\s*=)*"
 )
 _STATED = re.compile(r"(?:final answer|answer)\**\s*(?:is|are|:|=|to be)\s*\**\s*:?", re.IGNORECASE)
-_SPECIAL = re.compile(r"<\|[a-z_0-9]{1,30}\|>.*\Z|</s>.*\Z", re.DOTALL)  # what a chat template puts after a turn
+_SPECIAL = re.compile(r"<\|[a-z_0-9]{1,30}\|>.*\Z|</s>.*\Z", re.DOTALL)  # written by a chat template after a turn
 _MATH = re.compile(r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|(?<!\\)\$([^$]+?)(?<!\\)\$", re.DOTALL)
 _NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:/\d+)?%?")
 _BRIEF = re.compile(r"[-+]?[\d.,/%$]+(?:\s\w+)?\.?|[a-zA-Z]\.?")
@@ -27,11 +27,11 @@ _PARTS = re.compile(r"(?:\bis\b|\bare\b|\bequals?\b|(?<![<>!\\])=(?!=)|:)\s*(?=[
 def extract(response: str) -> str | None:
     """The final answer, or None.
 
-    What stands before `</think>` does not count. The last brace-matched \\boxed{...}, with the boxes before it that it
-    is joined to by and, or, or a comma; else what follows the last `####`; else what follows the last "answer is"; else
-    the last line, if it is an answer in short, or its last formula or number.
+    Text before `</think>` does not count. The answer is the last brace-matched \\boxed{...}, with the boxes before it
+    that `and`, `or` or a comma joins to it; else the text after the last `####`; else the text after the last
+    "answer is"; else the last line if it is a short answer, or its last formula or number.
     """
-    response = of_end(response)
+    response = end_of(response)
     boxed = _boxed(response)
     if boxed is not None:
         return boxed
@@ -45,23 +45,23 @@ def extract(response: str) -> str | None:
 
 
 def boxes(text: str) -> list[tuple[int, int, str]]:
-    """(start, end, content) of every brace-matched box, outermost only, in order; what is never closed is no box."""
+    """(start, end, content) of each outermost brace-matched box, in order; a box that never closes does not count."""
     closes = _matching(text)
-    found: list[tuple[int, int, str]] = []
+    all_boxes: list[tuple[int, int, str]] = []
     for match in _BOX.finditer(text):
-        if found and match.start() < found[-1][1]:
+        if all_boxes and match.start() < all_boxes[-1][1]:
             continue
         opens = match.end()
         if text[opens] == "{":
             if opens in closes:
-                found.append((match.start(), closes[opens] + 1, text[opens + 1 : closes[opens]]))
+                all_boxes.append((match.start(), closes[opens] + 1, text[opens + 1 : closes[opens]]))
         elif content := _BARE_BOX.match(text, opens):  # \boxed 5
-            found.append((match.start(), content.end(), content.group()))
-    return found
+            all_boxes.append((match.start(), content.end(), content.group()))
+    return all_boxes
 
 
 def _matching(text: str) -> dict[int, int]:
-    """Where each opening brace closes, in one pass; escaped braces do not count."""
+    """Position of each opening brace -> position where it closes, in one pass; escaped braces do not count."""
     closes, open_ = {}, []
     for match in _BRACE.finditer(text):
         if match.group() == "{":
@@ -72,42 +72,42 @@ def _matching(text: str) -> dict[int, int]:
 
 
 def candidates(response: str) -> list[str]:
-    """What a response may state: its answer (`extract`), and all of its boxes together when there are more.
+    """Possible answers of a response: its answer (`extract`), and all of its boxes together if there are several.
 
-    The second one serves gold answers of several values, each of which a response may have boxed by itself.
+    The second one is for gold answers of several values, because a response may box each value by itself.
     """
     answer = extract(response)
     if answer is None:
         return []
-    contents = list(dict.fromkeys(b[2].strip() for b in boxes(of_end(response))))
+    contents = list(dict.fromkeys(b[2].strip() for b in boxes(end_of(response))))
     everything = ", ".join(contents)
     return [answer] if everything == answer or not 1 < len(contents) <= MAX_BOXES else [answer, everything]
 
 
 def boxed_apart(response: str) -> list[str]:
-    """What each box of the stated answer holds: the boxes that are joined by and, or, or a comma."""
-    found = boxes(of_end(response))
-    return [b[2].strip() for b in _joined(of_end(response), found)] if found else []
+    """The content of each box of the answer: the boxes that `and`, `or` or a comma joins."""
+    all_boxes = boxes(end_of(response))
+    return [b[2].strip() for b in _joined(end_of(response), all_boxes)] if all_boxes else []
 
 
-def of_end(response: str) -> str:
-    """What of a response counts: its end, behind `</think>`."""
+def end_of(response: str) -> str:
+    """The part of a response that counts: its end, after `</think>`."""
     return response[-MAX_RESPONSE_CHARS:].rpartition("</think>")[2]
 
 
 def _boxed(text: str) -> str | None:
-    found = boxes(text)
-    if not found:
+    all_boxes = boxes(text)
+    if not all_boxes:
         return None
-    joined = _joined(text, found)
+    joined = _joined(text, all_boxes)
     contents = list(dict.fromkeys(b[2].strip() for b in joined))
     return ", ".join(contents) if len(contents) > 1 else joined[-1][2]
 
 
-def _joined(text: str, found: list[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
+def _joined(text: str, all_boxes: list[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
     """The last box, with those before it that are linked to it."""
-    joined = [found[-1]]
-    for earlier in reversed(found[:-1]):
+    joined = [all_boxes[-1]]
+    for earlier in reversed(all_boxes[:-1]):
         link = text[earlier[1] : joined[0][0]]
         if len(link) > MAX_LINK_CHARS or not link.strip() or not _LINK.fullmatch(link):
             break
@@ -120,7 +120,7 @@ def _first_line(text: str) -> str:
 
 
 def _of_statement(text: str) -> str:
-    """The answer that a statement gives: its formula if it has one, else its words up to the end of the sentence."""
+    """The answer in a statement: its formula if it has one, else its words up to the end of the sentence."""
     text = text[: 8 * MAX_ANSWER_CHARS].strip().lstrip(":* ").replace("**", "")
     if text.startswith(("$$", "\\[", "\\(", "$")) and (math := _MATH.match(text)):
         return _content(math)
@@ -142,7 +142,7 @@ def _of_last_line(text: str) -> str | None:
 
 
 def _short(line: str) -> str:
-    """The answer in one line: the line, its last formula, or what follows its last `is` or `=`."""
+    """The answer in one line: the line, its last formula, or the text after its last `is` or `=`."""
     maths = list(_MATH.finditer(line))
     words = re.findall(r"[A-Za-z]{2,}", _MATH.sub(" ", line))
     if len(maths) > 1 and set(w.lower() for w in words) <= {"and", "or"}:
@@ -163,7 +163,7 @@ def _short(line: str) -> str:
 
 
 def _right_side(formula: str) -> str:
-    """12 of `a+b = 12`, the formula that a sentence ends with; an equation with numbers on its left stays as it is."""
+    """12 from `a+b = 12`, a formula at the end of a sentence; an equation with numbers on its left is not changed."""
     sides = re.split(r"(?<![<>!])=", formula)
     is_value = len(sides) == 2 and "," not in formula and not re.search(r"\d|[<>!]=", sides[0])
     return sides[1].strip() if is_value else formula

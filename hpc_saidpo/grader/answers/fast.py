@@ -1,4 +1,4 @@
-"""Verdicts: the cheap ones, made in place, and the thorough ones, for a process that may be killed."""
+"""Verdicts on answers: cheap ones in place, and thorough ones for a process that may be killed."""
 
 from __future__ import annotations
 
@@ -6,28 +6,22 @@ import re
 
 from ...records import CORRECT, UNGRADABLE, WRONG, Judgement
 from . import compare, latex, units, words
-from .exact import number, same_number
+from .exact import joined, number, same_number
 from .extract import MAX_ANSWER_CHARS
+from .leaves import Library
 
 _PLAIN_NUMBER = re.compile(r"-?\d{1,18}", re.ASCII)
 MAX_DEPTH = 40  # of brackets in an answer
 _HEX = re.compile(r"0x[0-9a-f]", re.IGNORECASE)
 
 
-def normalise(answer: str) -> str:
-    """A form for counting equal answers: plain LaTeX without blanks, exact values as fractions, lower case."""
-    plain = latex.clean(answer[: MAX_ANSWER_CHARS + 1])
-    value = number(_joined(plain))
-    return str(value) if value is not None else "".join(plain.split()).lower()
-
-
-def settle(gold: str, answer: str | None) -> Judgement | None:
-    """A verdict from text and exact values alone; None where mathematics has to be understood.
+def decide(gold: str, answer: str | None) -> Judgement | None:
+    """A verdict from text and exact values alone; None if it takes more mathematics.
 
     Args:
-        answer: what the response states (`extract`); None when it states nothing.
+        answer: the answer of the response (`extract`); None if it states none.
     """
-    if _PLAIN_NUMBER.fullmatch(gold) and answer and _PLAIN_NUMBER.fullmatch(answer):  # most of all pairs
+    if _PLAIN_NUMBER.fullmatch(gold) and answer and _PLAIN_NUMBER.fullmatch(answer):  # the most frequent case
         return Judgement(CORRECT if int(gold) == int(answer) else WRONG, "integers")
     plain_gold = latex.clean(" ".join(gold.split()))
     if not plain_gold:
@@ -46,17 +40,12 @@ def settle(gold: str, answer: str | None) -> Judgement | None:
     return _by_value(plain_gold, plain) or _by_kind(plain_gold, plain)
 
 
-def _joined(plain: str) -> str:
-    text = "".join(plain.split())
-    return text.replace(",", "") if latex.THOUSANDS.fullmatch(text.lstrip("+-").partition(".")[0]) else text
-
-
 def _by_value(gold: str, answer: str) -> Judgement | None:
-    texts = _joined(gold), _joined(answer)
-    values = number(texts[0]), number(texts[1])
-    if None in values:
+    texts = joined(gold), joined(answer)
+    gold_value, value = number(texts[0]), number(texts[1])
+    if gold_value is None or value is None:
         return None
-    return Judgement(CORRECT if same_number(*values, *texts) else WRONG, "exact values")
+    return Judgement(CORRECT if same_number(gold_value, value, *texts) else WRONG, "exact values")
 
 
 def _by_kind(gold: str, answer: str) -> Judgement | None:
@@ -68,9 +57,9 @@ def _by_kind(gold: str, answer: str) -> Judgement | None:
         other = words.in_base(answer) or (answer.replace(" ", "").upper().lstrip("0"), base[1])
         if words.in_base(answer) or answer.replace(" ", "").isdigit():
             return Judgement(CORRECT if other == base else WRONG, "digits and base")
-    times = words.clock(gold), words.clock(answer)
-    if None not in times:
-        return Judgement(CORRECT if words.same_time(*times) else WRONG, "time of day")
+    gold_time, time = words.clock(gold), words.clock(answer)
+    if gold_time is not None and time is not None:
+        return Judgement(CORRECT if words.same_time(gold_time, time) else WRONG, "time of day")
     return _by_words(gold, answer)
 
 
@@ -85,31 +74,31 @@ def _by_letter(gold: str, letter: str, answer: str) -> Judgement | None:
 
 def _by_words(gold: str, answer: str) -> Judgement | None:
     gold_words, answer_words = words.words(gold), words.words(answer)
-    if gold_words is not None and units.split(gold)[1] and number(_joined(units.split(gold)[0])) is not None:
+    if gold_words is not None and units.split(gold)[1] and number(joined(units.split(gold)[0])) is not None:
         gold_words = None
     if gold_words is not None and answer_words is not None:
         return Judgement(CORRECT if gold_words == answer_words else WRONG, "words")
     if (number_word := words.number_in_words(gold)) is not None:
-        return Judgement(CORRECT if _joined(answer) == number_word else WRONG, "number in words")
+        return Judgement(CORRECT if joined(answer) == number_word else WRONG, "number in words")
     if (number_word := words.number_in_words(answer)) is not None:
-        return Judgement(CORRECT if _joined(gold) == number_word else WRONG, "number in words")
+        return Judgement(CORRECT if joined(gold) == number_word else WRONG, "number in words")
     return None
 
 
-def thorough(gold: str, answer: str, settle: compare.Settle | None = None) -> Judgement:
+def thorough(gold: str, answer: str, library: Library | None = None) -> Judgement:
     """A verdict by outer form and by values.
 
-    It may take long on hostile input: call it in a process that may be killed.
+    Hostile input may take long: call it in a process that may be killed.
 
     Args:
-        settle: is asked about expressions that this grammar cannot settle (`compare.same`).
+        library: compares expressions that this grammar cannot compare (`compare.same`).
     """
     plain_gold, plain = latex.clean(" ".join(gold.split())), latex.clean(" ".join(answer.split()))
     if latex.depth(plain) > max(MAX_DEPTH, latex.depth(plain_gold)):
         return Judgement(WRONG, f"brackets nested more than {MAX_DEPTH} deep")
-    found = compare.same(plain_gold, plain, settle)
-    if found:
+    equal = compare.same(plain_gold, plain, library)
+    if equal:
         return Judgement(CORRECT, "form and values")
-    if found is None:
+    if equal is None:
         return Judgement(UNGRADABLE, "the gold answer, or whether this is it, is beyond every checker")
     return Judgement(WRONG, "form and values")

@@ -1,4 +1,4 @@
-"""Gold answers: cleaned, and what may be wrong with them."""
+"""Gold answers: their plain form, and their defects."""
 
 from __future__ import annotations
 
@@ -35,27 +35,27 @@ def cleaned(gold: str) -> str:
 
 
 def defects(gold: str) -> list[str]:
-    """What makes a gold answer doubtful: "empty", "long", "prose", "several formulas", "newline", "several boxes"."""
+    """Defects of a doubtful gold answer: "empty", "long", "prose", "several formulas", "newline", "several boxes"."""
     if not _SOMETHING.search(gold) and not cleaned(gold):
         return ["empty"]
     if _PLAIN.fullmatch(gold):
         return []
-    found = []
+    faults = []
     if len(gold) > MAX_GOLD_CHARS:
-        found.append("long")
+        faults.append("long")
     outside = re.sub(r"\$[^$]*\$|\\text\{[^{}]*\}|\\[a-zA-Z]+", " ", gold)
     prose = [w for w in re.findall(r"[A-Za-z]{2,}", outside) if w.lower() not in _HARMLESS]
     if len(prose) >= 3 or len(" ".join(re.findall(r"\\text\{([^{}]*)\}", gold)).split()) > 8:
-        found.append("prose")
+        faults.append("prose")
     if gold.count("$") > 2 and len(re.findall(r"\$[^$]+\$", gold)) > 1:
-        found.append("several formulas")
+        faults.append("several formulas")
     if "\n" in gold.strip():
-        found.append("newline")
+        faults.append("newline")
     if "\\boxed" in gold and len(set(re.findall(r"\\boxed\{([^{}]*)\}", gold))) > 1:
-        found.append("several boxes")
-    return found
+        faults.append("several boxes")
+    return faults
 
 
 def is_prose(gold: str) -> bool:
-    """Whether a gold answer is a text that only the same text can answer."""
+    """Whether a gold answer is a text, so that only the same text is correct."""
     return len(gold) > MAX_ANSWER_CHARS or ("prose" in defects(gold) and words.words(latex.clean(gold)) is None)

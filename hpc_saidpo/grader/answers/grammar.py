@@ -1,14 +1,15 @@
-"""The grammar of a mathematical expression in LaTeX: tokens -> a small tree of tuples (kind, ...).
+"""The grammar of a mathematical expression in LaTeX: tokens -> a small tree.
 
-What it does not know is `Unreadable`: sums, integrals and limits among others.
+Some expressions are outside of it (`Unreadable`): sums, integrals and limits among others.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 from .latex import FUNCTIONS
+from .trees import Tree
 
 MAX_TOKENS = 600
 MAX_DEPTH = 60
@@ -33,7 +34,7 @@ _CLOSERS = {"(": ")", "[": "]", "{": "}", "\\{": "\\}", "|": "|", "\\lfloor": "\
 
 
 class Unreadable(Exception):
-    """The grammar does not know this, or it has no value."""
+    """The expression is outside the grammar, or it has no value."""
 
 
 class _Parser:
@@ -44,7 +45,7 @@ class _Parser:
             raise Unreadable("too long")
         self.tokens, self.at, self.depth, self.bars = tokens, 0, 0, 0
 
-    def whole(self):
+    def whole(self) -> Tree:
         node = self.sum()
         if self.at < len(self.tokens):
             raise Unreadable(f"unexpected {self.peek()}")
@@ -61,11 +62,11 @@ class _Parser:
         self.at += 1
         return token
 
-    def expect(self, token: str):
+    def expect(self, token: str) -> None:
         if self.next() != token:
             raise Unreadable(f"{token} expected")
 
-    def sum(self):
+    def sum(self) -> Tree:
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise Unreadable("nested too deeply")
@@ -77,7 +78,7 @@ class _Parser:
         self.depth -= 1
         return terms[0] if len(terms) == 1 else ("+", *terms)
 
-    def product(self, signed: bool = False):
+    def product(self, signed: bool = False) -> Tree:
         if signed and self.peek() in ("+", "-"):
             negative = self.next() == "-"
             node = self.product(signed=True)
@@ -95,7 +96,7 @@ class _Parser:
             else:
                 return node
 
-    def signed_factor(self):
+    def signed_factor(self) -> Tree:
         if self.peek() in ("+", "-"):
             return ("-", self.signed_factor()) if self.next() == "-" else self.signed_factor()
         return self.factor()
@@ -114,15 +115,15 @@ class _Parser:
             or token in ("\\pi", "\\degree")
         )
 
-    def factor(self):
+    def factor(self) -> Tree:
         """An atom with its powers and factorials."""
         node = self.atom()
         while self.peek() in ("^", "!"):
             node = ("!", node) if self.next() == "!" else ("^", node, self.argument())
         return node
 
-    def argument(self):
-        """What a command or ^ applies to: a group, one digit, one letter, or a command with its own arguments."""
+    def argument(self) -> Tree:
+        """The argument of a command or ^: a group, one digit, one letter, or a command with its arguments."""
         token = self.peek()
         if token in ("+", "-"):
             self.next()
@@ -134,7 +135,7 @@ class _Parser:
             self.tokens[self.at : self.at + 1] = list(token)
         return self.atom()
 
-    def group(self):
+    def group(self) -> Tree:
         opener = self.next()
         bars, self.bars = self.bars, (self.bars + 1 if opener == "|" else 0)
         node = self.sum()
@@ -142,7 +143,7 @@ class _Parser:
         self.bars = bars
         return node
 
-    def atom(self):
+    def atom(self) -> Tree:
         token = self.peek()
         if not token:
             raise Unreadable("ends too early")
@@ -171,7 +172,7 @@ class _Parser:
             return self.letter(token)
         raise Unreadable(f"unknown {token}")
 
-    def number(self):
+    def number(self) -> Tree:
         token = self.next()
         if self.peek() == "\\overline" and "." in token:
             self.next()
@@ -181,7 +182,7 @@ class _Parser:
             return self.mixed(value)
         return value
 
-    def mixed(self, whole):
+    def mixed(self, whole: Tree) -> Tree:
         start = self.at
         self.next()
         top, bottom = self.argument(), self.argument()
@@ -190,13 +191,13 @@ class _Parser:
         self.at = start
         return whole
 
-    def root(self):
+    def root(self) -> Tree:
         index = ("n", "2")
         if self.peek() == "[":
             index = self.group()
         return ("root", self.argument(), index)
 
-    def letter(self, name: str):
+    def letter(self, name: str) -> Tree:
         if name == "e" and self.peek() != "_":
             return ("e",)
         if name == "i" and self.peek() != "_":
@@ -205,7 +206,7 @@ class _Parser:
             return self.combinations()
         return self.symbol(name)
 
-    def combinations(self):
+    def combinations(self) -> Tree:
         """C_{n}^{k}, or a symbol with an index."""
         start = self.at
         self.next()
@@ -216,7 +217,7 @@ class _Parser:
         self.at = start
         return self.symbol("C")
 
-    def symbol(self, name: str):
+    def symbol(self, name: str) -> Tree:
         while self.peek() in ("_", "'"):
             name += self.next()
             if name[-1] == "_":
@@ -225,7 +226,7 @@ class _Parser:
             return ("call", name, self.call_argument())
         return ("symbol", name)
 
-    def call_argument(self):
+    def call_argument(self) -> tuple[Tree, ...]:
         self.next()
         arguments = [self.sum()]
         while self.peek() == ",":
@@ -246,7 +247,7 @@ class _Parser:
                 return [re.sub(r"^\\text\{|\}$", "", t).strip() if t.startswith("\\text") else t for t in content[1:]]
             content.append(token)
 
-    def function(self, name: str):
+    def function(self, name: str) -> Tree:
         base, power = None, None
         while self.peek() in ("_", "^"):
             if self.next() == "_":
@@ -267,8 +268,8 @@ class _Parser:
         node = ("fn", name, argument, base) if base else ("fn", name, argument)
         return node if power is None else ("^", node, power)
 
-    def bare_argument(self):
-        """sin 2x cos y: the product of what follows, up to the next function."""
+    def bare_argument(self) -> Tree:
+        """The argument of a function without brackets, as in sin 2x cos y: the product up to the next function."""
         if self.peek() in ("+", "-"):
             return ("-", self.bare_argument()) if self.next() == "-" else self.bare_argument()
         node = self.factor()
@@ -277,43 +278,17 @@ class _Parser:
         return node
 
 
-def _in_radians(node):
-    """The argument of a function: there a degree is an angle, elsewhere the unit of the answer."""
+def _in_radians(node: Tree) -> Tree:
+    """The argument of a function, in radians: a degree in it is an angle, elsewhere it is the unit of the answer."""
     if node == ("degree",):
         return ("/", ("pi",), ("n", "180"))
     return tuple(_in_radians(child) if isinstance(child, tuple) else child for child in node)
 
 
-def parse(tokens: list[str]) -> tuple:
+def parse(tokens: Sequence[str]) -> Tree:
     """The tree of an expression.
 
     Raises:
-        Unreadable: the grammar does not know it.
+        Unreadable: it is outside the grammar.
     """
     return _Parser(list(tokens)).whole()
-
-
-def nodes(tree: tuple) -> Iterator[tuple]:
-    """Every node of a tree."""
-    yield tree
-    for child in tree[1:]:
-        if isinstance(child, tuple):
-            for own in child if child and isinstance(child[0], tuple) else (child,):
-                yield from nodes(own)
-
-
-def symbols(tree: tuple) -> set[str]:
-    """Names of the free symbols and unknown functions of a tree."""
-    return {node[1] for node in nodes(tree) if node[0] in ("symbol", "call")}
-
-
-def renamed(tree: tuple, old: str, new: str) -> tuple:
-    """The tree with another name for a symbol."""
-    if tree[:1] == ("symbol",):
-        return ("symbol", new if tree[1] == old else tree[1])
-    return tuple(renamed(child, old, new) if isinstance(child, tuple) else child for child in tree)
-
-
-def has_decimal(tree: tuple) -> bool:
-    """Whether a decimal of six digits or more occurs, which may be a rounded value."""
-    return any(n[0] == "n" and "." in n[1] and len(n[1].replace(".", "").lstrip("0")) >= 6 for n in nodes(tree))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-# Characters that stand for LaTeX; the rest of Unicode stays as it is.
+# Characters that mean LaTeX commands; the rest of Unicode is not changed.
 _UNICODE = {
     "−": "-", "–": "-", "—": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": r"\div ", "≤": r"\le ",
     "≥": r"\ge ", "≠": r"\neq ", "≈": r"\approx ", "∞": r"\infty ", "π": r"\pi ", "√": r"\sqrt ", "°": r"\degree ",
@@ -58,7 +58,7 @@ THOUSANDS = re.compile(r"(?<![\d,.])\d{1,3}(?:,\d{3})+(?![\d,])")
 def clean(answer: str) -> str:
     """The plain form of an answer: no delimiters, sizes, styles or spacing commands; one name for each command.
 
-    What is set as text stays `\\text{...}`, unless it is one letter or the name of a function.
+    Text stays `\\text{...}`, unless it is one letter or the name of a function.
     """
     text = "".join(_UNICODE.get(c, c) for c in answer.strip())
     text = re.sub(r",\s*\\!\s*|\{,\}|\\,(?=\d{3}(?!\d))(?<=\d\\,)", "", text)  # thousands: 10,\!080 and 10{,}080
@@ -119,7 +119,7 @@ def tokens(plain: str) -> list[str]:
 
 
 def depth(plain: str) -> int:
-    """How deep the brackets of a plain form nest."""
+    """Depth of nested brackets in a plain form."""
     deepest = now = 0
     for c in plain:
         now += (c in "([{") - (c in ")]}")

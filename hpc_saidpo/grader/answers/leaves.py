@@ -1,32 +1,33 @@
-"""Expressions, the leaves of an answer: compared as words, as values, and without their units."""
+"""Compare expressions, the leaves of an answer: as words, as values, and without their units."""
 
 from __future__ import annotations
 
 import functools
 import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
+from typing import TypeVar
 
 from . import latex, units, values, words
 from .exact import number, same_number
-from .grammar import Unreadable, nodes, parse, renamed, symbols
-from .shape import Expression, Group, Ratio
+from .grammar import Unreadable, parse
+from .shape import Expression, Group, Ratio, Shape, Tokens
+from .trees import Tree, nodes, renamed, symbols
 
+T = TypeVar("T")
 _DERIVATIVE = re.compile(r"\\frac\{d\w?\}\{d\w\}|d\w/d\w")
 _LOGARITHM = re.compile(r"\\log(?!\s*_)(?![a-z])")
-# Names for any integer, as in pi/2 + k pi, and for any constant: it does not matter which one is taken.
+# Names for any integer, as in pi/2 + k pi, and for any constant: one name is as good as another.
 _INTEGERS = frozenset("kmn")
 _CONSTANTS = frozenset(("C", "c", "C_1", "C_{1}", "c_1", "c_{1}", "C_0", "C_{0}"))
-_LIBRARY = re.compile(
-    r"\\(?:sum|prod|i*int|oint|lim|max|min|gcd|lcm|det|sup|inf)(?![a-z])"
-)  # what is asked of `settle`
-# Two expressions that the grammar cannot settle -> the same, not the same, or None when the gold one cannot be read.
-Settle = Callable[[str, str], bool | None]
-settler: ContextVar[Settle] = ContextVar("settle", default=lambda gold, answer: None)
+_FOR_LIBRARY = re.compile(r"\\(?:sum|prod|i*int|oint|lim|max|min|gcd|lcm|det|sup|inf)(?![a-z])")
+# (gold, answer), expressions that the grammar cannot compare -> equal or not; None if the gold one cannot be read.
+Library = Callable[[str, str], bool | None]
+library_of_call: ContextVar[Library] = ContextVar("library", default=lambda gold, answer: None)
 
 
-def expressions(node):
+def expressions(node: Shape) -> Iterator[Expression]:
     """Every expression of a node, from left to right."""
     if isinstance(node, Expression):
         yield node
@@ -38,13 +39,13 @@ def expressions(node):
             yield from expressions(cell)
 
 
-def is_text(node) -> bool:
-    """Whether an expression is made of words."""
+def is_text(node: Shape) -> bool:
+    """Whether a node is an expression of words."""
     return isinstance(node, Expression) and words.is_words(" ".join(node.tokens))
 
 
-def is_name(node) -> bool:
-    """x, f(x), S_{ABC}, |AB|, \\text{area}: what an answer may be called."""
+def is_name(node: Shape) -> bool:
+    """Whether a node can be the name of an answer: x, f(x), S_{ABC}, |AB|, \\text{area}."""
     if isinstance(node, Group):
         return all(is_name(item) for item in node.items)
     if isinstance(node, Ratio):
@@ -75,13 +76,13 @@ def is_name(node) -> bool:
     return False
 
 
-def plain_name(node) -> str:
+def plain_name(node: Shape) -> str:
     """The name of a value, without braces and blanks."""
     return "".join(t for e in expressions(node) for t in e.tokens if t not in "{}() ")
 
 
-def all_of(verdicts) -> bool | None:
-    """True when all are, False when one is not, else None."""
+def all_of(verdicts: Iterable[bool | None]) -> bool | None:
+    """True if all are true, False if one is false, else None."""
     unsure = False
     for verdict in verdicts:
         if verdict is False:
@@ -90,8 +91,8 @@ def all_of(verdicts) -> bool | None:
     return None if unsure else True
 
 
-def any_of(verdicts) -> bool | None:
-    """True when one is, None when one cannot be told, else False."""
+def any_of(verdicts: Iterable[bool | None]) -> bool | None:
+    """True if one is true, else None if one is None, else False."""
     unsure = False
     for verdict in verdicts:
         if verdict:
@@ -100,8 +101,8 @@ def any_of(verdicts) -> bool | None:
     return None if unsure else False
 
 
-def matched(gold: Sequence, answer: Sequence, same: Callable[[object, object], bool | None]) -> bool | None:
-    """Whether every item has a partner of its own on the other side, in any order; None when that cannot be told."""
+def matched(gold: Sequence[T], answer: Sequence[T], same: Callable[[T, T], bool | None]) -> bool | None:
+    """Whether the items of both sides form pairs, in any order; None if it cannot be decided."""
     if len(gold) != len(answer):
         return False
     left, unsure = list(answer), False
@@ -117,16 +118,16 @@ def matched(gold: Sequence, answer: Sequence, same: Callable[[object, object], b
 
 
 @functools.lru_cache(maxsize=1024)
-def tree_of(tokens: tuple[str, ...]):
-    """The tree of an expression; None when the grammar does not know it."""
+def tree_of(tokens: Tokens) -> Tree | None:
+    """The tree of an expression; None if it is outside the grammar."""
     try:
         return parse(list(tokens))
     except Unreadable:
         return None
 
 
-def same_expressions(gold: tuple, answer: tuple) -> bool | None:
-    """Whether two expressions mean the same; None when that cannot be told."""
+def same_expressions(gold: Tokens, answer: Tokens) -> bool | None:
+    """Whether two expressions mean the same; None if it cannot be decided."""
     if gold == answer:
         return True
     gold_text, answer_text = " ".join(gold), " ".join(answer)
@@ -157,44 +158,46 @@ def _same_words(gold: str, answer: str) -> bool:
     return number_word is not None and number_word == other.strip()
 
 
-def _same_without_units(gold: str, answer: str, verdict) -> bool | None:
+def _same_without_units(gold: str, answer: str, verdict: bool | None) -> bool | None:
     (gold_value, gold_unit), (value, unit) = units.split(gold), units.split(answer)
     if not gold_unit and not unit:
         return verdict
     if units.conflict(gold_unit, unit):
         factor = units.factor(gold_unit, unit)
         return bool(factor) and _same_values(gold_value, f"({value})*{factor}")
-    found = _same_values(gold_value, value)
-    if not found and (gold_unit == "percent") != (unit == "percent"):
+    equal = _same_values(gold_value, value)
+    if not equal and (gold_unit == "percent") != (unit == "percent"):
         hundredth = f"( {value} ) / 100" if unit == "percent" else value
         gold_hundredth = f"( {gold_value} ) / 100" if gold_unit == "percent" else gold_value
-        found = _same_values(gold_hundredth, hundredth)
-    return found
+        equal = _same_values(gold_hundredth, hundredth)
+    return equal
 
 
-def _same_trees(gold: tuple, answer: tuple) -> bool | None:
-    found = values.same(gold, answer)
-    if found is False:
+def _same_trees(gold: Tree | None, answer: Tree | None) -> bool | None:
+    if gold is None or answer is None:
+        return None
+    equal = values.same(gold, answer)
+    if equal is False:
         left, right = symbols(gold) - symbols(answer), symbols(answer) - symbols(gold)
         of_angles = any(node == ("pi",) for node in nodes(gold))
         names = _CONSTANTS | _INTEGERS if of_angles else _CONSTANTS
-        if len(left) == len(right) == 1 and any(left | right <= own for own in (_INTEGERS & names, _CONSTANTS)):
+        if len(left) == len(right) == 1 and any(left | right <= alike for alike in (_INTEGERS & names, _CONSTANTS)):
             return values.same(gold, renamed(answer, *right, *left))
-    return found
+    return equal
 
 
 def _same_values(gold: str, answer: str) -> bool | None:
     texts = "".join(gold.split()), "".join(answer.split())
-    exact = number(texts[0]), number(texts[1])
-    if None not in exact:
-        return same_number(*exact, *texts)
+    exact_gold, exact = number(texts[0]), number(texts[1])
+    if exact_gold is not None and exact is not None:
+        return same_number(exact_gold, exact, *texts)
     trees = tree_of(tuple(latex.tokens(gold))), tree_of(tuple(latex.tokens(answer)))
-    found = None if None in trees else _same_trees(*trees)
-    if found is False and _LOGARITHM.search(gold + answer) and "\\ln" in gold + answer:  # \log may be the natural one
-        natural = (tree_of(tuple(latex.tokens(_LOGARITHM.sub(r"\\ln", text)))) for text in (gold, answer))
-        return _same_trees(*natural)
-    if found is not None:
-        return found
-    if _LIBRARY.search(gold) or _LIBRARY.search(answer) or None not in trees:
-        return settler.get()(gold, answer)
+    equal = _same_trees(*trees)
+    if equal is False and _LOGARITHM.search(gold + answer) and "\\ln" in gold + answer:  # \log may be the natural one
+        natural = [tree_of(tuple(latex.tokens(_LOGARITHM.sub(r"\\ln", text)))) for text in (gold, answer)]
+        return _same_trees(natural[0], natural[1])
+    if equal is not None:
+        return equal
+    if _FOR_LIBRARY.search(gold) or _FOR_LIBRARY.search(answer) or None not in trees:
+        return library_of_call.get()(gold, answer)
     return None if trees[0] is None else False

@@ -5,30 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from . import values
-from .grammar import symbols
 from .leaves import all_of, any_of, is_name, plain_name, tree_of
-from .shape import ORDER, Expression, Relation, reversed_chain
+from .shape import ORDER, Expression, Relation, Shape, reversed_chain
+from .trees import Tree, symbols
 
-# Whether two shapes mean the same: `compare` gives its own.
-Same = Callable[[object, object], bool | None]
+Same = Callable[[Shape, Shape], bool | None]  # whether two shapes mean the same: `compare._same_shapes`
 
 
-def in_order(gold: Sequence, answer: Sequence, same: Same) -> bool | None:
-    """Whether items agree one by one; their names do not matter."""
+def in_order(gold: Sequence[Shape], answer: Sequence[Shape], same: Same) -> bool | None:
+    """Whether items agree one by one, without their names."""
     if len(gold) != len(answer):
         return False
     return all_of(same(value_side(g), value_side(a)) for g, a in zip(gold, answer, strict=True))
 
 
-def value_side(node):
-    r"""What `x = value` and `x \in values` give; any other node itself."""
+def value_side(node: Shape) -> Shape:
+    r"""The value of `x = value` and the set of `x \in set`; any other node itself."""
     if isinstance(node, Relation) and node.ops in (("=",), ("\\in",)) and is_name(node.sides[0]):
         return node.sides[1]
     return node
 
 
-def same_relations(gold, answer, same: Same) -> bool | None:
-    """Whether two answers, one of them a relation at least, mean the same."""
+def same_relations(gold: Shape, answer: Shape, same: Same) -> bool | None:
+    """Whether two answers mean the same, at least one of them a relation."""
     if isinstance(gold, Relation) and isinstance(answer, Relation):
         if gold.ops == answer.ops == ("=",):
             return _same_equations(gold, answer, same)
@@ -38,6 +37,7 @@ def same_relations(gold, answer, same: Same) -> bool | None:
             return in_order(gold.sides, answer.sides, same)
         return _one_of_chain(gold, answer, same)
     relation, other = (gold, answer) if isinstance(gold, Relation) else (answer, gold)
+    assert isinstance(relation, Relation)
     if relation.ops == ("=",):
         left, right = relation.sides
         if is_name(left):
@@ -50,25 +50,24 @@ def same_relations(gold, answer, same: Same) -> bool | None:
     return _one_of_chain(gold, answer, same)
 
 
-def _one_of_chain(gold, answer, same: Same) -> bool | None:
-    """a = b = c and a \\approx b: the exact value that the chain gives."""
+def _one_of_chain(gold: Shape, answer: Shape, same: Same) -> bool | None:
+    """Compare with the values of a chain such as a = b = c or a \\approx b."""
     if isinstance(gold, Relation) and set(gold.ops) <= {"=", "\\approx"}:
         return any_of(same(side, answer) for side in _values_of(gold))
     if isinstance(answer, Relation) and set(answer.ops) <= {"=", "\\approx"}:
-        found = _values_of(answer)
-        if "\\approx" in answer.ops:  # exact \approx rounded: the exact one, or the rounded one where gold is rounded
-            return any_of(same(gold, side) for side in found)
-        verdicts = [same(gold, side) for side in found]
-        return all_of(verdicts)
+        sides = _values_of(answer)
+        if "\\approx" in answer.ops:  # exact \approx rounded: the exact one, or the rounded one if gold is rounded
+            return any_of(same(gold, side) for side in sides)
+        return all_of([same(gold, side) for side in sides])
     return False
 
 
-def _values_of(chain: Relation) -> list:
+def _values_of(chain: Relation) -> list[Shape]:
     return [s for i, s in enumerate(chain.sides) if i or not is_name(s)] or [chain.sides[-1]]
 
 
-def _true_identity(left, right, same: Same) -> bool:
-    """Two sides that are equal, and not for some values of an unknown only: 3 + 4 = 7."""
+def _true_identity(left: Shape, right: Shape, same: Same) -> bool:
+    """Whether two sides without an unknown are equal, as in 3 + 4 = 7."""
     if not (isinstance(left, Expression) and isinstance(right, Expression)):
         return False
     trees = [tree for tree in (tree_of(left.tokens), tree_of(right.tokens)) if tree is not None]
@@ -84,17 +83,18 @@ def _same_equations(gold: Relation, answer: Relation, same: Same) -> bool | None
             return same(gold_right, right)
     if not all(isinstance(side, Expression) for side in (gold_left, gold_right, left, right)):
         return all_of([same(gold_left, left), same(gold_right, right)])
-    trees = [difference(r) for r in (gold, answer)]
-    if None in trees:
+    gold_tree, tree = difference(gold), difference(answer)
+    if gold_tree is None or tree is None:
         return None
-    if not any(symbols(t) for t in trees):
+    if not symbols(gold_tree) and not symbols(tree):
         return all_of([same(gold_left, left), same(gold_right, right)])
     if is_name(gold_left) and same(gold_left, left):
         return same(gold_right, right)
-    return values.ratio(*trees) is not None
+    return values.ratio(gold_tree, tree) is not None
 
 
-def difference(equation: Relation):
+def difference(equation: Relation) -> Tree | None:
+    """The tree of left side minus right side; None if one is outside the grammar."""
     trees = [tree_of(side.tokens) if isinstance(side, Expression) else None for side in equation.sides]
     return None if None in trees else ("+", trees[0], ("-", trees[1]))
 
@@ -110,8 +110,8 @@ def _same_chains(gold: Relation, answer: Relation, same: Same) -> bool | None:
         return False
     for chain in (answer, reversed_chain(answer)):
         if chain.ops == gold.ops:
-            trees = [difference(r) for r in (gold, chain)]
-            found = None if None in trees else values.ratio(*trees)
-            if found is not None:
-                return bool(found.real > 0)
+            gold_tree, tree = difference(gold), difference(chain)
+            ratio = None if gold_tree is None or tree is None else values.ratio(gold_tree, tree)
+            if ratio is not None:
+                return bool(ratio.real > 0)
     return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 RELATIONS = frozenset(("=", "<", ">", "\\le", "\\ge", "\\neq", "\\approx", "\\in", "\\equiv", "\\sim", "\\rightarrow"))
@@ -14,16 +15,21 @@ _MATRICES = ("pmatrix", "bmatrix", "matrix", "vmatrix", "Bmatrix", "smallmatrix"
 MAX_SIGNS = 4  # of +- in one answer: 16 readings
 
 
+Tokens = tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class Expression:
-    tokens: tuple[str, ...]
+    """A leaf: one mathematical expression."""
+
+    tokens: Tokens
 
 
 @dataclass(frozen=True)
 class Several:
-    """Items side by side: 1, 2 and 3. `by` is the weakest separator: ";" "," or a word."""
+    """Items side by side: 1, 2 and 3. `by` is the weakest separator: ";", "," or a word."""
 
-    items: tuple
+    items: tuple[Shape, ...]
     by: str
 
 
@@ -32,79 +38,88 @@ class Group:
     """Items in brackets, in their order: a tuple, an interval, or a set."""
 
     opener: str
-    items: tuple
+    items: tuple[Shape, ...]
     closer: str
 
 
 @dataclass(frozen=True)
 class Union:
-    parts: tuple
+    """A union of sets."""
+
+    parts: tuple[Shape, ...]
 
 
 @dataclass(frozen=True)
 class Without:
-    """A set without another one."""
+    """A set without another one: `whole` minus `taken`."""
 
-    whole: object
-    taken: object
+    whole: Shape
+    taken: Shape
 
 
 @dataclass(frozen=True)
 class Relation:
     """sides[0] ops[0] sides[1] ...: an equation, a chain of inequalities, a membership."""
 
-    sides: tuple
-    ops: tuple[str, ...]
+    sides: tuple[Shape, ...]
+    ops: Tokens
 
 
 @dataclass(frozen=True)
 class SetOf:
     """{ element | condition }."""
 
-    element: tuple[str, ...]
-    condition: object
+    element: Tokens
+    condition: Shape
 
 
 @dataclass(frozen=True)
 class Matrix:
-    rows: tuple
+    """A matrix or a vector, row by row."""
+
+    rows: tuple[tuple[Shape, ...], ...]
 
 
 @dataclass(frozen=True)
 class Ratio:
-    parts: tuple
+    """A ratio a:b:c."""
+
+    parts: tuple[Shape, ...]
 
 
-def parse(tokens) -> object:
-    """The form of a token sequence."""
+Shape = Expression | Several | Group | Union | Without | Relation | SetOf | Matrix | Ratio
+
+
+def parse(tokens: Sequence[str]) -> Shape:
+    """The outer form of an answer, from its tokens."""
     tokens = _trimmed(tuple(tokens))
     for separators in ((";",), ("\\lor",), ("\\land",), (",",)):
-        parts, found = _split(tokens, separators)
+        parts, cuts = _split(tokens, separators)
         parts = [part for part in parts if part]
-        if found and len(parts) > 1:
+        if cuts and len(parts) > 1:
             return Several(tuple(map(parse, parts)), separators[0])
-        if found and len(parts) == 1:
+        if cuts and len(parts) == 1:
             return parse(parts[0])
-    parts, found = _split(tokens, ("\\cup",))
-    if found and all(parts):
+    parts, cuts = _split(tokens, ("\\cup",))
+    if cuts and all(parts):
         if not _split(tokens, RELATIONS)[1]:
             return Union(tuple(map(parse, parts)))
         if all(_split(part, RELATIONS)[1] for part in parts):  # x < 2 \cup x > 5
             return Several(tuple(map(parse, parts)), "\\lor")
-    parts, found = _split(tokens, ("\\setminus", "\\backslash"))
+    parts, cuts = _split(tokens, ("\\setminus", "\\backslash"))
     if len(parts) == 2 and all(parts) and not _split(tokens, RELATIONS)[1]:
-        return Without(*map(parse, parts))
+        return Without(parse(parts[0]), parse(parts[1]))
     sides, ops = _split(tokens, RELATIONS)
     if ops:
         return Relation(tuple(parse(side) for side in sides), tuple(ops))
-    parts, found = _split(tokens, (":",))
-    if found and all(parts):
+    parts, cuts = _split(tokens, (":",))
+    if cuts and all(parts):
         return Ratio(tuple(map(parse, parts)))
     return _bracketed(tokens) or _scaled(tokens) or Expression(tokens)
 
 
-def signs(tokens) -> list[tuple[str, ...]]:
-    """The readings of +- and -+: both signs of each, -+ opposite to the +- before it."""
+def signs(tokens: Tokens) -> list[Tokens]:
+    """The readings of +- and -+: both signs of each; -+ has the opposite sign of the +- before it."""
     count = sum(1 for t in tokens if t == "\\pm") or ("\\mp" in tokens)
     if not count or count > MAX_SIGNS:
         return [tuple(tokens)]
@@ -126,9 +141,9 @@ def signs(tokens) -> list[tuple[str, ...]]:
     return readings
 
 
-def _split(tokens, separators) -> tuple[list[tuple], list[str]]:
+def _split(tokens: Tokens, separators: Collection[str]) -> tuple[list[Tokens], list[str]]:
     """Parts at depth 0, and the separators between them."""
-    parts, found, depth, start = [], [], 0, 0
+    parts, cuts, depth, start = [], [], 0, 0
     for i, token in enumerate(tokens):
         if token in _OPEN:
             depth += 1
@@ -136,19 +151,20 @@ def _split(tokens, separators) -> tuple[list[tuple], list[str]]:
             depth -= 1
         elif depth == 0 and token in separators:
             parts.append(tuple(tokens[start:i]))
-            found.append(token)
+            cuts.append(token)
             start = i + 1
-    return [*parts, tuple(tokens[start:])], found
+    return [*parts, tuple(tokens[start:])], cuts
 
 
-def _trimmed(tokens):
+def _trimmed(tokens: Tokens) -> Tokens:
+    """The tokens without punctuation at their end."""
     while tokens and tokens[-1] in (",", ";", "."):
         tokens = tokens[:-1]
     return tokens
 
 
-def _closes_at(tokens) -> int:
-    """Where the bracket that opens first closes; -1 if it does not."""
+def _closes_at(tokens: Tokens) -> int:
+    """Position where the first bracket closes; -1 if it does not."""
     depth = 0
     for i, token in enumerate(tokens):
         depth += (token in _OPEN) - (token in _CLOSE)
@@ -157,7 +173,7 @@ def _closes_at(tokens) -> int:
     return -1
 
 
-def _bracketed(tokens):
+def _bracketed(tokens: Tokens) -> Shape | None:
     if len(tokens) < 2 or tokens[0] not in ("(", "[", "{", "\\{") or _closes_at(tokens) != len(tokens) - 1:
         return _matrix(tokens)
     opener, inner, closer = tokens[0], _trimmed(tokens[1:-1]), tokens[-1]
@@ -167,18 +183,18 @@ def _bracketed(tokens):
             return parse(inner)
     if opener == "\\{":
         for bar in ("|", ":"):
-            parts, found = _split(inner, (bar,))
-            if len(found) == 1 and all(parts):
+            parts, cuts = _split(inner, (bar,))
+            if len(cuts) == 1 and all(parts):
                 return SetOf(parts[0], parse(parts[1]))
-    parts, found = _split(inner, (";",) if _split(inner, (";",))[1] else (",",))
+    parts, cuts = _split(inner, (";",) if _split(inner, (";",))[1] else (",",))
     if not inner:
         return Group(opener, (), closer)
-    if not found and opener in ("(", "[") and (opener, closer) in (("(", ")"), ("[", "]")):
+    if not cuts and opener in ("(", "[") and (opener, closer) in (("(", ")"), ("[", "]")):
         return parse(inner)
     return Group(opener, tuple(parse(part) for part in parts if part), closer)
 
 
-def _matrix(tokens):
+def _matrix(tokens: Tokens) -> Matrix | None:
     if len(tokens) < 6 or tokens[0] != "\\begin" or _closes_at_end(tokens) != len(tokens):
         return None
     name_end = tokens.index("}")
@@ -194,8 +210,8 @@ def _matrix(tokens):
     return Matrix(tuple(tuple(parse(cell) for cell in row) for row in rows))
 
 
-def _closes_at_end(tokens) -> int:
-    """The position after the environment that opens first."""
+def _closes_at_end(tokens: Tokens) -> int:
+    """The position after the first environment; -1 if it does not end."""
     depth = 0
     for i, token in enumerate(tokens):
         depth += (token == "\\begin") - (token == "\\end")
@@ -207,8 +223,8 @@ def _closes_at_end(tokens) -> int:
     return -1
 
 
-def _scaled(tokens):
-    """factor * matrix, factor (a, b), matrix / n: the factor goes into every item."""
+def _scaled(tokens: Tokens) -> Shape | None:
+    """factor * matrix, factor (a, b), matrix / n: the factor multiplies every item."""
     for i, token in enumerate(tokens):
         if token in ("(", "[", "\\begin") and i > 0:
             whole = _bracketed(tokens[i:])
@@ -220,12 +236,12 @@ def _scaled(tokens):
     return None
 
 
-def _is_name(tokens) -> bool:
+def _is_name(tokens: Tokens) -> bool:
     """f in f(x, y): a call, not a factor."""
     return (len(tokens) == 1 and tokens[0].isalpha()) or tokens[-1:] == ("^",)
 
 
-def _balanced(tokens) -> bool:
+def _balanced(tokens: Tokens) -> bool:
     depth = 0
     for token in tokens:
         depth += (token in _OPEN) - (token in _CLOSE)
@@ -234,7 +250,7 @@ def _balanced(tokens) -> bool:
     return depth == 0 and tokens != ()
 
 
-def _times(factor, item):
+def _times(factor: Tokens, item: Shape) -> Shape:
     if not isinstance(item, Expression):
         return item
     if factor == ("-",):

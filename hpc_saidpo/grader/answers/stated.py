@@ -1,32 +1,26 @@
-"""What a response states, for each verifier: an answer, or a program."""
+"""The answer or program in a response, in the forms of verifiers other than mathematics."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable
 
-from .extract import extract, of_end
+from .extract import end_of, extract
 
 _FENCE = "```"
 _PYTHON = ("python", "python3", "py")
 
 
-def stated(response: str, verifier: str) -> str | None:
-    """The answer of a response, as this verifier takes it; None when there is none."""
-    return _STATED[verifier](response)
-
-
 def same_blanks(text: str) -> str:
-    """A text with one space for any run of blanks, and none around."""
+    """A text with one space for any run of blanks, and none at its ends."""
     return " ".join(text.split())
 
 
 def code_of(response: str) -> str:
     """The program in a response: its last block fenced as Python, else its last fenced block, else all of it.
 
-    A block that is never closed counts where no other does: an end-of-response string may have cut its fence.
+    A block that is never closed counts if no other does: an end-of-response string may have cut its fence.
     """
-    text = of_end(response)
+    text = end_of(response)
     blocks, rest = _blocks(text)
     python = [code for language, code in blocks if language in _PYTHON]
     code = (python or [code for _, code in blocks] or [rest if rest is not None else text])[-1]
@@ -48,14 +42,9 @@ def _blocks(text: str) -> tuple[list[tuple[str, str]], str | None]:
     return blocks, None if inside is None else "\n".join(inside)
 
 
-def _tagged(response: str) -> str | None:
-    """What stands between the last <answer> and </answer>, as reasoning-gym's own prompts ask for; else as ever."""
-    text = of_end(response)
+def tagged(response: str) -> str | None:
+    """The text between the last <answer> and </answer>, the form in reasoning-gym's prompts; else as `extract`."""
+    text = end_of(response)
     head, closing, _ = text.rpartition("</answer>")
     opening = head.rfind("<answer>") if closing else -1
     return head[opening + len("<answer>") :].strip() if opening >= 0 else extract(response)
-
-
-_STATED: dict[str, Callable[[str], str | None]] = {
-    "math": extract, "exact": extract, "reasoning_gym": _tagged, "code": code_of,
-}  # fmt: skip

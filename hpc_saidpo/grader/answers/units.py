@@ -1,4 +1,4 @@
-"""The unit that an answer ends in, apart from its value."""
+"""The unit at the end of an answer, apart from its value."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NAMES = {
     "lb": "pound", "lbs": "pound", "oz": "ounce", "s": "second", "sec": "second", "min": "minute", "hr": "hour",
     "h": "hour", "hrs": "hour", "ml": "milliliter", "l": "liter", "mph": "mile/hour", "$": "dollar", "cents": "cent",
 }  # fmt: skip
-_SCALES = (  # of one dimension each, in a unit of their own
+_SCALES = (  # sizes of units, one dimension each
     {"millimeter": 1, "centimeter": 10, "decimeter": 100, "meter": 1000, "kilometer": 10**6},
     {"inch": 1, "foot": 12, "yard": 36, "mile": 63360},
     {"milligram": 1, "gram": 1000, "kilogram": 10**6},
@@ -45,13 +45,13 @@ _ATTACHED = re.compile(rf"(?<=[\d}}\])])\s*(?:{_BARE}){_POWER}\s*$")
 
 
 def split(plain: str) -> tuple[str, str]:
-    """(value, unit) of a plain answer; the unit is "" when there is none."""
+    """(value, unit) of a plain answer; the unit is "" if there is none."""
     for pattern in (_TRAILING, _ATTACHED, _SINGLE):
-        found = pattern.search(plain)
-        if found and found.group().strip() and plain[: found.start()].strip():
-            value = plain[: found.start()].strip()
+        match = pattern.search(plain)
+        if match and match.group().strip() and plain[: match.start()].strip():
+            value = plain[: match.start()].strip()
             if re.search(r"[\d)}\]a-zA-Z]$", value) and not re.search(r"\\(?:text)?$", value):
-                return value.rstrip("* "), _name(found.group())
+                return value.rstrip("* "), _name(match.group())
     return plain, ""
 
 
@@ -73,14 +73,14 @@ def _one(word: str) -> str:
 def conflict(gold: str, answer: str) -> bool:
     """Whether two units cannot be the same: both known, and different."""
 
-    def known(unit):
+    def known(unit: str) -> bool:
         return unit.split("^")[0].split("/")[0] in _KNOWN
 
     return bool(gold and answer and gold != answer and known(gold) and known(answer))
 
 
 def factor(gold: str, answer: str) -> str:
-    """What a value in the answer's unit is multiplied by to be in the gold one; "" when they do not convert."""
+    """The factor from the answer's unit to the gold one, in LaTeX; "" if they do not convert."""
     gold_name, _, gold_power = gold.partition("^")
     name, _, power = answer.partition("^")
     for scale in _SCALES:

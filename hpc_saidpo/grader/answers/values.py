@@ -1,17 +1,24 @@
 """The values of expressions: two are equal when they agree at points drawn for their symbols.
 
 This is an identity test in the sense of Schwartz (1980) and Zippel (1979), with 50 digits and more. Nothing is
-simplified, nothing is evaluated as code, and what is too large to be reckoned with is `Beyond`.
+simplified, and nothing is evaluated as code. A value that is too large to compute is `Beyond`.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import mpmath
 from mpmath import mp
+from mpmath.libmp import NoConvergence
 
-from .grammar import Unreadable, has_decimal, nodes, symbols
+from .grammar import Unreadable
+from .trees import Tree, has_decimal, nodes, symbols
+
+Number = Any  # of mpmath: real (mpf) or complex (mpc)
+Point = dict[str, Number]  # a value for each symbol
 
 MAX_EXPONENT = 1e5  # of e; a power beyond it has no value here
 DIGITS = 50
@@ -19,13 +26,13 @@ N_POINTS = 6
 
 
 class Beyond(Unreadable):
-    """It has a value, but one too large, or too close to 0, to be reckoned with."""
+    """The value is too large, or too close to 0, to compute."""
 
 
-def same(gold: tuple, answer: tuple) -> bool | None:
-    """Whether two trees mean the same; None when that cannot be told.
+def same(gold: Tree, answer: Tree) -> bool | None:
+    """Whether two trees mean the same; None if it cannot be decided.
 
-    A decimal of six digits or more in one of them only may be the other one's value, rounded.
+    If only one of them has a decimal of six digits or more, it may be the rounded value of the other one.
     """
     names = symbols(gold) | symbols(answer)
     with mp.workdps(_digits(gold, answer)):
@@ -39,15 +46,16 @@ def same(gold: tuple, answer: tuple) -> bool | None:
                 return _both_beyond(gold, answer)
             if values is None or (signed and any(abs(mpmath.im(v)) > 1e-20 for v in values)):
                 continue  # no value there, or another branch of a root or logarithm
-            if not _close(*values, tolerance):
+            gold_value, answer_value = values
+            if not _close(gold_value, answer_value, tolerance):
                 return False
             agreed += 1
     return True if agreed >= (2 if names else 1) else None
 
 
-def _both_beyond(gold: tuple, answer: tuple) -> bool | None:
-    """Of two trees, one at least beyond reckoning: different, unless both are."""
-    beyond = []
+def _both_beyond(gold: Tree, answer: Tree) -> bool | None:
+    """Compare two trees, at least one of them `Beyond`: they differ, unless both are."""
+    beyond: list[bool] = []
     for node in (gold, answer):
         try:
             _values(_draw((node,), 0), node)
@@ -57,74 +65,78 @@ def _both_beyond(gold: tuple, answer: tuple) -> bool | None:
     return None if all(beyond) else False
 
 
-def ratio(gold: tuple, answer: tuple):
-    """The constant that `gold` is of `answer`: the same equation `tree = 0`. None when there is none, or unknown."""
+def ratio(gold: Tree, answer: Tree) -> Number | None:
+    """The constant gold / answer, which makes `tree = 0` the same equation; None if there is none, or it is unknown."""
     names = symbols(gold) | symbols(answer)
     with mp.workdps(_digits(gold, answer)):
         try:
-            found = [_values(_draw((gold, answer), point), gold, answer) for point in range(N_POINTS if names else 0)]
+            pairs = [_values(_draw((gold, answer), point), gold, answer) for point in range(N_POINTS if names else 0)]
         except Beyond:
             return None
-        ratios = [g / a for g, a in filter(None, found) if g != 0 and a != 0]
+        ratios = [g / a for g, a in filter(None, pairs) if g != 0 and a != 0]
         if len(ratios) < 3 or not all(_close(r, ratios[0], mpmath.mpf("1e-12")) for r in ratios):
             return None
         return ratios[0]
 
 
-def value(node: tuple):
-    """The value of a tree without symbols. Raises Unreadable where it has none."""
+def value(node: Tree) -> Number:
+    """The value of a tree without symbols.
+
+    Raises:
+        Unreadable: it has none.
+    """
     with mp.workdps(DIGITS):
         return _value(node, {})
 
 
-def _values(at: dict, *nodes):
-    """The values at a point, or None where one does not exist.
+def _values(at: Point, *nodes: Tree) -> list[Number] | None:
+    """The values at a point; None if one does not exist.
 
     Raises:
-        Beyond: one is beyond reckoning.
+        Beyond: one cannot be computed.
     """
     try:
         values = [_without_noise(node, at) for node in nodes]
     except Beyond:
         raise
-    except (Unreadable, ZeroDivisionError, OverflowError, ValueError, TypeError, mpmath.libmp.NoConvergence):
+    except (Unreadable, ZeroDivisionError, OverflowError, ValueError, TypeError, NoConvergence):
         return None
     return values if all(mpmath.isfinite(v) for v in values) else None
 
 
-def _without_noise(node, at):
-    """The value of a tree; 0 where what is left is the rounding of terms that cancel out."""
-    found = _value(node, at)
-    if abs(found) > 1e-15 or found == 0:
-        return found
+def _without_noise(node: Tree, at: Point) -> Number:
+    """The value of a tree; 0 if it is only the rounding error of terms that cancel out."""
+    number = _value(node, at)
+    if abs(number) > 1e-15 or number == 0:
+        return number
     with mp.workdps(mp.dps + 30):
         again = _value(node, at)
-    return found if _close(found, again, mpmath.mpf("1e-6")) else mpmath.mpf(0)
+    return number if _close(number, again, mpmath.mpf("1e-6")) else mpmath.mpf(0)
 
 
-def _digits(*trees) -> int:
-    """How many digits the values need: more than the longest number has."""
+def _digits(*trees: Tree) -> int:
+    """Digits that the values need: more than the longest number has."""
     return DIGITS + max(len(node[1]) for tree in trees for node in (*nodes(tree), ("n", "")) if node[0] == "n")
 
 
-def _close(a, b, tolerance) -> bool:
+def _close(a: Number, b: Number, tolerance: Number) -> bool:
     return a == b or abs(a - b) <= tolerance * max(abs(a), abs(b))
 
 
-def _draw(trees, point: int, signed: bool = False) -> dict:
-    """A value for each symbol that depends on its name and the point only; large ones where steps must show."""
-    names = set().union(*map(symbols, trees))
+def _draw(trees: Sequence[Tree], point: int, signed: bool = False) -> Point:
+    """A value for each symbol, from its name and the point alone; large ones if rounding to integers must show."""
+    names: set[str] = set().union(*map(symbols, trees))
     scale = 100 if any(node[0] in ("lfloor", "lceil") for tree in trees for node in nodes(tree)) else 1
     return {name: scale * _random(f"{point} {name}", signed) for name in names}
 
 
-def _random(text: str, signed: bool = False):
+def _random(text: str, signed: bool = False) -> Number:
     number = int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest(), "big")
     drawn = mpmath.mpf(number) / 2**128
     return (drawn * 6 - 3) if signed else mpmath.mpf("0.35") + drawn * 2
 
 
-def _value(node, at):
+def _value(node: Tree, at: Point) -> Number:
     kind = node[0]
     if kind == "n":
         return mpmath.mpf(node[1])
@@ -133,18 +145,22 @@ def _value(node, at):
     return _VALUE_OF[kind](node, at)
 
 
-def _call(node, at):
-    arguments = [mpmath.nstr(_value(a, at), 12) for a in node[2]]
+def _call(node: Tree, at: Point) -> Number:
+    arguments = [str(mpmath.nstr(_value(a, at), 12)) for a in node[2]]
     return at[node[1]] + _random(f"{node[1]}({','.join(arguments)})")
 
 
-def _power(node, at):
+def _power(node: Tree, at: Point) -> Number:
     base, exponent = _value(node[1], at), _value(node[2], at)
     return power(base, exponent)
 
 
-def power(base, exponent):
-    """base^exponent. Raises Unreadable where it is beyond reckoning."""
+def power(base: Number, exponent: Number) -> Number:
+    """base^exponent.
+
+    Raises:
+        Unreadable: it has no value, or one that cannot be computed.
+    """
     if base == 0:
         if mpmath.re(exponent) <= 0:
             raise Unreadable("0 to no positive power")
@@ -154,7 +170,7 @@ def power(base, exponent):
     return mpmath.power(base, exponent)
 
 
-def _root(node, at):
+def _root(node: Tree, at: Point) -> Number:
     radicand, index = _value(node[1], at), _value(node[2], at)
     if index == 0:
         raise Unreadable("root of index 0")
@@ -163,30 +179,30 @@ def _root(node, at):
     return mpmath.sqrt(radicand) if index == 2 else power(radicand, 1 / index)
 
 
-def _factorial(node, at):
+def _factorial(node: Tree, at: Point) -> Number:
     n = _value(node[1], at)
     if abs(n) > MAX_EXPONENT:
         raise Beyond("factorial out of range")
     return mpmath.factorial(n)
 
 
-def _binomial(node, at):
+def _binomial(node: Tree, at: Point) -> Number:
     n, k = _value(node[1], at), _value(node[2], at)
     if max(abs(n), abs(k)) > MAX_EXPONENT:
         raise Beyond("binomial out of range")
     return mpmath.binomial(n, k)
 
 
-def _exponential(x):
+def _exponential(x: Number) -> Number:
     if abs(x) > MAX_EXPONENT:
         raise Beyond("power out of range")
     return mpmath.exp(x)
 
 
-def _bounded(function):
-    """A function whose argument must be reasonable: 10^5 digits of pi make sin(10^100000)."""
+def _bounded(function: Callable[[Number], Number]) -> Callable[[Number], Number]:
+    """A function with a bounded argument: sin(10^100000) would need 10^5 digits of pi."""
 
-    def call(x):
+    def call(x: Number) -> Number:
         if abs(x) > 1e30:
             raise Unreadable("argument out of range")
         return function(x)
@@ -200,10 +216,7 @@ _FUNCTION_OF = {
     "ln": mpmath.log,
     "log": mpmath.log10,
     "lg": mpmath.log10,
-    **{
-        name: _bounded(getattr(mpmath, name))
-        for name in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh", "coth")
-    },
+    **{name: _bounded(getattr(mpmath, name)) for name in _BOUNDED},
     "arcsin": mpmath.asin,
     "arccos": mpmath.acos,
     "arctan": mpmath.atan,
@@ -213,7 +226,7 @@ _FUNCTION_OF = {
 }
 
 
-def _function(node, at):
+def _function(node: Tree, at: Point) -> Number:
     name, x = node[1], _value(node[2], at)
     if len(node) > 3:
         return mpmath.log(x) / mpmath.log(_value(node[3], at))
@@ -222,7 +235,7 @@ def _function(node, at):
     return _FUNCTION_OF[name](x)
 
 
-def _repeating(node, at):
+def _repeating(node: Tree, at: Point) -> Number:
     whole, fraction = node[1].split(".")
     again = node[2]
     if not again.isdigit():

@@ -1,4 +1,4 @@
-"""Answers that are words, a letter, a number in some base, a time of day, or carry a unit: compared as such."""
+"""Answers that are words, a letter, a number in some base, or a time of day."""
 
 from __future__ import annotations
 
@@ -83,22 +83,22 @@ _DIGITS_AND_COLON = re.compile(r"\d{1,2}:\d\d", re.ASCII)
 
 def choice(plain: str) -> str | None:
     """The letter of a multiple-choice answer: A, (A), A., \\text{(A)}; None for anything else."""
-    found = _CHOICE.fullmatch(_TEXT.sub(r"\1", plain).strip())
-    return found.group(1) if found else None
+    match = _CHOICE.fullmatch(_TEXT.sub(r"\1", plain).strip())
+    return match.group(1) if match else None
 
 
 def labelled_choice(plain: str) -> str | None:
     """The letter of `(C) 14 cm` and `C: 14 cm`."""
-    found = re.match(r"\(?([A-Z])\s*[).:]\s*\S", _TEXT.sub(r"\1", plain).strip())
-    return found.group(1) if found else None
+    match = re.match(r"\(?([A-Z])\s*[).:]\s*\S", _TEXT.sub(r"\1", plain).strip())
+    return match.group(1) if match else None
 
 
 def in_base(plain: str) -> tuple[str, str] | None:
     """(digits, base) of 52_8 and 52_{8}; None for anything else."""
-    found = _BASE.fullmatch(plain)
-    if not found or not re.search(r"\d", found.group(1)):
+    match = _BASE.fullmatch(plain)
+    if not match or not re.search(r"\d", match.group(1)):
         return None
-    digits, base = found.groups()
+    digits, base = match.groups()
     if re.match(r"[A-Za-z]", digits) and not re.fullmatch(r"[0-9A-F ]+", digits):
         return None
     return digits.replace(" ", "").upper().lstrip("0"), _BASE_WORDS.get(base, base)
@@ -107,10 +107,10 @@ def in_base(plain: str) -> tuple[str, str] | None:
 def clock(plain: str) -> tuple[int, int, int, str] | None:
     """(hour, minute, second, "a", "p" or "") of a time of day; None for anything else."""
     text = " ".join(_TEXT.sub(r" \1 ", plain).split())
-    found = _CLOCK.fullmatch(text)
-    if not found or not (found.group(2) or found.group(4)):
+    match = _CLOCK.fullmatch(text)
+    if not match or not (match.group(2) or match.group(4)):
         return None
-    hour, minute, second, half = found.groups()
+    hour, minute, second, half = match.groups()
     if int(hour) > 24 or int(minute or 0) > 59:
         return None
     return int(hour), int(minute or 0), int(second or 0), (half or "").lower()
@@ -122,9 +122,9 @@ def same_time(gold: tuple, answer: tuple) -> bool:
 
 
 def words(plain: str) -> tuple[str, ...] | None:
-    """The words of an answer in words, in one form; None when it is not in words.
+    """The words of an answer, in one form; None if it is not in words.
 
-    What is set as text is words; what is not, only when it reads like words.
+    Content of \\text{...} is words; other content only if it reads like words.
     """
     if plain in ("\\emptyset", "\\{ \\}", "\\{\\}", "\\oslash"):
         return ("no", "solution")
@@ -133,20 +133,20 @@ def words(plain: str) -> tuple[str, ...] | None:
     text = _TEXT.sub(r" \1 ", plain).lower()
     text = re.sub(r"\\(?:mathbb|operatorname)|[{}$\\]", " ", text).replace("n't", " not")
     text = re.sub(r"[^\w+<>=/^.%-]+", " ", text)
-    found: list[str] = []
+    result: list[str] = []
     for word in text.split():
         word = word.strip(".-_") or word
         word = _SAME_WORD.get(word, word)
         if word in _ARTICLES or not word:
             continue
-        found += word.split()
-    found = [str(_ORDINALS.index(w)) if w in _ORDINALS else w for w in found]
-    found = [str(_NUMBERS.index(w)) if w in _NUMBERS else w for w in found]
-    if "quadrant" in found:
-        found = sorted(re.sub(r"(st|nd|rd|th)$", "", _ROMAN.get(w, w)) for w in found)
-    if "undefined" in found or found[:2] == ["not", "defined"] or found == ["does", "not"]:
+        result += word.split()
+    result = [str(_ORDINALS.index(w)) if w in _ORDINALS else w for w in result]
+    result = [str(_NUMBERS.index(w)) if w in _NUMBERS else w for w in result]
+    if "quadrant" in result:
+        result = sorted(re.sub(r"(st|nd|rd|th)$", "", _ROMAN.get(w, w)) for w in result)
+    if "undefined" in result or result[:2] == ["not", "defined"] or result == ["does", "not"]:
         return ("undefined",)
-    return tuple(found)
+    return tuple(result)
 
 
 def is_words(plain: str) -> bool:

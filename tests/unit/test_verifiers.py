@@ -1,31 +1,28 @@
-"""What grades a question: the choice per question, each verifier's verdicts, and golds against themselves."""
+"""Verifiers: the choice per question, the verdicts of each one, and gold answers against themselves."""
 
 import inspect
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from support.program import start
 
 from hpc_saidpo import settings
+from hpc_saidpo.cli.grade import main
 from hpc_saidpo.errors import RunError
-from hpc_saidpo.grader import stage
-from hpc_saidpo.grader.answers.ballot import ballot
-from hpc_saidpo.grader.answers.stated import code_of, stated
+from hpc_saidpo.grader.answers.stated import code_of
 from hpc_saidpo.grader.code import obstacle
 from hpc_saidpo.grader.grader import Grader
 from hpc_saidpo.grader.self_check import by_grading
+from hpc_saidpo.grader.stage import check_golds
+from hpc_saidpo.grader.verifiers import VERIFIERS
 from hpc_saidpo.parallel.world import World
-from hpc_saidpo.pool import generated, stage
-from hpc_saidpo.records import CORRECT, UNGRADABLE, WRONG, Pairs, Question
+from hpc_saidpo.pool import generated
+from hpc_saidpo.pool.stage import load_pool
+from hpc_saidpo.records import CORRECT, UNGRADABLE, WRONG, Question
 from hpc_saidpo.settings.pool import EVALUATING, VERIFIER_NAMES
 from hpc_saidpo.store.run import RunDir
-from hpc_saidpo.store.stage import Stage
 
-TOOL = Path(__file__).parents[2] / "tools" / "grade.py"
 needs_sandbox = pytest.mark.skipif(
     bool(obstacle(settings.Grader())), reason="not run: the kernel does not let this user make namespaces"
 )
@@ -60,9 +57,9 @@ def test_what_is_equal_as_mathematics_is_not_as_text(grader):
     assert grader.judge("\\boxed{x}", Question("q", "?", " ", verifier="exact")).verdict == UNGRADABLE
 
 
-def made_pool(*tasks, verifier="reasoning_gym", **settings):
-    own = [settings.Task(name=task, task=task, tags=("t",), n=3) for task in tasks]
-    return generated.make(settings.ReasoningGym(settings=own, verifier=verifier, examples=1, held_out=1, **settings))
+def made_pool(*tasks, verifier="reasoning_gym"):
+    parts = [settings.Task(name=task, task=task, tags=("t",), n=3) for task in tasks]
+    return generated.make(settings.ReasoningGym(settings=parts, verifier=verifier, examples=1, held_out=1))
 
 
 SCORED = ("calendar_arithmetic", "rotate_matrix", "time_intervals", "simple_equations")
@@ -89,7 +86,7 @@ def test_the_same_questions_by_text_need_no_entry():
 
 
 @pytest.mark.parametrize("task", sorted(EVALUATING))
-def test_scorers_that_evaluate_answers_are_not_asked(grader, tmp_path, monkeypatch, task):
+def test_scorers_that_evaluate_answers_are_not_called(grader, tmp_path, monkeypatch, task):
     monkeypatch.chdir(tmp_path)
     entry = json.dumps({"task": task, "question": "", "answer": "1", "metadata": {}})
     owned = f"open({str(tmp_path / 'owned')!r}, 'w')"
@@ -147,20 +144,22 @@ def test_the_program_in_a_response(response, code):
 
 
 def test_equal_answers_are_counted_as_their_verifier_sees_them():
-    assert ballot("\\boxed{\\frac12}", "math") == ballot("\\boxed{0.5}", "math")
-    assert ballot("\\boxed{A  b}", "exact") == "A b" != ballot("\\boxed{a b}", "exact")
-    assert ballot("<answer>\n1 2\n3 4\n</answer>", "reasoning_gym") == "1 2 3 4"
-    assert stated("<answer>7</answer> <answer>8</answer>", "reasoning_gym") == "8"
-    assert stated("The answer is 9", "reasoning_gym") == "9" and ballot("", "exact") is None
+    math, exact, scorer, code = (VERIFIERS[name] for name in ("math", "exact", "reasoning_gym", "code"))
+    assert math.ballot("\\boxed{\\frac12}") == math.ballot("\\boxed{0.5}")
+    assert exact.ballot("\\boxed{A  b}") == "A b" != exact.ballot("\\boxed{a b}")
+    assert scorer.ballot("<answer>\n1 2\n3 4\n</answer>") == "1 2 3 4"
+    assert scorer.stated("<answer>7</answer> <answer>8</answer>") == "8"
+    assert scorer.stated("The answer is 9") == "9" and exact.ballot("") is None
+    assert code.ballot(f"So:\n{FENCED}python\na  = 1\n{FENCED}") == "a = 1"
 
 
-def load(folder, rows, **settings):
+def load(folder, rows, **changes):
     (folder / "pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     store = RunDir(folder / "runs/run", World(), {}, print)
-    return stage.load(settings.Files(path=str(folder / "pool.jsonl"), **settings), store)
+    return load_pool(settings.Files(path=str(folder / "pool.jsonl"), **changes), store)
 
 
-def test_a_row_says_what_grades_it_and_the_pool_what_grades_the_others(tmp_path):
+def test_a_row_names_its_verifier_and_the_pool_that_of_the_others(tmp_path):
     entry = {"task": "maze", "question": "", "answer": "5", "metadata": {"grid": ["a"]}}
     rows = [
         {"question": "a", "answer": "1"},
@@ -173,12 +172,15 @@ def test_a_row_says_what_grades_it_and_the_pool_what_grades_the_others(tmp_path)
     assert questions[2].answer == "assert c() == 1\nassert c() != 2"
     assert json.loads(questions[3].entry) == entry
     assert load(tmp_path, rows).questions[0].verifier == "math"
+    named = load(tmp_path, rows, verifier="toy_plugin.verifiers:last_number").questions
+    assert [q.verifier for q in named] == ["toy_plugin.verifiers:last_number", "math", "code", "reasoning_gym"]
 
 
 @pytest.mark.parametrize(
     "row, says",
     [
         ({"verifier": "maths"}, f"pool.jsonl:1: the verifier is 'maths': there are {', '.join(VERIFIER_NAMES)}"),
+        ({"verifier": "os:system"}, "pool.jsonl:1: the verifier is 'os:system'"),
         ({"verifier": "reasoning_gym"}, "needs an entry"),
         ({"answer": ["1", "2"]}, "the answer is a list of 2"),
     ],
@@ -189,11 +191,11 @@ def test_a_row_with_no_such_verifier_is_bad(tmp_path, row, says):
     assert says in str(error.value)
 
 
-def code_pool(tmp_path, **settings):
+def code_pool(tmp_path):
     store = RunDir(tmp_path / "runs/run", World(), {}, print)
     folder = "pkg://hpc_saidpo/data/code_pool"
     files = {"path": f"{folder}/functions.jsonl", "examples": f"{folder}/examples.jsonl"}
-    return stage.load(settings.Files(**files, verifier="code", **settings), store)
+    return load_pool(settings.Files(**files, verifier="code"), store)
 
 
 @needs_sandbox
@@ -210,7 +212,7 @@ def test_the_shipped_functions_pass_their_tests_and_no_other_ones(grader, tmp_pa
 
 
 @needs_sandbox
-def test_the_check_at_the_start_tells_what_fails_by_itself(grader, caplog):
+def test_the_check_at_the_start_reports_what_fails_by_itself(grader, caplog):
     questions = [
         Question("a", "?", "5"),
         Question("b", "?", "assert f(1) == 2", "def f(x): return x + 1", verifier="code"),
@@ -221,7 +223,7 @@ def test_the_check_at_the_start_tells_what_fails_by_itself(grader, caplog):
         Question("g", "?", "", verifier="exact"),
     ]
     with caplog.at_level("INFO", logger="hpc_saidpo"):
-        stage.check_golds({"pool": questions}, World(), grader)
+        check_golds({"pool": questions}, World(), grader)
     assert "57.14 % of 7 gold answers are right by themselves; fail: c, d, g" in caplog.text
 
 
@@ -230,40 +232,23 @@ def test_a_start_is_refused_where_a_verifier_cannot_grade(monkeypatch):
     questions = [Question("a", "?", "assert f(1) == 2", verifier="code")]
     says = r"rank 0: questions with the verifier code: .*code_unsandboxed=true"
     with Grader() as grader, pytest.raises(RunError, match=says):
-        stage.check_golds({"pool": questions}, World(), grader)
+        check_golds({"pool": questions}, World(), grader)
 
 
 @needs_sandbox
-def test_the_tool_grades_by_the_verifier_of_a_line(tmp_path):
+def test_the_verb_grades_by_the_verifier_of_a_line(tmp_path, capsys):
     rows = [
         {"prediction_text": "#### Paris", "gold": "Paris", "verifier": "exact"},
         {"prediction_text": "def f(x): return x", "gold": "assert f(1) == 1", "verifier": "code"},
         {"prediction_text": "def f(x): return 0", "gold": "assert f(1) == 1", "verifier": "code"},
     ]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    call = [sys.executable, TOOL, tmp_path / "in.jsonl", "--out", tmp_path / "out.jsonl"]
-    done = subprocess.run(call, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    call = [str(tmp_path / "in.jsonl"), "--out", str(tmp_path / "out.jsonl")]
+    assert main(call) == 0
     graded = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [row["verdict"] for row in graded] == ["correct", "correct", "wrong"]
-    (tmp_path / "in.jsonl").write_text(json.dumps({**rows[0], "verifier": "vibes"}))
-    done = subprocess.run(call, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2 and "in.jsonl:1: the verifier is 'vibes'" in done.stderr
-
-
-@pytest.mark.e2e
-@needs_sandbox
-def test_an_iteration_on_programs(tmp_path):
-    """SmolLM2 writes lines of Python; tests in the sandbox say which are right, and DPO prefers those."""
-    short = ("loop.iterations=1", "clusters.n=1", "rollouts.k=4", "rollouts.max_new_tokens=24", "probe.fraction=0.05",
-             "sampler.n_questions=8", "pool.held_out=0", "evaluate.benchmarks=[]", "run.threads=1",
-             f"run.root={tmp_path}")  # fmt: skip
-    done = start("experiment=code", *short, timeout_s=600)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "pool: 100.00 % of 60 gold answers are right by themselves" in done.stdout
-    run = tmp_path / "code"
-    metrics = json.loads((run / "metrics.jsonl").read_text())
-    assert metrics["pairs"] > 0 and 0 < metrics["explored_pass_rate"] < 1
-    pairs = Stage(run / "iter-000/pairs").read("pairs", Pairs)
-    for question, chosen, rejected in zip(pairs.id_B, pairs.chosen_B, pairs.rejected_B, strict=True):
-        assert f"def {question}" in chosen and chosen != rejected
+    assert [row["answer"] for row in graded] == ["Paris", *(row["prediction_text"] for row in rows[1:])]
+    for wrong in ("vibes", "os:system", "toy_plugin.verifiers:shouts"):  # a file never names code to run
+        (tmp_path / "in.jsonl").write_text(json.dumps({**rows[0], "verifier": wrong}))
+        assert main(call) == 2
+        assert f"in.jsonl:1: the verifier is '{wrong}'" in capsys.readouterr().err

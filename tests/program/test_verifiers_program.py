@@ -1,0 +1,33 @@
+"""Runs of the program whose questions are graded by tests."""
+
+import json
+
+import pytest
+from support.program import start
+
+from hpc_saidpo import settings
+from hpc_saidpo.grader.code import obstacle
+from hpc_saidpo.records import Pairs
+from hpc_saidpo.store.stage import Stage
+
+needs_sandbox = pytest.mark.skipif(
+    bool(obstacle(settings.Grader())), reason="not run: the kernel does not let this user make namespaces"
+)
+
+
+@pytest.mark.e2e
+@needs_sandbox
+def test_an_iteration_on_programs(tmp_path):
+    """SmolLM2 writes lines of Python; tests in the sandbox say which are right, and DPO prefers those."""
+    short = ("loop.iterations=1", "clusters.n=1", "rollouts.k=4", "rollouts.max_new_tokens=24", "probe.fraction=0.05",
+             "sampler.n_questions=8", "pool.held_out=0", "evaluate.benchmarks=[]", "run.threads=1",
+             f"run.root={tmp_path}")  # fmt: skip
+    done = start("experiment=code", *short, timeout_s=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "pool: 100.00 % of 60 gold answers are right by themselves" in done.stdout
+    run = tmp_path / "code"
+    metrics = json.loads((run / "metrics.jsonl").read_text())
+    assert metrics["pairs"] > 0 and 0 < metrics["explored_pass_rate"] < 1
+    pairs = Stage(run / "iter-000/pairs").read("pairs", Pairs)
+    for question, chosen, rejected in zip(pairs.id_B, pairs.chosen_B, pairs.rejected_B, strict=True):
+        assert f"def {question}" in chosen and chosen != rejected
