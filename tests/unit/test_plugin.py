@@ -170,9 +170,7 @@ def test_gold_answers_are_not_checked_where_the_right_response_is_unknown(caplog
 def test_a_verifier_that_cannot_grade_here_is_refused_before_the_first_rollout():
     for name in ("unavailable", "unready"):
         use_verifier(f"toy_plugin.verifiers:{name}")
-    with pytest.raises(
-        RunError, match=r"rank 0: questions with the verifier toy_plugin\.verifiers:unavailable: the t"
-    ):
+    with pytest.raises(RunError, match=r"rank 0: questions with the verifier toy_plugin\.verifiers:unavailable: the t"):
         check_verifiers(["toy_plugin.verifiers:unavailable"], World(), settings.Grader())
     with pytest.raises(RunError, match=r"toy_plugin\.verifiers:unready: its obstacle fails: ZeroDivisionError"):
         check_verifiers(["toy_plugin.verifiers:unready"], World(), settings.Grader())
