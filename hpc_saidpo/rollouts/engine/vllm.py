@@ -1,6 +1,7 @@
 """vLLM as the engine: an extra (`pip install 'hpc_saidpo[vllm]'`), written from vLLM's source at 0.33.0, not run yet.
 
-vLLM runs in another process, which loads the policy from its folder onto this rank's GPU, in addition to the policy in this process.
+vLLM runs in another process. That process loads the policy from its folder onto this rank's GPU; the copy in this
+process stays.
 """
 
 from __future__ import annotations
