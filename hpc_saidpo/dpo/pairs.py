@@ -1,4 +1,4 @@
-"""Graded rollouts -> (chosen, rejected) preference pairs (README, method step 6)."""
+"""Graded rollouts -> (chosen, rejected) preference pairs (method, step 6)."""
 
 from __future__ import annotations
 

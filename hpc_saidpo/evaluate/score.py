@@ -1,4 +1,4 @@
-"""Graded rollouts of a benchmark -> its figures (README, method step 8)."""
+"""Graded rollouts of a benchmark -> its figures (method, step 8)."""
 
 from __future__ import annotations
 

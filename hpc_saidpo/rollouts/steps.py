@@ -1,4 +1,4 @@
-"""Number of reasoning steps in a response. It orders questions of equal pass rate (README, method step 2).
+"""Number of reasoning steps in a response. It orders questions of equal pass rate (method, step 2).
 
 There is no single convention: a step is a line in PRM800K and TRL, a paragraph in Qwen2.5-Math-PRM and
 search-and-learn, a line that says "Step k" in Math-Shepherd. A mathematical paragraph is often a sentence that ends in

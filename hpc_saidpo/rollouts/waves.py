@@ -27,7 +27,7 @@ def in_waves(
 
     Sample j of a question does not depend on the waves. So a question gets both a correct and a wrong response exactly
     if it has both among all K, and the decision depends on verdicts only: the pairs are distributed as those of K fixed
-    responses (README, early decision, names the rules for which this holds).
+    responses (conf/README.md names the rules for which this holds).
 
     Args:
         waves: responses to draw of a question in each wave.

@@ -1,4 +1,4 @@
-"""The choice of the questions to probe (README, method step 1)."""
+"""The choice of the questions to probe (method, step 1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rules of the sampler: which clusters and questions get a high weight (README, method step 3).
+"""The rules of the sampler: which clusters and questions get a high weight (method, step 3).
 
 A rule is one entry of `RULES`. Weights, metrics, signatures and reports read everything from the entry; none of them
 tests the name of a rule.

@@ -1,4 +1,4 @@
-"""Evidence -> drawing weights (README, method step 3)."""
+"""Evidence -> drawing weights (method, step 3)."""
 
 from __future__ import annotations
 
