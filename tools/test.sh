@@ -13,7 +13,7 @@ run() { # ranks, files
     .venv/bin/mpiexec -n "$1" .venv/bin/python -m mpi4py -m pytest -q -m mpi "${@:2}"
 }
 run 2 tests/ranks
-run 3 tests/ranks --ignore tests/ranks/test_strategies.py --ignore tests/ranks/test_adapters.py \
+run 3 tests/ranks --ignore tests/ranks/test_strategies.py --ignore tests/ranks/test_adapters_ranks.py \
     --ignore tests/ranks/test_reference.py
 run 4 tests/ranks/test_strategies.py
 echo "== all tests, file by file in ${TEST_PROCESSES:-3} processes (they start mpiexec where a test needs it)"
