@@ -46,7 +46,8 @@ ONLY_IN = {
 # Files and boxes of pure functions: no path, rank, model, clock or global random state.
 PURE = (
     "records", "table", "errors", "difficulty", "settings", "metrics", "grader.answers", "sampler",
-    "evaluate.intervals", "rollouts.chunks", "rollouts.steps", "rollouts.prompt", "dpo.pairs", "pool.arithmetic", "pool.decontaminate",
+    "evaluate.intervals", "rollouts.chunks", "rollouts.steps", "rollouts.prompt", "dpo.pairs",
+    "pool.arithmetic", "pool.decontaminate",
 )  # fmt: skip
 NOT_PURE = ("sampler.stage", "settings.keys")
 PURE_MAY_IMPORT = {"numpy", "scipy", "pydantic", "mpmath", "hpc_saidpo"}
