@@ -55,8 +55,10 @@ launch() {
         code=0
         wait "$step" || code=$?
     fi
-    # The ranks of a dead node are gone. The other ranks notice it before Slurm does, and the step fails first.
-    if [ "$code" -gt 128 ] && ! timeout 60 srun --mpi=none --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 true; then
+    # The ranks of a dead node are gone. The other ranks notice it before Slurm does, and the step fails first: they are
+    # killed (code above 128), or MPI reports an error to them (code 1).
+    if { [ "$code" -eq 1 ] || [ "$code" -gt 128 ]; } &&
+        ! timeout 60 srun --mpi=none --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 true; then
         closing=1
     fi
     if [ -n "$closing" ] && [ "$code" -ne 0 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt "${SAIDPO_RESTARTS:-100}" ]; then
