@@ -23,6 +23,18 @@ torch.set_num_threads(1)
 WORLD = connect()
 
 
+# Files of long tests, the longest first: no process is then left alone with one of them at the end.
+DEAR_FIRST = (
+    "test_slurm", "test_demo", "test_crash", "test_loop", "test_readme_blocks", "test_stop_signals", "test_install",
+    "test_tags_program", "test_dpo_ranks", "test_plugins", "test_container", "test_verifiers_program", "test_bundle",
+    "test_bench_memory", "test_evaluate_command", "test_warm", "test_strategies", "test_reference",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: DEAR_FIRST.index(item.path.stem) if item.path.stem in DEAR_FIRST else len(DEAR_FIRST))
+
+
 def pytest_configure(config):
     if not WORLD.is_root:
         config.option.verbose = -3

@@ -20,6 +20,7 @@ import contextlib
 import json
 import os
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -73,14 +74,20 @@ class Tally:
 
 
 class Start:
-    """One start of the program, in a separate process group."""
+    """One start of the program, in a separate process group.
+
+    Attributes:
+        python: the words that start the Python of a rank.
+    """
+
+    python = (sys.executable,)
 
     def __init__(self, arguments: list[str], ranks: int, log: Path):
         runner = [str(Path(sys.executable).parent / "mpiexec"), "-n", str(ranks)] if ranks > 1 else []
         module = ["-m", "mpi4py"] if ranks > 1 else []
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                [*runner, sys.executable, *module, "-m", "hpc_saidpo", *arguments],
+                [*runner, *self.python, *module, "-m", "hpc_saidpo", *arguments],
                 cwd=Path(__file__).parent.parent,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -267,7 +274,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=seed_of_commit(), help="default: from the hash of the commit")
     parser.add_argument("--folder", type=Path, help="folder of the runs; a temporary one if not set")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--python", metavar="COMMAND", help="start the Python of a rank by this command line")
     arguments, overrides = parser.parse_known_args()
+    Start.python = tuple(shlex.split(arguments.python)) if arguments.python else Start.python
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="torture-"))
     rng, tally = random.Random(arguments.seed), Tally()
     print(

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import sys
 
 import pytest
 from support.mini_run import work
-from support.program import command, start, user_environment
+from support.program import command, start, user_environment, warm
 
 from hpc_saidpo.store.check import check
 from hpc_saidpo.store.compare import compare
@@ -188,7 +189,9 @@ def test_ten_kills_lose_nothing(tmp_path):
     The seed comes from the commit, so every change is tried with other kills; it is printed.
     """
     figures = tmp_path / "figures.json"
-    done = start("--kills", "10", "--json", str(figures), program=("tools/torture_run.py",), timeout_s=900)
+    python = shlex.join(warm().command())
+    words = ("--kills", "10", "--json", str(figures), "--python", python)
+    done = start(*words, program=("tools/torture_run.py",), timeout_s=900)
     print(done.stdout)
     assert "repeat these kills with --kills 10 --seed " in done.stdout
     assert done.returncode == 0, done.stdout + done.stderr

@@ -55,7 +55,7 @@ def run(tmp_path_factory):
         return Stage(path / "iter-001" / name, {"iteration": 1, "stage": name})
 
     probed, explored = rollouts_of(PROBED), rollouts_of(EXPLORED)
-    history = History.empty(len(CLUSTER), 2).drew(0, np.array([3]))
+    history = History.empty(len(CLUSTER), 2).note_drawn(0, np.array([3]))
     for t, table in ((0, rollouts_of({0: (C, C, C, C)})), (1, probed)):
         seen = difficulty.measure(table)
         history = history.discounted(0.5).observe(t, seen, CLUSTER, difficulty.in_band(seen, config.difficulty))
