@@ -47,7 +47,7 @@ OVERRIDES = (
 )  # fmt: skip
 # Which processes of a start receive which signal.
 ATTACKS = [(who, number) for who in ("one", "all") for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGUSR2)]
-KILLS_PER_LIFE = 10
+KILLS_PER_LIFE = 5
 HANGS_AFTER_S = 120.0
 DEFAULT_SEED = 0  # outside a git checkout
 
@@ -270,6 +270,7 @@ def seed_of_commit() -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--places", type=int, default=1, help="kill on until so many different places were hit")
     parser.add_argument("--ranks", type=lambda text: [int(n) for n in text.split(",")], default=[1, 2, 3])
     parser.add_argument("--seed", type=int, default=seed_of_commit(), help="default: from the hash of the commit")
     parser.add_argument("--folder", type=Path, help="folder of the runs; a temporary one if not set")
@@ -291,9 +292,9 @@ def main() -> int:
     if Start(command("reference"), 2, log).wait() != 0:
         raise SystemExit(f"torture_run: the reference run failed\n{log.read_text()[-2000:]}")
     life = 0
-    while tally.kills < arguments.kills:
+    while tally.kills < arguments.kills or len(tally.where) < arguments.places:
         life += 1
-        n_kills = min(KILLS_PER_LIFE, arguments.kills - tally.kills)
+        n_kills = min(KILLS_PER_LIFE, max(3, arguments.kills - tally.kills))
         run = folder / f"life-{life:03d}"
         live(run, folder / "reference", command(run.name), arguments.ranks, n_kills, rng, tally)
         print(f"life {life}: {tally.kills} kills, {'sound' if tally.sound else 'NOT SOUND'}", flush=True)
