@@ -123,7 +123,7 @@ def test_verbs_exist():
 def test_the_map_has_a_line_for_each_part_of_the_package():
     text = (HOME / "hpc_saidpo" / "README.md").read_text(encoding="utf-8")
     parts = [p for p in (HOME / "hpc_saidpo").iterdir() if p.suffix == ".py" or (p.is_dir() and any(p.glob("[!_]*.*")))]
-    names = {f"{p.name}/" if p.is_dir() else p.name for p in parts} - {"__init__.py"}
+    names = {f"{p.name}/" if p.is_dir() else p.name for p in parts} - {"__init__.py", "__pycache__/"}
     assert not {name for name in names if f"\n| `{name}` |" not in text}
 
 
