@@ -27,6 +27,7 @@ _REMEDIES = {
     errno.EROFS: "the file system is read-only: have it mounted writable, or choose another run.root",
     errno.EACCES: "permission is denied: make the folder writable, or choose another run.root",
     errno.EPERM: "permission is denied: make the folder writable, or choose another run.root",
+    errno.ENOENT: "the file system refuses new folders there: choose another run.root",
 }
 
 
@@ -113,7 +114,7 @@ def make_folder(path: Path) -> None:
     Raises:
         RunError: the disk refuses it.
     """
-    with disk_errors(path):
+    with disk_errors(path, may_be_missing=False):  # /proc and automounters refuse a new folder by ENOENT
         new = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
         for folder in reversed(new):
@@ -130,14 +131,18 @@ def sync(path: Path) -> None:
 
 
 @contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a failure of the disk into a RunError that names the cause, the path and the remedy. Other errors pass."""
+def disk_errors(path: Path, may_be_missing: bool = True) -> Iterator[None]:
+    """Turn a failure of the disk into a RunError that names the cause, the path and the remedy. Other errors pass.
+
+    Args:
+        may_be_missing: FileNotFoundError is the caller's to handle; False: it is a failure of the disk.
+    """
     try:
         yield
     except Exception as error:
         match = _OS_ERROR.search(str(error))
         code = getattr(error, "errno", None) or (int(match[1]) if match else None)
-        if code is None or isinstance(error, FileNotFoundError):
+        if code is None or (may_be_missing and isinstance(error, FileNotFoundError)):
             raise
         remedy = _REMEDIES.get(code, "repair the file system")
         raise RunError(
