@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import traceback
 from collections import Counter
 from pathlib import Path
+
+gc.disable()  # until everything is imported
 
 import pytest
 import torch
@@ -21,6 +24,8 @@ from hpc_saidpo.policy.model import Policy
 transformers.logging.disable_progress_bar()
 torch.set_num_threads(1)
 WORLD = connect()
+gc.enable()
+gc.freeze()  # what is imported stays: no search for garbage looks at it again
 
 
 # Files of long tests, the longest first: no process is then left alone with one of them at the end.

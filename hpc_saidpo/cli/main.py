@@ -7,7 +7,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from .. import __version__
+from .. import __version__, imports
 from . import environment  # noqa: F401 - sets environment variables before anything else is imported
 from .help import VERBS, overview, show
 
@@ -31,7 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         show(f"hpc_saidpo: {unknown_verb(first)}", sys.stderr)
         return 2
     verb, rest = (first, words[1:]) if is_verb else ("run", words)
-    return importlib.import_module(f"hpc_saidpo.cli.{verb}").main(rest)
+    with imports.of_large_libraries():
+        module = importlib.import_module(f"hpc_saidpo.cli.{verb}")
+    return module.main(rest)
 
 
 def unknown_verb(word: str) -> str:

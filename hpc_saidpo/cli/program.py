@@ -15,6 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from .. import imports
 from ..parallel.launch import connect
 from ..parallel.world import World
 from ..settings.keys import conf_folder
@@ -86,7 +87,8 @@ def run_job(program: Program, composed: DictConfig, world: World) -> int:
     program.adapt(composed, is_set("run.name"))
     composed.run.name = run_name(composed)
     build(composed, program.tree)
-    session = importlib.import_module("hpc_saidpo.cli.session")
+    with imports.of_large_libraries():
+        session = importlib.import_module("hpc_saidpo.cli.session")
     return session.work(composed, world, program)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from .. import __version__, progress
+from .. import __version__, imports, progress
 from ..parallel.stop import EXIT_STOPPED, Stopped
 from ..parallel.world import World
 from ..store.run import RunDir
@@ -44,7 +44,8 @@ def work(composed: DictConfig, world: World, program: Program) -> int:
     facts = environment(world, n_threads)
     world.listen(settings.run.grace_s)
     module, _, function = program.work.partition(":")
-    do = getattr(importlib.import_module(module), function)
+    with imports.of_large_libraries():
+        do = getattr(importlib.import_module(module), function)
     try:
         with RunDir.open(settings.run, plain, facts, world, say, program.may_differ) as run:
             start_logging(run, n_threads)

@@ -25,8 +25,8 @@ ABOUT_PROXIES = (
     "pairs"
 )
 ORDER_WITHOUT_EFFECT = (
-    "difficulty.order decided the order of training only: in no iteration was pairs.budget below the number of "
-    "possible pairs. With a lower pairs.budget it decides which questions become pairs"
+    "difficulty.order had no effect: in no iteration was pairs.budget below the number of possible pairs. With a lower "
+    "pairs.budget it decides which questions become pairs"
 )
 
 

@@ -7,7 +7,7 @@ import gc
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from .. import settings
+from .. import imports, settings
 
 if TYPE_CHECKING:
     import torch
@@ -20,10 +20,11 @@ _releases: list[Callable[[], None]] = []  # each frees further memory that holds
 @functools.lru_cache(maxsize=1)
 def load_policy(path: str, config: settings.Policy, device: torch.device) -> Policy:
     """The policy at a path. One policy stays in memory: the last one that was loaded."""
-    from .model import Policy  # imports transformers: a finished stage needs none of it
-
     forget_policies()
-    return Policy.load(path, config, device)
+    with imports.of_large_libraries():
+        from .model import Policy  # imports transformers: a finished stage needs none of it
+
+        return Policy.load(path, config, device)
 
 
 def forget_policies() -> None:

@@ -14,7 +14,7 @@ PACKAGE = HOME / "hpc_saidpo"
 # From the bottom to the top: a file imports files of its own box, and of boxes on lower floors only.
 FLOORS = (
     ("__init__", "errors", "table"),
-    ("settings", "plugin", "records", "progress", "parallel"),
+    ("settings", "imports", "plugin", "records", "progress", "parallel"),
     ("difficulty", "store", "grader", "sandbox"),
     ("policy", "sampler"),
     ("rollouts", "dpo", "clusters", "pool", "loop"),
