@@ -44,8 +44,12 @@ class Replicas:
         precision: torch.dtype | None = None,
     ):
         self._world, self.bare, self.exact = world, module, exact
-        self._size = world.size  # number of ranks that compute
         self.module = self._wrap(layers, precision)
+
+    @property
+    def _size(self) -> int:
+        """Number of ranks that train."""
+        return self._world.size
 
     def _wrap(self, layers: Sequence[nn.Module], precision: torch.dtype | None) -> nn.Module:
         if not torch.distributed.is_initialized():
@@ -108,16 +112,9 @@ class RootOnly(Replicas):
 
     needs_group = False
 
-    def __init__(
-        self,
-        module: nn.Module,
-        world: World,
-        exact: bool,
-        layers: Sequence[nn.Module] = (),
-        precision: torch.dtype | None = None,
-    ):
-        super().__init__(module, world, exact, layers, precision)
-        self._size = 1
+    @property
+    def _size(self) -> int:
+        return 1
 
     def parameters(self) -> dict[str, nn.Parameter]:
         return super().parameters() if self._world.is_root else {}
