@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the sbatch scripts: all settings of a site in one place. Each variable can be set from outside: export it
 # before sbatch, or pass it to tools/submit.py as env.NAME=VALUE.
 #   SAIDPO_MODULES    modules to load                             (none)
@@ -14,8 +15,9 @@ if [ -n "${SAIDPO_MODULES:-}" ]; then
 fi
 python=("${SAIDPO_PYTHON:-.venv/bin/python}")
 if [ -n "${SAIDPO_CONTAINER:-}" ]; then
-    nv=$(command -v nvidia-smi >/dev/null && echo --nv || true)
-    python=(apptainer exec $nv --bind "$PWD${SAIDPO_BIND:+,$SAIDPO_BIND}" "$SAIDPO_CONTAINER"
+    nv=()
+    if command -v nvidia-smi >/dev/null; then nv=(--nv); fi
+    python=(apptainer exec "${nv[@]}" --bind "$PWD${SAIDPO_BIND:+,$SAIDPO_BIND}" "$SAIDPO_CONTAINER"
         "${SAIDPO_PYTHON:-/opt/hpc_saidpo/.venv/bin/python}")
 elif ! command -v "${python[0]}" >/dev/null; then
     echo "no Python at ${python[0]}: run tools/setup.sh on the login node, or set SAIDPO_PYTHON" >&2
