@@ -187,6 +187,8 @@ def test_evaluations(tmp_path):
         "a-0": "done", "a-1": "done", "b-0": "unfinished", "base-0": "done", "c-0": "damaged", "d-0": "unfinished",
     }  # fmt: skip
     assert rows["b-0"]["accuracy"] is None and len(tables.notes(sweep)) == 3
+    sweep.evaluations.extend({**rows["b-0"], "benchmark": name, "state": name} for name in ("unfinished", "done"))
+    assert comparison.benchmarks(sweep) == ["held_out", "done"]
     assert evaluations.accuracies(sweep.evaluations, sweep.runs[0], "held_out") == (0.25, 0.5)
     moved = (tmp_path / "runs").rename(tmp_path / "moved")
     sweep = read_runs(moved)
@@ -276,7 +278,9 @@ def test_what_rollouts_cost_and_how_proxies_agree(tmp_path):
     assert row["rho_steps"] is None  # the same for all
     assert {key: without[key] for key in NO_ROLLOUTS} == NO_ROLLOUTS
     sweep = read_runs(tmp_path)
-    assert "ρ tokens" in comparison.table(sweep)[0] and comparison.ABOUT_PROXIES in comparison.notes(sweep)
+    header, row, _ = comparison.table(sweep)
+    assert row[header.index("1,000 tokens")] == format(tables.run_rows(sweep)[0]["rollout_tokens"] / 1000, ",.0f")
+    assert "ρ tokens" in header and comparison.ABOUT_PROXIES in comparison.notes(sweep)
     stages[-1].contents()[0].write_bytes(b"")
     sweep = read_runs(tmp_path)
     assert sweep.runs[0].state == "complete" and tables.run_rows(sweep)[0]["rollout_tokens"] is None
@@ -328,6 +332,11 @@ def test_systems_are_named_after_their_runs(tmp_path):
         for seed in range(2):
             put_run(tmp_path / f"{name}-seed-{seed}", lines_of(0.1, 0.2), {"sampler.rule": rule, "run.seed": seed})
     assert marks.Marks(read_runs(tmp_path)).ticks == ["idpo", "saidpo"]
+    for name in ("big,idpo", "big,saidpo"):
+        put_run(tmp_path / "shared" / name, lines_of(0.1, 0.2), {"sampler.rule": name})
+    assert [group.label for group in read_runs(tmp_path / "shared").groups()] == ["idpo", "saidpo"]
+    put_run(tmp_path / "alone" / "big,idpo", lines_of(0.1, 0.2))
+    assert [group.label for group in read_runs(tmp_path / "alone").groups()] == ["big,idpo"]
 
 
 def test_the_verb_writes_its_files_and_changes_no_run(tmp_path, capsys):

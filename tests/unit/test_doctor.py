@@ -150,6 +150,11 @@ def test_an_incomplete_model_is_refused_before_anything_is_computed(model, lost,
         inputs.check(config)
 
 
+def test_a_path_of_several_folders_is_no_name_on_the_hub():
+    with pytest.raises(RunError, match=r"policy\.path=no/such/folder: no such folder\n"):
+        inputs.check(built("experiment=tiny", "policy.path=no/such/folder"))
+
+
 def test_all_that_is_missing_is_named_at_once():
     config = built("experiment=tiny", "policy.path=org/name", "clusters.encoder=pkg://no_such_package/model",
                    "evaluate.benchmarks=[held_out,/no/benchmark.jsonl]")  # fmt: skip
