@@ -17,7 +17,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from .table import Columns, column
+from .table import Columns, Ids, column
 
 STAGES = ("probe", "draw", "explore", "pairs", "policy")  # of an iteration, before its evaluations
 CORRECT, WRONG, UNGRADABLE = 1, 0, -1
@@ -114,8 +114,20 @@ def pick(questions: Sequence[Question], rows: Iterable[int]) -> dict[int, Questi
 
 
 @dataclass(frozen=True)
+class Prompts(Columns):
+    """The prompts of a stage's questions: rendered once, and used by every later step."""
+
+    question_Q: np.ndarray = column(np.int64, "index of the question in its pool or benchmark")
+    text_Q: list[str] = column(str, "the prompt", "UTF-8")
+    tokens_Q: list[np.ndarray] = column(Ids, "the prompt as the policy read it", "token ids")
+
+
+@dataclass(frozen=True)
 class Rollouts(Columns):
-    """Graded rollouts, one row each. (iteration, question, sample) identifies a row in its run."""
+    """Graded rollouts, one row each. (iteration, question, sample) identifies a row in its run.
+
+    Token ids are empty in runs of an earlier version.
+    """
 
     question_R: np.ndarray = column(np.int64, "index of the question in its pool or benchmark")
     sample_R: np.ndarray = column(np.int32, "0 .. K-1 within the question")
@@ -127,6 +139,7 @@ class Rollouts(Columns):
     seconds_R: np.ndarray = column(np.float64, "the response's share of the decoding time", "s")
     id_R: list[str] = column(str, "the question's id in its pool or benchmark")
     text_R: list[str] = column(str, "the response", "UTF-8")
+    tokens_R: list[np.ndarray] = column(Ids, "the drawn tokens, with those that ended the response", "token ids")
 
     def sorted(self) -> Rollouts:
         """Return the rows ordered by (question, sample): the order of chunks, shards and ranks has no effect."""
@@ -148,7 +161,10 @@ class Explored:
 
 @dataclass(frozen=True)
 class Pairs(Columns):
-    """Preference pairs, hardest question first. (iteration, question, sample) identifies a rollout."""
+    """Preference pairs, hardest question first. (iteration, question, sample) identifies a rollout.
+
+    Token ids are empty in pairs of texts from elsewhere, and in those of runs of an earlier version.
+    """
 
     question_B: np.ndarray = column(np.int64, "index of the question in the pool")
     iteration_B: np.ndarray = column(np.int32, "iteration whose rollouts the pair is made of")
@@ -164,6 +180,9 @@ class Pairs(Columns):
     prompt_B: list[str] = column(str, "the prompt that both responses continue", "UTF-8")
     chosen_B: list[str] = column(str, "the chosen response", "UTF-8")
     rejected_B: list[str] = column(str, "the rejected response", "UTF-8")
+    prompt_tokens_B: list[np.ndarray] = column(Ids, "the prompt as the policy read it", "token ids")
+    chosen_tokens_B: list[np.ndarray] = column(Ids, "the chosen response as it was drawn", "token ids")
+    rejected_tokens_B: list[np.ndarray] = column(Ids, "the rejected response as it was drawn", "token ids")
 
 
 @dataclass(frozen=True)
@@ -240,22 +259,6 @@ class ClusterCounts(Columns):
 
     def __mul__(self, discount: float) -> ClusterCounts:
         return ClusterCounts(*(getattr(self, f.name) * discount for f in fields(self)))
-
-
-@dataclass(frozen=True)
-class QuestionEvidence(Seen):
-    """Evidence on single questions at the draw of an iteration. Any other question has the weight W of its cluster."""
-
-    cluster_Q: np.ndarray = column(np.int64, "cluster of the question")
-    weight_Q: np.ndarray = column(np.float64, "its weight at the draw: relative probability")
-
-
-@dataclass(frozen=True)
-class ClusterEvidence(ClusterCounts):
-    """Evidence on the clusters at the draw of an iteration, one row each."""
-
-    size_C: np.ndarray = column(np.int64, "questions of the pool in the cluster", "questions")
-    weight_C: np.ndarray = column(np.float64, "W of the cluster at the draw: relative probability")
 
 
 @dataclass(frozen=True)

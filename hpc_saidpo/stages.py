@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -21,9 +22,9 @@ from .policy.locate import fingerprint
 from .policy.stage import model_folder
 from .pool.pool import Pool
 from .progress import log
-from .records import Draw, Explored, Outcome, Pairs, Question, Rollouts, pick, seeded
+from .records import Draw, Explored, Outcome, Pairs, Prompts, Question, Rollouts, pick, seeded
 from .rollouts.chunks import expected_tokens
-from .rollouts.prompts import Prompts
+from .rollouts.prompts import Renderer
 from .rollouts.stage import Request, collect_rollouts, load_rollouts
 from .sampler import Sampler
 from .sampler.probe import choose
@@ -35,7 +36,6 @@ from .store.stage import Stage
 
 T = TypeVar("T")
 HOW_TO_CONTINUE = " (loop.stop_after): start again without it to continue"
-_shown: list[bool] = []  # whether this process has shown a prompt
 
 
 @dataclass
@@ -136,18 +136,15 @@ class Stages:
     ) -> Rollouts:
         def compute(stage: Stage) -> None:
             seed = (self.settings.run.seed, -1 if isinstance(self.t, str) else self.t, name)
-            request = Request(self._prompts(questions, question_Q), question_Q, k, sampling, seed, expected_Q or {})
+            request = Request(self._renderer(questions, question_Q), question_Q, k, sampling, seed, expected_Q or {})
             collect_rollouts(stage, request, self.settings.rollouts, self.run.world)
 
         return self._stage(name, compute, load_rollouts, uses_policy=True)
 
-    def _prompts(self, questions: Sequence[Question], question_Q: np.ndarray) -> Prompts:
-        policy = load_policy(self.policy_path, self.settings.policy, self.run.world.device)
-        prompts = Prompts(pick(questions, question_Q), self.pool.examples, policy, self.settings.rollouts.prompt)
-        if len(question_Q) and not _shown:
-            _shown.append(True)
-            log.info("%s", prompts.describe(int(question_Q[0]), self.settings.rollouts.stop))
-        return prompts
+    def _renderer(self, questions: Sequence[Question], question_Q: np.ndarray) -> Renderer:
+        policy, config = load_policy(self.policy_path, self.settings.policy, self.run.world.device), self.settings
+        needed = pick(questions, question_Q)
+        return Renderer(needed, self.pool.examples, policy, config.rollouts.prompt, self.run.started())
 
     def _stage(
         self, name: str, compute: Callable[[Stage], None], load: Callable[[Stage], T], uses_policy: bool = False
@@ -215,9 +212,9 @@ class Iteration(Stages):
         config, rollouts = self.settings, explored.rollouts
 
         def compute(stage: Stage) -> None:
-            prompt = self._prompts(self.pool.questions, np.unique(rollouts.question_R)).text
             seed, cluster_N = (config.run.seed, self.t), self.job.cluster_N
-            write_pairs(stage, rollouts, prompt, cluster_N, config.difficulty, config.pairs, seed, self.run.world)
+            prompts = functools.partial(self._stored_prompts, ("probe", "explore"))
+            write_pairs(stage, rollouts, prompts, cluster_N, config.difficulty, config.pairs, seed, self.run.world)
 
         pairs = self._stage("pairs", compute, lambda stage: stage.read("pairs", Pairs), uses_policy=True)
         self._stop_after("pairs")
@@ -272,6 +269,10 @@ class Iteration(Stages):
         config = self.settings.rollouts
         expected_Q = expected_tokens(sampler.history.tokens_N, self.job.cluster_N, question_Q)
         return self._rollouts(name, self.pool.questions, question_Q, config.k, config.sampling(), expected_Q)
+
+    def _stored_prompts(self, names: Sequence[str]) -> Prompts:
+        """The prompts of some stages of this iteration. Not collective."""
+        return Prompts.concat(self.run.finished_stage(self.t, name).read("prompts", Prompts) for name in names)
 
     def _stop_after(self, stage: str) -> None:
         """End the run if loop.stop_after names the stage that was done last, and the iteration is not finished."""

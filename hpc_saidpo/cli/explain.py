@@ -27,10 +27,13 @@ def main(arguments: Sequence[str]) -> int:
     options.add_argument("--question", required=True, help="the question's id in the pool")
     values = options.parse_args(arguments)
     from ..report.explain import explain  # imports scipy, which help does not need
+    from ..store.stage import lacking
 
     try:
         for topic, text in explain(values.run, values.iteration, values.question):
             print(f"{topic:12s}{text}")
+        if lack := lacking(values.run):
+            print(f"explain: {lack}", file=sys.stderr)
     except RunError as error:
         print(f"explain: {error}", file=sys.stderr)
         return 2

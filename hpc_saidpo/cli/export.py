@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ..errors import RunError
 from ..report.export import COLUMNS, WRITERS, export
+from ..store.stage import lacking
 from .help import parser
 
 
@@ -30,6 +31,8 @@ def main(arguments: Sequence[str]) -> int:
     values = options.parse_args(arguments)
     out = values.out or Path(f"{values.run.resolve().name}-{values.what}.{values.format}")
     try:
+        if lack := lacking(values.run):
+            print(f"export: {lack}", file=sys.stderr)
         n = export(values.run, values.what, values.format, out, values.iteration)
     except RunError as error:
         print(f"export: {error}", file=sys.stderr)

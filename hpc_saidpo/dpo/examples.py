@@ -15,6 +15,7 @@ from .. import progress, settings
 from ..parallel.gradients import Replicas
 from ..parallel.world import World
 from ..policy.model import Policy
+from ..progress import log
 from ..records import Pairs
 from .logps import Logps
 from .rows import Arrangement, choose_arrangement, lay_out
@@ -65,17 +66,33 @@ class Examples:
         return 2 * (prompt_B + longest_B) if self.arrangement == "padded" else self.tokens_B
 
 
+def examples_of(pairs: Pairs, policy: Policy, chat: bool, stop: Sequence[str]) -> Examples:
+    """Pairs as examples, with the token ids that the policy read and drew.
+
+    Args:
+        chat, stop: rollouts.prompt.chat and rollouts.stop, for pairs of texts alone, which are tokenised.
+    """
+    ids = pairs.prompt_tokens_B, pairs.chosen_tokens_B, pairs.rejected_tokens_B
+    if all(len(row) for column in ids for row in column):
+        return _examples(policy, *([row.tolist() for row in column] for column in ids))
+    log.warning("  the pairs have no token ids: their texts are tokenised, and other tokens may be trained than drawn")
+    return tokenise(pairs, policy, chat, stop)
+
+
 def tokenise(pairs: Pairs, policy: Policy, chat: bool, stop: Sequence[str]) -> Examples:
-    """Token ids of prompts and responses, as the policy generated them."""
-    with policy.autocast():
-        arrangement = choose_arrangement(policy.model)
-    return Examples(
+    """Pairs as examples, from their texts alone. See `examples_of` for the other arguments."""
+    return _examples(
+        policy,
         [policy.encode_prompt(text, chat) for text in pairs.prompt_B],
         [policy.encode_response(t, f, stop) for t, f in zip(pairs.chosen_B, pairs.chosen_finished_B, strict=True)],
         [policy.encode_response(t, f, stop) for t, f in zip(pairs.rejected_B, pairs.rejected_finished_B, strict=True)],
-        cast(int, policy.tokenizer.pad_token_id),
-        arrangement,
     )
+
+
+def _examples(policy: Policy, prompt: list[list[int]], chosen: list[list[int]], rejected: list[list[int]]) -> Examples:
+    with policy.autocast():
+        arrangement = choose_arrangement(policy.model)
+    return Examples(prompt, chosen, rejected, cast(int, policy.tokenizer.pad_token_id), arrangement)
 
 
 def reference_logps(
@@ -115,9 +132,11 @@ def reference_key(examples: Examples, policy: Policy, policy_hash: str, config: 
 
 
 def key_of(pairs: Pairs) -> str:
-    """A hash of pairs in their order, 16 hex digits."""
-    rows = zip(pairs.question_B.tolist(), pairs.prompt_B, pairs.chosen_B, pairs.rejected_B, strict=True)
-    return _hash(list(rows))
+    """A hash of the texts and tokens of pairs in their order, 16 hex digits."""
+    columns = (pairs.prompt_tokens_B, pairs.chosen_tokens_B, pairs.rejected_tokens_B)
+    ids = [[row.tolist() for row in column] for column in columns]
+    texts = (pairs.prompt_B, pairs.chosen_B, pairs.rejected_B)
+    return _hash(list(zip(pairs.question_B.tolist(), *texts, *ids, strict=True)))
 
 
 def _hash(value: object) -> str:

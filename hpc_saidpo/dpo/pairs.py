@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from .. import settings
-from ..records import CORRECT, WRONG, Difficulty, Pairs, Rollouts, seeded
+from ..records import CORRECT, WRONG, Difficulty, Pairs, Prompts, Rollouts, seeded
 
 
 def changed_by_early_decision(config: settings.Pairs) -> list[str]:
@@ -32,7 +32,7 @@ def changed_by_early_decision(config: settings.Pairs) -> list[str]:
 def candidates(rollouts: Rollouts) -> list[tuple[int, int]]:
     """The possible pairs of one question's rollouts: (chosen row, rejected row).
 
-    A truncated response is never chosen, and identical texts are never a pair.
+    A truncated response is never chosen. Identical texts are never a pair, and so neither are identical tokens.
     """
     chosen = np.flatnonzero((rollouts.verdict_R == CORRECT) & rollouts.finished_R)
     rejected = np.flatnonzero(rollouts.verdict_R == WRONG)
@@ -83,7 +83,7 @@ def select(
     rollouts: Rollouts,
     hardest: Difficulty,
     cluster_N: np.ndarray,
-    prompt: Callable[[int], str],
+    prompts: Prompts,
     config: settings.Pairs,
     seed: int,
     iteration: int,
@@ -94,10 +94,10 @@ def select(
         rollouts: sorted by question.
         hardest: the questions in the band, in the order of preference.
         cluster_N: cluster of each question of the pool.
-        prompt: question index -> the prompt that its rollouts continue.
+        prompts: of every question in `hardest`, in any order: those that the rollouts continue.
     """
-    tables = []
-    n_pairs = 0
+    tables, n_pairs = [], 0
+    row_of = {question: row for row, question in enumerate(prompts.question_Q.tolist())}
     for i, question in enumerate(hardest.question_Q.tolist()):
         first, last = np.searchsorted(rollouts.question_R, [question, question + 1])
         of_question = rollouts.take(np.arange(first, last))
@@ -106,7 +106,8 @@ def select(
             picked = picked[: config.budget - n_pairs]
         if picked:
             measured, cluster = hardest.take([i]), int(cluster_N[question])
-            tables.append(_pairs(of_question, picked, measured, cluster, prompt(question), iteration))
+            prompt = prompts.take([row_of[question]])
+            tables.append(_pairs(of_question, picked, measured, cluster, prompt, iteration))
         n_pairs += len(picked)
     return Pairs.concat(tables)
 
@@ -116,10 +117,10 @@ def _pairs(
     picked: Sequence[tuple[int, int]],
     measured: Difficulty,
     cluster: int,
-    prompt: str,
+    prompt: Prompts,
     iteration: int,
 ) -> Pairs:
-    """The table of one question's picked pairs; `measured` is the question's difficulty, one row."""
+    """The table of one question's picked pairs; `measured` and `prompt` are of the question, one row each."""
     chosen, rejected = (rollouts.take(rows) for rows in np.array(picked).T)
     n = len(picked)
     return Pairs(
@@ -134,7 +135,10 @@ def _pairs(
         steps_B=np.full(n, measured.steps_Q[0]),
         tokens_B=np.full(n, measured.tokens_Q[0]),
         id_B=list(chosen.id_R),
-        prompt_B=[prompt] * n,
+        prompt_B=[prompt.text_Q[0]] * n,
         chosen_B=list(chosen.text_R),
         rejected_B=list(rejected.text_R),
+        prompt_tokens_B=[prompt.tokens_Q[0]] * n,
+        chosen_tokens_B=list(chosen.tokens_R),
+        rejected_tokens_B=list(rejected.tokens_R),
     )

@@ -11,7 +11,7 @@ import numpy as np
 from .. import difficulty, settings
 from ..parallel.world import World
 from ..policy.cache import forget_policies, load_policy, release_engines
-from ..records import Pairs, Reference, Rollouts, seeded
+from ..records import Pairs, Prompts, Reference, Rollouts, seeded
 from ..store.run import RunDir
 from ..store.stage import Stage
 from .pairs import select
@@ -20,7 +20,7 @@ from .pairs import select
 def write_pairs(
     stage: Stage,
     explored: Rollouts,
-    prompt: Callable[[int], str],
+    prompts: Callable[[], Prompts],
     cluster_N: np.ndarray,
     band: settings.Difficulty,
     config: settings.Pairs,
@@ -30,7 +30,7 @@ def write_pairs(
     """Write the preference pairs of the explored questions in the band, hardest question first. Collective.
 
     Args:
-        prompt: question index -> the prompt that its rollouts continue.
+        prompts: returns those that the rollouts continue; called on root.
         cluster_N: cluster of each question of the pool.
         seed: (run seed, iteration).
     """
@@ -40,7 +40,7 @@ def write_pairs(
         order = difficulty.hardest_first(measured, band, seeded(*seed, "order"))
         usable_Q = difficulty.in_band(measured, band)
         hardest = measured.take([i for i in order if usable_Q[i]])
-        stage.write("pairs", select(explored, hardest, cluster_N, prompt, config, *seed))
+        stage.write("pairs", select(explored, hardest, cluster_N, prompts(), config, *seed))
 
     world.on_root(on_root)
 
@@ -92,12 +92,12 @@ def _train(
 ) -> list[dict]:
     """Train the policy and write model/. Returns the figures of each optimizer step."""
     from . import checkpoint  # imports transformers: a finished stage needs none of it
-    from .examples import key_of, reference_key, tokenise
+    from .examples import examples_of, key_of, reference_key
     from .train import Lesson, train
 
     world = run.world
     current = load_policy(round_.policy_path, policy, world.device)
-    examples = tokenise(round_.pairs, current, rollouts.prompt.chat, rollouts.stop)
+    examples = examples_of(round_.pairs, current, rollouts.prompt.chat, rollouts.stop)
     resume = checkpoint.Checkpoint(stage, config.checkpoint_minutes, key_of(round_.pairs), world)
 
     def save() -> None:

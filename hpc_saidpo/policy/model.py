@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -16,7 +18,9 @@ from .. import settings
 from ..errors import RunError
 from ..parallel import shards
 from ..parallel.world import World
+from ..progress import say_once
 from .attention import attention_of, precision_of
+from .chat import apply_template
 from .save import FILE_BYTES, save_sharded
 
 
@@ -84,25 +88,43 @@ class Policy:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.precision)
 
-    def chat_template(self, messages: list[dict[str, str]]) -> str:
-        """Messages as one string that ends where the assistant's turn begins.
+    def chat_template(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        arguments: Mapping[str, Any] | None = None,
+        now: datetime | None = None,
+    ) -> str:
+        """Messages as one string that ends where the assistant's turn begins. See `chat.apply_template`.
 
         Raises:
-            RunError: the tokenizer has no chat template.
+            RunError: the tokenizer has no chat template, or several without a default; or the template fails.
         """
-        if not self.tokenizer.chat_template:
-            raise RunError(
-                f"the tokenizer of {self.path} has no chat template: set rollouts/prompt=plain (or another prompt with "
-                "chat: false)"
-            )
-        return cast(str, self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        return apply_template(self.tokenizer, messages, arguments or {}, now)
 
     def encode_prompt(self, prompt: str, chat: bool) -> list[int]:
-        """Token ids of a prompt. Special tokens are added to plain text only: a chat template contains them."""
-        return self.tokenizer(prompt, add_special_tokens=not chat)["input_ids"]
+        """Token ids of a prompt. Special tokens are added to plain text only: a chat template contains them.
+
+        Tokens that the tokenizer adds after every text (an end token) are left out: a response follows the prompt.
+        """
+        ids = self.tokenizer(prompt, add_special_tokens=not chat)["input_ids"]
+        return ids if chat else ids[: len(ids) - self._n_added_after]
+
+    @functools.cached_property
+    def _n_added_after(self) -> int:
+        """Number of tokens that the tokenizer adds after every text."""
+        whole, bare = (self.tokenizer("1", add_special_tokens=added)["input_ids"] for added in (True, False))
+        starts = (i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
+        added = whole[next(starts, len(whole)) + len(bare) :]
+        if added:
+            names = " ".join(self.tokenizer.convert_ids_to_tokens(added))
+            say_once(f"  the tokenizer of {self.path} adds {names} after every text: left out of the prompts")
+        return len(added)
 
     def encode_response(self, text: str, finished: bool, stop: Sequence[str]) -> list[int]:
-        """Token ids of a response for training. A finished response includes the token or string that ended it."""
+        """Token ids of a response whose drawn ids are unknown. A finished one gets an end: a stop string or the token.
+
+        They may differ from the drawn ids: several sequences of tokens make the same text.
+        """
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         if not finished:
             return ids

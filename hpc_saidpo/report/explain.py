@@ -16,9 +16,9 @@ from ..dpo import pairs
 from ..errors import RunError
 from ..evaluate.intervals import wilson
 from ..evaluate.table import interval
-from ..records import CORRECT, UNGRADABLE, WRONG, ClusterEvidence, Draw, Pairs, QuestionEvidence, Rollouts, seeded
+from ..records import CORRECT, UNGRADABLE, WRONG, Draw, Pairs, Rollouts, seeded
 from ..sampler.betabinomial import fit
-from ..sampler.evidence import chances
+from ..sampler.evidence import ClusterEvidence, QuestionEvidence, chances
 from ..sampler.rules import RULES, find_rule
 from ..sampler.weights import posterior_rate
 from ..store.layout import folder_of

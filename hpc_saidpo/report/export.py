@@ -1,7 +1,9 @@
 """Write the preference pairs or the graded rollouts of a run as one file that other programs read.
 
 Pairs are in TRL's preference format (prompt, chosen, rejected), ready for `datasets.load_dataset("json", ...)` and
-`trl.DPOTrainer`; further columns name the origin of each pair. Rollouts are ordered by iteration, question and sample,
+`trl.DPOTrainer`; further columns name the origin of each pair. The columns that end with `_tokens` hold the token ids
+that the policy read and drew; texts that are tokenised again may give others. An export of a run of an earlier version,
+which has none, lacks these columns. Rollouts are ordered by iteration, question and sample,
 independently of the chunk, shard or rank that they came from. `rollout`, `chosen_rollout` and `rejected_rollout` name a
 rollout in its run as iter-000/<question id>/<sample>.
 
@@ -27,9 +29,10 @@ from ..errors import RunError
 from ..records import VERDICTS, Pairs, Rollouts
 from ..store.files import make_folder, replacing
 from ..store.layout import folder_of
-from ..store.stage import Stage, stages_of
+from ..store.stage import Stage, lacking, stages_of
 
 BATCH = 4096  # rows in memory at a time
+IDS = "list<element: int32>"  # token ids
 # The columns of both exports in order, with the names of their Arrow types.
 COLUMNS = {
     "pairs": {
@@ -38,11 +41,12 @@ COLUMNS = {
         "chosen_rollout": "string", "rejected_rollout": "string",
         "chosen_finished": "bool", "rejected_finished": "bool",
         "cluster": "int64", "pass_rate": "double", "steps": "double", "tokens": "double",
+        "prompt_tokens": IDS, "chosen_tokens": IDS, "rejected_tokens": IDS,
     },
     "rollouts": {
         "rollout": "string", "question_id": "string", "question": "int64", "iteration": "int32", "stage": "string",
         "sample": "int32", "response": "string", "verdict": "string", "n_tokens": "int32", "n_steps": "int32",
-        "finished": "bool", "seconds": "double", "seed": "string",
+        "finished": "bool", "seconds": "double", "seed": "string", "response_tokens": IDS,
     },
 }  # fmt: skip
 STAGES = {"pairs": ("pairs",), "rollouts": ("probe", "explore")}
@@ -65,9 +69,12 @@ def export(run: Path, content: str, form: str, out: Path, iteration: int | None 
         RunError: no such run folder, nothing finished to export, a damaged file, a full disk, or no pyarrow.
     """
     stages = finished_stages(run, content, iteration)
+    columns = COLUMNS[content]
+    if lacking(run):
+        columns = {name: kind for name, kind in columns.items() if kind != IDS}
     make_folder(out.parent)
     with replacing(out) as temporary:
-        return WRITERS[form](temporary, COLUMNS[content], _batches(content, stages))
+        return WRITERS[form](temporary, columns, _batches(content, stages, columns))
 
 
 def finished_stages(run: Path, content: str, iteration: int | None = None) -> dict[int, list[Stage]]:
@@ -112,6 +119,9 @@ def pairs_rows(pairs: Pairs) -> Iterator[list[dict]]:
             "pass_rate": part.pass_rate_B.tolist(),
             "steps": part.steps_B.tolist(),
             "tokens": part.tokens_B.tolist(),
+            "prompt_tokens": _lists(part.prompt_tokens_B),
+            "chosen_tokens": _lists(part.chosen_tokens_B),
+            "rejected_tokens": _lists(part.rejected_tokens_B),
         }
         yield _rows(columns)
 
@@ -142,6 +152,7 @@ def rollout_rows(iteration: int, rollouts: Mapping[str, Rollouts]) -> Iterator[l
             "finished": part.finished_R.tolist(),
             "seconds": part.seconds_R.tolist(),
             "seed": list(map(str, part.seed_R.tolist())),
+            "response_tokens": _lists(part.tokens_R),
         }
         yield _rows(columns)
 
@@ -170,7 +181,9 @@ def write_parquet(path: Path, columns: Mapping[str, str], batches: Iterable[list
             f"--format parquet needs pyarrow, which cannot be imported ({error}): pip install 'hpc_saidpo[export]', "
             "or use --format jsonl"
         ) from error
-    schema = pyarrow.schema([(name, pyarrow.type_for_alias(kind)) for name, kind in columns.items()])
+    ids = pyarrow.list_(pyarrow.int32())
+    kinds = [(name, ids if kind == IDS else pyarrow.type_for_alias(kind)) for name, kind in columns.items()]
+    schema = pyarrow.schema(kinds)
     n = 0
     with parquet.ParquetWriter(path, schema, compression="zstd") as file:
         for rows in batches:
@@ -182,8 +195,13 @@ def write_parquet(path: Path, columns: Mapping[str, str], batches: Iterable[list
 WRITERS = {"jsonl": write_jsonl, "parquet": write_parquet}
 
 
-def _batches(content: str, stages: Mapping[int, Sequence[Stage]]) -> Iterator[list[dict]]:
-    """Yield the rows of all stages in batches, after a check that no file is missing."""
+def _batches(content: str, stages: Mapping[int, Sequence[Stage]], columns: Mapping[str, str]) -> Iterator[list[dict]]:
+    """Yield these columns of the rows of all stages in batches, after a check that no file is missing."""
+    for rows in _whole_batches(content, stages):
+        yield [{name: row[name] for name in columns} for row in rows]
+
+
+def _whole_batches(content: str, stages: Mapping[int, Sequence[Stage]]) -> Iterator[list[dict]]:
     for iteration, finished in stages.items():
         for stage in finished:
             stage.check_complete()
@@ -201,6 +219,10 @@ def _rollout(iteration: int, question_id: str, sample: int) -> str:
 def _cut(n: int) -> Iterator[np.ndarray]:
     """Yield the row numbers of each batch of n rows."""
     return (np.arange(start, min(start + BATCH, n)) for start in range(0, n, BATCH))
+
+
+def _lists(rows: Iterable[np.ndarray]) -> list[list[int]]:
+    return [row.tolist() for row in rows]
 
 
 def _clean(texts: Iterable[str]) -> list[str]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from .. import settings
 from ..errors import RunError
 from ..records import Question
 
+Message = dict[str, Any]  # of a chat: role and content
 _FIELD = re.compile(r"\{(answer|solution)\}")
 
 
@@ -16,7 +18,7 @@ def render(
     question: Question,
     examples: Mapping[str, Sequence[Question]],
     config: settings.Prompt,
-    chat_template: Callable[[list[dict[str, str]]], str],
+    chat_template: Callable[[list[Message]], str],
 ) -> str:
     """Render the prompt of a question.
 
@@ -36,7 +38,7 @@ def render(
     if not config.chat:
         turns = [_question(config, x) + _answer(config, x) + config.separator for x in shown]
         return config.system + "".join(turns) + _question(config, question)
-    messages = [{"role": "system", "content": config.system}] if config.system else []
+    messages: list[Message] = [{"role": "system", "content": config.system}] if config.system else []
     for example in shown:
         messages.append({"role": "user", "content": _question(config, example)})
         messages.append({"role": "assistant", "content": _answer(config, example)})

@@ -11,11 +11,13 @@ from .. import progress, settings
 from ..grader.grader import shared_grader
 from ..parallel.world import World
 from ..progress import log
-from ..records import Rollouts
+from ..records import Prompts, Rollouts
 from ..settings.rollouts import Sampling
 from ..store.stage import Stage
 from .chunks import cut, longest_first
-from .prompts import Prompts
+from .prompts import Renderer, describe
+
+_shown: list[bool] = []  # whether this process has shown a prompt
 
 
 @dataclass(frozen=True)
@@ -23,13 +25,13 @@ class Request:
     """A request for the rollouts of one stage.
 
     Attributes:
-        question_Q: indices into `prompts.questions`.
+        question_Q: indices into `renderer.questions`.
         k: rollouts of each question.
         seed: (run seed, iteration, stage name).
         expected_Q: expected tokens of a response, by question; may be incomplete (`chunks.expected_tokens`).
     """
 
-    prompts: Prompts
+    renderer: Renderer
     question_Q: np.ndarray
     k: int
     sampling: Sampling
@@ -38,33 +40,33 @@ class Request:
 
 
 def collect_rollouts(stage: Stage, request: Request, config: settings.Rollouts, world: World) -> None:
-    """Write the requested rollouts into the stage, one chunk of questions at a time. Collective.
+    """Write the prompts and the requested rollouts into the stage, one chunk of questions at a time. Collective.
 
-    The chunks do not depend on the number of ranks. Chunks that exist on disk are not computed again. The chunk with
-    the longest expected time is started first.
+    Root renders the prompts once; a stage that resumes reads them again. The chunks do not depend on the number of
+    ranks. Chunks that exist on disk are not computed again. The chunk with the longest expected time is started first.
 
     Raises:
-        RunError: a prompt with its response is longer than the model supports.
+        RunError: a prompt cannot be rendered, or with its response is longer than the model supports.
     """
     from ..policy.model import check_length  # imports transformers: a finished stage needs none of it
     from .waves import in_waves
 
-    prompts, name = request.prompts, request.seed[2]
-    token_Q = {int(q): prompts.tokens(int(q)) for q in request.question_Q}
+    renderer, name = request.renderer, request.seed[2]
+    token_Q = world.on_root(lambda: _prompt_tokens(stage, request))
     if token_Q:
-        check_length(prompts.policy, max(map(len, token_Q.values())) + request.sampling.max_new_tokens)
+        check_length(renderer.policy, max(map(len, token_Q.values())) + request.sampling.max_new_tokens)
     waves = config.waves_of(name) or (request.k,)
     # A wave decodes only some of a question's rows, so more questions are needed to fill a batch.
     smallest = config.min_chunk_questions * request.k // waves[0]
-    chunks = cut(token_Q, prompts.family, config.chunk_questions, smallest)
+    chunks = cut(token_Q, renderer.family, config.chunk_questions, smallest)
     finished = world.on_root(stage.finished_chunks)
     todo = [i for i in longest_first(chunks, token_Q, request.expected_Q) if i not in finished]
-    prompts.policy.model.eval()
+    renderer.policy.model.eval()
     grader = shared_grader(config.grader)
     with progress.show(f"{name}: {len(request.question_Q)} questions × {request.k}", len(todo), world.is_root) as tick:
         for i in world.claim(len(todo), tick):
             prompt_Q = {q: token_Q[q] for q in chunks[todo[i]]}
-            table = in_waves(waves, prompt_Q, prompts, request.sampling, config, request.seed, grader)
+            table = in_waves(waves, prompt_Q, renderer, request.sampling, config, request.seed, grader)
             stage.write_chunk(todo[i], table)
     idle_W = world.idle_shares()
     if world.size > 1:
@@ -74,6 +76,20 @@ def collect_rollouts(stage: Stage, request: Request, config: settings.Rollouts, 
         stage.seal(shards[i], Rollouts)
 
 
+def _prompt_tokens(stage: Stage, request: Request) -> dict[int, list[int]]:
+    """The prompt of each question as token ids, from the stage's table of prompts, which is made first if need be.
+
+    Not collective. The first prompt of the process is logged.
+    """
+    if not stage.has("prompts"):
+        stage.write("prompts", request.renderer.table(request.question_Q))
+    prompts = stage.read("prompts", Prompts)
+    if len(prompts) and not _shown:
+        _shown.append(True)
+        log.info("%s", describe(prompts, request.renderer.policy, request.sampling.stop))
+    return {q: ids.tolist() for q, ids in zip(prompts.question_Q.tolist(), prompts.tokens_Q, strict=True)}
+
+
 def load_rollouts(stage: Stage) -> Rollouts:
-    """Every rollout of a finished stage, sorted by question and sample. Texts stay on disk until they are used."""
+    """Every rollout of a finished stage, sorted by question and sample. Texts and token ids stay on disk until used."""
     return stage.read_chunks(Rollouts).sorted()

@@ -10,14 +10,14 @@ from ..records import CORRECT, WRONG, Question, Rollouts, seed_of
 from ..settings.rollouts import PARAGRAPH, Sampling
 from .engine.engine import generate
 from .engine.sampling import Response
-from .prompts import Prompts
+from .prompts import Renderer
 from .steps import count_steps
 
 
 def in_waves(
     waves: Sequence[int],
     token_Q: Mapping[int, list[int]],
-    prompts: Prompts,
+    renderer: Renderer,
     sampling: Sampling,
     config: settings.Rollouts,
     seed: tuple[int, int, str],
@@ -37,8 +37,8 @@ def in_waves(
     drawn, first, undecided = [], 0, list(token_Q)
     for n in waves:
         seeds = [[seed_of(*seed, q, sample) for sample in range(first, first + n)] for q in undecided]
-        responses = generate(prompts.policy, [token_Q[q] for q in undecided], seeds, sampling, config.generate)
-        questions = [prompts.questions[q] for q in undecided]
+        responses = generate(renderer.policy, [token_Q[q] for q in undecided], seeds, sampling, config.generate)
+        questions = [renderer.questions[q] for q in undecided]
         drawn.append(grade(undecided, questions, seeds, responses, grader, config.steps, first))
         done = decided(Rollouts.concat(drawn))
         undecided, first = [q for q in undecided if q not in done], first + n
@@ -75,7 +75,7 @@ def grade(
     return Rollouts.from_rows(
         (
             *(q, first + sample, grader.judge(r.text, question).verdict, len(r.tokens), count_steps(r.text, step)),
-            *(r.finished, seeds_K[sample], r.seconds, question.id, r.text),
+            *(r.finished, seeds_K[sample], r.seconds, question.id, r.text, r.tokens),
         )
         for q, question, seeds_K, responses_K in zip(index_Q, questions, seeds, responses, strict=True)
         for sample, r in enumerate(responses_K)

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 
-from ..records import ClusterCounts, ClusterEvidence, QuestionEvidence, Seen
+from ..records import ClusterCounts, Seen
+from ..table import column
 from .history import NEVER, History
 from .inclusion import inclusion
+
+
+@dataclass(frozen=True)
+class QuestionEvidence(Seen):
+    """Evidence on single questions at the draw of an iteration. Any other question has the weight W of its cluster."""
+
+    cluster_Q: np.ndarray = column(np.int64, "cluster of the question")
+    weight_Q: np.ndarray = column(np.float64, "its weight at the draw: relative probability")
+
+
+@dataclass(frozen=True)
+class ClusterEvidence(ClusterCounts):
+    """Evidence on the clusters at the draw of an iteration, one row each."""
+
+    size_C: np.ndarray = column(np.int64, "questions of the pool in the cluster", "questions")
+    weight_C: np.ndarray = column(np.float64, "W of the cluster at the draw: relative probability")
 
 
 def describe_questions(history: History, cluster_N: np.ndarray, weight_N: np.ndarray) -> QuestionEvidence:

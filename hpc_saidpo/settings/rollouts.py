@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -59,20 +59,49 @@ class Sampling:
     min_p: float = 0.0
 
 
+# TeX's commands that begin with n: in them a backslash and an n are meant.
+_TEX_N = (
+    r"(?:abla|atural|cong|earrow|e|eg|eq|ewcommand|ewline|exists|geq|i|leq|mid|oindent|olimits|onumber|orm|ot|"
+    r"otin|parallel|rightarrow|leftarrow|Rightarrow|Leftarrow|sim|subseteq|supseteq|u|warrow|prec|succ)(?![a-zA-Z])"
+)
+_BACKSLASH_N = re.compile(rf"\\n(?!{_TEX_N})")
+
+
+def check_line_breaks(text: str) -> str:
+    """Return a text that goes into prompts or ends responses, if no line break in it is written as backslash and n.
+
+    Raises:
+        ValueError: it has a backslash and an n, which do not begin a command of TeX such as \\neq.
+    """
+    if _BACKSLASH_N.search(text):
+        raise ValueError(
+            "has a backslash and an n where a line break must be. Write a line break on the command line (bash) like "
+            r"""$'rollouts.stop=["\n"]', and in YAML as "\n" between double quotes"""
+        )
+    return text
+
+
+Text = Annotated[str, AfterValidator(check_line_breaks)]
+
+
 @group
 class Prompt:
     """The template of a prompt."""
 
     chat: bool = True
-    system: str = ""
-    question: str = "{question}"
-    answer: str = "{answer}"
-    separator: str = "\n\n"
+    system: Text = ""
+    question: Text = "{question}"
+    answer: Text = "{answer}"
+    separator: Text = "\n\n"
     shots: Count = 0
+    template_args: dict[str, Any] = Field(default_factory=dict)
 
     def __post_init__(self):
         if "{question}" not in self.question:
             raise ValueError("question must contain {question}")
+        fixed = sorted({"conversation", "messages", "tokenize", "add_generation_prompt"} & set(self.template_args))
+        if fixed:
+            raise ValueError(f"template_args must not contain {', '.join(fixed)}: the program sets them")
 
 
 @group
@@ -117,7 +146,7 @@ class Rollouts:
     top_k: Count = 0
     min_p: Annotated[float, Field(ge=0, lt=1)] = 0.0
     max_new_tokens: Positive = 1024
-    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    stop: tuple[Annotated[Text, Field(min_length=1)], ...] = ()
     chunk_questions: Positive = 64
     min_chunk_questions: Positive = 8
     steps: Annotated[str, AfterValidator(check_rule)] = PARAGRAPH

@@ -76,7 +76,9 @@ def rows_of(stage: Stage) -> list[tuple]:
 
 def _plain(content: Columns, name: str) -> list:
     column = getattr(content, name)
-    return column.tolist() if isinstance(column, np.ndarray) else list(column)
+    if isinstance(column, np.ndarray):
+        return column.tolist()
+    return [tuple(row.tolist()) if isinstance(row, np.ndarray) else row for row in column]
 
 
 def _compare_tables(result: Comparison, name: str, stage: Stage, wanted: Stage) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ from . import agreement, files, shared
 from .layout import folder_of, iterations_of
 from .lock import Lock
 from .stage import Stage
+from .tables import SCHEMA_VERSION
 
 T = TypeVar("T")
 
@@ -94,6 +96,28 @@ class RunDir:
             if folder.exists() and not (folder / "DONE").exists():
                 os.replace(folder, files.old_name(folder))
 
+    def started(self) -> datetime | None:
+        """Return the time of the run's first start, from env.json; None if it is not recorded there."""
+
+        def first() -> datetime | None:
+            starts = files.read_parsed(self.path / "env.json", json.loads) or [{}]
+            try:
+                return datetime.fromisoformat(str(starts[0].get("started")))
+            except ValueError:
+                return None
+
+        return self.world.on_root(first)
+
+    def finished_stage(self, iteration: int | str, name: str) -> Stage:
+        """Return a finished stage, to read from it. Not collective.
+
+        Raises:
+            Damaged: a file of it is missing.
+        """
+        stage = self._stage(iteration, name)
+        stage.check_complete()
+        return stage
+
     def log_path(self) -> Path:
         """Return this rank's log file. Not collective: every rank has a separate file."""
         folder = self.path / "log"
@@ -127,7 +151,7 @@ class RunDir:
             self.world.on_root(lambda: self._mark_done(stage))
 
         def load_on_root() -> T:
-            stage.check_complete()
+            stage.check_complete((SCHEMA_VERSION,))  # a run that resumes needs all that this version stores
             return load(stage)
 
         return self.world.on_root(load_on_root)

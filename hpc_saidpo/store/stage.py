@@ -9,7 +9,6 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,9 @@ from ..errors import RunError
 from ..parallel.world import World
 from ..records import STAGES
 from ..table import Columns
-from . import files, tables, texts
+from . import files, stored, tables
 from .layout import folder_of, iterations_of
+from .ragged import WITH_TOKENS
 from .tables import C, Damaged
 
 SHARD_ROWS = 32_768
@@ -67,13 +67,26 @@ class Stage:
 
         return sorted(path for path in self.path.rglob("*") if counts(path))
 
-    def manifest(self) -> dict[str, dict]:
+    def manifest(self, readable: tuple[int, ...] = tables.READABLE) -> dict[str, dict]:
         """Return {file name: bytes and sha256} from the time when the stage was finished.
+
+        Args:
+            readable: layouts (schema_version) that the caller can use.
 
         Raises:
             Damaged: DONE cannot be read.
-            RunError: a version with another layout made the stage.
+            RunError: a version made the stage whose layout this version cannot read.
         """
+        version, listed = self._done()
+        tables.check_layout(self.path / "DONE", version, readable)
+        return listed
+
+    @property
+    def layout(self) -> int:
+        """The layout (schema_version) of a finished stage. Raises Damaged: DONE cannot be read."""
+        return self._done()[0]
+
+    def _done(self) -> tuple[int, dict[str, dict]]:
         path = self.path / "DONE"
         try:
             manifest = json.loads(path.read_text())
@@ -82,20 +95,16 @@ class Stage:
                 raise ValueError("the SHA-256 of the list does not fit")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise Damaged(path, f"is not readable ({error})") from error
-        if version != tables.SCHEMA_VERSION:
-            raise RunError(
-                f"{path}: has layout {version}, this version reads {tables.SCHEMA_VERSION}: resume with the version "
-                "that made the run, or start a new run with run.name=..."
-            )
-        return listed
+        return version, listed
 
-    def check_complete(self) -> None:
+    def check_complete(self, readable: tuple[int, ...] = tables.READABLE) -> None:
         """Make sure that a finished stage still has its files, by name and size.
 
         Raises:
             Damaged: a file is missing or has another size.
+            RunError: its layout is not one of the readable ones.
         """
-        for name, known in self.manifest().items():
+        for name, known in self.manifest(readable).items():
             path = self.path / name
             if not path.is_file():
                 raise Damaged(path, "is missing")
@@ -174,7 +183,7 @@ class Stage:
                 parts.append(self.read(_CHUNK.format(index), table))
             whole = table.concat(parts).sorted()
             self.write(name, whole, first_chunk=chunks[0], last_chunk=chunks[-1])
-            if not _same(self.read(name, table), whole):
+            if not self.read(name, table).equals(whole):
                 raise RunError(
                     f"{self.path / name}.h5 does not hold the data that was written to it: repair the file system"
                 )
@@ -187,7 +196,7 @@ class Stage:
             _wait_for(self.path / f"{_CHUNK.format(index)}.h5")
 
     def read_chunks(self, table: type[C], rows: np.ndarray | None = None) -> C:
-        """Read all chunks as one table: numbers to memory, texts stay on disk until they are used.
+        """Read all chunks as one table: numbers to memory, texts and token ids stay on disk until they are used.
 
         Args:
             rows: rows to return, in this order; None for all.
@@ -195,7 +204,7 @@ class Stage:
         Raises:
             Damaged: a file is missing, damaged, or holds other chunks than those in its name.
         """
-        return texts.read_many([path for *_, path in self._pieces()], table, self.check_attributes, rows)
+        return stored.read_many([path for *_, path in self._pieces()], table, self.check_attributes, rows)
 
     def _pieces(self) -> list[tuple[int, int, Path]]:
         """Return first chunk, last chunk and file of every shard, and of every chunk outside the shards."""
@@ -258,6 +267,20 @@ def stages_of(run: Path) -> list[Stage]:
     ]
 
 
+def lacking(run: Path) -> str:
+    """A message about what a run lacks because an earlier version made it; "" if it lacks nothing."""
+
+    def layout(stage: Stage) -> int:
+        try:
+            return stage.layout
+        except Damaged:  # reported by whoever reads the stage
+            return WITH_TOKENS
+
+    if all(layout(stage) >= WITH_TOKENS for stage in stages_of(run) if stage.done):
+        return ""
+    return f"{run} was made by an earlier version: it has the texts of prompts and responses, but not their token ids"
+
+
 def _hash(listed: dict[str, dict]) -> str:
     return hashlib.sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest()
 
@@ -267,7 +290,3 @@ def _wait_for(path: Path) -> None:
     deadline = time.monotonic() + VISIBLE_AFTER_S
     while not path.exists() and time.monotonic() < deadline:
         time.sleep(0.2)
-
-
-def _same(a: Columns, b: Columns) -> bool:
-    return all(np.array_equal(getattr(a, f.name), getattr(b, f.name)) for f in fields(a))

@@ -2,9 +2,10 @@
 
 One file is one table. Its attributes describe the file (format, schema_version, table, n_rows) and its origin (run,
 iteration, stage, policy_hash, config_hash, seed, and further facts of the stage). A numeric column is a dataset of
-n_rows values. A text column is a group of `bytes`, all texts end to end in UTF-8, and `offsets` [n_rows + 1] into them.
-Every dataset has the attributes `meaning` and `unit`, is compressed with Zstandard in blocks that can be read alone,
-and carries a Fletcher32 checksum of each block.
+n_rows values. A column of texts is a group of `bytes`, all texts end to end in UTF-8, and `offsets` [n_rows + 1] into
+them. A column of token ids is a group of `values`, all rows end to end as uint16, or as int32 where an id needs it, and
+`offsets`. Every column has the attributes `meaning` and `unit`. Every dataset is compressed with Zstandard in blocks
+that can be read alone, and carries a Fletcher32 checksum of each block.
 """
 
 from __future__ import annotations
@@ -17,20 +18,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import h5py
-import hdf5plugin
 import numpy as np
 
 from ..errors import RunError
 from ..table import Columns
+from .ragged import Ragged, dataset, is_ragged, put, put_ragged
 
 FORMAT = "hpc_saidpo table"
-SCHEMA_VERSION = 2
-BLOCK_BYTES = 32 * 1024  # of text: the least that a random read decompresses
+SCHEMA_VERSION = 3
+READABLE = (2, 3)
 BLOCK_ROWS = 8192
 READ_ERRORS = (OSError, KeyError, RuntimeError, ValueError, TypeError, IndexError)  # of h5py, for a damaged file
 C = TypeVar("C", bound=Columns)
 Inspect = Callable[[Path, Mapping], None]
-_LEVEL = 1  # of Zstandard
 _CHECKED_BYTES = 2**24  # read at once by `check`
 
 
@@ -70,36 +70,25 @@ def on_disk_name(field_name: str) -> str:
 def _put_column(file: h5py.File, field: Field, column: Any) -> None:
     name = on_disk_name(field.name)
     about = {"meaning": field.metadata["meaning"], "unit": field.metadata["unit"]}
-    if not is_text(field):
-        _put(file, name, np.asarray(column, dtype=field.metadata["dtype"]), BLOCK_ROWS).attrs.update(about)
-        return
-    group = file.create_group(name)
-    group.attrs.update(about)
-    data, offsets = _join(list(column))
-    _put(group, "bytes", np.frombuffer(data, dtype=np.uint8), BLOCK_BYTES)
-    _put(group, "offsets", offsets, BLOCK_ROWS)
+    if is_ragged(field):
+        put_ragged(file.create_group(name), list(column), field.metadata["dtype"])
+    else:
+        put(file, name, np.asarray(column, dtype=field.metadata["dtype"]), BLOCK_ROWS)
+    file[name].attrs.update(about)
 
 
-def _join(texts: list[str]) -> tuple[bytes, np.ndarray]:
-    """Return all texts end to end, and the offsets at which each text begins and the last one ends."""
-    data = "".join(texts).encode("utf-8", "surrogatepass")
-    lengths = np.fromiter(map(len, texts), np.int64, len(texts))
-    if lengths.sum() != len(data):  # characters of several bytes
-        lengths = np.array([len(text.encode("utf-8", "surrogatepass")) for text in texts])
-    return data, np.concatenate([[0], np.cumsum(lengths)])
+def check_layout(path: Path, version: Any, readable: tuple[int, ...]) -> None:
+    """Check the layout (schema_version) of a file.
 
-
-def _put(group: h5py.Group, name: str, data: np.ndarray, block: int) -> h5py.Dataset:
-    if data.size == 0:
-        return group.create_dataset(name, data=data)
-    return group.create_dataset(
-        name,
-        data=data,
-        chunks=(min(block, len(data)), *data.shape[1:]),
-        shuffle=data.itemsize > 1,
-        fletcher32=True,
-        **hdf5plugin.Zstd(clevel=_LEVEL),
-    )
+    Raises:
+        RunError: it is none of the readable ones.
+    """
+    if version not in readable:
+        layouts = " and ".join(map(str, readable))
+        raise RunError(
+            f"{path}: has layout {version}, this version {'resumes' if len(readable) == 1 else 'reads'} {layouts}: "
+            "continue with the version that made the run, or start a new run with run.name=..."
+        )
 
 
 @contextmanager
@@ -118,11 +107,7 @@ def open_table(path: Path, table: type[Columns] | None = None) -> Iterator[h5py.
         with h5py.File(path, "r", locking=False) as file:
             if file.attrs.get("format") != FORMAT:
                 raise Damaged(path, "is an HDF5 file of another program")
-            if file.attrs["schema_version"] != SCHEMA_VERSION:
-                raise RunError(
-                    f"{path}: has layout {file.attrs['schema_version']}, this version reads {SCHEMA_VERSION}: resume "
-                    "with the version that made the run, or start a new run with run.name=..."
-                )
+            check_layout(path, file.attrs["schema_version"], READABLE)
             if table is not None and file.attrs["table"] != table.__name__:
                 raise Damaged(path, f"holds {file.attrs['table']}, not {table.__name__}")
             yield file
@@ -154,7 +139,7 @@ def explain(path: Path, error: Exception) -> RunError:
 
 
 def read(path: Path, table: type[C], inspect: Inspect) -> C:
-    """Read a whole table, texts included.
+    """Read a whole table, texts and token ids included.
 
     Args:
         inspect: called with the path and the attributes of the file; may raise.
@@ -165,7 +150,7 @@ def read(path: Path, table: type[C], inspect: Inspect) -> C:
     with open_table(path, table) as file:
         inspect(path, file.attrs)
         columns = (
-            list(Texts(file, on_disk_name(f.name))) if is_text(f) else dataset(file, on_disk_name(f.name))[:]
+            list(Ragged(file, on_disk_name(f.name))) if is_ragged(f) else dataset(file, on_disk_name(f.name))[:]
             for f in fields(table)
         )
         content = table(*columns)
@@ -184,57 +169,9 @@ def check(path: Path) -> dict[str, Any]:
         n_rows = file.attrs["n_rows"]
         for name, item in file.items():
             if isinstance(item, h5py.Group):
-                texts = dataset(item, "bytes")
-                for start in range(0, texts.shape[0], _CHECKED_BYTES):
-                    texts[start : start + _CHECKED_BYTES]
-                Texts(file, name)
+                data = Ragged(file, name).data
+                for start in range(0, len(data), _CHECKED_BYTES):
+                    data[start : start + _CHECKED_BYTES]
             elif (n_read := len(dataset(file, name)[:])) != n_rows:
                 raise ValueError(f"{n_read} rows of {name} where there should be {n_rows}")
         return dict(file.attrs)
-
-
-def dataset(group: h5py.Group, name: str) -> h5py.Dataset:
-    """Return a dataset of a file.
-
-    Raises:
-        KeyError, TypeError: there is none of this name.
-    """
-    item = group[name]
-    if not isinstance(item, h5py.Dataset):
-        raise TypeError(f"{name} is not a dataset")
-    return item
-
-
-def is_text(field: Field) -> bool:
-    """Whether a column holds texts."""
-    return field.metadata["dtype"] is str
-
-
-class Texts:
-    """One text column of an open file."""
-
-    def __init__(self, file: h5py.File, name: str):
-        self.data, self.offset = dataset(file, f"{name}/bytes"), dataset(file, f"{name}/offsets")[:]
-        if len(self.offset) - 1 != file.attrs["n_rows"] or self.offset[-1] != len(self.data):
-            raise ValueError(f"the offsets of {name} do not fit")
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.read(np.arange(len(self.offset) - 1)))
-
-    def read(self, row: np.ndarray) -> list[str]:
-        """Return the texts of ascending rows. Each block is read and decompressed once, neighbours together."""
-        if len(row) == 0:
-            return []
-        start, end = self.offset[row], self.offset[row + 1]
-        block = self.data.chunks[0] if self.data.chunks else 1
-        first, beyond = start // block, -(-end // block)
-        new_run = np.flatnonzero(np.r_[True, first[1:] > np.maximum.accumulate(beyond)[:-1]])
-        texts = []
-        for a, b in zip(new_run, np.r_[new_run[1:], len(row)], strict=True):
-            base = int(first[a]) * block
-            content = self.data[base : max(base, int(beyond[a:b].max()) * block)].tobytes()
-            texts += [
-                content[s:e].decode("utf-8", "surrogatepass")
-                for s, e in zip((start[a:b] - base).tolist(), (end[a:b] - base).tolist(), strict=True)
-            ]
-        return texts

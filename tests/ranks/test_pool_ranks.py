@@ -18,7 +18,7 @@ from support.pools import (
 from hpc_saidpo.errors import RunError
 from hpc_saidpo.pool import clean
 from hpc_saidpo.records import Questions, pick
-from hpc_saidpo.store.texts import StoredText
+from hpc_saidpo.store.stored import StoredRows
 from hpc_saidpo.tags.column import read_points
 
 
@@ -76,7 +76,7 @@ def test_a_rank_that_cannot_read_ends_all(folder, world, monkeypatch):
 def test_the_same_pool_on_every_rank_with_its_texts_on_disk(folder, world):
     path = world.on_root(lambda: write_jsonl(folder / "p.jsonl", *numbered(500), *numbered(5), "bad"))
     pool = load(folder, path, on_bad="skip", held_out=50, world=world)
-    assert isinstance(pool.questions, Questions) and isinstance(pool.questions.text_N, StoredText)
+    assert isinstance(pool.questions, Questions) and isinstance(pool.questions.text_N, StoredRows)
     here = [(q.id, q.text, q.answer, q.tags) for q in pool.questions]
     alone = load(folder / f"alone-{world.rank}", path, on_bad="skip", held_out=50)
     assert here == [(q.id, q.text, q.answer, q.tags) for q in alone.questions] and len(here) == 450

@@ -74,7 +74,7 @@ def test_files_say_where_they_come_from(folder, world):
     with h5py.File(stage.path / "chunk-000000.h5") as file:
         origin = dict(file.attrs)
         assert (origin["run"], origin["iteration"], origin["stage"], origin["seed"]) == ("run", 3, "probe", 7)
-        assert origin["policy_hash"] == "abc" and len(origin["config_hash"]) == 16 and origin["schema_version"] == 2
+        assert origin["policy_hash"] == "abc" and len(origin["config_hash"]) == 16 and origin["schema_version"] == 3
         assert file["n_tokens"].attrs["unit"] == "tokens" and "response" in file["text"].attrs["meaning"]
         assert all(file[name].fletcher32 for name in ("question", "seconds", "text/bytes", "text/offsets"))
 
@@ -204,7 +204,7 @@ def test_metrics_hold_one_line_per_iteration_however_often_it_resumes(folder, wo
 
 
 def relabel(path):
-    path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": 1}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": 2}))
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "env.json"])
@@ -221,7 +221,7 @@ def test_a_run_of_the_layout_before_is_refused_by_name(folder, world):
     with open_run(folder, world) as run:
         stage = run.stage(0, "probe", lambda s: write_one(s, world), lambda s: s)
         world.on_root(lambda: relabel(stage.path / "DONE"))
-        with pytest.raises(RunError, match=r"DONE: has layout 1, this version reads 2"):
+        with pytest.raises(RunError, match=r"DONE: has layout 2, this version resumes 3"):
             run.stage(0, "probe", lambda s: None, lambda s: None)
 
 

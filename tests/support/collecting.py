@@ -12,7 +12,7 @@ from hpc_saidpo import settings
 from hpc_saidpo.parallel.world import World
 from hpc_saidpo.policy.model import Policy
 from hpc_saidpo.records import Question, Rollouts
-from hpc_saidpo.rollouts.prompts import Prompts
+from hpc_saidpo.rollouts.prompts import Renderer
 from hpc_saidpo.rollouts.stage import Request, collect_rollouts, load_rollouts
 from hpc_saidpo.settings.rollouts import Sampling
 from hpc_saidpo.store.stage import Stage
@@ -44,8 +44,8 @@ def collect(
         stage.seal = lambda *_: None
     world.on_root(stage.prepare)
     plan = settings.Rollouts(chunk_questions=chunk_questions, prompt=BARE, **config)
-    prompts = Prompts(QUESTIONS, {}, policy, BARE)
-    request = Request(prompts, np.arange(len(QUESTIONS)), k, SAMPLING, seed, expected or {})
+    renderer = Renderer(QUESTIONS, {}, policy, BARE)
+    request = Request(renderer, np.arange(len(QUESTIONS)), k, SAMPLING, seed, expected or {})
     collect_rollouts(stage, request, plan, world)
     world.barrier()
     return load_rollouts(stage)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import torch
 
@@ -11,8 +9,7 @@ from hpc_saidpo import settings
 from hpc_saidpo.policy.locate import locate
 from hpc_saidpo.policy.model import Policy
 from hpc_saidpo.pool import arithmetic
-from hpc_saidpo.records import Pairs, Rollouts
-from hpc_saidpo.table import Columns
+from hpc_saidpo.records import Pairs, Prompts, Rollouts
 
 MICRO = locate("pkg://hpc_saidpo/data/micro_llama")
 
@@ -32,6 +29,11 @@ def make_rollouts(rows) -> Rollouts:
     )  # fmt: skip
 
 
+def make_prompts(question_Q) -> Prompts:
+    """The prompt of question 7 is "prompt 7", with the token ids 7 and 8."""
+    return Prompts.from_rows((int(q), f"prompt {q}", [int(q), int(q) + 1]) for q in question_Q)
+
+
 def make_pairs(n=20, seed=0) -> Pairs:
     """Right against wrong answers of arithmetic questions; question i of the pool, by index 100 + i, is called q<i>."""
     problems = arithmetic.problems({"trained": 1.0}, n, seed)
@@ -42,8 +44,3 @@ def make_pairs(n=20, seed=0) -> Pairs:
         [f"q{i}" for i in range(n)],
         [p.text + "\n" for p in problems], [p.solution for p in problems], [p.solution[:-1] + "x" for p in problems],
     )  # fmt: skip
-
-
-def same(a: Columns, b: Columns) -> bool:
-    """Whether two tables hold the same, whether their texts are in memory or on disk."""
-    return all(np.array_equal(list(getattr(a, f.name)), list(getattr(b, f.name))) for f in dataclasses.fields(a))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import yaml
-from support.make import make_rollouts
+from support.make import make_prompts, make_rollouts
 
 from hpc_saidpo import difficulty, settings
 from hpc_saidpo.cli import compose
@@ -75,7 +75,8 @@ def run(tmp_path_factory):
     usable = np.flatnonzero(difficulty.in_band(hard, config.difficulty))
     order = difficulty.hardest_first(hard, config.difficulty, np.random.default_rng(0))
     hardest = hard.take([i for i in order if i in usable])
-    write(stage("pairs"), pairs=pairs.select(both, hardest, CLUSTER, str, config.pairs, 0, 1))
+    prompts = make_prompts(hardest.question_Q)
+    write(stage("pairs"), pairs=pairs.select(both, hardest, CLUSTER, prompts, config.pairs, 0, 1))
     return path, weight_N, history
 
 

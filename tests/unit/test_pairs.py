@@ -1,5 +1,5 @@
 import numpy as np
-from support.make import make_rollouts
+from support.make import make_prompts, make_rollouts
 
 from hpc_saidpo import difficulty, settings
 from hpc_saidpo.dpo import pairs
@@ -25,7 +25,7 @@ ROLLOUTS = make_rollouts(
 def select(order, seed=0, **config):
     measured = difficulty.measure(ROLLOUTS)
     hardest = measured.take([measured.question_Q.tolist().index(q) for q in order])
-    return pairs.select(ROLLOUTS, hardest, np.arange(10), lambda q: f"prompt {q}", settings.Pairs(**config), seed, 0)
+    return pairs.select(ROLLOUTS, hardest, np.arange(10), make_prompts(order), settings.Pairs(**config), seed, 0)
 
 
 def test_a_pair_is_a_correct_and_an_incorrect_response():

@@ -92,8 +92,10 @@ def test_every_preset_renders(path, smollm2):
 
 def test_the_first_prompt_is_shown_as_it_is(micro):
     config = settings.Prompt(chat=False, question="Q: {question}  \n")
-    shown = prompts.Prompts([QUESTION], {}, micro, config).describe(0, ("\n\n",))
-    assert shown.split("\n") == [
-        "the first prompt, its lines between bars:", "  |Q: 2 + \\frac{1}{2} = {x}?  |", "  ||",
-        "  a response ends with <eos> or \\n\\n",
-    ]  # fmt: skip
+    table = prompts.Renderer([QUESTION], {}, micro, config).table([0])
+    shown = prompts.describe(table, micro, ("\n\n",)).split("\n")
+    assert shown[:3] == ["the first prompt, its lines between bars:", "  |Q: 2 + \\frac{1}{2} = {x}?  |", "  ||"]
+    ids = table.tokens_Q[0].tolist()
+    last = [f"{i} {micro.tokenizer.decode([i])!r}" for i in ids[-8:]]
+    assert shown[3] == f"  the last of its {len(ids)} tokens: {', '.join(last)}" and last[-1].endswith("'\\n'")
+    assert shown[4:] == ["  a response ends with <eos> or \\n\\n"]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 from support.collecting import QUESTIONS, SAMPLING, collect
-from support.make import make_rollouts
+from support.make import make_prompts, make_rollouts
 
 from hpc_saidpo import difficulty, settings
 from hpc_saidpo.dpo import pairs
@@ -43,7 +43,8 @@ def test_grades_and_counts(folder, world, micro):
         right = table.text_R[row].splitlines()[-1:] == [f"#### {QUESTIONS[table.question_R[row]].answer}"]
         assert (table.verdict_R[row] == CORRECT) == right
         assert table.n_steps_R[row] == len([line for line in table.text_R[row].splitlines() if line.strip()])
-        assert table.n_tokens_R[row] == len(micro.encode_response(table.text_R[row], table.finished_R[row], ()))
+        assert table.n_tokens_R[row] == len(table.tokens_R[row])
+        assert micro.tokenizer.decode(table.tokens_R[row], skip_special_tokens=True) == table.text_R[row]
 
 
 def test_only_requested_stages_are_decided_early():
@@ -76,7 +77,7 @@ def test_pairs_of_early_decisions_are_distributed_as_those_of_all_responses():
         table = make_rollouts(kept)
         hard = difficulty.measure(table)
         usable = hard.take(np.flatnonzero(difficulty.in_band(hard, settings.Difficulty())))
-        found = pairs.select(table, usable, np.zeros(6000), str, settings.Pairs(), 0, 0)
+        found = pairs.select(table, usable, np.zeros(6000), make_prompts(usable.question_Q), settings.Pairs(), 0, 0)
         kinds = [c.split()[1] + r.split()[1] for c, r in zip(found.chosen_B, found.rejected_B, strict=True)]
         return found.question_B.tolist(), np.unique(kinds, return_counts=True)[1], len(table)
 

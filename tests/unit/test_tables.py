@@ -7,14 +7,15 @@ import sys
 import h5py
 import numpy as np
 import pytest
-from support.make import make_rollouts, same
+from support.make import make_rollouts
 from support.program import user_environment
 
 from hpc_saidpo.errors import RunError
 from hpc_saidpo.records import CORRECT, WRONG, Draw, Pairs, Rollouts
+from hpc_saidpo.store.ragged import BLOCK_BYTES
 from hpc_saidpo.store.stage import Stage
-from hpc_saidpo.store.tables import BLOCK_BYTES, Damaged, on_disk_name
-from hpc_saidpo.store.texts import StoredText
+from hpc_saidpo.store.stored import StoredRows
+from hpc_saidpo.store.tables import Damaged, on_disk_name
 
 TEXTS = ["", "½ × \x00\n", "plain", "\udc80 lone surrogate", "漢字 🙂", "x" * (3 * BLOCK_BYTES)]
 
@@ -62,10 +63,10 @@ def test_types_on_disk_are_the_declared_ones(folder):
 def test_chunks_and_shards_look_like_one_array(folder):
     stage, whole = chunked(folder)
     before = stage.read_chunks(Rollouts).sorted()
-    assert same(before, whole)
+    assert before.equals(whole)
     for chunks in (range(0, 2), range(2, 4), range(4, 5)):
         stage.seal(chunks, Rollouts)
-        assert same(stage.read_chunks(Rollouts).sorted(), whole) and stage.finished_chunks() == set(range(5))
+        assert stage.read_chunks(Rollouts).sorted().equals(whole) and stage.finished_chunks() == set(range(5))
     assert sorted(p.name for p in folder.iterdir()) == [
         "shard-000000-000001.h5", "shard-000002-000003.h5", "shard-000004-000004.h5",
     ]  # fmt: skip
@@ -77,9 +78,9 @@ def test_a_shard_hides_the_chunks_that_a_kill_left_beside_it(folder):
     stage.seal(range(5), Rollouts)
     for path, content in copies.items():
         path.write_bytes(content)
-    assert same(stage.read_chunks(Rollouts).sorted(), whole)
+    assert stage.read_chunks(Rollouts).sorted().equals(whole)
     stage.seal(range(5), Rollouts)  # goes on where it was killed
-    assert not list(folder.glob("chunk-*.h5")) and same(stage.read_chunks(Rollouts).sorted(), whole)
+    assert not list(folder.glob("chunk-*.h5")) and stage.read_chunks(Rollouts).sorted().equals(whole)
 
 
 def test_shards_do_not_depend_on_who_made_the_chunks():
@@ -93,7 +94,7 @@ def test_shards_do_not_depend_on_who_made_the_chunks():
 def test_texts_stay_on_disk_until_they_are_read(folder):
     stage, whole = chunked(folder)
     listed = stage.read_chunks(Rollouts).sorted()
-    assert isinstance(listed.text_R, StoredText)
+    assert isinstance(listed.text_R, StoredRows)
     some = listed.take(np.flatnonzero(listed.sample_R == 1)).take(np.arange(0, 20, 3))
     joined = Rollouts.concat([some, listed.take([5, 5, 0])])
     hidden = folder.with_name("hidden")
@@ -120,7 +121,7 @@ def test_numbers_are_listed_though_the_texts_are_rotten(folder):
 
 
 def test_more_files_than_are_kept_open(folder, monkeypatch):
-    monkeypatch.setattr("hpc_saidpo.store.texts.OPEN_FILES", 3)
+    monkeypatch.setattr("hpc_saidpo.store.stored.OPEN_FILES", 3)
     stage, whole = chunked(folder, n_chunks=9)
     listed = stage.read_chunks(Rollouts).sorted()
     for row in np.random.default_rng(0).permutation(len(whole)):
@@ -144,7 +145,7 @@ def test_no_flipped_byte_goes_unseen(folder):
     for at in np.random.default_rng(0).permutation(len(sound))[:400]:
         spoil(path, int(at))
         try:
-            assert same(stage.read("t", Rollouts), written), f"byte {at}"
+            assert stage.read("t", Rollouts).equals(written), f"byte {at}"
         except RunError as error:
             assert "t.h5" in str(error)
             seen += 1
@@ -184,8 +185,8 @@ def test_foreign_tables_are_named(folder):
     with pytest.raises(Damaged, match="holds Draw, not Pairs"):
         stage.read("d", Pairs)
     with h5py.File(folder / "d.h5", "a") as file:
-        file.attrs["schema_version"] = 3
-    with pytest.raises(RunError, match="has layout 3, this version reads 2"):
+        file.attrs["schema_version"] = 4
+    with pytest.raises(RunError, match="has layout 4, this version reads 2 and 3"):
         stage.read("d", Draw)
 
 

@@ -55,7 +55,7 @@ from hpc_saidpo.pool.stage import load_pool
 from hpc_saidpo.records import Question
 from hpc_saidpo.rollouts.engine import linears
 from hpc_saidpo.rollouts.engine.engine import generate
-from hpc_saidpo.rollouts.prompts import Prompts
+from hpc_saidpo.rollouts.prompts import Renderer
 from hpc_saidpo.rollouts.waves import decided, in_waves
 from hpc_saidpo.settings.rollouts import Sampling
 from hpc_saidpo.store.run import RunDir
@@ -166,8 +166,8 @@ def load(folder: Path, n: int, new_tokens: int) -> Bench:
     def tokens(
         questions: list[Question], prompt: settings.Prompt, examples: Mapping[str, Sequence[Question]]
     ) -> list[list[int]]:
-        prompts = Prompts(questions, examples, policy, prompt)
-        return sorted((prompts.tokens(i) for i in range(len(questions))), key=len, reverse=True)
+        renderer = Renderer(questions, examples, policy, prompt)
+        return sorted((renderer.tokens(i) for i in range(len(questions))), key=len, reverse=True)
 
     plain, few_shot = tokens(various, bare, {}), tokens(alike, demo.rollouts.prompt, pool.examples)
     return Bench(policy, {"plain": plain, "fewshot": few_shot}, new_tokens)
@@ -247,13 +247,13 @@ def early_decision(n: int) -> dict[str, float]:
     tiny = compose.from_overrides(["experiment=tiny", "rollouts.k=8"])
     policy = Policy.load(locate(tiny.policy.path), tiny.policy, torch.device("cpu"))
     questions = load_pool(tiny.pool, RunDir(Path("none"), World(), {}, print)).questions[:n]
-    prompts = Prompts(questions, {}, policy, tiny.rollouts.prompt)
-    token_Q = {q: prompts.tokens(q) for q in range(len(questions))}
+    renderer = Renderer(questions, {}, policy, tiny.rollouts.prompt)
+    token_Q = {q: renderer.tokens(q) for q in range(len(questions))}
     tables = {}
     with Grader() as grader:
         for name, waves in (("fixed", (K,)), ("adaptive", (2, 2, 4))):
             sampling, seed = tiny.rollouts.sampling(), (0, 0, "explore")
-            tables[name] = in_waves(waves, token_Q, prompts, sampling, tiny.rollouts, seed, grader)
+            tables[name] = in_waves(waves, token_Q, renderer, sampling, tiny.rollouts, seed, grader)
     usable = {name: decided(table) for name, table in tables.items()}
     tokens = {name: int(table.n_tokens_R.sum()) for name, table in tables.items()}
     in_band = {

@@ -37,7 +37,7 @@ import numpy as np
 
 from hpc_saidpo.records import Rollouts
 from hpc_saidpo.store.stage import Stage
-from hpc_saidpo.store.texts import StoredText
+from hpc_saidpo.store.stored import StoredRows
 
 TEXT_BYTES = 600
 VOCABULARY = 5000
@@ -232,16 +232,16 @@ def write_many(folder: Path, n_rows: int) -> float:
 
 def list_many(folder: Path) -> dict[str, float]:
     """List a stage and read random texts of it; called in a process of its own, for its peak memory."""
-    text_bytes, read_texts = 0, StoredText.read
+    text_bytes, read_texts = 0, StoredRows.read
 
-    def counted(self: StoredText, rows: np.ndarray) -> list[str]:
+    def counted(self: StoredRows, rows: np.ndarray) -> list[str]:
         nonlocal text_bytes
         texts = read_texts(self, rows)
         text_bytes += sum(map(len, texts))  # ASCII
         return texts
 
     rng, measured = np.random.default_rng(2), {"imports_peak_mib": peak_mib()}
-    with mock.patch.object(StoredText, "read", counted):
+    with mock.patch.object(StoredRows, "read", counted):
 
         def timed(name: str, action: Callable[[], T]) -> T:
             nonlocal text_bytes

@@ -16,7 +16,7 @@ from hpc_saidpo import difficulty, loop, progress, settings
 from hpc_saidpo.cli import compose
 from hpc_saidpo.clusters.embed import embed, load, texts
 from hpc_saidpo.clusters.fit import fit
-from hpc_saidpo.dpo.examples import tokenise
+from hpc_saidpo.dpo.examples import examples_of
 from hpc_saidpo.dpo.pairs import select
 from hpc_saidpo.dpo.train import Lesson, train
 from hpc_saidpo.grader.grader import Grader
@@ -26,7 +26,7 @@ from hpc_saidpo.policy.model import Policy
 from hpc_saidpo.pool import generated
 from hpc_saidpo.pool.pool import Pool
 from hpc_saidpo.records import Draw, Explored, Pairs, Question, Rollouts, seeded
-from hpc_saidpo.rollouts.prompts import Prompts
+from hpc_saidpo.rollouts.prompts import Renderer
 from hpc_saidpo.rollouts.waves import in_waves
 from hpc_saidpo.sampler import Sampler
 from hpc_saidpo.sampler.probe import choose
@@ -191,8 +191,8 @@ class Run:
     pool: Pool
     grader: Grader
 
-    def prompts(self, questions: Sequence[Question]) -> Prompts:
-        return Prompts(questions, {}, self.policy, self.trial.settings.rollouts.prompt)
+    def renderer(self, questions: Sequence[Question]) -> Renderer:
+        return Renderer(questions, {}, self.policy, self.trial.settings.rollouts.prompt)
 
     def answer(
         self,
@@ -203,9 +203,9 @@ class Run:
         seed: tuple[int, int, str],
     ) -> Rollouts:
         """K graded rollouts of each of these questions."""
-        prompts = self.prompts(questions)
-        token_Q = {int(q): prompts.tokens(int(q)) for q in question_Q}
-        return in_waves((k,), token_Q, prompts, sampling, self.trial.settings.rollouts, seed, self.grader)
+        renderer = self.renderer(questions)
+        token_Q = {int(q): renderer.tokens(int(q)) for q in question_Q}
+        return in_waves((k,), token_Q, renderer, sampling, self.trial.settings.rollouts, seed, self.grader)
 
     def scores(self, samples: int) -> dict[str, float]:
         """Of the held-out questions: the same ones, and the same random streams, for every system."""
@@ -264,8 +264,8 @@ class Step:
         usable_Q = difficulty.in_band(measured, self.config.difficulty)
         order = difficulty.hardest_first(measured, self.config.difficulty, seeded(self.seed, self.t, "order"))
         hardest = measured.take([i for i in order if usable_Q[i]])
-        prompt = self.run.prompts(self.run.pool.questions).text
-        pairs = select(explored.rollouts, hardest, self.cluster_N, prompt, self.config.pairs, self.seed, self.t)
+        prompts = self.run.renderer(self.run.pool.questions).table(hardest.question_Q)
+        pairs = select(explored.rollouts, hardest, self.cluster_N, prompts, self.config.pairs, self.seed, self.t)
         self.record |= {"explored": len(measured), "usable": int(usable_Q.sum()), "pairs": len(pairs)}
         return pairs
 
@@ -274,7 +274,7 @@ class Step:
         policy, rollouts = self.run.policy, self.config.rollouts
         if len(pairs):
             release_engines()
-            lesson = Lesson(pairs, tokenise(pairs, policy, rollouts.prompt.chat, rollouts.stop), self.seed, self.t)
+            lesson = Lesson(pairs, examples_of(pairs, policy, rollouts.prompt.chat, rollouts.stop), self.seed, self.t)
             train(policy, lesson, self.config.dpo, World())
             policy.model.eval()
             release_engines()

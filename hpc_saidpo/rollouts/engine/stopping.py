@@ -20,11 +20,15 @@ def stopped(policy: Policy, tokens: Sequence[int], stop: Sequence[str]) -> bool:
 
 
 def finish(policy: Policy, response: Response, stop: Sequence[str]) -> None:
-    """Set the text of a response: up to the stop string, which is not part of it."""
-    response.text = _decode(policy, response.tokens, skip_special_tokens=True)
+    """Set the text of a response: without the token or the stop string that ended it, and all after that.
+
+    Other special tokens (`</think>`) are part of the text: they tell reasoning from answer.
+    """
+    tokens = response.tokens
+    response.text = _decode(policy, tokens[:-1] if tokens and tokens[-1] in policy.eos_ids else tokens)
     for text in stop:
         response.text = response.text.partition(text)[0]
 
 
-def _decode(policy: Policy, tokens: Sequence[int], skip_special_tokens: bool = False) -> str:
-    return cast(str, policy.tokenizer.decode(list(tokens), skip_special_tokens=skip_special_tokens))
+def _decode(policy: Policy, tokens: Sequence[int]) -> str:
+    return cast(str, policy.tokenizer.decode(list(tokens), skip_special_tokens=False))

@@ -1,4 +1,4 @@
-"""Text columns that stay on disk: texts of any number of files, read on access."""
+"""Columns of texts and of token ids that stay on disk: rows of any number of files, read on access."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any, cast
 import h5py
 import numpy as np
 
-from .tables import READ_ERRORS, C, Damaged, Inspect, Texts, dataset, explain, is_text, on_disk_name, open_table
+from .ragged import Ragged, dataset, is_ragged
+from .tables import READ_ERRORS, C, Damaged, Inspect, explain, on_disk_name, open_table
 
 OPEN_FILES = 512  # that a reader keeps open: half of the default limit of a process
 
@@ -19,13 +20,13 @@ class _Readers:
     """Open files, most recently used last. Each process opens the files itself."""
 
     def __init__(self):
-        self._open: dict[Path, tuple[h5py.File, dict[str, Texts]]] = {}
+        self._open: dict[Path, tuple[h5py.File, dict[str, Ragged]]] = {}
 
     def __reduce__(self):
         return _Readers, ()
 
-    def texts(self, path: Path, column: str, row: np.ndarray) -> list[str]:
-        """Return the texts of ascending rows of one file. Raises as `open_table` does."""
+    def rows(self, path: Path, column: str, row: np.ndarray) -> list[Any]:
+        """Return ascending rows of a column of one file. Raises as `open_table` does."""
         try:
             file, columns = self._open.pop(path, (None, {}))
             if file is None:
@@ -35,21 +36,21 @@ class _Readers:
                     self._open.pop(next(iter(self._open)))[0].close()
             self._open[path] = file, columns
             if column not in columns:
-                columns[column] = Texts(file, column)
+                columns[column] = Ragged(file, column)
             return columns[column].read(row)
         except READ_ERRORS as error:
             raise explain(path, error) from error
 
 
-class StoredText(Sequence):
-    """A text column of any number of files that stays on disk: rows are read on access.
+class StoredRows(Sequence):
+    """A column of texts (str) or token ids (int32 [T]) of any number of files that stays on disk: read on access.
 
     It is pickled as file names and row numbers. Each process opens the files itself.
 
     Args:
         files: the files.
         column: name of the column in the files.
-        file_R, row_R: file of each text, and its row in that file.
+        file_R, row_R: file of each row, and its place in that file.
         readers: open files to share with other columns.
     """
 
@@ -80,27 +81,30 @@ class StoredText(Sequence):
             return self.take(np.arange(*index.indices(len(self))))
         return self.read([range(len(self))[index]])[0]
 
-    def __iter__(self) -> Iterator[str]:
+    def __iter__(self) -> Iterator[Any]:
         for start in range(0, len(self), self.BATCH):
             yield from self.read(np.arange(start, min(start + self.BATCH, len(self))))
 
     def __eq__(self, other: object) -> bool:
-        return list(self) == list(other) if isinstance(other, Sequence) else NotImplemented
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        pairs = zip(self, other, strict=False)
+        return len(self) == len(other) and all(a == b if isinstance(a, str) else np.array_equal(a, b) for a, b in pairs)
 
-    def take(self, rows: np.ndarray | Sequence[int]) -> StoredText:
+    def take(self, rows: np.ndarray | Sequence[int]) -> StoredRows:
         """Return the column of these rows. Nothing is read."""
-        return StoredText(self.files, self.column, self.file_R[rows], self.row_R[rows], self._readers)
+        return StoredRows(self.files, self.column, self.file_R[rows], self.row_R[rows], self._readers)
 
     @classmethod
-    def concat(cls, parts: Sequence[StoredText]) -> StoredText:
+    def concat(cls, parts: Sequence[StoredRows]) -> StoredRows:
         """Join several columns of the same name. Nothing is read."""
         files = list(dict.fromkeys(path for part in parts for path in part.files))
         position = {path: i for i, path in enumerate(files)}
         renumbered = [np.array([position[p] for p in part.files], dtype=np.int32)[part.file_R] for part in parts]
         return cls(files, parts[0].column, np.concatenate(renumbered), np.concatenate([p.row_R for p in parts]))
 
-    def read(self, rows: np.ndarray | Sequence[int]) -> list[str]:
-        """Return the texts of these rows, in their order.
+    def read(self, rows: np.ndarray | Sequence[int]) -> list[Any]:
+        """Return these rows, in their order.
 
         Raises:
             Damaged: a file is missing, or its checksums do not fit.
@@ -108,16 +112,16 @@ class StoredText(Sequence):
         rows = np.asarray(rows, dtype=np.int64)
         file, row = self.file_R[rows], self.row_R[rows]
         order = np.lexsort((row, file))
-        texts: list[str] = [""] * len(order)
+        found: list[Any] = [None] * len(order)
         for positions in np.split(order, np.flatnonzero(np.diff(file[order])) + 1) if len(order) else []:
-            of_file = self._readers.texts(self.files[file[positions[0]]], self.column, row[positions])
-            for position, text in zip(positions.tolist(), of_file, strict=True):
-                texts[position] = text
-        return texts
+            of_file = self._readers.rows(self.files[file[positions[0]]], self.column, row[positions])
+            for position, content in zip(positions.tolist(), of_file, strict=True):
+                found[position] = content
+        return found
 
 
 def read_many(paths: Sequence[Path], table: type[C], inspect: Inspect, rows: np.ndarray | None = None) -> C:
-    """Read several files as one table, in the order of the files: numbers to memory, texts stay on disk.
+    """Read several files as one table, in the order of the files: numbers to memory, texts and token ids stay on disk.
 
     Args:
         rows: rows to return, in this order; None for all.
@@ -125,7 +129,7 @@ def read_many(paths: Sequence[Path], table: type[C], inspect: Inspect, rows: np.
     Raises:
         Damaged, RunError: as `tables.read`.
     """
-    numbers: dict[str, list[np.ndarray]] = {f.name: [] for f in fields(table) if not is_text(f)}
+    numbers: dict[str, list[np.ndarray]] = {f.name: [] for f in fields(table) if not is_ragged(f)}
     n_rows = []
     for path in paths:
         with open_table(path, table) as file:
@@ -139,12 +143,12 @@ def read_many(paths: Sequence[Path], table: type[C], inspect: Inspect, rows: np.
         return table.concat([])
     chosen = slice(None) if rows is None else rows
     # the same arrays for every column
-    file_R, row_R = (location_R[chosen] for location_R in StoredText.locations(n_rows))
+    file_R, row_R = (location_R[chosen] for location_R in StoredRows.locations(n_rows))
     readers = _Readers()
     return table(
         *(
-            StoredText(paths, on_disk_name(f.name), file_R, row_R, readers)
-            if is_text(f)
+            StoredRows(paths, on_disk_name(f.name), file_R, row_R, readers)
+            if is_ragged(f)
             else np.concatenate(numbers[f.name])[chosen]
             for f in fields(table)
         )

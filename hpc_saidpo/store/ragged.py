@@ -1,0 +1,128 @@
+"""Datasets of a table's file, and its ragged columns: rows of any length, texts or token ids, end to end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import Field
+from typing import Any
+
+import h5py
+import hdf5plugin
+import numpy as np
+
+from ..table import NO_IDS, Ids
+
+BLOCK_BYTES = 32 * 1024  # of a ragged column: the least that a random read decompresses
+BLOCK_ROWS = 8192
+TOKEN_TYPES = (np.uint16, np.int32)
+WITH_TOKENS = 3  # the first layout (schema_version) with token ids and tables of prompts
+_LEVEL = 1  # of Zstandard
+
+
+def put(group: h5py.Group, name: str, data: np.ndarray, block: int) -> h5py.Dataset:
+    """Write an array as a compressed dataset with checksums, in blocks of `block` rows."""
+    if data.size == 0:
+        return group.create_dataset(name, data=data)
+    return group.create_dataset(
+        name,
+        data=data,
+        chunks=(min(block, len(data)), *data.shape[1:]),
+        shuffle=data.itemsize > 1,
+        fletcher32=True,
+        **hdf5plugin.Zstd(clevel=_LEVEL),
+    )
+
+
+def put_ragged(group: h5py.Group, rows: list[Any], dtype: type) -> None:
+    """Write a column of texts (dtype `str`) or token ids (`Ids`) into its group."""
+    if dtype is Ids:
+        data, offsets = _join_ids(rows)
+        put(group, "values", data, BLOCK_BYTES // data.itemsize)
+    else:
+        content, offsets = _join_texts(rows)
+        put(group, "bytes", np.frombuffer(content, dtype=np.uint8), BLOCK_BYTES)
+    put(group, "offsets", offsets, BLOCK_ROWS)
+
+
+def _join_texts(texts: list[str]) -> tuple[bytes, np.ndarray]:
+    """Return all texts end to end, and the offsets at which each text begins and the last one ends."""
+    data = "".join(texts).encode("utf-8", "surrogatepass")
+    lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+    if lengths.sum() != len(data):  # characters of several bytes
+        lengths = np.array([len(text.encode("utf-8", "surrogatepass")) for text in texts])
+    return data, np.concatenate([[0], np.cumsum(lengths)])
+
+
+def _join_ids(rows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return all token ids end to end, and the offsets at which each row begins and the last one ends."""
+    data = np.concatenate([np.zeros(0, dtype=np.int64), *rows])
+    largest = int(data.max(initial=0))
+    if data.min(initial=0) < 0 or largest > np.iinfo(TOKEN_TYPES[-1]).max:
+        raise ValueError(f"token ids from {data.min()} to {largest}: they must be from 0 to 2^31 - 1")
+    dtype = next(t for t in TOKEN_TYPES if largest <= np.iinfo(t).max)
+    return data.astype(dtype), np.concatenate([[0], np.cumsum([len(row) for row in rows], dtype=np.int64)])
+
+
+def dataset(group: h5py.Group, name: str) -> h5py.Dataset:
+    """Return a dataset of a file.
+
+    Raises:
+        KeyError, TypeError: there is none of this name.
+    """
+    item = group[name]
+    if not isinstance(item, h5py.Dataset):
+        raise TypeError(f"{name} is not a dataset")
+    return item
+
+
+def is_ragged(field: Field) -> bool:
+    """Whether the rows of a column have different lengths: texts or token ids."""
+    return field.metadata["dtype"] in (str, Ids)
+
+
+class Ragged:
+    """One column of texts or token ids of an open file. In a file without token ids every row of them is empty.
+
+    Attributes:
+        data: all rows end to end.
+        offset: [n_rows + 1], where each row begins and the last one ends.
+    """
+
+    def __init__(self, file: h5py.File, name: str):
+        n_rows = int(file.attrs["n_rows"])
+        if name not in file and file.attrs["schema_version"] < WITH_TOKENS:
+            self.is_text, self.data, self.offset = False, NO_IDS, np.zeros(n_rows + 1, dtype=np.int64)
+            return
+        self.is_text = "bytes" in file[name]
+        self.data = dataset(file, f"{name}/{'bytes' if self.is_text else 'values'}")
+        self.offset = dataset(file, f"{name}/offsets")[:]
+        if len(self.offset) - 1 != n_rows or self.offset[-1] != len(self.data):
+            raise ValueError(f"the offsets of {name} do not fit")
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.read(np.arange(len(self.offset) - 1)))
+
+    def read(self, row: np.ndarray) -> list[Any]:
+        """Return ascending rows: str, or int32 [T]. Each block is read and decompressed once, neighbours together."""
+        if len(row) == 0:
+            return []
+        start, end = self.offset[row], self.offset[row + 1]
+        chunks = getattr(self.data, "chunks", None)
+        block = chunks[0] if chunks else 1
+        first, beyond = start // block, -(-end // block)
+        new_run = np.flatnonzero(np.r_[True, first[1:] > np.maximum.accumulate(beyond)[:-1]])
+        rows: list[Any] = []
+        for a, b in zip(new_run, np.r_[new_run[1:], len(row)], strict=True):
+            base = int(first[a]) * block
+            content = self.data[base : max(base, int(beyond[a:b].max()) * block)]
+            bounds = zip((start[a:b] - base).tolist(), (end[a:b] - base).tolist(), strict=True)
+            rows += _texts(content.tobytes(), bounds) if self.is_text else _ids(content.astype(np.int32), bounds)
+        return rows
+
+
+def _texts(content: bytes, bounds: Iterable[tuple[int, int]]) -> list[str]:
+    return [content[start:end].decode("utf-8", "surrogatepass") for start, end in bounds]
+
+
+def _ids(content: np.ndarray, bounds: Iterable[tuple[int, int]]) -> list[np.ndarray]:
+    return [content[start:end] for start, end in bounds]
