@@ -50,10 +50,10 @@ class Columns:
 
     @classmethod
     def from_rows(cls, rows: Iterable[Sequence[Any]]) -> Self:
-        """Return the table of these rows; values of a row are in the order of the fields."""
+        """Return the table of these rows; values of a row are in the order of the fields. Token ids may be left out."""
         types = [f.metadata["dtype"] for f in fields(cls)]
         columns = list(zip(*rows, strict=True)) or [()] * len(types)
-        return cls(*(_column(values, dtype) for values, dtype in zip(columns, types, strict=True)))
+        return cls(*(_column(values, dtype) for values, dtype in zip(columns, types[: len(columns)], strict=True)))
 
     def take(self, rows: Sequence[int] | np.ndarray) -> Self:
         """Return the table of these rows (integer positions), in their order."""

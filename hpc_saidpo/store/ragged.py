@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import Field
 from typing import Any
 
 import h5py
 import hdf5plugin
 import numpy as np
-
-from ..table import NO_IDS, Ids
 
 BLOCK_BYTES = 32 * 1024  # of a ragged column: the least that a random read decompresses
 BLOCK_ROWS = 8192
@@ -33,14 +30,14 @@ def put(group: h5py.Group, name: str, data: np.ndarray, block: int) -> h5py.Data
     )
 
 
-def put_ragged(group: h5py.Group, rows: list[Any], dtype: type) -> None:
-    """Write a column of texts (dtype `str`) or token ids (`Ids`) into its group."""
-    if dtype is Ids:
-        data, offsets = _join_ids(rows)
-        put(group, "values", data, BLOCK_BYTES // data.itemsize)
-    else:
+def put_ragged(group: h5py.Group, rows: list[Any], is_text: bool) -> None:
+    """Write a column of texts or token ids into its group."""
+    if is_text:
         content, offsets = _join_texts(rows)
         put(group, "bytes", np.frombuffer(content, dtype=np.uint8), BLOCK_BYTES)
+    else:
+        data, offsets = _join_ids(rows)
+        put(group, "values", data, BLOCK_BYTES // data.itemsize)
     put(group, "offsets", offsets, BLOCK_ROWS)
 
 
@@ -75,11 +72,6 @@ def dataset(group: h5py.Group, name: str) -> h5py.Dataset:
     return item
 
 
-def is_ragged(field: Field) -> bool:
-    """Whether the rows of a column have different lengths: texts or token ids."""
-    return field.metadata["dtype"] in (str, Ids)
-
-
 class Ragged:
     """One column of texts or token ids of an open file. In a file without token ids every row of them is empty.
 
@@ -91,7 +83,8 @@ class Ragged:
     def __init__(self, file: h5py.File, name: str):
         n_rows = int(file.attrs["n_rows"])
         if name not in file and file.attrs["schema_version"] < WITH_TOKENS:
-            self.is_text, self.data, self.offset = False, NO_IDS, np.zeros(n_rows + 1, dtype=np.int64)
+            self.is_text, self.data = False, np.zeros(0, dtype=np.int32)
+            self.offset = np.zeros(n_rows + 1, dtype=np.int64)
             return
         self.is_text = "bytes" in file[name]
         self.data = dataset(file, f"{name}/{'bytes' if self.is_text else 'values'}")

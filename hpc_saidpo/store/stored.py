@@ -10,8 +10,8 @@ from typing import Any, cast
 import h5py
 import numpy as np
 
-from .ragged import Ragged, dataset, is_ragged
-from .tables import READ_ERRORS, C, Damaged, Inspect, explain, on_disk_name, open_table
+from .ragged import Ragged, dataset
+from .tables import READ_ERRORS, C, Damaged, Inspect, explain, is_ragged, on_disk_name, open_table
 
 OPEN_FILES = 512  # that a reader keeps open: half of the default limit of a process
 

@@ -21,8 +21,8 @@ import h5py
 import numpy as np
 
 from ..errors import RunError
-from ..table import Columns
-from .ragged import Ragged, dataset, is_ragged, put, put_ragged
+from ..table import Columns, Ids
+from .ragged import Ragged, dataset, put, put_ragged
 
 FORMAT = "hpc_saidpo table"
 SCHEMA_VERSION = 3
@@ -67,11 +67,16 @@ def on_disk_name(field_name: str) -> str:
     return field_name.rpartition("_")[0]
 
 
+def is_ragged(field: Field) -> bool:
+    """Whether the rows of a column have different lengths: texts or token ids."""
+    return field.metadata["dtype"] in (str, Ids)
+
+
 def _put_column(file: h5py.File, field: Field, column: Any) -> None:
     name = on_disk_name(field.name)
     about = {"meaning": field.metadata["meaning"], "unit": field.metadata["unit"]}
     if is_ragged(field):
-        put_ragged(file.create_group(name), list(column), field.metadata["dtype"])
+        put_ragged(file.create_group(name), list(column), field.metadata["dtype"] is str)
     else:
         put(file, name, np.asarray(column, dtype=field.metadata["dtype"]), BLOCK_ROWS)
     file[name].attrs.update(about)

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import h5py
 import pytest
-from support.make import make_rollouts, same
+from support.make import make_rollouts
 
 from hpc_saidpo import settings
 from hpc_saidpo.errors import RunError
@@ -58,13 +58,13 @@ def test_a_stage_is_computed_once_and_then_loaded(folder, world):
     with open_run(folder, world) as run:
         again = run.stage(0, "probe", compute, load)
     assert calls == [world.rank]
-    assert len(first) == 3 * world.size and same(first, again)
+    assert len(first) == 3 * world.size and first.equals(again)
 
 
 def test_tables_come_back_as_they_were_on_every_rank(folder, world):
     with open_run(folder, world) as run:
         back = run.stage(0, "probe", lambda s: write_one(s, world), lambda s: s.read_chunks(Rollouts))
-    assert same(back, ROLLOUTS)
+    assert back.equals(ROLLOUTS)
     assert back.sorted().text_R == ["b", "", "½ × \x00"]
 
 
@@ -256,7 +256,7 @@ def test_a_damaged_shared_artefact_is_set_aside_and_made_again(folder, world):
     world.barrier()
     for spoil in (lambda: (artefact / "x.h5").write_bytes(b""), (artefact / "DONE").unlink):
         world.on_root(spoil)
-        assert same(shared(), ROLLOUTS)
+        assert shared().equals(ROLLOUTS)
     assert world.bcast(made) == [
         f"{artefact}/x.h5: has 0 bytes where it was finished with {size(artefact)}: computed again"
     ]

@@ -14,11 +14,18 @@ import pytest
 import yaml
 
 from hpc_saidpo.cli.compare import main
-from hpc_saidpo.records import Outcome
+from hpc_saidpo.cli.explain import main as explain_verb
+from hpc_saidpo.cli.export import main as export_verb
+from hpc_saidpo.errors import RunError
+from hpc_saidpo.parallel.world import World
+from hpc_saidpo.records import Outcome, Pairs, Rollouts
 from hpc_saidpo.report.explain import explain
 from hpc_saidpo.report.export import export
 from hpc_saidpo.report.page import page, table
+from hpc_saidpo.store.check import check
 from hpc_saidpo.store.layout import newest_policy
+from hpc_saidpo.store.run import RunDir
+from hpc_saidpo.store.stage import Stage
 
 ARCHIVE = Path(__file__).parents[1] / "data" / "run-0.1.0.tar.gz"
 NUMBER = re.compile(r"\d[\d.,]*")
@@ -47,6 +54,35 @@ def test_compare(earlier, tmp_path, capsys):
 def test_export(earlier, tmp_path, what):
     export(earlier / "runs" / "error", what, "jsonl", tmp_path / "out.jsonl")
     assert (tmp_path / "out.jsonl").read_bytes() == (earlier / "expected" / f"{what}.jsonl").read_bytes()
+
+
+def test_what_an_earlier_run_lacks_is_said_in_one_line(earlier, tmp_path, capsys):
+    run = earlier / "runs" / "error"
+    question = json.loads((earlier / "expected" / "explain.jsonl").read_text().splitlines()[0])["question"]
+    lacks = f"{run} was made by an earlier version: it has the texts of prompts and responses, but not their token ids"
+    assert export_verb([str(run), "--what", "pairs", "--format", "jsonl", "--out", str(tmp_path / "pairs.jsonl")]) == 0
+    assert capsys.readouterr().err == f"export: {lacks}\n"
+    assert explain_verb([str(run), "--iteration", "0", "--question", question]) == 0
+    assert capsys.readouterr().err == f"explain: {lacks}\n"
+
+
+def test_verify(earlier):
+    assert not [f for f in check(earlier / "runs" / "error").findings if "model" not in str(f.path)]
+
+
+def test_tables_of_an_earlier_run_have_no_token_ids(earlier):
+    stage = Stage(earlier / "runs" / "error" / "iter-000" / "explore")
+    rollouts = stage.read_chunks(Rollouts)
+    assert len(rollouts) > 100 and not any(map(len, rollouts.tokens_R)) and all(rollouts.text_R)
+    pairs = Stage(earlier / "runs" / "error" / "iter-000" / "pairs").read("pairs", Pairs)
+    assert len(pairs) and not any(map(len, [*pairs.prompt_tokens_B, *pairs.chosen_tokens_B]))
+
+
+def test_an_earlier_run_is_not_resumed(earlier):
+    folder = earlier / "runs"
+    run = RunDir(folder / "error", World(), {}, print)
+    with pytest.raises(RunError, match=r"DONE: has layout 2, this version resumes 3: continue with the version that"):
+        run.stage(0, "pairs", lambda stage: None, lambda stage: None)
 
 
 def test_explain(earlier):

@@ -35,6 +35,8 @@ def make_pairs(iteration: int) -> Pairs:
         np.arange(n) + 100, np.full(n, iteration), np.arange(n), np.arange(n) + 1, np.arange(n) % 2 == 0,
         np.arange(n) % 3 == 0, np.arange(n) % 4, np.arange(n) / 7, np.arange(n) + 0.5, np.arange(n) * 1.25,
         [f"arithmetic-½{i}" for i in range(n)], TEXTS, [t + "!" for t in TEXTS], [t + "?" for t in TEXTS],
+        [np.arange(i + 1) for i in range(n)], [np.array([70_000, i]) for i in range(n)],
+        [np.array([i]) for i in range(n)],
     )  # fmt: skip
 
 
@@ -42,7 +44,8 @@ def rollouts_of(questions) -> Rollouts:
     """Their rows, samples in reverse, each with a seed of its own that needs all 64 bits."""
     table = make_rollouts([row for q in questions for row in reversed(ROWS) if row[0] == q])
     seeds = [FULL_SEED - 10 * int(q) - int(k) for q, k in zip(table.question_R, table.sample_R, strict=True)]
-    return replace(table, seed_R=np.array(seeds, dtype=np.uint64))
+    ids = [np.array([10 * int(q), int(k)]) for q, k in zip(table.question_R, table.sample_R, strict=True)]
+    return replace(table, seed_R=np.array(seeds, dtype=np.uint64), tokens_R=ids)
 
 
 def stage_of(run: Path, iteration: int, name: str) -> Stage:
@@ -105,6 +108,9 @@ def test_pairs_come_back_as_they_were_and_say_where_they_come_from(run, tmp_path
         ("pass_rate", "pass_rate_B"), ("steps", "steps_B"), ("tokens", "tokens_B"),
     ):  # fmt: skip
         assert [row[name] for row in rows] == [v for table in tables for v in list(getattr(table, field))], name
+    for name in ("prompt_tokens", "chosen_tokens", "rejected_tokens"):
+        assert [row[name] for row in rows] == [i.tolist() for table in tables for i in getattr(table, f"{name}_B")]
+    assert rows[1]["chosen_tokens"] == [70_000, 1]
     assert [rows[i]["chosen_rollout"] for i in (0, 7)] == ["iter-000/arithmetic-½0/0", "iter-001/arithmetic-½1/1"]
     assert [rows[i]["rejected_rollout"] for i in (0, 7)] == ["iter-000/arithmetic-½0/1", "iter-001/arithmetic-½1/2"]
 
@@ -118,7 +124,7 @@ def test_rollouts_come_back_by_iteration_question_and_sample(run, tmp_path, form
             "rollout": f"iter-{t:03d}/q{q}/{k}", "question_id": f"q{q}", "question": q, "iteration": t,
             "stage": "probe" if q in PROBED else "explore", "sample": k, "response": text,
             "verdict": verdicts[verdict], "n_tokens": n_tokens, "n_steps": n_steps, "finished": finished,
-            "seconds": 1.0, "seed": str(FULL_SEED - 10 * q - k),
+            "seconds": 1.0, "seed": str(FULL_SEED - 10 * q - k), "response_tokens": [10 * q, k],
         }
         for t in range(2)
         for q, k, verdict, n_tokens, n_steps, finished, text in ROWS
