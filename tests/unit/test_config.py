@@ -1,6 +1,8 @@
 """conf/ and the settings: every file composes, keys equal fields, wrong keys and values have a clear message."""
 
 import dataclasses
+import re
+import subprocess
 import typing
 
 import hydra
@@ -342,3 +344,30 @@ def test_what_must_be_given_is_named_all_at_once():
 
 def test_conf_lies_beside_or_inside_the_package():
     assert (CONF / "config.yaml").exists()
+
+
+@pytest.mark.parametrize("key", ["stop=[{}]", "prompt.system={}", "prompt.answer={}", "prompt.separator={}"])
+def test_a_line_break_that_is_none_is_refused_with_the_way_to_write_it(key):
+    wrong, right = '"\\nQ:"', '"\nQ:"'  # a backslash and an n; a line break
+    with pytest.raises(RunError, match=r"has a backslash and an n .* \(bash\) like \$'rollouts.stop"):
+        built("rollouts." + key.format(wrong))
+    config = built("rollouts." + key.format(right)).rollouts
+    assert "\nQ:" in (*config.stop, config.prompt.system, config.prompt.answer, config.prompt.separator)
+
+
+def test_the_way_to_write_a_line_break_on_the_command_line_is_true():
+    """The shell, Hydra and the settings together: exactly the words of the message."""
+    with pytest.raises(RunError) as refused:
+        built("rollouts.stop=['\\n']")
+    words = re.search(r"\$'rollouts\.stop=.*?\]'", str(refused.value))[0]
+    printed = subprocess.run(["bash", "-c", f"printf %s {words}"], capture_output=True, text=True, check=True).stdout
+    assert built(printed).rollouts.stop == ("\n",)
+    assert settings.Rollouts(stop=yaml.safe_load('["\\n"]')).stop == ("\n",)
+
+
+def test_commands_of_tex_that_begin_with_n_are_no_line_breaks():
+    system = r"$a \neq b$, $\nabla f$, \newline $\nu$"
+    assert settings.Prompt(system=system).system == system
+    for text in (r"\n", r"\n\n", r"end\nQuestion", r"\nuser", r"a\n b"):
+        with pytest.raises(ValueError, match="a backslash and an n"):
+            settings.Prompt(system=text)

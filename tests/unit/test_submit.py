@@ -79,7 +79,7 @@ def test_settings_composed_together_are_those_composed_alone():
     composer = Composer()
     for overrides in (
         ["experiment=tiny", "run.seed=3", "difficulty.order=[steps,tokens]", "run.name='a b'", "pairs.budget=null"],
-        ["experiment=tiny", "run.seed=4", "evaluate.known.math500.samples=2", "rollouts.stop=['\\n\\n']"],
+        ["experiment=tiny", "run.seed=4", "evaluate.known.math500.samples=2", "rollouts.stop=['\n\n']"],
         ["experiment=[tiny,idpo]", "+experiment@_global_=no_clusters", "dpo=lora", "dpo.lora.rank=4"],
         ["experiment=demo", "rollouts/prompt=chat", "rollouts.k=4", "evaluate.benchmarks=[held_out,x.jsonl]"],
         ["pool=gsm8k", "pool.path=[p,q]", "policy.path=m", "run.name=x", "pool.columns.answer=a"],
