@@ -47,9 +47,9 @@ def apply_template(
         source = tokenizer.get_chat_template(arguments.get("chat_template"))
         if now is not None and CLOCK in source:
             source = fixed_clock(now) + source
-        text = tokenizer.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=True, **{**arguments, "chat_template": source}
-        )
+        variables = {**arguments, "chat_template": source}
+        chat = cast(Any, list(messages))
+        text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, **variables)
     except Exception as error:
         raise RunError(
             f"the chat template of {path} fails ({type(error).__name__}: {error}): repair it, see "

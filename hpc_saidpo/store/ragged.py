@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import h5py
 import hdf5plugin
@@ -81,12 +81,12 @@ class Ragged:
     """
 
     def __init__(self, file: h5py.File, name: str):
-        n_rows = int(file.attrs["n_rows"])
-        if name not in file and file.attrs["schema_version"] < WITH_TOKENS:
+        n_rows, layout = cast(int, file.attrs["n_rows"]), cast(int, file.attrs["schema_version"])
+        if name not in file and layout < WITH_TOKENS:
             self.is_text, self.data = False, np.zeros(0, dtype=np.int32)
             self.offset = np.zeros(n_rows + 1, dtype=np.int64)
             return
-        self.is_text = "bytes" in file[name]
+        self.is_text = f"{name}/bytes" in file
         self.data = dataset(file, f"{name}/{'bytes' if self.is_text else 'values'}")
         self.offset = dataset(file, f"{name}/offsets")[:]
         if len(self.offset) - 1 != n_rows or self.offset[-1] != len(self.data):
