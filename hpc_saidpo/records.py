@@ -136,7 +136,7 @@ class Rollouts(Columns):
     n_steps_R: np.ndarray = column(np.int32, "reasoning steps", "steps")
     finished_R: np.ndarray = column(np.bool_, "the response ended by itself; false: cut at rollouts.max_new_tokens")
     seed_R: np.ndarray = column(np.uint64, "seed of the response's own random stream")
-    seconds_R: np.ndarray = column(np.float64, "the response's share of the decoding time", "s")
+    seconds_R: np.ndarray = column(np.float32, "the response's share of the decoding time", "s")
     id_R: list[str] = column(str, "the question's id in its pool or benchmark")
     text_R: list[str] = column(str, "the response", "UTF-8")
     tokens_R: list[np.ndarray] = column(Ids, "the drawn tokens, with those that ended the response", "token ids")

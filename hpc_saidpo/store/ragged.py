@@ -9,22 +9,28 @@ import h5py
 import hdf5plugin
 import numpy as np
 
-BLOCK_BYTES = 32 * 1024  # of a ragged column: the least that a random read decompresses
+BLOCK_BYTES = 128 * 1024  # of texts: the least that a random read decompresses
+ID_BLOCK_BYTES = 256 * 1024  # of token ids, which are mostly read one after the other
 BLOCK_ROWS = 8192
 TOKEN_TYPES = (np.uint16, np.int32)
-WITH_TOKENS = 3  # the first layout (schema_version) with token ids and tables of prompts
-_LEVEL = 1  # of Zstandard
+WITH_TOKENS = 3  # the first layout (schema_version) with token ids, tables of prompts, and lengths
+_LEVEL = 9  # of Zstandard
 
 
-def put(group: h5py.Group, name: str, data: np.ndarray, block: int) -> h5py.Dataset:
-    """Write an array as a compressed dataset with checksums, in blocks of `block` rows."""
+def put(group: h5py.Group, name: str, data: np.ndarray, block: int, shuffle: bool | None = None) -> h5py.Dataset:
+    """Write an array as a compressed dataset with checksums, in blocks of `block` rows.
+
+    Args:
+        shuffle: group the bytes of a block by their place in a number, which helps small integers and hides repeated
+            floats. None: for integers only.
+    """
     if data.size == 0:
         return group.create_dataset(name, data=data)
     return group.create_dataset(
         name,
         data=data,
         chunks=(min(block, len(data)), *data.shape[1:]),
-        shuffle=data.itemsize > 1,
+        shuffle=data.itemsize > 1 and data.dtype.kind in "iu" if shuffle is None else shuffle,
         fletcher32=True,
         **hdf5plugin.Zstd(clevel=_LEVEL),
     )
@@ -33,31 +39,31 @@ def put(group: h5py.Group, name: str, data: np.ndarray, block: int) -> h5py.Data
 def put_ragged(group: h5py.Group, rows: list[Any], is_text: bool) -> None:
     """Write a column of texts or token ids into its group."""
     if is_text:
-        content, offsets = _join_texts(rows)
-        put(group, "bytes", np.frombuffer(content, dtype=np.uint8), BLOCK_BYTES)
+        data, lengths = _join_texts(rows)
+        put(group, "bytes", data, BLOCK_BYTES)
     else:
-        data, offsets = _join_ids(rows)
-        put(group, "values", data, BLOCK_BYTES // data.itemsize)
-    put(group, "offsets", offsets, BLOCK_ROWS)
+        data, lengths = _join_ids(rows)
+        put(group, "values", data, ID_BLOCK_BYTES // data.itemsize, shuffle=False)  # repeated sequences stay visible
+    put(group, "lengths", lengths, BLOCK_ROWS)
 
 
-def _join_texts(texts: list[str]) -> tuple[bytes, np.ndarray]:
-    """Return all texts end to end, and the offsets at which each text begins and the last one ends."""
+def _join_texts(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return all texts end to end in UTF-8, and the length of each in bytes."""
     data = "".join(texts).encode("utf-8", "surrogatepass")
     lengths = np.fromiter(map(len, texts), np.int64, len(texts))
     if lengths.sum() != len(data):  # characters of several bytes
         lengths = np.array([len(text.encode("utf-8", "surrogatepass")) for text in texts])
-    return data, np.concatenate([[0], np.cumsum(lengths)])
+    return np.frombuffer(data, dtype=np.uint8), lengths
 
 
 def _join_ids(rows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Return all token ids end to end, and the offsets at which each row begins and the last one ends."""
+    """Return all token ids end to end, in the smallest of TOKEN_TYPES, and the number of ids in each row."""
     data = np.concatenate([np.zeros(0, dtype=np.int64), *rows])
     largest = int(data.max(initial=0))
     if data.min(initial=0) < 0 or largest > np.iinfo(TOKEN_TYPES[-1]).max:
         raise ValueError(f"token ids from {data.min()} to {largest}: they must be from 0 to 2^31 - 1")
     dtype = next(t for t in TOKEN_TYPES if largest <= np.iinfo(t).max)
-    return data.astype(dtype), np.concatenate([[0], np.cumsum([len(row) for row in rows], dtype=np.int64)])
+    return data.astype(dtype), np.array([len(row) for row in rows], dtype=np.int64)
 
 
 def dataset(group: h5py.Group, name: str) -> h5py.Dataset:
@@ -88,9 +94,12 @@ class Ragged:
             return
         self.is_text = f"{name}/bytes" in file
         self.data = dataset(file, f"{name}/{'bytes' if self.is_text else 'values'}")
-        self.offset = dataset(file, f"{name}/offsets")[:]
+        if f"{name}/offsets" in file:  # layout 2
+            self.offset = dataset(file, f"{name}/offsets")[:]
+        else:
+            self.offset = np.concatenate([[0], np.cumsum(dataset(file, f"{name}/lengths")[:])])
         if len(self.offset) - 1 != n_rows or self.offset[-1] != len(self.data):
-            raise ValueError(f"the offsets of {name} do not fit")
+            raise ValueError(f"the lengths of {name} do not fit")
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.read(np.arange(len(self.offset) - 1)))

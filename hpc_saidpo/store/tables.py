@@ -2,10 +2,10 @@
 
 One file is one table. Its attributes describe the file (format, schema_version, table, n_rows) and its origin (run,
 iteration, stage, policy_hash, config_hash, seed, and further facts of the stage). A numeric column is a dataset of
-n_rows values. A column of texts is a group of `bytes`, all texts end to end in UTF-8, and `offsets` [n_rows + 1] into
-them. A column of token ids is a group of `values`, all rows end to end as uint16, or as int32 where an id needs it, and
-`offsets`. Every column has the attributes `meaning` and `unit`. Every dataset is compressed with Zstandard in blocks
-that can be read alone, and carries a Fletcher32 checksum of each block.
+n_rows values. A column of texts is a group of `bytes`, all texts end to end in UTF-8, and `lengths` [n_rows] in bytes.
+A column of token ids is a group of `values`, all rows end to end as uint16, or as int32 where an id needs it, and
+`lengths` in ids. Every column has the attributes `meaning` and `unit`. Every dataset is compressed with Zstandard in
+blocks that can be read alone, and carries a Fletcher32 checksum of each block.
 """
 
 from __future__ import annotations

@@ -76,7 +76,9 @@ def test_files_say_where_they_come_from(folder, world):
         assert (origin["run"], origin["iteration"], origin["stage"], origin["seed"]) == ("run", 3, "probe", 7)
         assert origin["policy_hash"] == "abc" and len(origin["config_hash"]) == 16 and origin["schema_version"] == 3
         assert file["n_tokens"].attrs["unit"] == "tokens" and "response" in file["text"].attrs["meaning"]
-        assert all(file[name].fletcher32 for name in ("question", "seconds", "text/bytes", "text/offsets"))
+        assert all(
+            file[name].fletcher32 for name in ("question", "seconds", "text/bytes", "text/lengths", "tokens/lengths")
+        )
 
 
 def test_the_configuration_hash_is_of_what_matters(folder, world):

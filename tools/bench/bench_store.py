@@ -200,7 +200,7 @@ class Layout:
 def compare(n_rows: int, repeats: int) -> dict[str, float]:
     """Measure the layouts and print the table. Returns the figures."""
     layouts = [
-        Layout("", "ours: blocks of Zstandard 1", write_ours, open_ours),
+        Layout("", "ours: blocks of Zstandard 9", write_ours, open_ours),
         Layout("vlen_single", "variable-length, one by one", write_variable(1), open_variable, 1 / 8),
         Layout("vlen_batches", f"variable-length, {BATCH:,} at once", write_variable(BATCH), open_variable),
         Layout("flat", "bytes + offsets", write_flat(), open_flat),
