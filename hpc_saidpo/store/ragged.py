@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
 import h5py
@@ -15,6 +15,24 @@ BLOCK_ROWS = 8192
 TOKEN_TYPES = (np.uint16, np.int32)
 WITH_TOKENS = 3  # the first layout (schema_version) with token ids, tables of prompts, and lengths
 _LEVEL = 9  # of Zstandard
+
+
+def put_attributes(item: h5py.File | h5py.Group | h5py.Dataset, values: Mapping[str, Any]) -> None:
+    """Write attributes. Texts get a fixed length: HDF5 reserves 4 KiB in a file that has texts of variable length."""
+    for name, value in values.items():
+        if isinstance(value, str):
+            content = value.encode("utf-8", "surrogatepass") or b"\0"
+            item.attrs.create(name, content, dtype=h5py.string_dtype("utf-8", len(content)))
+        else:
+            item.attrs[name] = value
+
+
+def attributes(item: h5py.File | h5py.Group | h5py.Dataset) -> dict[str, Any]:
+    """Read all attributes."""
+    return {
+        name: value.decode("utf-8", "surrogatepass") if isinstance(value, bytes) else value
+        for name, value in item.attrs.items()
+    }
 
 
 def put(group: h5py.Group, name: str, data: np.ndarray, block: int, shuffle: bool | None = None) -> h5py.Dataset:

@@ -10,7 +10,7 @@ from typing import Any, cast
 import h5py
 import numpy as np
 
-from .ragged import Ragged, dataset
+from .ragged import Ragged, attributes, dataset
 from .tables import READ_ERRORS, C, Damaged, Inspect, explain, is_ragged, on_disk_name, open_table
 
 OPEN_FILES = 512  # that a reader keeps open: half of the default limit of a process
@@ -133,7 +133,7 @@ def read_many(paths: Sequence[Path], table: type[C], inspect: Inspect, rows: np.
     n_rows = []
     for path in paths:
         with open_table(path, table) as file:
-            inspect(path, file.attrs)
+            inspect(path, attributes(file))
             n_rows.append(int(cast(int, file.attrs["n_rows"])))
             for name, parts in numbers.items():
                 parts.append(dataset(file, on_disk_name(name))[:])

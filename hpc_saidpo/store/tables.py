@@ -22,7 +22,7 @@ import numpy as np
 
 from ..errors import RunError
 from ..table import Columns, Ids
-from .ragged import Ragged, dataset, put, put_ragged
+from .ragged import Ragged, attributes, dataset, put, put_attributes, put_ragged
 
 FORMAT = "hpc_saidpo table"
 SCHEMA_VERSION = 3
@@ -50,12 +50,16 @@ class Damaged(RunError):
         )
 
 
-def encode(table: Columns, attributes: Mapping[str, Any]) -> bytes:
+def encode(table: Columns, facts: Mapping[str, Any]) -> bytes:
     """Return the bytes of a table's file. It is built in memory: HDF5 never writes to a full disk."""
     with h5py.File("image", "w", driver="core", backing_store=False, libver="v110") as file:
-        file.attrs.update(
-            format=FORMAT, schema_version=SCHEMA_VERSION, table=type(table).__name__, n_rows=len(table), **attributes
-        )
+        about = {
+            "format": FORMAT,
+            "schema_version": SCHEMA_VERSION,
+            "table": type(table).__name__,
+            "n_rows": len(table),
+        }
+        put_attributes(file, {**about, **facts})
         for f in fields(table):
             _put_column(file, f, getattr(table, f.name))
         file.flush()
@@ -79,7 +83,7 @@ def _put_column(file: h5py.File, field: Field, column: Any) -> None:
         put_ragged(file.create_group(name), list(column), field.metadata["dtype"] is str)
     else:
         put(file, name, np.asarray(column, dtype=field.metadata["dtype"]), BLOCK_ROWS)
-    file[name].attrs.update(about)
+    put_attributes(file[name], about)
 
 
 def check_layout(path: Path, version: Any, readable: tuple[int, ...]) -> None:
@@ -110,11 +114,12 @@ def open_table(path: Path, table: type[Columns] | None = None) -> Iterator[h5py.
     try:
         # One writer per file, and files appear finished: no lock is needed, and Lustre or NFS may have none.
         with h5py.File(path, "r", locking=False) as file:
-            if file.attrs.get("format") != FORMAT:
+            facts = attributes(file)
+            if facts.get("format") != FORMAT:
                 raise Damaged(path, "is an HDF5 file of another program")
-            check_layout(path, file.attrs["schema_version"], READABLE)
-            if table is not None and file.attrs["table"] != table.__name__:
-                raise Damaged(path, f"holds {file.attrs['table']}, not {table.__name__}")
+            check_layout(path, facts["schema_version"], READABLE)
+            if table is not None and facts["table"] != table.__name__:
+                raise Damaged(path, f"holds {facts['table']}, not {table.__name__}")
             yield file
     except READ_ERRORS as error:
         raise explain(path, error) from error
@@ -153,7 +158,7 @@ def read(path: Path, table: type[C], inspect: Inspect) -> C:
         Damaged, RunError: as `open_table`, and as `inspect`.
     """
     with open_table(path, table) as file:
-        inspect(path, file.attrs)
+        inspect(path, attributes(file))
         columns = (
             list(Ragged(file, on_disk_name(f.name))) if is_ragged(f) else dataset(file, on_disk_name(f.name))[:]
             for f in fields(table)
@@ -179,4 +184,4 @@ def check(path: Path) -> dict[str, Any]:
                     data[start : start + _CHECKED_BYTES]
             elif (n_read := len(dataset(file, name)[:])) != n_rows:
                 raise ValueError(f"{n_read} rows of {name} where there should be {n_rows}")
-        return dict(file.attrs)
+        return attributes(file)

@@ -10,6 +10,7 @@ from support.make import make_rollouts
 from hpc_saidpo import settings
 from hpc_saidpo.errors import RunError
 from hpc_saidpo.records import CORRECT, WRONG, Draw, Rollouts
+from hpc_saidpo.store.ragged import attributes
 from hpc_saidpo.store.run import RunDir
 from hpc_saidpo.store.stage import Stage
 
@@ -72,10 +73,10 @@ def test_files_say_where_they_come_from(folder, world):
     with open_run(folder, world, seed=7) as run:
         stage = run.stage(3, "probe", lambda s: write_one(s, world), lambda s: s, policy_hash="abc")
     with h5py.File(stage.path / "chunk-000000.h5") as file:
-        origin = dict(file.attrs)
+        origin = attributes(file)
         assert (origin["run"], origin["iteration"], origin["stage"], origin["seed"]) == ("run", 3, "probe", 7)
         assert origin["policy_hash"] == "abc" and len(origin["config_hash"]) == 16 and origin["schema_version"] == 3
-        assert file["n_tokens"].attrs["unit"] == "tokens" and "response" in file["text"].attrs["meaning"]
+        assert attributes(file["n_tokens"])["unit"] == "tokens" and "response" in attributes(file["text"])["meaning"]
         assert all(
             file[name].fletcher32 for name in ("question", "seconds", "text/bytes", "text/lengths", "tokens/lengths")
         )
@@ -86,7 +87,7 @@ def test_the_configuration_hash_is_of_what_matters(folder, world):
         with open_run(folder, world, resolved, name=name) as run:
             stage = run.stage(0, "probe", lambda s: write_one(s, world), lambda s: s)
         with h5py.File(stage.path / "chunk-000000.h5") as file:
-            return file.attrs["config_hash"]
+            return attributes(file)["config_hash"]
 
     assert (
         hash_in_file("a", RESOLVED)

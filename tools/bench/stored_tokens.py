@@ -15,6 +15,7 @@ import numpy as np
 from hpc_saidpo.dpo.examples import examples_of, tokenise
 from hpc_saidpo.policy.model import Policy
 from hpc_saidpo.records import Pairs, Prompts, Rollouts
+from hpc_saidpo.store.ragged import attributes
 from hpc_saidpo.store.stage import Stage
 
 BLOCK_BYTES, BLOCK_ROWS = 32 * 1024, 8192  # of layout 2
@@ -34,7 +35,7 @@ def layout_2(path: Path, table: Rollouts) -> int:
     """Bytes of these rollouts as a file of layout 2, with the attributes of the file at `path`."""
     image = h5py.File("image", "w", driver="core", backing_store=False, libver="v110")
     with h5py.File(path, "r") as present, image as file:
-        file.attrs.update(present.attrs)
+        file.attrs.update(attributes(present))
         for f in fields(table):
             name, column, dtype = f.name.removesuffix("_R"), getattr(table, f.name), f.metadata["dtype"]
             if f.name in NEW:
