@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from support.make import make_pairs, make_rollouts
-from support.tokenizers import KINDS, policy_of
+from support.odd_tokenizers import KINDS, policy_of
 
 from hpc_saidpo import difficulty, settings
 from hpc_saidpo.dpo.examples import Examples, examples_of, key_of, tokenise
