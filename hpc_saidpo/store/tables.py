@@ -80,10 +80,11 @@ def _put_column(file: h5py.File, field: Field, column: Any) -> None:
     name = on_disk_name(field.name)
     about = {"meaning": field.metadata["meaning"], "unit": field.metadata["unit"]}
     if is_ragged(field):
-        put_ragged(file.create_group(name), list(column), field.metadata["dtype"] is str)
+        place = file.create_group(name)
+        put_ragged(place, list(column), field.metadata["dtype"] is str)
     else:
-        put(file, name, np.asarray(column, dtype=field.metadata["dtype"]), BLOCK_ROWS)
-    put_attributes(file[name], about)
+        place = put(file, name, np.asarray(column, dtype=field.metadata["dtype"]), BLOCK_ROWS)
+    put_attributes(place, about)
 
 
 def check_layout(path: Path, version: Any, readable: tuple[int, ...]) -> None:

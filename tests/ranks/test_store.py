@@ -2,6 +2,7 @@
 
 import json
 from contextlib import contextmanager
+from datetime import datetime
 
 import h5py
 import pytest
@@ -204,6 +205,17 @@ def test_metrics_hold_one_line_per_iteration_however_often_it_resumes(folder, wo
         assert run.has_finished(1) and not run.has_finished(2)
     lines = (run.path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["iteration"] for line in lines] == [0, 1]
+
+
+def test_the_first_start_of_a_run_decides_its_date(folder, world):
+    with open_run(folder, world) as run:
+        assert run.started() is None  # "now" is no time
+    first = "2024-02-29T23:59:00+0100"
+    world.on_root(lambda: (run.path / "env.json").write_text(json.dumps([{"started": first}])))
+    world.barrier()
+    with open_run(folder, world) as run:
+        assert run.started() == datetime.fromisoformat(first) and run.started().strftime("%d %b") == "29 Feb"
+        assert len(json.loads((run.path / "env.json").read_text())) == 2
 
 
 def relabel(path):
