@@ -12,16 +12,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from .. import settings
 from ..errors import RunError
 from ..parallel import shards
 from ..parallel.world import World
 from ..progress import say_once
-from .attention import attention_of, precision_of
+from .attention import attention_of, precision_of, selected_tokens
 from .chat import apply_template
 from .save import FILE_BYTES, save_sharded
+
+ROPES_BY_LENGTH = ("longrope", "dynamic")
 
 
 @dataclass
@@ -31,6 +41,7 @@ class Policy:
     Attributes:
         precision: of the computation; weights are always float32.
         path: the folder that it was loaded from.
+        ends: token ids that end a response; None: those of its generation config and its tokenizer.
     """
 
     model: PreTrainedModel
@@ -38,6 +49,7 @@ class Policy:
     device: torch.device
     precision: torch.dtype
     path: str
+    ends: frozenset[int] | None = None
 
     @classmethod
     def load(cls, path: str, config: settings.Policy, device: torch.device) -> Policy:
@@ -48,9 +60,8 @@ class Policy:
         """
         precision = precision_of(config, device)
         try:
-            model = AutoModelForCausalLM.from_pretrained(
-                path, dtype=torch.float32, attn_implementation=attention_of(config, device)
-            )
+            attention = attention_of(config, device, _class_of(path))
+            model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation=attention)
         except (OSError, ValueError) as error:
             raise RunError(f"policy.path={path}: no model could be loaded from there: {error}") from error
         model.to(device)  # pyright: ignore[reportArgumentType] - transformers wraps it in a function without `self`
@@ -78,6 +89,8 @@ class Policy:
     @property
     def eos_ids(self) -> set[int]:
         """Every token that ends a response."""
+        if self.ends is not None:
+            return set(self.ends)
         ids = getattr(self.model.generation_config, "eos_token_id", None)
         ids = ids if isinstance(ids, list) else [ids]
         return {i for i in [*ids, self.tokenizer.eos_token_id] if i is not None}
@@ -132,6 +145,19 @@ class Policy:
         return ids + end
 
 
+def _class_of(path: str) -> type[PreTrainedModel]:
+    """The class of the model in a folder.
+
+    Raises:
+        OSError, ValueError: the folder has no configuration of a causal language model.
+    """
+    config = AutoConfig.from_pretrained(path)
+    try:
+        return cast(type[PreTrainedModel], MODEL_FOR_CAUSAL_LM_MAPPING[type(config)])
+    except KeyError:
+        raise ValueError(f"a {config.model_type} model is no causal language model of transformers") from None
+
+
 def _load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
@@ -148,19 +174,39 @@ def _load_tokenizer(path: str) -> PreTrainedTokenizerBase:
 
 
 def max_positions(policy: Policy) -> float:
-    """The number of positions that the model supports; infinite when its configuration does not limit it."""
-    return getattr(policy.model.config, "max_position_embeddings", None) or math.inf
+    """The longest row that the model computes, and computes in the same way beside any other row.
+
+    Rotary embeddings of the types longrope and dynamic change for all rows of a batch when one of them crosses a
+    length, and some attention selects tokens in longer rows (`attention.selected_tokens`): then that length is the
+    limit. Infinite when the configuration does not limit it.
+    """
+    return min(_limits(policy.model.config.get_text_config()).values())
 
 
 def check_length(policy: Policy, n_tokens: int) -> None:
     """Check that the longest prompt with its response fits into the model's positions.
 
     Raises:
-        RunError: n_tokens exceeds the model's max_position_embeddings.
+        RunError: n_tokens exceeds `max_positions`.
     """
     limit = max_positions(policy)
     if n_tokens > limit:
+        limits = _limits(policy.model.config.get_text_config())
+        reason = max((text for text, length in limits.items() if length == limit), key=len)
         raise RunError(
             f"the longest prompt and rollouts.max_new_tokens need {n_tokens} positions, but the model at {policy.path} "
-            f"has {limit}: lower rollouts.max_new_tokens or rollouts.prompt.shots"
+            f"has {limit}{reason}: lower rollouts.max_new_tokens or rollouts.prompt.shots"
         )
+
+
+def _limits(config: PreTrainedConfig) -> dict[str, float]:
+    """The limits on the length of a row, each under the remark that explains it."""
+    longest = getattr(config, "max_position_embeddings", None) or math.inf
+    limits = {"": longest, " (its attention selects tokens in longer rows)": selected_tokens(config)}
+    parameters = getattr(config, "rope_parameters", None) or {}
+    for rope in (parameters, *parameters.values()):  # or one for each type of layer
+        kind = rope.get("rope_type") if isinstance(rope, dict) else None
+        if kind in ROPES_BY_LENGTH:
+            remark = f" (its rotary embeddings, of type {kind}, change when a row is longer)"
+            limits[remark] = rope.get("original_max_position_embeddings") or longest
+    return limits
