@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from . import difficulty
+from .doctor import tryout
 from .dpo.stage import Round, load_round, train_round, write_pairs
 from .errors import Ended
 from .evaluate.benchmarks import Benchmark
@@ -33,6 +34,9 @@ from .settings.rollouts import Sampling
 from .settings.whole import Evaluation, Settings
 from .store.run import RunDir
 from .store.stage import Stage
+
+if TYPE_CHECKING:
+    from .policy.model import Policy
 
 T = TypeVar("T")
 HOW_TO_CONTINUE = " (loop.stop_after): start again without it to continue"
@@ -142,9 +146,14 @@ class Stages:
         return self._stage(name, compute, load_rollouts, uses_policy=True)
 
     def _renderer(self, questions: Sequence[Question], question_Q: np.ndarray) -> Renderer:
-        policy, config = load_policy(self.policy_path, self.settings.policy, self.run.world.device), self.settings
-        needed = pick(questions, question_Q)
-        return Renderer(needed, self.pool.examples, policy, config.rollouts.prompt, self.run.started())
+        needed, config = pick(questions, question_Q), self.settings
+        return Renderer(needed, self.pool.examples, self._policy(), config.rollouts.prompt, self.run.started())
+
+    def _policy(self) -> Policy:
+        """Load the policy and try it out, before anything is computed with it."""
+        policy = load_policy(self.policy_path, self.settings.policy, self.run.world.device)
+        tryout.keep(self.run, policy, self.settings.rollouts.generate, isinstance(self.settings, Settings))
+        return policy
 
     def _stage(
         self, name: str, compute: Callable[[Stage], None], load: Callable[[Stage], T], uses_policy: bool = False
@@ -227,12 +236,12 @@ class Iteration(Stages):
         """Do one DPO round on the pairs. Returns the folder of the new policy."""
         config = self.settings
         round_ = Round(self.policy_path, pairs, config.run.seed, self.t, config.run.deterministic)
-        folder, self.facts["steps"] = self._stage(
-            "policy",
-            lambda stage: train_round(stage, round_, config.policy, config.rollouts, config.dpo, self.run),
-            load_round,
-            uses_policy=True,
-        )
+
+        def compute(stage: Stage) -> None:
+            self._policy()
+            train_round(stage, round_, config.policy, config.rollouts, config.dpo, self.run)
+
+        folder, self.facts["steps"] = self._stage("policy", compute, load_round, uses_policy=True)
         self.job.policy_path = folder
         self._stop_after("policy")
         return folder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..parallel.world import World
 from ..settings.whole import Settings
-from . import disk, gpu, inputs, memory, plan, ranks, software
+from . import disk, gpu, inputs, memory, plan, ranks, software, tryout
 from .finding import Finding, judge
 
 
@@ -18,6 +18,7 @@ def examine(world: World, config: Settings) -> list[Finding]:
         *software.check(world, config),
         *disk.check(world, config, needed),
         *(plan.check(world, config, model) if is_read else [model]),
+        *(tryout.check(world, config) if is_read else []),
         *gpu.check(world, config.rollouts.generate.compile),
     ]
 

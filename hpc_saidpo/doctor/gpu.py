@@ -11,8 +11,8 @@ import torch
 from .. import settings
 from ..clusters.backends import choose
 from ..clusters.fit import first_centres
+from ..dpo.arrangement import response_logps
 from ..dpo.examples import tokenise
-from ..dpo.logps import response_logps
 from ..dpo.train import Lesson, train
 from ..errors import RunError
 from ..parallel.world import World

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 from .. import settings
 from ..dpo.adapters import linear_layers
 from ..policy import locate
-from ..rollouts.engine.engine import CPU_ROWS
+from ..rollouts.engine.memory import CPU_ROWS
 
 GIB = 2**30
 MOMENTS = {"adamw": 8.0, "adamw_8bit": 2.03, "paged_adamw_8bit": 2.03}  # bytes per parameter; a scale for 256 numbers

@@ -17,8 +17,9 @@ from ..parallel.world import World
 from ..policy.model import Policy
 from ..progress import log
 from ..records import Pairs
+from .arrangement import tried_arrangement
 from .logps import Logps
-from .rows import Arrangement, choose_arrangement, lay_out
+from .rows import Arrangement, lay_out
 from .schedule import micro_batches
 
 
@@ -63,7 +64,7 @@ class Examples:
         """Places of each pair in the rows of a micro-batch, if it is the longest pair there."""
         longest_B = np.array([max(len(c), len(r)) for c, r in zip(self.chosen, self.rejected, strict=True)])
         prompt_B = np.array([len(ids) for ids in self.prompt])
-        return 2 * (prompt_B + longest_B) if self.arrangement == "padded" else self.tokens_B
+        return 2 * (prompt_B + longest_B) if self.arrangement in ("padded", "whole") else self.tokens_B
 
 
 def examples_of(pairs: Pairs, policy: Policy, chat: bool, stop: Sequence[str]) -> Examples:
@@ -90,8 +91,7 @@ def tokenise(pairs: Pairs, policy: Policy, chat: bool, stop: Sequence[str]) -> E
 
 
 def _examples(policy: Policy, prompt: list[list[int]], chosen: list[list[int]], rejected: list[list[int]]) -> Examples:
-    with policy.autocast():
-        arrangement = choose_arrangement(policy.model)
+    arrangement = tried_arrangement(policy)
     return Examples(prompt, chosen, rejected, cast(int, policy.tokenizer.pad_token_id), arrangement)
 
 

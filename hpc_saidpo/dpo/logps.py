@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -11,8 +10,10 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from ..policy import plain
+from ..policy.decoded import IDS, Outputs, at_places, decoder_of, logits_of
 from ..settings.dpo import HEAD_TOKENS
-from .rows import Batch, Tokens, attention_mask, choose_arrangement, lay_out
+from .rows import Batch, attention_mask
 
 SUMMED_ROWS = 64
 
@@ -59,34 +60,43 @@ class ResponseLogps(nn.Module):
         self.model, self.head_tokens = model, head_tokens
 
     def forward(self, batch: Batch) -> Logps:
-        first = next(self.model.parameters())
-        segment_RT = batch.segment_RT
-        mask = None if segment_RT is None else attention_mask(segment_RT.to(first.device), first.dtype)
-        # A packed row has no mask and no cache: only then does transformers separate documents by their positions.
-        outputs = self.model.base_model(
-            input_ids=batch.ids_RT.to(first.device),
-            attention_mask=mask,
-            position_ids=batch.position_RT.to(first.device),
-            use_cache=False,
-        )
-        # Indexing sums the gradients of a place that predicts two tokens in a fixed order; index_select does not.
-        hidden_ND = outputs.last_hidden_state.flatten(0, 1)[batch.predictor_N.to(first.device)]
-        token_N = self._token_logps(hidden_ND, batch.target_N.to(first.device), type(outputs))
-        return Logps(token_N, batch.n_tokens_BR.to(first.device))
+        device = next(self.model.parameters()).device
+        place_N, target_N = batch.predictor_N.to(device), batch.target_N.to(device)
+        if batch.head == "whole":
+            token_N = _TargetLogps.apply(self._whole_logits(batch, device)[place_N], target_N)
+        else:
+            inputs = self._inputs(batch, device)
+            outputs = decoder_of(self.model)(**inputs)
+            token_N = self._token_logps(type(outputs), at_places(inputs[IDS], outputs, place_N), target_N)
+        return Logps(token_N, batch.n_tokens_BR.to(device))
 
-    def _token_logps(self, hidden_ND: torch.Tensor, target_N: torch.Tensor, kind: type) -> torch.Tensor:
-        """[N] the log-probabilities of the targets; `kind` is the class of the decoder's outputs."""
+    def _inputs(self, batch: Batch, device: torch.device) -> dict[str, Any]:
+        # A packed row has no mask and no cache: only then does transformers separate documents by their positions.
+        segment_RT, dtype = batch.segment_RT, next(self.model.parameters()).dtype
+        mask = None if segment_RT is None else attention_mask(segment_RT.to(device), dtype)
+        ids_RT, position_RT = batch.ids_RT.to(device), batch.position_RT.to(device)
+        return {IDS: ids_RT, "attention_mask": mask, "position_ids": position_RT, "use_cache": False}
+
+    def _whole_logits(self, batch: Batch, device: torch.device) -> torch.Tensor:
+        """[R · T, V] all logits of the rows by the model's own forward pass."""
+        if batch.documents:
+            rows = batch.ids_RT[0].split(list(batch.documents))
+            return torch.cat([plain.logits(self.model, row.tolist()) for row in rows])
+        return self.model(**self._inputs(batch, device)).logits.flatten(0, 1).float()
+
+    def _token_logps(self, kind: type, outputs: Outputs, target_N: torch.Tensor) -> torch.Tensor:
+        """[N] log-probabilities of the targets, from the decoder's outputs in their places; `kind`: class of these."""
         n = len(target_N)
         # The last chunk is the first one of the backward pass. It is kept, so it is never the short chunk.
         sizes = [n % self.head_tokens] * bool(n % self.head_tokens) + [self.head_tokens] * (n // self.head_tokens)
-        *others, last = zip(hidden_ND.split(sizes), target_N.split(sizes), strict=True)
+        by_chunk = zip(*(x.split(sizes) for x in outputs.values()), strict=True)
+        chunks = [dict(zip(outputs, chunk, strict=True)) for chunk in by_chunk]
+        *others, last = zip(chunks, target_N.split(sizes), strict=True)
         again = functools.partial(checkpoint, self._chunk_logps, use_reentrant=False, preserve_rng_state=False)
-        return torch.cat([*(again(*chunk, kind) for chunk in others), self._chunk_logps(*last, kind)])
+        return torch.cat([*(again(kind, *chunk) for chunk in others), self._chunk_logps(kind, *last)])
 
-    def _chunk_logps(self, hidden_ND: torch.Tensor, target_N: torch.Tensor, kind: type) -> torch.Tensor:
-        decoded = _Decoded(self.model, kind(last_hidden_state=hidden_ND[None]))
-        logits_NV = type(self.model).forward(decoded).logits[0]
-        return _TargetLogps.apply(logits_NV.float(), target_N)
+    def _chunk_logps(self, kind: type, outputs: Outputs, target_N: torch.Tensor) -> torch.Tensor:
+        return _TargetLogps.apply(logits_of(self.model, kind, outputs), target_N)
 
 
 class _TargetLogps(torch.autograd.Function):
@@ -107,37 +117,3 @@ class _TargetLogps(torch.autograd.Function):
         logits_NV, target_N, sum_N = ctx.saved_tensors
         grad_NV = (logits_NV - sum_N[:, None]).exp_().mul_(-grad_N[:, None])
         return grad_NV.scatter_add_(1, target_N[:, None], grad_N[:, None]), None
-
-
-class _Decoded:
-    """A stand-in for a causal language model whose decoder returns fixed outputs.
-
-    The forward of the model's class computes the logits from them, with all that its architecture adds (a bias,
-    soft-capped or scaled logits). No attribute of the model is changed.
-    """
-
-    def __init__(self, model: PreTrainedModel, outputs: object):
-        self._model, self._outputs = model, outputs
-        setattr(self, model.base_model_prefix, self)
-        self.decoder = self  # for a forward that calls model.decoder (OPT)
-
-    def __call__(self, *_: object, **__: object) -> object:
-        return self._outputs
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
-
-
-def response_logps(
-    model: PreTrainedModel,
-    prompts: Sequence[Tokens],
-    responses: Sequence[Sequence[Tokens]],
-    pad_id: int,
-    head_tokens: int = HEAD_TOKENS,
-) -> torch.Tensor:
-    """Sum of log-probabilities of each response given its prompt, in nats: float32, [B, R], differentiable.
-
-    Args: see `rows.lay_out` and `ResponseLogps`.
-    """
-    batch = lay_out(prompts, responses, pad_id, choose_arrangement(model))
-    return ResponseLogps(model, head_tokens)(batch).sum_BR

@@ -1,4 +1,4 @@
-"""The arrangement of prompts and responses in the rows of a batch, and which of them a model supports."""
+"""The arrangement of prompts and responses in the rows of a batch."""
 
 from __future__ import annotations
 
@@ -7,13 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from transformers import PreTrainedModel
-
-from ..policy.attention import attends_to_all
 
 Tokens = Sequence[int]
-Arrangement = Literal["shared", "packed", "padded"]  # see `lay_out`
-PROBED = 8  # tokens of each document with which `supports_packing` probes a model
+Arrangement = Literal["shared", "packed", "padded", "whole", "single"]  # see `lay_out`
 
 
 @dataclass(frozen=True)
@@ -28,6 +24,8 @@ class Batch:
         predictor_N: for every response token the place that predicts it, in the flattened rows.
         target_N: the response tokens.
         n_tokens_BR: tokens of each response.
+        head: the logits are computed in the places "predicting" a token, or in all of them, by the "whole" model.
+        documents: tokens of each document, if they are read one after the other; () if they are read at once.
     """
 
     ids_RT: torch.Tensor
@@ -36,6 +34,8 @@ class Batch:
     predictor_N: torch.Tensor
     target_N: torch.Tensor
     n_tokens_BR: torch.Tensor
+    head: Literal["predicting", "whole"] = "predicting"
+    documents: tuple[int, ...] = ()
 
 
 def lay_out(
@@ -47,9 +47,10 @@ def lay_out(
         prompts: token ids of B prompts.
         responses: for each prompt the token ids of its R responses.
         arrangement: "shared": one row per prompt, with the prompt once, before all its responses. The positions of each
-            response continue from the prompt's end, and responses do not see each other
-            (`supports_shared_prompts`). "packed": one row of documents without padding, each a prompt and one response;
-            positions restart at each document (`supports_packing`). "padded": one row per document.
+            response continue from the prompt's end, and responses do not see each other. "packed": one row of
+            documents without padding, each a prompt and one response; positions restart at each document. "padded": one
+            row per document. "whole": the same, but the model computes all its logits. "single": the documents one
+            after the other, each as the model's only input.
     """
     if arrangement == "shared":
         rows = [_parts(prompt, of_prompt) for prompt, of_prompt in zip(prompts, responses, strict=True)]
@@ -59,7 +60,8 @@ def lay_out(
             for prompt, of_prompt in zip(prompts, responses, strict=True)
             for response in of_prompt
         ]
-    if arrangement == "packed":
+    documents = tuple(sum(len(tokens) for *_, tokens in row) for row in rows) if arrangement == "single" else ()
+    if arrangement in ("packed", "single"):
         rows = [[part for row in rows for part in row]]
     width = max(sum(len(tokens) for *_, tokens in row) for row in rows)
     ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
@@ -80,8 +82,10 @@ def lay_out(
             start = end
     target = [token for of_prompt in responses for response in of_prompt for token in response]
     n_tokens_BR = torch.tensor([[len(response) for response in of_prompt] for of_prompt in responses])
-    segment_RT = None if arrangement == "packed" else segment
-    return Batch(ids, position, segment_RT, torch.tensor(predictor), torch.tensor(target), n_tokens_BR)
+    segment_RT = None if arrangement in ("packed", "single") else segment
+    head = "whole" if arrangement in ("whole", "single") else "predicting"
+    places = torch.tensor(predictor), torch.tensor(target)
+    return Batch(ids, position, segment_RT, *places, n_tokens_BR, head, documents)
 
 
 def _parts(prompt: Tokens, responses: Sequence[Tokens]) -> list[tuple[int, int, Tokens]]:
@@ -103,43 +107,3 @@ def attention_mask(segment_RT: torch.Tensor, dtype: torch.dtype) -> torch.Tensor
     seen = seen.tril() | torch.eye(segment_RT.shape[1], dtype=torch.bool, device=segment_RT.device)
     mask = torch.zeros(seen.shape, dtype=dtype, device=segment_RT.device)
     return mask.masked_fill(~seen, torch.finfo(dtype).min)[:, None]
-
-
-def choose_arrangement(model: PreTrainedModel) -> Arrangement:
-    """The most efficient arrangement that the model computes correctly. Call it in the autocast of the later use."""
-    if supports_shared_prompts(model):
-        return "shared"
-    # Eager attention would store the scores of a whole packed row, most of them between documents.
-    return "packed" if model.config._attn_implementation != "eager" and supports_packing(model) else "padded"
-
-
-def supports_shared_prompts(model: PreTrainedModel) -> bool:
-    """Check that several responses may share a prompt: attention takes any mask, and every layer sees the whole row."""
-    config = model.config
-    # An alibi bias is computed from a padding mask [rows, T], and ignores position ids.
-    has_alibi = config.model_type in ("bloom", "mpt") or getattr(config, "alibi", False)
-    return config._attn_implementation in ("eager", "sdpa") and attends_to_all(config) and not has_alibi
-
-
-@torch.no_grad()
-def supports_packing(model: PreTrainedModel) -> bool:
-    """Check that documents of one row do not see each other where positions restart. Probes the model.
-
-    Some architectures silently ignore restarts (OPT, Bloom, gpt-oss with eager attention in transformers 5). The effect
-    of a document on the next one must be nearly zero, compared to its effect where positions continue.
-    """
-    ids_3N = torch.arange(3 * PROBED, device=next(model.parameters()).device).view(3, PROBED) % model.config.vocab_size
-    restarting = torch.arange(PROBED, device=ids_3N.device).repeat(2)
-
-    def effect(position_T: torch.Tensor) -> torch.Tensor:
-        """The change in the second document's hidden states when the first document changes."""
-        of_one, of_other = (
-            model.base_model(
-                input_ids=torch.cat([before, ids_3N[2]])[None], position_ids=position_T[None], use_cache=False
-            ).last_hidden_state[:, PROBED:]
-            for before in ids_3N[:2]
-        )
-        return (of_one - of_other).float().norm()
-
-    # A mixture of experts rounds differently beside other tokens.
-    return bool(effect(restarting) < 0.1 * effect(torch.arange(2 * PROBED, device=ids_3N.device)))

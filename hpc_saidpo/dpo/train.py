@@ -21,6 +21,7 @@ from ..policy.model import Policy
 from ..policy.save import is_stored_as_computed
 from ..records import Pairs
 from .adapters import inject
+from .arrangement import try_arrangement
 from .checkpoint import Checkpoint
 from .examples import Examples, reference_logps
 from .figures import N_SUMS, check_finite, step_figures, sums_of
@@ -80,12 +81,13 @@ def train(
             f"dpo.strategy=fsdp: {policy.path} is a {policy.model.config.model_type} model, whose weights have other "
             "names in memory than in its files: use dpo.strategy=ddp"
         )
+    unused = try_arrangement(policy.model, policy.precision).unused
     merge = inject(policy.model, config.lora, lesson.seed, lesson.iteration)
     layers = [layer for layer in policy.model.modules() if isinstance(layer, GradientCheckpointingLayer)]
     if config.checkpointing:
         checkpoint_layers(policy.model)
     module = ResponseLogps(policy.model, config.head_tokens)
-    with replicate(world, module, lesson.exact, config.strategy, layers, policy.precision) as replicas:
+    with replicate(world, module, lesson.exact, config.strategy, layers, policy.precision, unused) as replicas:
         steps = _Round(policy, lesson, config, world, replicas).run(checkpoint, reference)
         merge()
         save()

@@ -27,6 +27,7 @@ class Replicas:
         exact: sum the gradients of the micro-batches in float64. The sum, rounded to the precision of the parameters,
             then does not depend on which rank computed which micro-batch. Costs 8 bytes per parameter.
         layers, precision: see `Shards`.
+        unused: the loss does not depend on some of the parameters.
 
     Attributes:
         bare: the module.
@@ -42,8 +43,9 @@ class Replicas:
         exact: bool,
         layers: Sequence[nn.Module] = (),
         precision: torch.dtype | None = None,
+        unused: bool = False,
     ):
-        self._world, self.bare, self.exact = world, module, exact
+        self._world, self.bare, self.exact, self._unused = world, module, exact, unused
         self.module = self._wrap(layers, precision)
 
     @property
@@ -56,7 +58,7 @@ class Replicas:
             return self.bare
         device = self._world.device
         ids = [device.index] if device.type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(self.bare, device_ids=ids)
+        return nn.parallel.DistributedDataParallel(self.bare, device_ids=ids, find_unused_parameters=self._unused)
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """Return the parameters that this rank trains, by name; with FSDP, its shards."""
@@ -85,8 +87,8 @@ class Replicas:
                 # DDP averages over the ranks, but the result must be the gradient of the sum.
                 (loss(self.module) * (1 if self.exact else self._size)).backward()
             for p, total in exact.items():
-                assert p.grad is not None, "a trained parameter has no gradient"
-                total += p.grad.double()
+                if p.grad is not None:  # else the loss does not depend on it, like a part that reads images
+                    total += p.grad.double()
                 p.grad = None
         for p, total in exact.items():
             if self.module is not self.bare:
@@ -185,6 +187,7 @@ def replicate(
     strategy: Strategy = "ddp",
     layers: Sequence[nn.Module] = (),
     precision: torch.dtype | None = None,
+    unused: bool = False,
 ) -> Iterator[Replicas]:
     """Distribute a module over the ranks for one training round. Collective.
 
@@ -192,7 +195,7 @@ def replicate(
     """
     kind = replicas_class(strategy, world.size)
     with world.group() if kind.needs_group else contextlib.nullcontext():
-        replicas = kind(module, world, exact, layers, precision)
+        replicas = kind(module, world, exact, layers, precision, unused)
         try:
             yield replicas
         finally:

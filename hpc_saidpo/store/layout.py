@@ -5,6 +5,7 @@
       config.yaml          the resolved configuration
       env.json             versions, hosts, ranks: one entry per start
       pool.json, tags.json identity of a pool from files, and of knowledge points from a language model
+      models.json          ways in which the policy's architecture is decoded and trained
       metrics.jsonl        one line per iteration
       log/                 one file per rank and start
       base/                the policy before training: its evaluation

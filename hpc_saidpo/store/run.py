@@ -214,6 +214,23 @@ class RunDir:
 
         self.world.on_root(store_or_compare)
 
+    def keep(self, name: str, key: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Return a fact about the run. It is computed once, on root, and kept in <name>.json under its key. Collective.
+
+        Args:
+            compute: returns plain values.
+        """
+
+        def load_or_compute() -> dict[str, Any]:
+            path = self.path / f"{name}.json"
+            known = files.read_parsed(path, json.loads) or {}
+            if key not in known:
+                known[key] = compute()
+                files.write_text(path, json.dumps(known, indent=1))
+            return known[key]
+
+        return self.world.on_root(load_or_compute)
+
     @property
     def config_hash(self) -> str:
         """The hash of the present configuration, as in the attributes of every table."""

@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from hpc_saidpo import settings
 from hpc_saidpo.dpo.adapters import inject
+from hpc_saidpo.dpo.arrangement import response_logps
 from hpc_saidpo.dpo.examples import tokenise
-from hpc_saidpo.dpo.logps import response_logps
 from hpc_saidpo.dpo.train import Lesson, train
 from hpc_saidpo.errors import RunError
 from hpc_saidpo.parallel import shards

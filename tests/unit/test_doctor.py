@@ -7,12 +7,16 @@ import torch
 
 from hpc_saidpo import settings
 from hpc_saidpo.cli import compose
-from hpc_saidpo.doctor import gpu, inputs, memory, plan, software
-from hpc_saidpo.doctor.finding import FAILURE, OK, judge, plain, table
+from hpc_saidpo.doctor import gpu, inputs, memory, plan, software, tryout
+from hpc_saidpo.doctor.finding import FAILURE, OK, WARNING, judge, plain, table
+from hpc_saidpo.dpo.arrangement import tried_arrangement
 from hpc_saidpo.errors import RunError
 from hpc_saidpo.parallel.world import World
-from hpc_saidpo.rollouts.engine import kernels
+from hpc_saidpo.policy import trial
+from hpc_saidpo.rollouts.engine import kernels, shared
 from hpc_saidpo.rollouts.engine.sampling import Response
+from hpc_saidpo.rollouts.engine.ways import tried_engine
+from hpc_saidpo.store.run import RunDir
 
 
 def built(*overrides):
@@ -166,3 +170,38 @@ def test_all_that_is_missing_is_named_at_once():
         "evaluate.benchmarks=/no/benchmark.jsonl: no such file",
     ):
         assert key in str(error.value)
+
+
+def test_the_policy_is_tried_out():
+    (found,) = tryout.check(World(), built("experiment=tiny"))
+    assert found.state == OK and "engine shared: shared" in found.text and "pairs in rows: shared" in found.text
+    (found,) = tryout.check(World(), built("experiment=tiny", "policy.path=pkg://no_such_package/model"))
+    assert found.state == FAILURE and "no_such_package" in found.remedy
+
+
+def test_a_policy_that_needs_another_way_is_a_warning(monkeypatch):
+    def fail(*_):
+        raise ValueError("no head")
+
+    monkeypatch.setattr(trial, "_done", {})
+    monkeypatch.setattr(shared, "logits_of", fail)
+    (found,) = tryout.check(World(), built("experiment=tiny"))
+    assert found.state == WARNING and "engine shared: hf" in found.text and "ValueError: no head" in found.remedy
+
+
+def test_a_run_keeps_the_result(tmp_path, monkeypatch, micro):
+    run = RunDir(tmp_path, World(), {}, print)
+    monkeypatch.setattr(trial, "_done", {})
+    tryout.keep(run, micro, settings.Engine(), trains=True)
+    kept = json.loads((tmp_path / "models.json").read_text())
+    assert {name.rpartition("-")[0]: fact["way"] for name, fact in kept.items()} == {
+        "engine shared": "shared",
+        "pairs in rows": "shared",
+    }
+    # A resumed run does not try again: it uses what the run used before.
+    changed = {name: {**fact, "way": {"engine shared": "hf", "pairs in rows": "padded"}[name.rpartition("-")[0]]}
+               for name, fact in kept.items()}  # fmt: skip
+    (tmp_path / "models.json").write_text(json.dumps(changed))
+    tryout.keep(run, micro, settings.Engine(), trains=True)
+    assert tried_engine(micro, "shared").way == "hf" and tried_arrangement(micro) == "padded"
+    assert json.loads((tmp_path / "models.json").read_text()) == changed

@@ -15,12 +15,16 @@ from transformers import LogitsProcessorList, MinPLogitsWarper, TopKLogitsWarper
 
 from hpc_saidpo import settings
 from hpc_saidpo.errors import RunError
+from hpc_saidpo.policy import trial
 from hpc_saidpo.policy.model import Policy
-from hpc_saidpo.progress import log, say_once
-from hpc_saidpo.rollouts.engine import engine, linears
-from hpc_saidpo.rollouts.engine.engine import CPU_ROWS, generate, row_budget, rows_within
+from hpc_saidpo.policy.trial import Trial
+from hpc_saidpo.progress import log
+from hpc_saidpo.rollouts.engine import linears, memory
+from hpc_saidpo.rollouts.engine.engine import generate
+from hpc_saidpo.rollouts.engine.memory import CPU_ROWS, cache_bytes, row_budget, rows_within
 from hpc_saidpo.rollouts.engine.sampling import choose
 from hpc_saidpo.rollouts.engine.shared import common_prefix
+from hpc_saidpo.rollouts.engine.ways import tried_engine
 from hpc_saidpo.settings.rollouts import Sampling
 
 
@@ -45,6 +49,7 @@ def test_a_shared_start_changes_nothing(micro, name):
     policy = tiny(micro, name)
     start = list(range(10, 22))
     prompts = [[*start, 30], [*start, 31, 32, 33, 34], start, [*start, 31, 40]]
+    assert tried_engine(policy, "shared").way == "shared"
     widths = []
     hook = policy.model.get_input_embeddings().register_forward_hook(
         lambda m, args, out: widths.append(tuple(out.shape[:2]))
@@ -129,6 +134,7 @@ def test_greedy_tokens_do_not_depend_on_rows_or_on_who_is_beside(micro, name):
 
 def test_finished_rows_leave_at_once_and_the_next_prompts_take_their_places(micro):
     prompts = tokens(micro, [f"{i}+{3 * i}\n" for i in range(10, 40)])
+    tried_engine(micro, "shared")
     sizes = []
     hook = micro.model.get_input_embeddings().register_forward_hook(lambda m, args, out: sizes.append(out.shape[:2]))
     responses = generate(micro, prompts, seeds(30, 4), Sampling(1.8, 1.0, 24), settings.Engine(rows=16))
@@ -167,12 +173,12 @@ def test_what_may_be_drawn_is_what_transformers_leaves(kept, warper, temperature
 @pytest.mark.parametrize("name", UNUSUAL)
 def test_attention_that_cannot_be_driven_is_left_to_transformers(micro, name, caplog, monkeypatch):
     policy = tiny(micro, name)
-    say_once.cache_clear()
+    monkeypatch.setattr(trial, "_done", {})
     monkeypatch.setattr(log, "propagate", True)
     with caplog.at_level("INFO", "hpc_saidpo"):
         ours = generate(policy, tokens(micro), seeds(4, 1), Sampling(0.0, 1.0, 6))
         generate(policy, tokens(micro), seeds(4, 1), Sampling(0.0, 1.0, 6))
-    assert caplog.text.count("engine hf") == 1
+    assert caplog.text.count("not shared: ") == 1
     for prompt, (response,) in zip(tokens(micro), ours, strict=True):
         assert response.tokens == greedy_by_transformers(policy, prompt, 6)
 
@@ -210,55 +216,62 @@ def test_log_probabilities_are_the_models_own_however_tokens_are_drawn(micro, en
 
 def test_rows_are_what_memory_holds(micro):
     assert [rows_within(n, 10, 64) for n in (10_000, 640, 639, 100, 5, -1)] == [64, 64, 32, 8, 1, 1]
-    arguments = tokens(micro), Sampling(1.0, 1.0, 100)
-    assert row_budget(micro, *arguments) == CPU_ROWS
-    assert row_budget(micro, arguments[0], Sampling(1.0, 1.0, 10**9)) == 1  # a terabyte a response
+    tried, prompts = tried_engine(micro, "shared"), tokens(micro)
+    assert row_budget(micro, tried, prompts, Sampling(1.0, 1.0, 100)) == CPU_ROWS
+    assert row_budget(micro, tried, prompts, Sampling(1.0, 1.0, 10**9)) == 1  # a terabyte a response
 
 
-def policy_of(device="cpu", precision=torch.float32, **config):
-    """A policy whose keys and values, of one token in float32, are 2 · 3 layers · 2 heads · 8 · 4 bytes = 384 bytes."""
-    whole = {"num_hidden_layers": 3, "num_key_value_heads": 2, "num_attention_heads": 4, "head_dim": 8,
-             "hidden_size": 32, "vocab_size": 512, **config}  # fmt: skip
-    parameters = [torch.zeros(1000), torch.zeros(24)]
-    model = SimpleNamespace(config=SimpleNamespace(**whole), parameters=lambda: parameters)
+def policy_of(device="cpu", precision=torch.float32, vocab_size=512):
+    """A policy with 1,024 weights."""
+    config = SimpleNamespace(vocab_size=vocab_size, get_text_config=lambda: SimpleNamespace(vocab_size=vocab_size))
+    model = SimpleNamespace(config=config, parameters=lambda: [torch.zeros(1000), torch.zeros(24)])
     return SimpleNamespace(device=torch.device(device), precision=precision, model=model)
 
 
 # A response of 100 tokens to a prompt of 28, with 16 bytes per token of the vocabulary. Rows are halved until they fit
 # into 0.6 of the free memory.
 @pytest.mark.parametrize(
-    "policy, row_bytes, rows",
+    "policy, needs, row_bytes, rows",
     [
-        (policy_of(), 128 * 384 + 16 * 512, [96, 48, 24, 12, 6, 3, 1]),
-        (policy_of(precision=torch.bfloat16), 128 * 192 + 16 * 512, [96, 48]),
-        (policy_of(vocab_size=4096), 128 * 384 + 16 * 4096, [96, 48]),
-        (policy_of(num_key_value_heads=None), 128 * 768 + 16 * 512, [96, 48]),  # as many as attention heads
-        (policy_of(head_dim=None, hidden_size=64), 128 * 768 + 16 * 512, [96, 48]),  # 64 / 4 heads
-        (policy_of("cuda"), 128 * 384 + 16 * 512, [512, 256, 128]),
+        (policy_of(), (384, 0), 128 * 384 + 16 * 512, [96, 48, 24, 12, 6, 3, 1]),
+        (policy_of(), (384, 7000), 128 * 384 + 7000 + 16 * 512, [96, 48]),
+        (policy_of(vocab_size=4096), (384, 0), 128 * 384 + 16 * 4096, [96, 48]),
+        (policy_of("cuda"), (384, 0), 128 * 384 + 16 * 512, [512, 256, 128]),
     ],
 )
-def test_rows_are_halved_until_they_fit_into_six_tenths_of_the_free_memory(policy, row_bytes, rows, monkeypatch):
+def test_rows_are_halved_until_they_fit_into_six_tenths_of_the_free_memory(policy, needs, row_bytes, rows, monkeypatch):
+    tried = Trial("shared", 0.0, 1.0, {}, *needs)
     for n, fewer in itertools.pairwise(rows):
         enough = 5 * n * row_bytes / 3  # n rows are 0.6 of it
         for free, expected in ((1.001 * enough, n), (0.999 * enough, fewer)):
-            monkeypatch.setattr(engine, "_free_bytes", lambda policy, free=free: free)
-            assert row_budget(policy, [[5] * 28, [5] * 3], Sampling(1.0, 1.0, 100)) == expected
+            monkeypatch.setattr(memory, "_free_bytes", lambda policy, free=free: free)
+            assert row_budget(policy, tried, [[5] * 28, [5] * 3], Sampling(1.0, 1.0, 100)) == expected
+
+
+@pytest.mark.parametrize("name, token_bytes", [("llama-gqa", 2 * 2 * 2 * 8 * 4), ("gpt2", 2 * 2 * 4 * 8 * 4)])
+def test_what_a_response_needs_is_measured(micro, name, token_bytes):
+    """Keys and values of 2 layers, 2 or 4 heads of 8 numbers of 4 bytes; in the precision of the policy."""
+    policy = tiny(micro, name)
+    assert tried_engine(policy, "shared").token_bytes == token_bytes
+    assert cache_bytes(policy) == (token_bytes, 0)
+    policy.precision = torch.bfloat16
+    assert tried_engine(policy, "shared").token_bytes == token_bytes / 2
 
 
 def test_free_memory_is_a_ranks_share_of_the_nodes_by_its_cores(monkeypatch):
     meminfo = "MemTotal:       9000 kB\nMemFree:   100 kB\nMemAvailable:    2000 kB\n"
-    monkeypatch.setattr(engine.Path, "read_text", lambda path: meminfo if str(path) == "/proc/meminfo" else "")
-    monkeypatch.setattr(engine.os, "sched_getaffinity", lambda process: set(range(8)))
+    monkeypatch.setattr(memory.Path, "read_text", lambda path: meminfo if str(path) == "/proc/meminfo" else "")
+    monkeypatch.setattr(memory.os, "sched_getaffinity", lambda process: set(range(8)))
     for threads, share in ((2, 0.25), (8, 1), (16, 1)):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        assert engine._free_bytes(policy_of()) == 2000 * 1024 * share
+        assert memory._free_bytes(policy_of()) == 2000 * 1024 * share
 
 
 def test_free_memory_of_a_gpu_includes_torchs_reserve_and_leaves_room_for_cast_weights(monkeypatch):
     for name, value in (("mem_get_info", (10_000, 99_999)), ("memory_reserved", 5_000), ("memory_allocated", 3_000)):
         monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
-    assert engine._free_bytes(policy_of("cuda")) == 12_000
-    assert engine._free_bytes(policy_of("cuda", torch.bfloat16)) == 12_000 - 2 * 1024
+    assert memory._free_bytes(policy_of("cuda")) == 12_000
+    assert memory._free_bytes(policy_of("cuda", torch.bfloat16)) == 12_000 - 2 * 1024
 
 
 def test_bfloat16_weights_are_cast_once_and_restored(micro):

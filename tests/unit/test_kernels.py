@@ -10,7 +10,8 @@ from hpc_saidpo.policy import flash
 from hpc_saidpo.policy.model import Policy
 from hpc_saidpo.rollouts.engine import kernels
 from hpc_saidpo.rollouts.engine.engine import generate
-from hpc_saidpo.rollouts.engine.kv_cache import KVCache, Scoring
+from hpc_saidpo.rollouts.engine.kv_cache import KVCache
+from hpc_saidpo.rollouts.engine.scores import Scoring
 from hpc_saidpo.settings.rollouts import Sampling
 
 CPU = torch.device("cpu")
@@ -41,7 +42,7 @@ def cache_of(n_kv, size, prefix, kernel):
     cache.length_P[torch.tensor([2, 0])] = torch.tensor([5, 3])
     cache.add_rows(2, 3)
     cache.add_rows(0, 1)
-    cache.layers[0].rows = tuple(torch.randn(6, n_kv, 8, size) for _ in range(2))
+    cache.layers[0, 0].rows = tuple(torch.randn(6, n_kv, 8, size) for _ in range(2))
     cache.generated_R += torch.tensor([4, 1, 0, 2])
     return cache
 

@@ -6,8 +6,9 @@ from support.architectures import ARCHITECTURES, EAGER_ONLY, SMALL, UNUSUAL
 from transformers import AutoModelForCausalLM, CohereConfig, OPTConfig
 from transformers import modeling_flash_attention_utils as flash_utils
 
-from hpc_saidpo.dpo.logps import ResponseLogps, response_logps
-from hpc_saidpo.dpo.rows import choose_arrangement, lay_out, supports_packing, supports_shared_prompts
+from hpc_saidpo.dpo.arrangement import response_logps, try_arrangement
+from hpc_saidpo.dpo.logps import ResponseLogps
+from hpc_saidpo.dpo.rows import lay_out
 
 PROMPTS = [[5, 6, 7, 8, 9, 10], [11, 12], [13, 14, 15]]
 RESPONSES = [([20, 21, 22], [23]), ([24, 25], [24, 26, 27, 28]), ([29], [30])]
@@ -65,13 +66,11 @@ def test_every_arrangement_gives_the_values_and_gradients_of_one_row_at_a_time(n
     model = random_model(name, attention)
     expected = one_by_one(model, PROMPTS, RESPONSES)
     wanted = gradients(model, (expected * WEIGHT).sum())
-    arrangements = ["shared"] * supports_shared_prompts(model) + ["packed"] * supports_packing(model) + ["padded"]
-    assert ("shared" in arrangements) == ("sliding" not in name and name not in UNUSUAL)
-    assert ("packed" in arrangements) == (name not in NOT_PACKED)
-    assert choose_arrangement(model) == (
-        arrangements[0] if attention == "sdpa" or "shared" in arrangements else "padded"
-    )
-    for arrangement in arrangements:
+    is_shared, is_packed = "sliding" not in name and name not in UNUSUAL, name not in NOT_PACKED
+    chosen = try_arrangement(model).way
+    assert chosen == ("shared" if is_shared else "packed" if is_packed and attention == "sdpa" else "padded")
+    right = ["shared"] * is_shared + ["packed"] * is_packed + ["padded", "whole", "single"]
+    for arrangement in right:
         ours = ResponseLogps(model, 5)(lay_out(PROMPTS, RESPONSES, 0, arrangement)).sum_BR
         torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
         got = gradients(model, (ours * WEIGHT).sum())
@@ -119,7 +118,7 @@ def test_rows_for_flash_attention(monkeypatch, name):
     for kept in [kept for kept in vars(flash_utils) if kept.startswith(("_flash", "_loaded", "_pad_fn", "_unpad_fn"))]:
         monkeypatch.setattr(flash_utils, kept, getattr(flash_utils, kept))  # so that they are put back
     model.config._attn_implementation = "flash_attention_2"
-    assert choose_arrangement(model) == "packed"
+    assert try_arrangement(model).way == "packed"
     for arrangement in ("packed", "padded"):
         ours = ResponseLogps(model, 5)(lay_out(PROMPTS, RESPONSES, 0, arrangement)).sum_BR
         torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
@@ -179,6 +178,7 @@ def test_only_the_positions_before_response_tokens_reach_the_head_and_never_more
     micro, head_tokens, sizes
 ):
     rows = []
+    try_arrangement(micro.model)
     hook = micro.model.get_output_embeddings().register_forward_hook(
         lambda m, args, out: rows.append(out.numel() // out.shape[-1])
     )

@@ -6,15 +6,15 @@ a copy of the model's code. The model runs without its usual cache: `KVCache` st
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import nn
 from transformers import AttentionInterface
 
-from .kv_cache import CURRENT, Scoring
+from .kv_cache import CURRENT
+from .scores import Scoring
 
 NAME = "hpc_saidpo_shared"
+PLACES = ("position_ids", "cache_position")  # inputs that repeat what `KVCache` has
 
 
 class UnsupportedAttention(Exception):
@@ -33,12 +33,13 @@ def _attend(
     **options,
 ) -> tuple[torch.Tensor, None]:
     """Attention as transformers calls it."""
-    if options.get("s_aux") is not None:
-        raise UnsupportedAttention("attention sinks")
     if attention_mask is not None:
-        raise UnsupportedAttention("a custom mask")
+        raise UnsupportedAttention("its attention has a mask of its own")
+    further = [name for name, x in options.items() if isinstance(x, torch.Tensor) and name not in PLACES]
+    if further:
+        raise UnsupportedAttention(f"its attention has a further input, {further[0]}")
     scoring = Scoring(query.shape[-1] ** -0.5 if scaling is None else scaling, options.get("sliding_window"), softcap)
-    return CURRENT.get().attend(cast(int, module.layer_idx), query, key, value, scoring), None
+    return CURRENT.get().attend(id(module), query, key, value, scoring), None
 
 
 AttentionInterface.register(NAME, _attend)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from ...policy.model import Policy
 from ...settings.rollouts import Sampling
@@ -16,7 +17,7 @@ from .sampling import Response, logp_of
 from .stopping import stopped
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: autocast would cast every weight again in every step
 def generate(
     policy: Policy,
     prompts: Sequence[Sequence[int]],
@@ -24,12 +25,19 @@ def generate(
     responses: Sequence[Sequence[Response]],
     sampling: Sampling,
     n_rows: int,
+    padded: bool = True,
 ) -> None:
-    """Fill in the responses, like `shared.generate`; but the drawn tokens depend on the batches of prompts."""
+    """Fill in the responses, like `shared.generate`; but the drawn tokens depend on the batches of prompts.
+
+    Args:
+        padded: a batch may have prompts of several lengths, padded on the left. False: its prompts have one length.
+    """
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     batches: list[list[int]] = [[]]
     for i in order:
-        if batches[-1] and sum(len(seeds[j]) for j in [*batches[-1], i]) > n_rows:
+        batch = batches[-1]
+        is_full = sum(len(seeds[j]) for j in [*batch, i]) > n_rows
+        if batch and (is_full or (not padded and len(prompts[i]) != len(prompts[batch[0]]))):
             batches.append([])
         batches[-1].append(i)
     for batch in batches:
@@ -44,13 +52,12 @@ def _generate_batch(
     started = time.perf_counter()
     ids, mask = left_pad(rows, cast(int, policy.tokenizer.pad_token_id), policy.device)
     torch.manual_seed(int(seed) % 2**63)
-    logps = _Logps()
-    with policy.autocast():
+    logps, config = _Logps(), _generation(policy, sampling)
+    stop = {"stop_strings": list(sampling.stop), "tokenizer": policy.tokenizer} if sampling.stop else {}
+    with policy.autocast(), _only_with(policy.model, config):
         made = policy.model.generate(  # pyright: ignore[reportCallIssue] - of GenerationMixin, a base of causal LMs
-            ids, attention_mask=mask, max_new_tokens=sampling.max_new_tokens,
-            pad_token_id=policy.tokenizer.pad_token_id, eos_token_id=list(policy.eos_ids),
-            logits_processor=LogitsProcessorList([logps]), **_options(policy, sampling),
-        )  # fmt: skip
+            ids, attention_mask=mask, generation_config=config, logits_processor=LogitsProcessorList([logps]), **stop
+        )
     assert isinstance(made, torch.Tensor)
     logps.note(made)
     tokens_RT, logp_RT = made[:, ids.shape[1] :], torch.stack(logps.by_step, dim=1)
@@ -59,19 +66,38 @@ def _generate_batch(
         response.seconds = (time.perf_counter() - started) / len(responses)
 
 
-def _options(policy: Policy, sampling: Sampling) -> dict[str, Any]:
-    """The sampling as arguments of transformers' generate."""
-    stop = {"stop_strings": list(sampling.stop), "tokenizer": policy.tokenizer} if sampling.stop else {}
-    if sampling.temperature == 0:
-        return {"do_sample": False, **stop}
-    return {
-        "do_sample": True,
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "top_k": sampling.top_k,
-        "min_p": sampling.min_p or None,
-        **stop,
-    }
+def _generation(policy: Policy, sampling: Sampling) -> GenerationConfig:
+    """The sampling as transformers' configuration of generate."""
+    drawn: dict[str, Any] = {"do_sample": False}
+    if sampling.temperature > 0:
+        drawn = {
+            "do_sample": True,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": sampling.top_k,
+            "min_p": sampling.min_p or None,
+        }
+    return GenerationConfig(
+        max_new_tokens=sampling.max_new_tokens,
+        pad_token_id=policy.tokenizer.pad_token_id,
+        eos_token_id=sorted(policy.eos_ids) or None,
+        **drawn,
+    )
+
+
+@contextmanager
+def _only_with(model: PreTrainedModel, config: GenerationConfig) -> Iterator[None]:
+    """A context in which the model has no other generation config than this one.
+
+    transformers fills up what a config leaves open from the model's `generation_config`: a repetition penalty, beams,
+    suppressed tokens. Responses would then not be drawn from the policy's distribution.
+    """
+    before = model.generation_config
+    model.generation_config = config
+    try:
+        yield
+    finally:
+        model.generation_config = before
 
 
 class _Logps(LogitsProcessor):

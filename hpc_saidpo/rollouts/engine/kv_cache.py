@@ -7,6 +7,7 @@ parts; with flash-attn's kernels, part by part (`kernels`).
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -18,30 +19,19 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from . import kernels
 from .by_prompt import ByPrompt
+from .scores import Scoring, attend_softcapped, times_prefix
 
 GROW = 64  # tokens by which the buffers for responses grow
 Mode = Literal["prefix", "prompts", "rows"]
 Tensors = tuple[torch.Tensor, torch.Tensor]  # keys, values
 
 
-@dataclass(frozen=True)
-class Scoring:
-    """The options of a layer's attention scores.
-
-    Attributes:
-        scaling: factor of query · key.
-        window: tokens that a token sees, itself included; None for all.
-        softcap: scores become softcap · tanh(score / softcap); None leaves them.
-    """
-
-    scaling: float
-    window: int | None = None
-    softcap: float | None = None
-
-
 @dataclass
 class _Layer:
-    """Keys and values of one layer: prefix [H, T0, D], prompts [P, H, T1, D], rows [R, H, S, D]; H key-value heads."""
+    """Keys and values of one call of attention: prefix [H, T0, D], prompts [P, H, T1, D], rows [R, H, S, D].
+
+    H is the number of key-value heads. Keys and values may have other sizes D.
+    """
 
     prefix: Tensors | None = None
     prompts: Tensors | None = None
@@ -68,7 +58,7 @@ class KVCache:
     prompt_tokens: int
     device: torch.device
     prefix_tokens: int = 0
-    layers: dict[int, _Layer] = field(default_factory=dict)
+    layers: dict[tuple[int, int], _Layer] = field(default_factory=dict)
     mode: Mode = "prefix"
     kernel: kernels.Kernel | None = None
 
@@ -79,6 +69,13 @@ class KVCache:
         self._slots: torch.Tensor | None = None  # written in this forward pass
         self._masks: dict[int | None, torch.Tensor] = {}
         self._places: dict[tuple[int, int], torch.Tensor] = {}
+        self._calls: Counter[int] = Counter()  # of attention in this forward pass, by module
+
+    @property
+    def token_bytes(self) -> float:
+        """Bytes of the keys and values of one token of a row."""
+        stored = [x for layer in self.layers.values() for x in layer.rows or ()]
+        return float(sum(x.shape[1] * x.shape[3] * x.itemsize for x in stored))
 
     @contextmanager
     def forward(self, mode: Mode, slots: torch.Tensor | None = None) -> Iterator[None]:
@@ -89,6 +86,7 @@ class KVCache:
                 one token of each row.
         """
         self.mode, self._slots, self._masks, self._places = mode, slots, {}, {}
+        self._calls.clear()
         if mode == "rows":
             self._prepare_rows()
         token = CURRENT.set(self)
@@ -126,10 +124,18 @@ class KVCache:
         return self.prefix_tokens + self.length_P[self.slot_R] + self.generated_R
 
     def attend(
-        self, index: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scoring: Scoring
+        self, module: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scoring: Scoring
     ) -> torch.Tensor:
-        """Attention of layer `index`. query [B, heads, T, D], key and value [B, H, T, D]; returns [B, T, heads, D]."""
-        layer = self.layers.setdefault(index, _Layer())
+        """Attention of a module. query [B, heads, T, D], key and value [B, H, T, D]; returns [B, T, heads, D].
+
+        A module may call attention several times in a forward pass, or may occur in several layers: each of its calls
+        has keys and values of its own.
+
+        Args:
+            module: a number that no other module has.
+        """
+        layer = self.layers.setdefault((module, self._calls[module]), _Layer())
+        self._calls[module] += 1
         kind = query.device.type
         if torch.is_autocast_enabled(kind):  # rotary embeddings return float32, which adds no precision
             query, key, value = (x.to(torch.get_autocast_dtype(kind)) for x in (query, key, value))
@@ -145,8 +151,8 @@ class KVCache:
             layer.prefix = key[0].clone(memory_format=form), value[0].clone(memory_format=form)
         else:
             if layer.prompts is None:
-                shape = (self.n_slots, key.shape[1], self.prompt_tokens, key.shape[3])
-                layer.prompts = key.new_zeros(shape), value.new_zeros(shape)
+                size = self.n_slots, self.prompt_tokens
+                layer.prompts = _zeros(key, *size), _zeros(value, *size)
             for stored, new in zip(layer.prompts, (key, value), strict=True):
                 stored[self._slots, :, : new.shape[2]] = new
             if layer.prefix:
@@ -157,7 +163,7 @@ class KVCache:
                 )
         mask = self._causal_mask(query.shape[2], key.shape[2], scoring.window)
         if scoring.softcap is not None:
-            return _attend_softcapped(query, key, value, mask, scoring.scaling, scoring.softcap)
+            return attend_softcapped(query, key, value, mask, scoring.scaling, scoring.softcap)
         attended = scaled_dot_product_attention(
             query, key, value, attn_mask=mask, scale=scoring.scaling, enable_gqa=query.shape[1] != key.shape[1]
         )
@@ -178,17 +184,19 @@ class KVCache:
         n_kv = key.shape[1]
         k, v = self._buffers(layer, key, value)
         for stored, new in ((k, key), (v, value)):
-            stored.view(-1, size).index_copy_(0, self._next_places(n_kv, k.shape[2]), new.reshape(-1, size))
+            width = new.shape[3]
+            stored.view(-1, width).index_copy_(0, self._next_places(n_kv, k.shape[2]), new.reshape(-1, width))
         n_generated = self._n_generated
         k, v = k[:n, :, :n_generated], v[:n, :, :n_generated]
         query = query[:, :, 0].view(n, n_kv, heads // n_kv, size)
-        if self.kernel and kernels.supports(size) and self._furthest < (scoring.window or math.inf):
+        same_size = value.shape[3] == size
+        if self.kernel and kernels.supports(size) and same_size and self._furthest < (scoring.window or math.inf):
             return self._decode_by_kernel(self.kernel, layer, query, (k, v), scoring).reshape(n, 1, heads, size)
         prompt_k, prompt_v = cast(Tensors, layer.prompts)
         query = query * scoring.scaling
         scores = [self._by_prompt.times(query, prompt_k.transpose(-1, -2)), query @ k.transpose(-1, -2)]
         if layer.prefix:
-            scores.insert(0, _times_prefix(query, layer.prefix[0].transpose(-1, -2)))
+            scores.insert(0, times_prefix(query, layer.prefix[0].transpose(-1, -2)))
         score = torch.cat(scores, dim=-1).float()
         if scoring.softcap is not None:
             score = torch.tanh(score / scoring.softcap) * scoring.softcap
@@ -196,8 +204,8 @@ class KVCache:
         parts = weight.split([s.shape[-1] for s in scores], dim=-1)
         attended = self._by_prompt.times(parts[-2], prompt_v) + parts[-1] @ v
         if layer.prefix:
-            attended = attended + _times_prefix(parts[0], layer.prefix[1])
-        return attended.reshape(n, 1, heads, size)
+            attended = attended + times_prefix(parts[0], layer.prefix[1])
+        return attended.reshape(n, 1, heads, value.shape[3])
 
     def _decode_by_kernel(
         self, kernel: kernels.Kernel, layer: _Layer, query: torch.Tensor, response: Tensors, scoring: Scoring
@@ -225,8 +233,7 @@ class KVCache:
         """The keys and values of the rows' responses, with room for one more token of each row."""
         room = layer.rows[0].shape[2] if layer.rows else 0
         if layer.rows is None or room < self._n_generated:
-            shape = (self.n_rows, key.shape[1], room + GROW, key.shape[3])
-            grown = key.new_zeros(shape), value.new_zeros(shape)
+            grown = _zeros(key, self.n_rows, room + GROW), _zeros(value, self.n_rows, room + GROW)
             for new, old in zip(grown, layer.rows or (), strict=bool(layer.rows)):
                 new[:, :, :room] = old
             layer.rows = grown
@@ -269,21 +276,9 @@ class KVCache:
         return self._masks[window]
 
 
-def _times_prefix(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """left [R, H, G, X] times right [H, X, Y], the same for all rows: [R, H, G, Y]."""
-    n, heads, group, x = left.shape
-    product = left.transpose(0, 1).reshape(heads, n * group, x) @ right
-    return product.view(heads, n, group, -1).transpose(0, 1)
-
-
-def _attend_softcapped(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, scaling: float, softcap: float
-) -> torch.Tensor:
-    groups = query.shape[1] // key.shape[1]
-    key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
-    score = torch.tanh(query @ key.transpose(-1, -2) * scaling / softcap) * softcap
-    weight = torch.softmax(score.float().masked_fill(~mask, float("-inf")), dim=-1).to(value.dtype)
-    return (weight @ value).transpose(1, 2)
+def _zeros(like: torch.Tensor, n: int, n_tokens: int) -> torch.Tensor:
+    """[n, H, n_tokens, D] with the heads and sizes of keys or values [B, H, T, D]."""
+    return like.new_zeros(n, like.shape[1], n_tokens, like.shape[3])
 
 
 CURRENT: ContextVar[KVCache] = ContextVar("cache")  # of the forward pass in progress

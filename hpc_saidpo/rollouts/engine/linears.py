@@ -84,8 +84,8 @@ def _by_weights(weight: torch.Tensor, bias: torch.Tensor | None, x: torch.Tensor
     n = x.shape[:-1].numel()
     if not FEWEST <= n <= MOST:
         return linear(x, weight, bias)
-    y = (weight @ x.reshape(n, -1).T.contiguous()).T
-    y = y.reshape(*x.shape[:-1], -1)
+    y = (weight @ x.reshape(n, -1).T.contiguous()).T.contiguous()  # in the memory layout that nn.Linear returns
+    y = y.view(*x.shape[:-1], -1)
     return y if bias is None else y + bias
 
 

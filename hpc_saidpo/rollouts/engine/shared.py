@@ -6,14 +6,15 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import cast
 
 import numpy as np
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 
+from ...policy.decoded import at_places, decoder_of, logits_of
 from ...policy.model import Policy
+from ...policy.plain import configs_of
+from ...policy.trial import attention_of
 from ...settings.rollouts import Sampling
 from . import kernels
 from .attention import NAME
@@ -25,14 +26,10 @@ PREFILL_TOKENS = 2048  # of prompts that are read together
 
 
 def supports(policy: Policy) -> bool:
-    """Check that the model calls the attention interface, and keeps nothing but keys and values between tokens."""
+    """Check cheaply what a try-out of a few tokens may not show: which tokens a layer sees. The rest is tried out."""
     model = policy.model
-    layers = getattr(model.config, "layer_types", None) or ["full_attention"]
-    return (
-        not model.config.is_encoder_decoder
-        and model._can_set_attn_implementation()
-        and set(layers) <= {"full_attention", "sliding_attention"}
-    )
+    layers = getattr(model.config.get_text_config(), "layer_types", None) or ["full_attention"]
+    return model._can_set_attn_implementation() and set(layers) <= {"full_attention", "sliding_attention"}
 
 
 @torch.inference_mode()
@@ -44,8 +41,8 @@ def generate(
     sampling: Sampling,
     n_rows: int,
     compiled: bool = False,
-) -> None:
-    """Fill in the responses to each prompt.
+) -> float:
+    """Fill in the responses to each prompt. Returns the bytes of keys and values that a token of a response took.
 
     Args:
         prompts: token ids, one list per prompt.
@@ -57,20 +54,24 @@ def generate(
     Raises:
         UnsupportedAttention: the model's attention needs a feature that ours lacks.
     """
-    kernel = kernels.find_kernel(policy.model.config._attn_implementation or "")
+    kernel = kernels.find_kernel(attention_of(policy.model))
     with _our_attention(policy.model), policy.autocast():
-        _Decoding(policy, prompts, seeds, responses, sampling, n_rows, kernel, compiled).run()
+        decoding = _Decoding(policy, prompts, seeds, responses, sampling, n_rows, kernel, compiled)
+        decoding.run()
+    return decoding.cache.token_bytes
 
 
 @contextmanager
 def _our_attention(model: PreTrainedModel) -> Iterator[None]:
     """A context in which the model uses the attention of this engine."""
-    before = model.config._attn_implementation
-    model.set_attn_implementation(NAME)
+    before = [(config, config._attn_implementation) for config in configs_of(model)]
+    for config, _ in before:
+        config._attn_implementation = NAME
     try:
         yield
     finally:
-        model.set_attn_implementation(cast(str, before))
+        for config, implementation in before:
+            config._attn_implementation = implementation
 
 
 class _Decoding:
@@ -88,7 +89,7 @@ class _Decoding:
         compiled: bool,
     ):
         self.policy, self.sampling, self.responses = policy, sampling, responses
-        self.model = policy.model.base_model
+        self.model = decoder_of(policy.model)
         # A later call reuses the compiled code: torch stores it with the code of the model's class.
         self.decoder = torch.compile(self.model, dynamic=True) if compiled else self.model
         self.prompts = [list(prompt) for prompt in prompts]
@@ -172,10 +173,11 @@ class _Decoding:
 
     def _logits(self, ids: torch.Tensor, position: torch.Tensor, last: torch.Tensor | None = None) -> torch.Tensor:
         """The logits [B, V] at the index `last` of each row; without it, of rows of one token."""
-        model = self.decoder if last is None else self.model
-        hidden = model(input_ids=ids, position_ids=position, use_cache=False)[0]
-        hidden = hidden[:, -1] if last is None else hidden[torch.arange(len(hidden), device=hidden.device), last]
-        return head(self.policy.model, hidden).float().contiguous()
+        decoder = self.decoder if last is None else self.model
+        outputs = decoder(input_ids=ids, position_ids=position, use_cache=False)
+        place = torch.arange(0, ids.numel(), ids.shape[1], device=ids.device)
+        place = place if last is None else place + last
+        return logits_of(self.policy.model, type(outputs), at_places(ids, outputs, place)).contiguous()
 
     def _choose(self, logits: torch.Tensor) -> torch.Tensor:
         """Choose the next token of each active row."""
@@ -212,13 +214,6 @@ class _Decoding:
         self.active = [self.active[i] for i in order]
         self.uniform = [self.uniform[i] for i in order] if self.uniform else []
         return order
-
-
-def head(model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
-    """The logits of hidden states, as the model's own forward computes them."""
-    logits = cast(nn.Module, model.get_output_embeddings())(hidden)
-    softcap = getattr(model.config, "final_logit_softcapping", None)
-    return torch.tanh(logits / softcap) * softcap if softcap else logits
 
 
 def common_prefix(prompts: Sequence[Sequence[int]]) -> int:
