@@ -1,6 +1,12 @@
-"""Exceptions that end a run on purpose. Any other exception is a bug."""
+"""Exceptions that end a run on purpose, and the translation of library exceptions into them. The rest are bugs."""
 
 from __future__ import annotations
+
+import contextlib
+import textwrap
+from collections.abc import Iterator
+
+LONGEST = 300  # characters of a library's message that are shown
 
 
 class RunError(Exception):
@@ -17,3 +23,57 @@ class Ended(Exception):
     def __init__(self, message: str, is_failure: bool = False):
         super().__init__(message)
         self.is_failure = is_failure
+
+
+@contextlib.contextmanager
+def input_errors(problem: str, remedy: str) -> Iterator[None]:
+    """Turn any exception of a library into a RunError: "problem (the library's words): remedy".
+
+    Libraries raise exceptions of many types about a damaged input; the tokenizers library raises the type Exception
+    itself. Use it around one call of a library that reads an input of the user, and around nothing else.
+
+    Raises:
+        RunError: the call failed. A lack of memory is raised as it is.
+    """
+    try:
+        yield
+    except (RunError, Ended):
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise RunError(f"{problem} ({words_of(error)}): {remedy}") from error
+
+
+@contextlib.contextmanager
+def memory_errors(place: str, remedy: str) -> Iterator[None]:
+    """Turn a failed allocation into a RunError: "out of memory PLACE (the library's words): remedy".
+
+    Raises:
+        RunError: memory did not suffice.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise RunError(f"out of memory {place} ({words_of(error)}): {remedy}") from error
+
+
+def words_of(error: BaseException) -> str:
+    """Return the message of a library's exception on one line, with its type where that says more than the message."""
+    text = textwrap.shorten(str(error), LONGEST, placeholder=" ...")
+    name = type(error).__name__
+    return text if text and isinstance(error, (OSError, ValueError)) else f"{name}: {text}" if text else name
+
+
+# Messages of failed allocations that have no type of their own: of torch on a CPU, of cuBLAS, of the C++ library.
+_NO_MEMORY = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDA out of memory", "std::bad_alloc")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Check whether an exception reports a failed allocation, on a CPU or a GPU."""
+    # torch.OutOfMemoryError is recognised by its name: torch is not imported here.
+    if isinstance(error, MemoryError) or any(cls.__name__ == "OutOfMemoryError" for cls in type(error).__mro__):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)

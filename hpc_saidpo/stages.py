@@ -88,8 +88,9 @@ class Job:
 
     def sampler(self) -> Sampler:
         """Return the dynamic sampler over the pool's questions."""
-        config = self.settings
-        return Sampler(self.cluster_N, config.sampler, config.run.seed, k=config.rollouts.k, band=config.difficulty)
+        config, never_Q = self.settings, self.pool.too_long
+        k, band = config.rollouts.k, config.difficulty
+        return Sampler(self.cluster_N, config.sampler, config.run.seed, k=k, band=band, never_Q=never_Q)
 
     def iteration(self, t: int, policy_path: str) -> Iteration:
         """Return the stages of iteration t."""
@@ -186,7 +187,8 @@ class Iteration(Stages):
 
     def probe(self, sampler: Sampler) -> Rollouts:
         """Return K rollouts of a small sample of the pool with the current policy."""
-        question_P = choose(self.job.cluster_N, self.settings.probe, self._seeded("choose"))
+        allowed = np.flatnonzero(~sampler.never_N)
+        question_P = allowed[choose(self.job.cluster_N[allowed], self.settings.probe, self._seeded("choose"))]
         self.facts["probed"] = self._pool_rollouts("probe", question_P, sampler)
         self._stop_after("probe")
         return self.facts["probed"]
@@ -260,7 +262,8 @@ class Iteration(Stages):
         """
         job, config, run = self.job, self.settings, self.run
         done = IterationFacts(**self.facts, scores=scores, scores_before=job.scores, best=job.best)
-        figures = describe_iteration(done, config.sampler, config.difficulty, config.rollouts.k, job.cluster_N)
+        cluster_N = np.delete(job.cluster_N, job.pool.too_long)
+        figures = describe_iteration(done, config.sampler, config.difficulty, config.rollouts.k, cluster_N)
         was_finished = run.has_finished(self.t)
         job.scores, job.best = scores or job.scores, update_best(job.best, scores)
         record = run.finish_iteration(self.t, {**figures, "policy": job.policy_path, "config_hash": run.config_hash})

@@ -11,12 +11,14 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
 from ..errors import RunError
 from ..settings.keys import check_key, conf_folder, explain
 from ..settings.pool import VERIFIER_NAMES, Files, ReasoningGym
 from ..settings.whole import Evaluation, Settings
+from .failures import describe
 
 T = TypeVar("T")
 NO_VALUE = ("-m", "--multirun")  # options of Hydra without a value
@@ -32,9 +34,9 @@ def from_overrides(overrides: Sequence[str]) -> Settings:
     try:
         with initialize_config_dir(str(conf_folder()), version_base="1.3"):
             composed = compose("config", overrides=list(overrides))
-    except HydraException as error:
-        raise RunError(f"configuration: {error}") from error
-    return build(composed)[0]
+        return build(composed)[0]
+    except (HydraException, OmegaConfBaseException) as error:
+        raise RunError(describe(error)) from error
 
 
 @overload

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from pathlib import Path
 from typing import Any
 
 from ..errors import RunError
@@ -17,6 +18,7 @@ from ..records import Rollouts
 from ..settings.whole import Evaluation
 from ..stages import Stages
 from ..store.run import RunDir
+from ..store.software import differences, read_starts
 
 MUCH_TRUNCATED = 0.1  # share of cut responses above which a warning is shown
 
@@ -36,6 +38,7 @@ def work(settings: Evaluation, plain: dict[str, Any], run: RunDir) -> int:
     for benchmark, graded in Stages(settings, run, ready.pool, ready.benchmarks, "base", policy).answers():
         results += run.world.on_root(functools.partial(figures, benchmark, graded, settings.policy.path))
         notes += [*benchmark.notes(), *warnings(results, benchmark.name, settings.rollouts.max_new_tokens)]
+    notes += run.world.on_root(lambda: other_software(run.path, {row["benchmark"] for row in results}))
     table = text(settings.policy.path, results, notes)
     if run.world.is_root:
         run.write_report({"evaluation.json": json.dumps(results, indent=1) + "\n", "evaluation.md": table})
@@ -60,6 +63,22 @@ def figures(benchmark: Benchmark, graded: Rollouts, policy_path: str) -> list[di
     plan = benchmark.plan
     facts = {"policy": policy_path, "benchmark": benchmark.name, "temperature": plan.temperature, "top_p": plan.top_p}
     return [{**facts, **row} for row in rows(graded, benchmark.questions)]
+
+
+def other_software(run: Path, benchmarks: set[str]) -> list[str]:
+    """Return a line for all software that differs between this evaluation and others under the same root.
+
+    Only evaluations with a common benchmark count: figures of the others are not compared with this one's.
+    """
+    starts = {run.name: read_starts(run)}
+    for file in sorted(run.parent.glob("[!.]*/evaluation.json")):
+        try:
+            known = {row["benchmark"] for row in json.loads(file.read_text(encoding="utf-8"))}
+        except (OSError, ValueError, LookupError, TypeError):  # of another program, or being written
+            continue
+        if known & benchmarks:
+            starts[file.parent.name] = read_starts(file.parent)
+    return [f"compared with the evaluations beside it, {line}" for line in differences(starts)]
 
 
 def warnings(rows: list[dict[str, Any]], benchmark: str, max_new_tokens: int) -> list[str]:

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Iterator
 
 from hydra.errors import HydraException
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from ..errors import RunError
 from ..parallel.world import World
@@ -29,8 +30,8 @@ def failures_end_the_job(world: World | None) -> Iterator[None]:
         yield
     except RunError as error:
         fail(world, str(error))
-    except HydraException as error:
-        fail(world, f"configuration: {error}")
+    except (HydraException, OmegaConfBaseException) as error:
+        fail(world, describe(error))
     except Exception:  # noqa: BLE001 - after any failure the other ranks must not wait for this one
         print(f"rank {world.rank if world else 0} failed:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
         if world is None:
@@ -49,6 +50,14 @@ def fail(world: World | None, message: str) -> None:
     if world is None or world.size == 1:
         sys.exit(EXIT_USER)
     world.abort(EXIT_USER)
+
+
+def describe(error: HydraException | OmegaConfBaseException) -> str:
+    """Return the message about a configuration that cannot be composed."""
+    hint = ""
+    if isinstance(error, InterpolationResolutionError):
+        hint = "\n${NAME} stands for the value of another setting; write \\${ for these characters themselves"
+    return f"configuration: {error}{hint}"
 
 
 def say(message: str) -> None:

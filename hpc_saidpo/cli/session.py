@@ -7,7 +7,6 @@ import os
 import platform
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,12 @@ from omegaconf import DictConfig
 from .. import __version__, imports, progress
 from ..parallel.stop import EXIT_STOPPED, Stopped
 from ..parallel.world import World
+from ..store import software
 from ..store.run import RunDir
 from .compose import build
 from .failures import say
 from .program import Program
 
-PACKAGES = ("torch", "transformers", "sentence-transformers", "numpy", "h5py", "hydra-core")
 SLURM_FACTS = (
     "SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT", "SLURM_JOB_NODELIST",
 )  # fmt: skip
@@ -78,9 +77,17 @@ def environment(world: World, n_threads: int) -> dict[str, Any]:
         "device": str(world.device),
         "python": platform.python_version(),
         "commit": commit(),
-        "packages": {"hpc_saidpo": __version__, **{name: version(name) for name in PACKAGES}},
+        "cuda": torch.version.cuda,
+        "gpus": sorted({name for name in world.gather(gpu_name(world.device)) if name}),
+        "mpi": world.describe()["library"],
+        "packages": {"hpc_saidpo": __version__, **software.installed()},
         "slurm": {name: os.environ[name] for name in SLURM_FACTS if name in os.environ},
     }
+
+
+def gpu_name(device: torch.device) -> str:
+    """Return the name of a GPU, "" for the CPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else ""
 
 
 def commit() -> str | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ..errors import RunError
+from ..errors import RunError, input_errors, memory_errors
 from ..policy.locate import hash_of, locate
 from ..table import Columns, column
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 SMALLEST_CHUNK, LARGEST_CHUNK = 64, 4096  # texts
+FIRST = 3  # texts that a message names
 CHUNKS = 64  # between these sizes: several chunks for each of a few dozen ranks
 
 
@@ -66,12 +67,11 @@ def load(encoder: str, device: torch.device) -> SentenceTransformer:
     from sentence_transformers import SentenceTransformer
 
     dtype = torch.float16 if device.type == "cuda" else torch.float32
-    try:
+    problem = f"clusters.encoder={encoder}: no sentence encoder there"
+    with input_errors(problem, "copy the whole folder of a sentence-transformers model again"):
         return SentenceTransformer(
             locate(encoder), device=str(device), local_files_only=True, model_kwargs={"dtype": dtype}
         )
-    except (OSError, ValueError) as error:
-        raise RunError(f"clusters.encoder={encoder}: no sentence encoder there: {error}") from error
 
 
 def embed(texts: Sequence[str], model: SentenceTransformer, batch: int) -> Embedding:
@@ -80,9 +80,21 @@ def embed(texts: Sequence[str], model: SentenceTransformer, batch: int) -> Embed
     Args:
         model: from `load`.
         batch: number of texts computed at once.
+
+    Raises:
+        RunError: the encoder cannot encode a text, or its vector is not finite; or memory does not suffice.
     """
-    vector_UD = model.encode(list(texts), batch_size=batch, show_progress_bar=False, convert_to_numpy=True)
+    remedy = "clusters.encoder needs a complete sentence-transformers model: copy its folder again, or name another"
+    with (
+        memory_errors("while texts are embedded", f"lower clusters.batch (now {batch})"),
+        input_errors(f"the encoder failed on texts such as {texts[0]!r}", remedy),
+    ):
+        vector_UD = model.encode(list(texts), batch_size=batch, show_progress_bar=False, convert_to_numpy=True)
     vector_UD = vector_UD.astype(np.float32)
+    bad = np.flatnonzero(~np.isfinite(vector_UD).all(axis=1))
+    if len(bad):
+        named = ", ".join(repr(texts[i]) for i in bad[:FIRST])
+        raise RunError(f"the encoder makes vectors that are not finite of {len(bad)} texts, such as {named}: {remedy}")
     # The length is computed in float32, whatever the precision of the model; a zero vector stays zero.
     vector_UD /= np.maximum(np.linalg.norm(vector_UD, axis=1, keepdims=True), np.finfo(np.float32).tiny)
     return Embedding(list(texts), vector_UD)

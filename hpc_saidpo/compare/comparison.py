@@ -157,4 +157,4 @@ def notes(sweep: Sweep) -> list[str]:
         lines.append(ORDER_WITHOUT_EFFECT)
     if sweep.mixed:
         lines.append(f"Runs of one row differ in {', '.join(sweep.mixed)} too: --by with these keys separates them")
-    return lines
+    return lines + [f"Compared {line}" for line in sweep.software]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import RunError
+from ..store.software import differences, read_starts
 from . import evaluations, runs
 from .runs import NOT_A_SETTING
 from .sweep import Sweep
@@ -33,4 +34,8 @@ def read_runs(root: Path, by: Sequence[str] = ()) -> Sweep:
             )
     scores = [scores for run in every for r in run.records for scores in (r.scores_before, r.scores)]
     benchmarks = list(dict.fromkeys(name for names in scores for name in names))
-    return Sweep(root, every, evaluations.read(root / "evaluate"), keys, benchmarks, tuple(dict.fromkeys(by)))
+    evaluated = root / "evaluate"
+    starts = {run.name: read_starts(run.path) for run in every}
+    starts |= {f"evaluate/{path.name}": read_starts(path) for path in runs.run_folders(evaluated)}
+    by, lines = tuple(dict.fromkeys(by)), tuple(differences(starts))
+    return Sweep(root, every, evaluations.read(evaluated), keys, benchmarks, by, lines)

@@ -20,6 +20,7 @@ class Sweep:
         keys: the settings in which the runs differ.
         benchmarks: the benchmarks that some run has scores of.
         by: the settings to compare, from --by; empty: not chosen.
+        software: lines about software that differs between runs (`store.software.differences`).
     """
 
     root: Path
@@ -28,6 +29,7 @@ class Sweep:
     keys: list[str]
     benchmarks: list[str]
     by: tuple[str, ...] = ()
+    software: tuple[str, ...] = ()
 
     @property
     def compared(self) -> list[str]:

@@ -145,14 +145,21 @@ def _encoder(path: Path) -> str:
     modules = path / "modules.json"
     if not modules.exists():
         return _weights(path)
-    return _weights(path / json.loads(modules.read_text())[0]["path"])
+    try:
+        folder = path / json.loads(modules.read_text())[0]["path"]
+    except (ValueError, LookupError, TypeError, OSError) as error:
+        return f"{modules} is damaged ({error})"
+    return _weights(folder)
 
 
 def _weights(folder: Path) -> str:
     if not (folder / "config.json").exists():
         return f"{folder} has no config.json"
     for index in folder.glob("*.index.json"):
-        shards = set(json.loads(index.read_text()).get("weight_map", {}).values())
+        try:
+            shards = set(json.loads(index.read_text())["weight_map"].values())
+        except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
+            return f"{index} is damaged ({error})"
         lost = sorted(name for name in shards if not (folder / name).exists())
         if lost:
             return f"{folder} lacks {', '.join(lost[:3])}{' ...' if len(lost) > 3 else ''} of {len(shards)} files"

@@ -11,8 +11,10 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from .. import settings
-from ..errors import RunError
+from ..errors import RunError, input_errors
 from ..records import seed_of
+
+REMEDY = "name other layers in dpo.lora.targets, or train all weights with dpo.lora.rank=null"
 
 
 def inject(model: PreTrainedModel, config: settings.Lora, seed: int, iteration: int) -> Callable[[], None]:
@@ -25,7 +27,8 @@ def inject(model: PreTrainedModel, config: settings.Lora, seed: int, iteration: 
         A function that merges the adapters: it adds (alpha / rank) · B A to every W and restores the model's layers.
 
     Raises:
-        RunError: peft is not installed; `dpo.lora.targets` names no linear layer, or a head tied to the embeddings.
+        RunError: peft is not installed, or cannot adapt these layers; `dpo.lora.targets` names no linear layer, or a
+            head tied to the embeddings.
     """
     if config.rank is None:
         return lambda: None
@@ -40,7 +43,8 @@ def inject(model: PreTrainedModel, config: settings.Lora, seed: int, iteration: 
     transposed = any(isinstance(module, Conv1D) for module in model.modules())
     alpha = cast(int, config.alpha)  # peft declares an int, and computes with any number
     plan = LoraConfig(r=config.rank, lora_alpha=alpha, target_modules=targets, fan_in_fan_out=transposed)
-    with torch.random.fork_rng():
+    problem = f"dpo.lora: peft cannot adapt the {model.config.model_type} model"
+    with torch.random.fork_rng(), input_errors(problem, REMEDY):
         torch.manual_seed(seed_of(seed, iteration, "lora"))
         adapted = LoraModel(model, plan, "default")
 

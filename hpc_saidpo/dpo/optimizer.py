@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from types import ModuleType
 
 import torch
 from torch import nn
@@ -26,13 +27,24 @@ def optimizer_of(parameters: Iterable[nn.Parameter], config: settings.Dpo) -> to
         # makes another copy of all weights.
         fused = all(p.device.type == "cpu" for p in trained)
         return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, foreach=False, fused=fused)
+    adam = getattr(import_bitsandbytes(config.optimizer).optim, EIGHT_BITS[config.optimizer])
+    return adam(groups, lr=config.lr, weight_decay=config.weight_decay)
+
+
+def import_bitsandbytes(optimizer: str) -> ModuleType:
+    """Import the package of the optimizers in 8 bits.
+
+    Args:
+        optimizer: dpo.optimizer, for the message.
+
+    Raises:
+        RunError: it is not installed, or does not load.
+    """
     try:
         import bitsandbytes
     except (ImportError, RuntimeError, OSError) as error:
         raise RunError(
-            f"dpo.optimizer={config.optimizer} needs bitsandbytes ({error}): pip install 'hpc_saidpo[8bit]', or "
+            f"dpo.optimizer={optimizer} needs bitsandbytes ({error}): pip install 'hpc_saidpo[8bit]', or "
             "dpo.optimizer=adamw"
         ) from error
-    return getattr(bitsandbytes.optim, EIGHT_BITS[config.optimizer])(
-        groups, lr=config.lr, weight_decay=config.weight_decay
-    )
+    return bitsandbytes

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .. import difficulty, settings
+from ..errors import memory_errors
 from ..parallel.world import World
 from ..policy.cache import forget_policies, load_policy, release_engines
 from ..records import Pairs, Prompts, Reference, Rollouts, seeded
@@ -68,18 +69,30 @@ def train_round(
     """Train the policy on the pairs, and write model/ and steps.json. Collective.
 
     Raises:
-        RunError: a loss or gradient is not finite, or the policy cannot be trained like this (`train.train`).
+        RunError: a loss or gradient is not finite, or the policy cannot be trained like this (`train.train`); or memory
+            does not suffice.
         Stopped: a rank received a signal to stop; the round is in its checkpoint.
     """
     from . import checkpoint  # imports transformers: a finished stage needs none of it
 
     release_engines()
     try:
-        steps = _train(stage, round_, policy, rollouts, config, run)
+        with memory_errors(f"in the DPO round on {run.world.device}", describe_memory(config)):
+            steps = _train(stage, round_, policy, rollouts, config, run)
     finally:
         forget_policies()  # a sharded policy keeps the threads of its process group
     run.world.on_root(lambda: stage.write_json("steps", steps))
     run.world.on_root(lambda: checkpoint.remove(stage))
+
+
+def describe_memory(config: settings.Dpo) -> str:
+    """Return the settings by which a DPO round uses less memory, and their present values."""
+    return (
+        f"lower dpo.micro_pairs (now {config.micro_pairs}), or set dpo.micro_tokens (now {config.micro_tokens}: the "
+        "tokens computed at once), or dpo.checkpointing=true (activations are computed again), or dpo=lora. A run may "
+        "resume with other values of the first three. `hpc-saidpo plan` with the overrides of the run estimates the "
+        "memory of each choice"
+    )
 
 
 def load_round(stage: Stage) -> tuple[str, list[dict]]:

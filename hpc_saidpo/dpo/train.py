@@ -13,12 +13,10 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .. import progress, settings
-from ..errors import RunError
 from ..parallel.gradients import Replicas, replicate
 from ..parallel.stop import Stopped
 from ..parallel.world import World
 from ..policy.model import Policy
-from ..policy.save import is_stored_as_computed
 from ..records import Pairs
 from .adapters import inject
 from .arrangement import try_arrangement
@@ -29,6 +27,7 @@ from .logps import ResponseLogps
 from .loss import loss_of, rewards
 from .optimizer import optimizer_of
 from .schedule import batches, rate
+from .trainable import check_strategy
 
 
 @dataclass(frozen=True)
@@ -76,11 +75,7 @@ def train(
             model.
         Stopped: a rank received a signal to stop; the round is in its checkpoint.
     """
-    if config.strategy == "fsdp" and not is_stored_as_computed(policy.model):
-        raise RunError(
-            f"dpo.strategy=fsdp: {policy.path} is a {policy.model.config.model_type} model, whose weights have other "
-            "names in memory than in its files: use dpo.strategy=ddp"
-        )
+    check_strategy(policy.model, policy.path, config)
     unused = try_arrangement(policy.model, policy.precision).unused
     merge = inject(policy.model, config.lora, lesson.seed, lesson.iteration)
     layers = [layer for layer in policy.model.modules() if isinstance(layer, GradientCheckpointingLayer)]

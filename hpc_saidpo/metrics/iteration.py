@@ -184,7 +184,7 @@ def describe_iteration(
 
     Args:
         k: responses to a question that is not decided early.
-        cluster_N: the cluster of each question of the pool.
+        cluster_N: the cluster of each question of the pool that may be drawn.
     """
     seen, hard = measure(done.probed), measure(done.explored)
     record = {

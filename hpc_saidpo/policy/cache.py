@@ -27,6 +27,14 @@ def load_policy(path: str, config: settings.Policy, device: torch.device) -> Pol
         return Policy.load(path, config, device)
 
 
+@functools.lru_cache(maxsize=1)
+def load_without_weights(path: str) -> Policy:
+    """The policy at a path, without weights: its configuration and tokenizer, for checks before any work."""
+    from .model import Policy
+
+    return Policy.without_weights(path)
+
+
 def forget_policies() -> None:
     """Free the policy in memory, because its weights have changed or another policy is needed."""
     load_policy.cache_clear()

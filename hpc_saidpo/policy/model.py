@@ -9,26 +9,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from transformers import (
-    MODEL_FOR_CAUSAL_LM_MAPPING,
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import settings
-from ..errors import RunError
+from ..errors import RunError, memory_errors
 from ..parallel import shards
 from ..parallel.world import World
 from ..progress import say_once
 from .attention import attention_of, precision_of, selected_tokens
 from .chat import apply_template
+from .read import MEMORY_REMEDY, check_vocabulary, end_ids, read_class, read_tokenizer, read_weights, skeleton
 from .save import FILE_BYTES, save_sharded
 
 ROPES_BY_LENGTH = ("longrope", "dynamic")
@@ -59,14 +52,24 @@ class Policy:
             RunError: the folder contains no model or no tokenizer; the message names the path and what is missing.
         """
         precision = precision_of(config, device)
-        try:
-            attention = attention_of(config, device, _class_of(path))
-            model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation=attention)
-        except (OSError, ValueError) as error:
-            raise RunError(f"policy.path={path}: no model could be loaded from there: {error}") from error
-        model.to(device)  # pyright: ignore[reportArgumentType] - transformers wraps it in a function without `self`
-        policy = cls(model, _load_tokenizer(path), device, precision, path)
+        model = read_weights(path, attn_implementation=attention_of(config, device, read_class(path)))
+        with memory_errors(f"while policy.path={path} is moved to {device}", MEMORY_REMEDY):
+            model.to(device)  # pyright: ignore[reportArgumentType] - transformers wraps it without `self`
+        policy = cls(model, read_tokenizer(path), device, precision, path)
+        check_vocabulary(path, model, policy.tokenizer)
         model.config.use_cache = True
+        return policy
+
+    @classmethod
+    def without_weights(cls, path: str) -> Policy:
+        """Read a policy's configuration and tokenizer, for checks before any work: its layers have no weights.
+
+        Raises:
+            RunError: as `load`.
+        """
+        model, device = skeleton(path), torch.device("meta")
+        policy = cls(model, read_tokenizer(path), device, torch.float32, path)
+        check_vocabulary(path, model, policy.tokenizer)
         return policy
 
     def save(self, folder: Path, world: World | None = None, file_bytes: int = FILE_BYTES) -> None:
@@ -89,11 +92,7 @@ class Policy:
     @property
     def eos_ids(self) -> set[int]:
         """Every token that ends a response."""
-        if self.ends is not None:
-            return set(self.ends)
-        ids = getattr(self.model.generation_config, "eos_token_id", None)
-        ids = ids if isinstance(ids, list) else [ids]
-        return {i for i in [*ids, self.tokenizer.eos_token_id] if i is not None}
+        return set(self.ends) if self.ends is not None else end_ids(self.model, self.tokenizer)
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """A context in which torch computes in `precision`."""
@@ -143,34 +142,6 @@ class Policy:
             return ids
         end = self.tokenizer(stop[0], add_special_tokens=False)["input_ids"] if stop else [self.tokenizer.eos_token_id]
         return ids + end
-
-
-def _class_of(path: str) -> type[PreTrainedModel]:
-    """The class of the model in a folder.
-
-    Raises:
-        OSError, ValueError: the folder has no configuration of a causal language model.
-    """
-    config = AutoConfig.from_pretrained(path)
-    try:
-        return cast(type[PreTrainedModel], MODEL_FOR_CAUSAL_LM_MAPPING[type(config)])
-    except KeyError:
-        raise ValueError(f"a {config.model_type} model is no causal language model of transformers") from None
-
-
-def _load_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(
-            f"policy.path={path}: the model is there but its tokenizer does not load ({error}): save both into the "
-            "folder, tokenizer.save_pretrained(folder)"
-        ) from error
-    if len(tokenizer) == 0 or tokenizer.eos_token_id is None:
-        raise RunError(f"policy.path={path}: its tokenizer is empty or has no end-of-sequence token")
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
 
 
 def max_positions(policy: Policy) -> float:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from ..records import Question
 
 
@@ -18,6 +20,7 @@ class Pool:
         examples: few-shot examples by subject.
         notes: lines for the log: the rows that were read and left out.
         fingerprint: hash of the questions; "" where the configuration alone determines them.
+        too_long: indices of the questions that are too long for the policy: they are neither probed nor drawn.
     """
 
     questions: Sequence[Question]
@@ -25,6 +28,7 @@ class Pool:
     examples: Mapping[str, Sequence[Question]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     fingerprint: str = ""
+    too_long: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
 
 def by_subject(questions: Iterable[Question]) -> dict[str, list[Question]]:

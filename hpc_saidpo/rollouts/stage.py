@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
 from .. import progress, settings
 from ..grader.grader import shared_grader
 from ..parallel.world import World
+from ..policy.locate import hash_of
 from ..progress import log
-from ..records import Prompts, Rollouts
+from ..records import Prompts, Question, Rollouts
 from ..settings.rollouts import Sampling
+from ..store.run import RunDir
 from ..store.stage import Stage
 from .chunks import cut, longest_first
+from .lengths import TooLong, write_too_long
 from .prompts import Renderer, describe
 
 _shown: list[bool] = []  # whether this process has shown a prompt
+
+LENGTHS = 1  # version of the examination of lengths; part of the key of its result
+_DESCRIBING = (".json", ".jinja", ".model", ".txt")  # files of a policy's folder that are no weights
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,41 @@ def _prompt_tokens(stage: Stage, request: Request) -> dict[int, list[int]]:
         _shown.append(True)
         log.info("%s", describe(prompts, request.renderer.policy, request.sampling.stop))
     return {q: ids.tolist() for q, ids in zip(prompts.question_Q.tolist(), prompts.tokens_Q, strict=True)}
+
+
+def find_too_long(
+    questions: Sequence[Question],
+    identity: str,
+    examples: Mapping[str, Sequence[Question]],
+    path: str,
+    config: settings.Rollouts,
+    run: RunDir,
+) -> tuple[TooLong, str]:
+    """Return the questions whose prompt and response do not fit into the policy's positions, and a file. Collective.
+
+    They are found once for all runs under one root: all ranks and every restart have the same ones. The file lists
+    them for readers.
+
+    Args:
+        identity: a text that differs for other questions.
+        examples: few-shot examples by subject.
+        path: folder of the policy.
+
+    Raises:
+        RunError: as `lengths.write_too_long`.
+    """
+
+    def key() -> str:
+        files = [p for p in Path(path).iterdir() if p.is_file() and p.suffix in _DESCRIBING]
+        return repr((LENGTHS, identity, dict(examples), hash_of(files), config.prompt, config.max_new_tokens))
+
+    def write(stage: Stage) -> None:
+        write_too_long(stage, questions, examples, path, config, run.world)
+
+    def load(stage: Stage) -> tuple[TooLong, str]:
+        return stage.read_chunks(TooLong).sorted(), str(stage.path / "too_long.jsonl")
+
+    return run.shared("lengths", run.world.on_root(key), write, load)
 
 
 def load_rollouts(stage: Stage) -> Rollouts:

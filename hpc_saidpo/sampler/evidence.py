@@ -37,7 +37,11 @@ def describe_questions(history: History, cluster_N: np.ndarray, weight_N: np.nda
 
 
 def describe_clusters(counts: ClusterCounts, cluster_N: np.ndarray, weight_C: np.ndarray) -> ClusterEvidence:
-    """The counts of each cluster, its size and its weight."""
+    """The counts of each cluster, its size and its weight.
+
+    Args:
+        cluster_N: cluster of each question that may be drawn.
+    """
     size_C = np.bincount(cluster_N, minlength=len(counts))
     return ClusterEvidence(**_columns(counts), size_C=size_C, weight_C=weight_C)
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .. import settings
+from ..errors import RunError
 from ..records import ClusterCounts, Difficulty, Seen
 
 NEVER = -1
@@ -124,3 +125,26 @@ def excluded(history: History, iteration: int, config: settings.Sampler) -> np.n
     It may not if it was drawn in this iteration, or in the last `exclude_iterations` before it.
     """
     return (history.drawn_at_N > NEVER) & (history.drawn_at_N >= iteration - config.exclude_iterations)
+
+
+def check_enough(n_allowed: int, iterations: int, config: settings.Sampler) -> None:
+    """Check before the first iteration that every iteration can draw its questions.
+
+    Args:
+        n_allowed: questions of the pool that may be drawn.
+        iterations: number of iterations of the run.
+
+    Raises:
+        RunError: with the questions excluded that the last `exclude_iterations` drew, too few are left.
+    """
+    n_before = min(config.exclude_iterations, iterations - 1)
+    needed = (n_before + 1) * config.n_questions
+    if needed <= n_allowed:
+        return
+    drawn = f"sampler.n_questions={config.n_questions} are drawn in each iteration"
+    if n_before:
+        drawn += f" and not again in the next {n_before} (sampler.exclude_iterations={config.exclude_iterations})"
+    raise RunError(
+        f"{drawn}, so the pool needs {needed} questions that may be drawn, but has {n_allowed}: lower "
+        "sampler.n_questions" + " or sampler.exclude_iterations" * bool(n_before) + ", or use a larger pool"
+    )

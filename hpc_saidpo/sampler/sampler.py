@@ -38,6 +38,7 @@ class Sampler:
         ids: ids of the questions, to use in place of indices.
         k: rollouts of a drawn question, for rules with `expected` (`rules.Rule`).
         band: bounds of the pass rate; errors of questions outside are not errors in the band.
+        never_Q: indices of questions that are never drawn.
 
     Raises:
         RunError: there is no such rule.
@@ -52,12 +53,15 @@ class Sampler:
         ids: Sequence[Hashable] | None = None,
         k: int = 8,
         band: settings.Difficulty | None = None,
+        never_Q: Sequence[int] | np.ndarray = (),
     ):
         self.cluster_N = np.asarray(cluster_N, dtype=np.int64)
         if self.cluster_N.ndim != 1 or len(self.cluster_N) == 0 or self.cluster_N.min() < 0:
             raise ValueError("cluster_N must be the cluster of each question: one dimension, 0 or more, not empty")
         if ids is not None and len(set(ids)) != len(self.cluster_N):
             raise ValueError("ids must be as many as the questions, and all different")
+        self.never_N = np.zeros(len(self.cluster_N), dtype=bool)
+        self.never_N[np.asarray(never_Q, dtype=np.int64)] = True
         self.config, self.seed, self.k, self.band = config or settings.Sampler(), seed, k, band or settings.Difficulty()
         find_rule(self.config.rule)
         self._ids = None if ids is None else list(ids)
@@ -153,7 +157,7 @@ class Sampler:
     def choose(self, n: int | None = None) -> np.ndarray:
         """The indices of the next `draw`, in drawing order. The sampler does not change. Raises: as `draw`."""
         n = self.config.n_questions if n is None else n
-        excluded_N = excluded(self._history, self._iteration, self.config)
+        excluded_N = excluded(self._history, self._iteration, self.config) | self.never_N
         return draw(self.weights(), n, self._seed("draw"), excluded_N)
 
     def note_drawn(self, index_Q: np.ndarray) -> None:

@@ -15,7 +15,7 @@ def write_draw(stage: Stage, sampler: Sampler, world: World) -> None:
     for name, table in (
         ("draw", Draw(question_Q, weight_N[question_Q], cluster_N[question_Q])),
         ("history", describe_questions(sampler.history, cluster_N, weight_N)),
-        ("clusters", describe_clusters(sampler.counts, cluster_N, sampler.cluster_weights())),
+        ("clusters", describe_clusters(sampler.counts, cluster_N[~sampler.never_N], sampler.cluster_weights())),
     ):
         world.on_root(lambda name=name, table=table: stage.write(name, table))
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from .. import settings
-from ..errors import Ended
+from ..errors import Ended, RunError
 from ..policy.cache import load_policy
 from ..policy.locate import fingerprint
 from ..policy.stage import model_folder
@@ -21,6 +21,9 @@ from .column import read_points
 from .endpoint import Server, identify
 from .replies import Answers, Inquiry, Tagger, hash_of
 from .tagging import Tagging
+
+if TYPE_CHECKING:
+    from ..policy.model import Policy
 
 
 def tag(
@@ -51,7 +54,13 @@ def tag(
 
         folder = model_folder(config.model, run)
         weights = world.on_root(lambda: fingerprint(folder))
-        load = functools.partial(load_policy, folder, replace(policy, path=folder), world.device)
+
+        def load() -> Policy:
+            try:
+                return load_policy(folder, replace(policy, path=folder), world.device)
+            except RunError as error:
+                raise RunError(f"tags.model={config.model}: {error}") from error
+
         local = Local(weights, load, engine, config.max_new_tokens)
     points = find_points(questions, config, run, local)
     digest = world.on_root(lambda: _digest(points))
