@@ -24,10 +24,10 @@ setup(
     install_requires=[
         "h5py>=3.11",
         "hdf5plugin>=4.4",
-        "hydra-core>=1.3.2,<1.4",
+        "hydra-core>=1.3.4,<1.4",
         "math-verify[antlr4_9_3]>=0.9",  # the version of ANTLR that hydra-core requires
         "matplotlib>=3.8",
-        "mpi4py>=4.0",
+        "mpi4py>=4.1",
         "mpmath>=1.3",
         "numpy>=1.26",
         "pydantic>=2.7",
@@ -36,7 +36,7 @@ setup(
         "scikit-learn>=1.4",
         "scipy>=1.11",
         "sentence-transformers>=5.0",
-        "torch>=2.4",
+        "torch>=2.9",
         "tqdm>=4.66",
         "transformers>=5.0,<6",
     ],

@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
 from ..errors import RunError
-from ..settings.keys import check_key, conf_folder, explain
+from ..settings.keys import check_key, conf_folder, explain, options_of
 from ..settings.pool import VERIFIER_NAMES, Files, ReasoningGym
 from ..settings.whole import Evaluation, Settings
 from .failures import describe
@@ -101,8 +101,12 @@ def check_overrides(arguments: Sequence[str]) -> None:
                 raise RunError(f"{argument!r} is not an override (KEY=VALUE)")
             continue
         try:
-            key = parser.parse_overrides([argument])[0].key_or_group
-        except OverrideParseException as error:
+            override = parser.parse_overrides([argument])[0]
+        except (OverrideParseException, HydraException) as error:
             raise RunError(f"cannot read {argument!r}: {error}") from None
+        key = override.key_or_group
+        names = override.value() if isinstance(override.value(), list) else [override.value()]
+        if options_of(key) and not override.is_sweep_override() and not all(isinstance(name, str) for name in names):
+            raise RunError(f"{argument!r}: {key} is a group of settings, name one of its files: {options_of(key)}")
         if not key.startswith("hydra") and "/" not in key:
             check_key(key)

@@ -13,6 +13,7 @@ import torch
 
 from ..errors import RunError, input_errors, memory_errors
 from ..policy.locate import hash_of, locate
+from ..progress import say_once
 from ..table import Columns, column
 
 if TYPE_CHECKING:
@@ -67,6 +68,8 @@ def load(encoder: str, device: torch.device) -> SentenceTransformer:
     from sentence_transformers import SentenceTransformer
 
     dtype = torch.float16 if device.type == "cuda" else torch.float32
+    if not (Path(locate(encoder)) / "modules.json").exists():
+        say_once(f"clusters.encoder={encoder} has no modules.json: a vector is the mean over the tokens of a text")
     problem = f"clusters.encoder={encoder}: no sentence encoder there"
     with input_errors(problem, "copy the whole folder of a sentence-transformers model again"):
         return SentenceTransformer(

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
+
 from .. import settings
 from ..errors import RunError
 from ..policy import locate
@@ -165,7 +167,16 @@ def _weights(folder: Path) -> str:
             return f"{folder} lacks {', '.join(lost[:3])}{' ...' if len(lost) > 3 else ''} of {len(shards)} files"
     if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
         return f"{folder} has no weights (*.safetensors or *.bin)"
-    return ""
+    return next(filter(None, map(_damage, sorted(folder.glob("*.safetensors")))), "")
+
+
+def _damage(file: Path) -> str:
+    """The damage of a file of weights, as far as its header and its size show it; the weights are not read."""
+    try:
+        with safe_open(file, framework="numpy"):
+            return ""
+    except (SafetensorError, OSError) as error:
+        return f"{file} is damaged ({error}): copy it again"
 
 
 _PROBLEM_OF: dict[str, Callable[[Path], str]] = {"model": _model, "encoder": _encoder, "questions": _questions}

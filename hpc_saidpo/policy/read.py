@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -10,10 +11,12 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import GENERATION_CONFIG_NAME
 
 from ..errors import RunError, input_errors, memory_errors
 from ..progress import say_once
@@ -41,8 +44,8 @@ def read_class(path: str) -> type[PreTrainedModel]:
     config = read_config(path)
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise RunError(
-            f"policy.path={path}: no model could be loaded from there: a {config.model_type} model is no causal language "
-            "model of transformers: name a model that generates text"
+            f"policy.path={path}: no model could be loaded from there: a {config.model_type} model is no causal "
+            "language model of transformers: name a model that generates text"
         )
     return cast(type[PreTrainedModel], MODEL_FOR_CAUSAL_LM_MAPPING[type(config)])
 
@@ -63,14 +66,18 @@ def read_weights(path: str, **options: Any) -> PreTrainedModel:
         input_errors(problem, "copy the whole folder of a causal language model again"),
     ):
         model, report = AutoModelForCausalLM.from_pretrained(
-            path, dtype=torch.float32, output_loading_info=True, **options
+            path, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
-    # transformers would fill missing weights with random numbers, and warn only.
+    # transformers would fill such weights with random numbers, and warn only.
     missing = sorted(report["missing_keys"])
-    if missing:
-        raise RunError(
-            f"{problem}: {len(missing)} of its weights are missing, {some(missing)}: copy the whole folder again"
+    others = sorted(f"{name} {[*stored]} for {[*needed]}" for name, stored, needed in report["mismatched_keys"])
+    if missing or others:
+        reasons = [f"{len(missing)} of its weights are missing, {some(missing)}"] * bool(missing)
+        reasons += [f"{len(others)} of its weights have another shape than config.json says, {some(others)}"] * bool(
+            others
         )
+        raise RunError(f"{problem}: {'; '.join(reasons)}: copy the whole folder again")
+    _read_generation_config(path, model)
     return model
 
 
@@ -83,7 +90,21 @@ def skeleton(path: str) -> PreTrainedModel:
     config = read_config(path)
     problem = f"policy.path={path}: config.json describes no causal language model"
     with input_errors(problem, "name a model that generates text"), torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config)
+        model = AutoModelForCausalLM.from_config(config)
+    _read_generation_config(path, model)
+    return model
+
+
+def _read_generation_config(path: str, model: PreTrainedModel) -> None:
+    """Read generation_config.json, if there is one, into the model.
+
+    Raises:
+        RunError: it is damaged. transformers would use a default instead, without a message.
+    """
+    if (Path(path) / GENERATION_CONFIG_NAME).exists():
+        problem = f"policy.path={path}: {GENERATION_CONFIG_NAME} is not readable"
+        with input_errors(problem, "copy it again, or remove it"):
+            model.generation_config = GenerationConfig.from_pretrained(path)
 
 
 def read_tokenizer(path: str) -> PreTrainedTokenizerBase:
@@ -121,10 +142,10 @@ def check_vocabulary(path: str, model: PreTrainedModel, tokenizer: PreTrainedTok
             f"policy.path={path}: the model has embeddings of {n} tokens, but {len(ordinary)} further tokens of its "
             f"tokenizer have none, {some(ordinary)}: {remedy}"
         )
-    ends = sorted(id for id in end_ids(model, tokenizer) if not 0 <= id < n)
+    ends = [id for id in end_ids(model, tokenizer) if not (isinstance(id, int) and 0 <= id < n)]
     if ends:
         raise RunError(
-            f"policy.path={path}: the end-of-sequence token {ends[0]} is none of the model's {n} tokens: correct "
+            f"policy.path={path}: the end-of-sequence token {ends[0]!r} is none of the model's {n} tokens: correct "
             "eos_token_id in generation_config.json and config.json, or eos_token in tokenizer_config.json"
         )
     if without:

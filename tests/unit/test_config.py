@@ -371,3 +371,30 @@ def test_commands_of_tex_that_begin_with_n_are_no_line_breaks():
     for text in (r"\n", r"\n\n", r"end\nQuestion", r"\nuser", r"a\n b"):
         with pytest.raises(ValueError, match="a backslash and an n"):
             settings.Prompt(system=text)
+
+
+@pytest.mark.parametrize("override", ["policy=null", "sampler=3", "rollouts/prompt=[few_shot,null]", "dpo={rank: 2}"])
+def test_a_group_needs_the_name_of_a_file(override):
+    with pytest.raises(RunError, match="is a group of settings, name one of its files"):
+        compose.check_overrides([override])
+    compose.check_overrides(["policy=micro", "dpo=lora,default", "experiment=[tiny,idpo]", "policy.path=null"])
+
+
+@pytest.mark.parametrize(
+    "override, says",
+    [
+        ("run.name=${x}", "Interpolation key 'x' not found"),
+        ("rollouts.prompt.system='Solve ${x}'", "Interpolation key 'x' not found"),
+        ("run.seed=${no_such:1}", "Unsupported interpolation type no_such"),
+        ("policy.path=${oc.env:NO_SUCH_VARIABLE_HERE}", "NO_SUCH_VARIABLE_HERE"),
+    ],
+)
+def test_an_interpolation_without_a_value_is_explained(override, says):
+    with pytest.raises(RunError, match=says) as error:
+        compose.from_overrides(["experiment=tiny", override])
+    assert override.partition("=")[0] in str(error.value) and r"write \${ for" in str(error.value)
+
+
+def test_an_interpolation_can_be_written_as_text():
+    config = compose.from_overrides(["experiment=tiny", r"rollouts.prompt.system='Solve \${x}'"])
+    assert config.rollouts.prompt.system == "Solve ${x}"
