@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import textwrap
 from collections.abc import Iterator
 
@@ -54,7 +55,7 @@ def memory_errors(place: str, remedy: str) -> Iterator[None]:
     """
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, OSError) as error:
         if not is_out_of_memory(error):
             raise
         raise RunError(f"out of memory {place} ({words_of(error)}): {remedy}") from error
@@ -67,8 +68,10 @@ def words_of(error: BaseException) -> str:
     return text if text and isinstance(error, (OSError, ValueError)) else f"{name}: {text}" if text else name
 
 
-# Messages of failed allocations that have no type of their own: of torch on a CPU, of cuBLAS, of the C++ library.
-_NO_MEMORY = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDA out of memory", "std::bad_alloc")
+# Messages of failed allocations without an exception type of their own: of torch, the kernel, the GPU, the C++ library.
+_NO_MEMORY = re.compile(
+    "can't allocate memory|Cannot allocate memory|CUDA out of memory|CUBLAS_STATUS_ALLOC_FAILED|std::bad_alloc"
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -76,4 +79,4 @@ def is_out_of_memory(error: BaseException) -> bool:
     # torch.OutOfMemoryError is recognised by its name: torch is not imported here.
     if isinstance(error, MemoryError) or any(cls.__name__ == "OutOfMemoryError" for cls in type(error).__mro__):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+    return isinstance(error, (RuntimeError, OSError)) and _NO_MEMORY.search(str(error)) is not None
