@@ -10,6 +10,7 @@ blocks that can be read alone, and carries a Fletcher32 checksum of each block.
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -52,7 +53,9 @@ class Damaged(RunError):
 
 def encode(table: Columns, facts: Mapping[str, Any]) -> bytes:
     """Return the bytes of a table's file. It is built in memory: HDF5 never writes to a full disk."""
-    with h5py.File("image", "w", driver="core", backing_store=False, libver="v110") as file:
+    # Not the image of a file in memory: that of an open file has a wrong checksum in versions of HDF5 before 2.0.
+    image = io.BytesIO()
+    with h5py.File(image, "w", libver="v110") as file:
         about = {
             "format": FORMAT,
             "schema_version": SCHEMA_VERSION,
@@ -62,8 +65,7 @@ def encode(table: Columns, facts: Mapping[str, Any]) -> bytes:
         put_attributes(file, {**about, **facts})
         for f in fields(table):
             _put_column(file, f, getattr(table, f.name))
-        file.flush()
-        return file.id.get_file_image()
+    return image.getvalue()
 
 
 def on_disk_name(field_name: str) -> str:
