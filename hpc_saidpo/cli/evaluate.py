@@ -8,7 +8,9 @@
 policy.path is a Hugging Face folder, or a run folder, which means the newest
 policy of that run. Configuration, exit codes, stop and resume are those of
 `run`. Results are written to the run folder runs/evaluate-POLICY, unless
-run.name names another. Further benchmarks are added to it.
+run.name names another. Further benchmarks are added to it. A line names each
+package that grades or generates and that another version was used of in an
+evaluation of the same benchmark under the same root.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     runs/<name>/
       lock                 the job that writes the run now
       config.yaml          the resolved configuration
-      env.json             versions, hosts, ranks: one entry per start
+      env.json             versions, GPUs, hosts, ranks: one entry per start
       pool.json, tags.json identity of a pool from files, and of knowledge points from a language model
       models.json          ways in which the policy's architecture is decoded and trained
       metrics.jsonl        one line per iteration
@@ -11,8 +11,8 @@
       base/                the policy before training: its evaluation
       iter-000/ probe/ draw/ explore/ pairs/ policy/ evaluate/
       report.html
-    runs/.shared/          pools from files, replies of taggers, embeddings, clusters, converted policies, reference
-                           log-probabilities: keyed by content, shared by runs
+    runs/.shared/          pools from files, replies of taggers, embeddings, clusters, questions that are too long,
+                           converted policies, reference log-probabilities: keyed by content, shared by runs
 
 Files are written under a temporary name, synced and renamed. Root writes a stage's DONE last, after a barrier. Readers
 trust no stage without DONE.
