@@ -34,14 +34,14 @@ export UV_CACHE_DIR="$FLOORS/cache" OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 
 new_environment() { # folder
     if [ "$(basename "$1")" = lowest ]; then
-        "$uv" venv --quiet --clear --python 3.11 "$1"
+        "$uv" venv --quiet --clear --seed --python 3.11 "$1"
         return
     fi
     # Not previews, which have a letter, and not builds without the global lock, which have a "+".
     local versions version
     versions=$("$uv" python list 2>/dev/null | grep -oE '^cpython-3\.[0-9]+\.[0-9]+-' | grep -oE '3\.[0-9]+\.[0-9]+' | sort -Vur)
     for version in ${PYTHON:-$versions}; do
-        "$uv" venv --quiet --clear --python "$version" "$1" 2>/dev/null && return
+        "$uv" venv --quiet --clear --seed --python "$version" "$1" 2>/dev/null && return
     done
     echo "no Python could be used: set PYTHON" >&2
     return 1

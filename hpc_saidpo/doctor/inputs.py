@@ -17,7 +17,6 @@ from ..settings.pool import compared_benchmarks
 from ..settings.whole import Evaluation, Settings
 
 REMEDY = "copy it here from a machine with internet access"
-_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tokenizer_config.json")
 
 
 @dataclass(frozen=True)
@@ -137,7 +136,7 @@ def _questions(path: Path) -> str:
 def _model(path: Path) -> str:
     if locate.is_gguf(str(path)):
         return "" if path.is_file() else "is not a file"
-    if not any((path / name).exists() for name in _TOKENIZERS):
+    if not any((path / name).exists() for name in locate.TOKENIZER_FILES):
         return _weights(path) or f"{path} has no tokenizer: tokenizer.save_pretrained(folder) writes one"
     return _weights(path)
 

@@ -11,6 +11,8 @@ from typing import Literal
 
 from ..errors import RunError
 
+# Files of which a folder with a tokenizer has at least one.
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tokenizer_config.json")
 PACKAGE = "pkg://"  # pkg://some_package/inner/path: a file in an installed Python package
 
 

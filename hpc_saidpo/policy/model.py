@@ -22,7 +22,7 @@ from ..progress import say_once
 from .attention import attention_of, precision_of, selected_tokens
 from .chat import apply_template
 from .read import MEMORY_REMEDY, check_vocabulary, end_ids, read_class, read_tokenizer, read_weights, skeleton
-from .save import FILE_BYTES, save_sharded
+from .save import FILE_BYTES, save_sharded, save_whole
 
 ROPES_BY_LENGTH = ("longrope", "dynamic")
 
@@ -85,7 +85,7 @@ class Policy:
         if any(map(shards.is_sharded, weights.values())):
             save_sharded(self.model, weights, folder, is_root, file_bytes)
         elif is_root:
-            self.model.save_pretrained(folder, max_shard_size=file_bytes)
+            save_whole(self.model, folder, file_bytes)
         if is_root:
             self.tokenizer.save_pretrained(folder)
 

@@ -20,6 +20,7 @@ from transformers.utils import GENERATION_CONFIG_NAME
 
 from ..errors import RunError, input_errors, memory_errors
 from ..progress import say_once
+from .locate import TOKENIZER_FILES
 
 FIRST = 3  # names that a message lists
 MEMORY_REMEDY = "its weights take 4 bytes each on every rank: use fewer ranks on a node, or a smaller policy"
@@ -65,9 +66,10 @@ def read_weights(path: str, **options: Any) -> PreTrainedModel:
         memory_errors(f"while the weights of policy.path={path} are loaded", MEMORY_REMEDY),
         input_errors(problem, "copy the whole folder of a causal language model again"),
     ):
-        model, report = AutoModelForCausalLM.from_pretrained(
+        loaded = AutoModelForCausalLM.from_pretrained(
             path, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
+    model, report = cast(tuple[PreTrainedModel, dict[str, Any]], loaded)
     # transformers would fill such weights with random numbers, and warn only.
     missing = sorted(report["missing_keys"])
     others = sorted(f"{name} {[*stored]} for {[*needed]}" for name, stored, needed in report["mismatched_keys"])
@@ -114,7 +116,11 @@ def read_tokenizer(path: str) -> PreTrainedTokenizerBase:
         RunError: it is missing, damaged or empty, or has no end-of-sequence token.
     """
     problem = f"policy.path={path}: the model is there but its tokenizer does not load"
-    with input_errors(problem, "save both into the folder, tokenizer.save_pretrained(folder) writes it"):
+    remedy = "save both into the folder, tokenizer.save_pretrained(folder) writes it"
+    # Some versions of transformers make a tokenizer without a vocabulary where there is none.
+    if Path(path).is_dir() and not any((Path(path) / name).exists() for name in TOKENIZER_FILES):
+        raise RunError(f"{problem} (there is none of {', '.join(TOKENIZER_FILES)}): {remedy}")
+    with input_errors(problem, remedy):
         tokenizer = AutoTokenizer.from_pretrained(path)
     if len(tokenizer) == 0 or tokenizer.eos_token_id is None:
         raise RunError(f"policy.path={path}: its tokenizer is empty or has no end-of-sequence token")
@@ -150,13 +156,13 @@ def check_vocabulary(path: str, model: PreTrainedModel, tokenizer: PreTrainedTok
         )
     if without:
         say_once(f"the model has no embedding of {some(sorted(without))}: a prompt with such a token is refused")
-    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id >= n:
+    if cast(int, tokenizer.pad_token_id) >= n:
         tokenizer.pad_token = tokenizer.eos_token
 
 
 def n_embeddings(model: PreTrainedModel) -> int:
     """Return the number of tokens that a model has embeddings of."""
-    return model.get_input_embeddings().weight.shape[0]
+    return cast(torch.Tensor, model.get_input_embeddings().weight).shape[0]
 
 
 def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
+from transformers.utils import GENERATION_CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME
 
 from ..parallel import shards
 
@@ -21,6 +21,25 @@ def is_stored_as_computed(model: PreTrainedModel) -> bool:
     """Check that weights have the same names in files as in memory. transformers merges the weights of experts."""
     weights = {name: torch.empty_like(w, device="meta") for name, w in model.state_dict().items()}
     return revert_weight_conversion(model, weights).keys() == weights.keys()
+
+
+def save_whole(model: PreTrainedModel, folder: Path, file_bytes: int) -> None:
+    """Like save_pretrained, for any generation_config: transformers reads some that it refuses to write.
+
+    Args:
+        file_bytes: maximum size of one file of weights.
+    """
+    generation = model.generation_config
+    model.generation_config = GenerationConfig()
+    try:
+        model.save_pretrained(folder, max_shard_size=file_bytes)
+    finally:
+        model.generation_config = generation
+    _save_generation_config(generation, folder)
+
+
+def _save_generation_config(generation: GenerationConfig, folder: Path) -> None:
+    (folder / GENERATION_CONFIG_NAME).write_text(generation.to_json_string())
 
 
 def save_sharded(
@@ -43,7 +62,7 @@ def save_sharded(
     if not is_root:
         return
     model.config.save_pretrained(folder)
-    model.generation_config.save_pretrained(folder)
+    _save_generation_config(model.generation_config, folder)
     if plan.is_sharded:
         index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
         (folder / SAFE_WEIGHTS_INDEX_NAME).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
