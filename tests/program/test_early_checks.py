@@ -1,0 +1,72 @@
+"""Starts on inputs that would end a run later: found before the first rollout, exit code 2, no traceback."""
+
+import json
+import shutil
+
+import pytest
+from support.make import MICRO
+from support.program import start
+
+from hpc_saidpo.records import Draw, Rollouts
+from hpc_saidpo.store.stage import Stage
+
+pytestmark = pytest.mark.e2e
+LONG = "1 + " * 120 + "1"  # over 256 tokens of the micro model
+SHORT = (
+    "experiment=tiny", "pool=jsonl", "loop.iterations=2", "clusters.n=1", "probe.fraction=0.25",
+    "sampler.n_questions=20", "rollouts.k=4", "rollouts.max_new_tokens=40", "evaluate.benchmarks=[held_out]",
+)  # fmt: skip
+
+
+def write(path, n, *long):
+    rows = [{"id": f"q{i}", "question": f"{i % 10} + {i // 10}", "answer": str(i % 10 + i // 10)} for i in range(n)]
+    rows += [{"id": id, "question": f"{LONG} + {i}", "answer": str(121 + i)} for i, id in enumerate(long)]
+    path.write_text("".join(json.dumps({**row, "tags": ["sums"]}) + "\n" for row in rows))
+    return path
+
+
+def test_too_long_questions_are_left_out_on_any_number_of_ranks(tmp_path):
+    pool, overrides = write(tmp_path / "pool.jsonl", 60, "long-a", "long-b"), (*SHORT, f"run.root={tmp_path}/runs")
+    done = start(*overrides, f"pool.path={pool}", "pool.held_out=8", "run.name=a", "loop.iterations=1", ranks=2)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "questions are too long for the 256 positions of the policy" in done.stdout
+    files = (tmp_path / "runs" / ".shared").glob("lengths-*/too_long.jsonl")
+    listed = [json.loads(line)["id"] for path in files for line in path.read_text().splitlines()]
+    assert sorted(listed) == ["long-a", "long-b"]
+    resumed = start(*overrides, f"pool.path={pool}", "pool.held_out=8", "run.name=a", "loop.iterations=2")
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    for t in range(2):
+        folder = tmp_path / "runs" / "a" / f"iter-{t:03d}"
+        ids = {id for stage in ("probe", "explore") for id in Stage(folder / stage).read_chunks(Rollouts).id_R}
+        assert len(ids) > 20 and not ids & {"long-a", "long-b"}
+        assert len(Stage(folder / "draw").read("draw", Draw)) == 20
+
+
+def test_a_benchmark_with_a_too_long_question_is_refused(tmp_path):
+    pool, benchmark = write(tmp_path / "pool.jsonl", 60), write(tmp_path / "exam.jsonl", 5, "long-a")
+    done = start(*SHORT, f"pool.path={pool}", f"run.root={tmp_path}/runs", f"evaluate.benchmarks=[{benchmark}]")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "exam: 1 of 6 questions are too long" in done.stderr and "long-a needs" in done.stderr
+    assert "lower rollouts.max_new_tokens" in done.stderr
+    assert not (tmp_path / "runs" / "saidpo" / "base").exists()
+
+
+@pytest.mark.parametrize(
+    "overrides, says",
+    [
+        (("sampler.n_questions=31", "sampler.exclude_iterations=2"), "so the pool needs 62 questions"),
+        (("dpo.lora.rank=2", "dpo.lora.targets=[nothing]"), "no linear layer of the model is called nothing"),
+        (("rollouts.prompt.system='${x}'",), "Interpolation key 'x' not found"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(tmp_path, overrides, says):
+    pool = write(tmp_path / "pool.jsonl", 60)
+    done = start(*SHORT, f"pool.path={pool}", f"run.root={tmp_path}/runs", *overrides)
+    assert done.returncode == 2 and says in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+def test_a_damaged_tokenizer_is_named(tmp_path):
+    pool, policy = write(tmp_path / "pool.jsonl", 60), shutil.copytree(MICRO, tmp_path / "policy")
+    (policy / "tokenizer.json").write_text('{"version": "1.0", "mod')
+    done = start(*SHORT, f"pool.path={pool}", f"run.root={tmp_path}/runs", f"policy.path={policy}")
+    assert done.returncode == 2 and f"policy.path={policy}: the model is there but its tokenizer" in done.stderr
