@@ -105,7 +105,8 @@ def check_overrides(arguments: Sequence[str]) -> None:
         except (OverrideParseException, HydraException) as error:
             raise RunError(f"cannot read {argument!r}: {error}") from None
         key = override.key_or_group
-        names = override.value() if isinstance(override.value(), list) else [override.value()]
+        value = override.value()
+        names = value if isinstance(value, list) else [value]
         if options_of(key) and not override.is_sweep_override() and not all(isinstance(name, str) for name in names):
             raise RunError(f"{argument!r}: {key} is a group of settings, name one of its files: {options_of(key)}")
         if not key.startswith("hydra") and "/" not in key:
