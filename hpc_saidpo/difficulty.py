@@ -42,6 +42,12 @@ def measure(rollouts: Rollouts) -> Difficulty:
     )
 
 
+def ungradable(rollouts: Rollouts) -> np.ndarray:
+    """Return the questions, by index, of whose rollouts none could be graded."""
+    gradable = rollouts.verdict_R != UNGRADABLE
+    return np.setdiff1d(rollouts.question_R[~gradable], rollouts.question_R[gradable])
+
+
 def in_band(difficulty: Difficulty, config: settings.Difficulty) -> np.ndarray:
     """Return a bool per question: neither too hard nor too easy, too_hard < p(x) < too_easy.
 
@@ -97,4 +103,4 @@ def pass_at_k(n_tried: ArrayLike, n_correct: ArrayLike, k: int) -> np.ndarray:
     log_ratio = (
         gammaln(np.maximum(wrong, k) + 1) - gammaln(np.maximum(wrong, k) - k + 1) - gammaln(n + 1) + gammaln(n - k + 1)
     )
-    return np.where(wrong < k, 1.0, 1.0 - np.exp(log_ratio))
+    return np.where(wrong < k, 1.0, np.maximum(0.0, -np.expm1(log_ratio)))

@@ -195,7 +195,8 @@ class Iteration(Stages):
 
     def draw(self, sampler: Sampler) -> Draw:
         """Return the questions that this iteration explores."""
-        self.facts.update(counts=sampler.counts, weight_C=sampler.cluster_weights())
+        weights = {"weight_C": sampler.cluster_weights(), "entropy_share": sampler.entropy_share()}
+        self.facts.update(counts=sampler.counts, **weights)
         drawn = self._stage("draw", lambda stage: write_draw(stage, sampler, self.run.world), load_draw)
         self._stop_after("draw")
         sampler.note_drawn(drawn.question_Q)
@@ -212,7 +213,8 @@ class Iteration(Stages):
             log.info("  %s", describe_savings(fresh, self.settings.rollouts.k))
         whole = Rollouts.concat([fresh, probed.take(np.flatnonzero(again))]).sorted()
         self.facts["explored"] = whole
-        return Explored(whole, fresh)
+        waves = self.settings.rollouts.waves_of("explore")
+        return Explored(whole, fresh, waves[0] if waves else self.settings.rollouts.k)
 
     def pair(self, explored: Explored) -> Pairs:
         """Return preference pairs from the explored questions in the band, hardest first.

@@ -1,4 +1,4 @@
-"""Accuracy and other proportions with their 95 % intervals."""
+"""Accuracy and other mean pass rates with their 95 % intervals."""
 
 from __future__ import annotations
 
@@ -6,44 +6,64 @@ import numpy as np
 
 from ..records import Difficulty
 
-Z_95 = 1.959963984540054  # the 97.5 % quantile of the standard normal
+LEVEL = 0.975  # the upper quantile of a two-sided 95 % interval
+PRIOR_CORRELATION, PRIOR_QUESTIONS = 0.5, 3  # of the responses to one question, see `mean_rate`
 
 
 def accuracy(measured: Difficulty) -> dict:
     """Mean pass rate over questions (pass@1 greedy for one sample, avg@k for k) and its 95 % interval.
 
-    With one sample per question, the interval is Wilson's. With several, it is mean ± 1.96 standard errors over the
-    questions, because eight responses to one question are not eight questions. If all pass rates are equal, that
-    interval would be empty; then it is Wilson's, as if each question had been tried once.
-
     Returns:
-        A flat dict: accuracy, low95, high95 (shares of 1), n_questions, n_samples.
+        A flat dict: accuracy, low95, high95 (shares of 1), n_questions, n_samples; all but the last two are None
+        without questions.
     """
     n = len(measured)
-    if n == 0:
-        return {"accuracy": None, "low95": None, "high95": None, "n_questions": 0, "n_samples": 0}
+    mean, low, high = mean_rate(measured) if n else (None, None, None)
+    n_samples = int(measured.n_tried_Q.max()) if n else 0
+    return {"accuracy": mean, "low95": low, "high95": high, "n_questions": n, "n_samples": n_samples}
+
+
+def mean_rate(measured: Difficulty) -> tuple[float, float, float]:
+    """Mean pass rate over one or more questions, and its 95 % interval: (mean, low, high).
+
+    The interval is Wilson's with Student's t and an effective number of responses (Korn & Graubard 1998): the responses
+    to one question are alike, so K of them are worth one if the questions are solved always or never, and K if all
+    questions have the same pass rate. With the intraclass correlation r, n·K responses are worth n·K / (1 + (K - 1)·r).
+
+    r follows from the variance of the mean over questions: n_eff = p(1 - p) / SE², between n and n·K. It is estimated
+    from the questions that are not like the most: those with a correct response, if few have one. A few of these say
+    little about r, so its prior value weighs like PRIOR_QUESTIONS of them (this prior is ours).
+    """
+    n, n_responses = len(measured), float(measured.n_tried_Q.sum())
     rate_Q = measured.pass_rate_Q
-    mean = float(rate_Q.mean())
-    if measured.n_tried_Q.max() == 1 or np.ptp(rate_Q) == 0:
-        low, high = wilson(n * mean, n)
-    else:
-        half = Z_95 * float(rate_Q.std(ddof=1)) / n**0.5
-        low, high = max(0.0, mean - half), min(1.0, mean + half)
-    return {
-        "accuracy": mean,
-        "low95": low,
-        "high95": high,
-        "n_questions": n,
-        "n_samples": int(measured.n_tried_Q.max()),
-    }
+    mean, k = float(rate_Q.mean()), n_responses / n
+    if n == 1 or k == 1:
+        return mean, *wilson(mean * n, n, max(n - 1, 1))
+    square = float(rate_Q.var(ddof=1)) / n
+    worth = min(max(mean * (1 - mean) / square, n), n_responses) if square > 0 else n_responses
+    correlation = (n_responses / worth - 1) / (k - 1)
+    n_informed = max(1, min(int((rate_Q > 0).sum()), int((rate_Q < 1).sum())))
+    prior = PRIOR_QUESTIONS * PRIOR_CORRELATION
+    correlation = (n_informed * correlation + prior) / (n_informed + PRIOR_QUESTIONS)
+    n_effective = n_responses / (1 + (k - 1) * correlation)
+    return mean, *wilson(mean * n_effective, n_effective, n - 1)
 
 
-def wilson(n_correct: float, n: float) -> tuple[float, float]:
-    """Wilson's 95 % score interval of a proportion (Wilson 1927): inside [0, 1], sane at 0 and n."""
-    if n == 0:
+def wilson(n_correct: float, n: float, df: float = np.inf) -> tuple[float, float]:
+    """Wilson's 95 % score interval of a proportion (Wilson 1927): inside [0, 1], sane at 0 and 1.
+
+    Args:
+        n_correct, n: number of successes and of trials, which may be fractions. No trials give [0, 1].
+        df: degrees of freedom of Student's t; infinite: the standard normal.
+    """
+    from scipy.special import ndtri, stdtrit  # here, because the check of a configuration must not wait for scipy
+
+    if n <= 0:
         return 0.0, 1.0
-    p, z2 = n_correct / n, Z_95**2
-    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z_95 / (1 + z2 / n) * np.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
+    p = n_correct / n
+    z2 = float(ndtri(LEVEL) if np.isinf(df) else stdtrit(df, LEVEL)) ** 2
+    # Multiplied by n: a tiny number of trials must not divide by zero.
+    centre = (n * p + z2 / 2) / (n + z2)
+    half = np.sqrt(z2 * (n * p * (1 - p) + z2 / 4)) / (n + z2)
     # Rounding must not put the estimate outside its own interval.
     return max(0.0, min(p, float(centre - half))), min(1.0, max(p, float(centre + half)))

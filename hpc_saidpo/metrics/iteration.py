@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import fdtrc
 
 from .. import settings
 from ..difficulty import in_band, measure, pass_at_k
-from ..evaluate.intervals import wilson
+from ..evaluate.intervals import mean_rate
 from ..records import UNGRADABLE, ClusterCounts, Difficulty, Draw, Pairs, Rollouts
 from ..sampler.rules import find_rule
-from ..sampler.weights import entropy_share, posterior_rate
+from ..sampler.spread import difference_p, rate_intervals
+from ..sampler.weights import posterior_rate
 from . import signatures, training
 
 TRAINING = (
@@ -24,12 +24,11 @@ TRAINING = (
 
 def describe_probe(difficulty: Difficulty, usable_Q: np.ndarray) -> dict:
     """Figures of the probe: pass rate with its interval, pass@k, share of usable questions."""
-    n_tried = int(difficulty.n_tried_Q.sum())
-    low, high = wilson(float(difficulty.n_correct_Q.sum()), n_tried)
+    rate, low, high = mean_rate(difficulty) if len(difficulty) else (None, 0.0, 1.0)
     k = int(difficulty.n_tried_Q.min()) if len(difficulty) else 0
     return {
         "probe_questions": len(difficulty),
-        "probe_pass_rate": float(difficulty.n_correct_Q.sum() / n_tried) if n_tried else None,
+        "probe_pass_rate": rate,
         "probe_pass_rate_low95": low,
         "probe_pass_rate_high95": high,
         "probe_pass_at_k": float(pass_at_k(difficulty.n_tried_Q, difficulty.n_correct_Q, k).mean()) if k else None,
@@ -46,41 +45,22 @@ def describe_draw(
     before: Draw | None,
 ) -> dict:
     """Figures of the draw: error rate of each cluster with its interval, weights, entropy, overlap."""
-    size_C = np.bincount(cluster_N, minlength=len(weight_C))
     error_C = find_rule(config.rule).errors(counts)
     rate_C = posterior_rate(error_C, counts.n_C, config.kappa)
-    interval_C = [wilson(min(e, n), n) for e, n in zip(error_C, counts.n_C, strict=True)]
+    low_C, high_C = rate_intervals(counts, error_C, config.kappa)
     overlap = None if before is None else len(np.intersect1d(draw.question_Q, before.question_Q)) / len(draw)
     return {
         "cluster_error_rate": [None if np.isnan(r) else float(r) for r in rate_C],
-        "cluster_error_low95": [low for low, _ in interval_C],
-        "cluster_error_high95": [high for _, high in interval_C],
+        "cluster_error_low95": low_C.tolist(),
+        "cluster_error_high95": high_C.tolist(),
         "cluster_questions": counts.n_C.tolist(),
         "cluster_difference_p": difference_p(counts),
         "cluster_weight": weight_C.tolist(),
         "cluster_drawn": np.bincount(draw.cluster_Q, minlength=len(weight_C)).tolist(),
+        "cluster_size": np.bincount(cluster_N, minlength=len(weight_C)).tolist(),
         "clusters_probed": int((counts.n_C > 0).sum()),
-        "entropy_share": entropy_share(weight_C, size_C),
         "draw_overlap": overlap,
     }
-
-
-def difference_p(counts: ClusterCounts) -> float | None:
-    """Probability that clusters differ so much in their errors in the band by chance alone.
-
-    The F-test of a one-way analysis of variance over the questions tried; None with too few questions.
-    """
-    probed = counts.take(np.flatnonzero(counts.n_C > 0))
-    n, between_df = probed.n_C.sum(), len(probed) - 1
-    within_df = n - len(probed)
-    if between_df < 1 or within_df <= 0:
-        return None
-    mean_C = probed.error_C / probed.n_C
-    between = (probed.n_C * (mean_C - probed.error_C.sum() / n) ** 2).sum() / between_df
-    within = (probed.error2_C - probed.n_C * mean_C**2).sum() / within_df
-    if within <= 1e-12:  # no question differs from its cluster's others
-        return 0.0 if between > 1e-12 else 1.0
-    return float(fdtrc(between_df, within_df, between / within))
 
 
 def describe_exploration(
@@ -158,6 +138,7 @@ class IterationFacts:
         t: its number.
         probed, explored: the rollouts of both stages.
         counts, weight_C: evidence and weight of each cluster at the draw.
+        entropy_share: of the draw (`sampler.weights.entropy_share`).
         before: the draw of the previous iteration; None in the first.
         steps: figures of each optimizer step.
         scores, scores_before, best: accuracy by benchmark after this iteration, before it, and the best before it.
@@ -167,6 +148,7 @@ class IterationFacts:
     probed: Rollouts
     counts: ClusterCounts
     weight_C: np.ndarray
+    entropy_share: float
     draw: Draw
     before: Draw | None
     explored: Rollouts
@@ -192,6 +174,7 @@ def describe_iteration(
         "sampler_rule": sampler.rule,
         **describe_probe(seen, in_band(seen, band)),
         **describe_draw(done.counts, done.weight_C, sampler, cluster_N, done.draw, done.before),
+        "entropy_share": done.entropy_share,
         **describe_exploration(done.explored, hard, band, done.pairs, k),
         **describe_training(done.steps),
         "scores": done.scores,

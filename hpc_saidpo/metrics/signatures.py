@@ -13,7 +13,7 @@ from ..sampler.rules import find_rule
 
 LOW_YIELD = 0.05  # with less than one pair in twenty explored questions, a round trains on almost nothing
 MANY_EASY = 0.5  # share of explored questions that every response solves; above it, the draw is trivial
-ONE_CLUSTER = 0.8  # share of the draws
+ONE_CLUSTER = 0.8  # share of the draws, of those beyond the cluster's share of the pool
 NEAR_UNIFORM = 0.999  # share of the uniform entropy; above it, the weights make no difference
 MIN_EVIDENCE = 2.0  # questions tried, per cluster
 CHANCE = 0.05  # probability; above it, chance alone may explain the differences between clusters
@@ -88,10 +88,16 @@ def _trivial(now: Mapping) -> str:
 
 
 def _one_cluster(now: Mapping) -> str:
-    share = max(now["cluster_drawn"]) / max(1, sum(now["cluster_drawn"]))
-    if len(now["cluster_drawn"]) < 2 or share <= ONE_CLUSTER:
+    drawn, n = now["cluster_drawn"], max(1, sum(now["cluster_drawn"]))
+    largest = max(range(len(drawn)), key=drawn.__getitem__)
+    share, of_pool = drawn[largest] / n, now["cluster_size"][largest] / sum(now["cluster_size"])
+    # A cluster that is most of the pool takes most of a random draw: what counts is the share of the rest.
+    if len(drawn) < 2 or share - of_pool <= ONE_CLUSTER * (1 - of_pool):
         return ""
-    return f"collapse: one cluster takes {share:.0%} of the draws; lower sampler.alpha or raise clusters.n"
+    return (
+        f"collapse: one cluster takes {share:.0%} of the draws, with {of_pool:.0%} of the pool; lower sampler.alpha or "
+        "raise clusters.n"
+    )
 
 
 def _uniform(now: Mapping) -> str:

@@ -14,12 +14,12 @@ import yaml
 from .. import difficulty, settings
 from ..dpo import pairs
 from ..errors import RunError
-from ..evaluate.intervals import wilson
 from ..evaluate.table import interval
 from ..records import CORRECT, UNGRADABLE, WRONG, Draw, Pairs, Rollouts, seeded
 from ..sampler.betabinomial import fit
 from ..sampler.evidence import ClusterEvidence, QuestionEvidence, chances
 from ..sampler.rules import RULES, find_rule
+from ..sampler.spread import rate_intervals
 from ..sampler.weights import posterior_rate
 from ..store.layout import folder_of
 from ..store.stage import Stage
@@ -143,16 +143,15 @@ def _of_cluster(iteration: Iteration, cluster: int) -> Iterator[tuple[str, str]]
     if rule.expected is not None:
         beta_C, _ = fit(whole, config["kappa"])
         a, b, k = beta_C.a[cluster], beta_C.b[cluster], iteration.settings["rollouts"]["k"]
-        values = {name: r.expected(k, a, b) for name, r in {**RULES, config["rule"]: rule}.items() if r.expected}
+        band = settings.Difficulty(**iteration.settings["difficulty"])
+        values = {name: r.value(k, a, b, band) for name, r in {**RULES, config["rule"]: rule}.items() if r.expected}
         expected = ", ".join(f"{name} {float(value):.3f}" for name, value in values.items())
         yield "model", f"pass rates ~ Beta({a:.3g}, {b:.3g}); expected of {k} rollouts of a new question: {expected}"
     error_C = rule.errors(whole)
-    low, high = wilson(min(error_C[cluster], n), n)
-    rate_C = posterior_rate(error_C, whole.n_C, config["kappa"])
-    yield (
-        "error rate",
-        f"{interval(rate_C[cluster], low, high)}, pooled {error_C.sum() / max(whole.n_C.sum(), 1e-9):.1%}",
-    )
+    low_C, high_C = rate_intervals(whole, error_C, config["kappa"])
+    rate = posterior_rate(error_C, whole.n_C, config["kappa"])[cluster]
+    pooled = error_C.sum() / max(whole.n_C.sum(), 1e-9)
+    yield "error rate", f"{interval(rate, low_C[cluster], high_C[cluster])}, pooled {pooled:.1%}"
 
 
 def _of_weight(iteration: Iteration, cluster: int, seen: np.ndarray, drawn: np.ndarray) -> Iterator[tuple[str, str]]:
@@ -189,6 +188,8 @@ def _past(evidence: QuestionEvidence) -> str:
         return "never rolled out or drawn before the draw"
     seen, drawn = int(evidence.seen_at_Q[0]), int(evidence.drawn_at_Q[0])
     graded = f"{evidence.n_correct_Q[0]} of {evidence.n_tried_Q[0]} correct in iteration {seen}"
+    if evidence.n_tried_Q[0] == 0:
+        graded = f"rolled out in iteration {seen}, but no response could be graded: it is not drawn again"
     rolled = graded if seen >= 0 else "never graded"
     return f"last {rolled}; " + (f"last drawn in iteration {drawn}" if drawn >= 0 else "never drawn")
 

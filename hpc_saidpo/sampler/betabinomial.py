@@ -6,10 +6,13 @@ rolled out before has the posterior Beta(a + d·s, b + d·(K - s)), with d the d
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from math import comb
 
 import numpy as np
 
+from .. import settings
 from ..records import ClusterCounts
 
 # Bounds of a + b, the evidence of a cluster about one of its questions, in rollouts: few counts may fit 0 or infinity.
@@ -60,22 +63,22 @@ def _by_moments(mean: Values, differ: Values) -> Beta:
     return Beta(mean, share / (1 - share))
 
 
-def none_of(k: int, a: Values, b: Values) -> np.ndarray:
-    """P(s = 0) of the next k rollouts under Beta(a, b), elementwise: prod over j < k of (b + j)/(a + b + j)."""
-    chance = np.ones(np.broadcast(a, b).shape)
-    for j in range(k):
-        chance *= (b + j) / (a + b + j)
-    return chance
+def usable(k: int, a: Values, b: Values, band: settings.Difficulty) -> np.ndarray:
+    """P(s/k in the band): the next k rollouts yield a preference pair. With the default band, P(0 < s < k)."""
+    return _in_band(k, a, b, band, lambda s: 1.0)
 
 
-def usable(k: int, a: Values, b: Values) -> np.ndarray:
-    """P(0 < s < k): the next k rollouts yield a preference pair."""
-    return 1.0 - none_of(k, a, b) - none_of(k, b, a)
+def usable_error(k: int, a: Values, b: Values, band: settings.Difficulty) -> np.ndarray:
+    """E[(1 - s/k)·1(s/k in the band)]: the expected error mass in the band of the next k rollouts."""
+    return _in_band(k, a, b, band, lambda s: 1 - s / k)
 
 
-def usable_error(k: int, a: Values, b: Values) -> np.ndarray:
-    """E[(1 - s/k)·1(0 < s < k)]: the expected error mass in the band of the next k rollouts.
+def _in_band(k: int, a: Values, b: Values, band: settings.Difficulty, value: Callable[[int], float]) -> np.ndarray:
+    """Sum of value(s)·P(s) over the s in the band, elementwise; s has the beta-binomial distribution of k rollouts."""
+    from scipy.special import betaln  # here, because the check of a configuration must not wait for scipy
 
-    In closed form E[1 - s/k] - P(s = 0), because s = k adds 0 and s = 0 adds 1.
-    """
-    return b / (a + b) - none_of(k, a, b)
+    total = np.zeros(np.broadcast(a, b).shape)
+    for s in range(k + 1):
+        if band.too_hard < s / k < band.too_easy:
+            total += value(s) * comb(k, s) * np.exp(betaln(a + s, b + k - s) - betaln(a, b))
+    return total

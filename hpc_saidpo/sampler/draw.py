@@ -3,11 +3,12 @@
 Every question i has an exponential clock E_i / w_i, and the n that ring first are drawn: successive sampling with
 probability proportional to the weights (Efraimidis & Spirakis 2006), the same as Gumbel top-k (Kool et al. 2019), for
 -log(E_i / w_i) is log w_i plus Gumbel noise. E_i = -log(1 - u_i), and u_i is a hash of the question's number: it
-depends on the seed and on i alone.
+depends on the seed and on i alone. Weights are given as logarithms, so that any ratio of two of them can be computed.
 
-Hash, comparison and choice of candidates are integer and exactly rounded arithmetic of the array API, in blocks. As
-E_i >= u_i, a question cannot be drawn if u_i > w_i times the n-th smallest clock so far: most questions need no
-logarithm. The few candidates come to the host, which computes the logarithms. So every array library draws the same.
+The hash is integer arithmetic of the array API, in blocks. As E_i >= u_i, a question cannot be drawn if
+log u_i - log w_i is larger than the logarithm of the n-th smallest clock so far. This comparison has a margin for the
+rounding of the logarithms of any array library. The few candidates come to the host, which computes their clocks. So
+every array library draws the same.
 """
 
 from __future__ import annotations
@@ -21,22 +22,23 @@ from ..errors import RunError
 
 # Questions of one block: on a CPU as many as its cache holds, on a GPU enough to fill it.
 HOST_BLOCK, DEVICE_BLOCK = 2**16, 2**22
-ROUNDED = 1 + 1e-12  # a rounded product must not fall below the bound
+TINY = 2.0**-60  # in place of a u of 0, whose logarithm is infinite; other u are 2^-53 or more
+MARGIN = 1e-9  # of the comparison of logarithms; their rounding is smaller
 Array = Any  # an array of numpy, CuPy or another library with the array API
 # SplitMix64 (Steele, Lea & Flood 2014) as a function of (seed, counter).
 _GOLDEN, _MIX_1, _MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 
 def draw(
-    weight_N: Array, n: int, seed: int, excluded_N: Array | None = None, xp: Any = None, block: int | None = None
+    log_weight_N: Array, n: int, seed: int, excluded_N: Array | None = None, xp: Any = None, block: int | None = None
 ) -> np.ndarray:
     """Draw n questions without replacement with probability proportional to weight.
 
     Args:
-        weight_N: non-negative floats; zero is never drawn.
+        log_weight_N: logarithms of the weights, floats; -inf is never drawn.
         seed: 64 bits.
         excluded_N: bool, True forbids a question.
-        xp: array-API namespace for the work: numpy, cupy; None: that of `weight_N`.
+        xp: array-API namespace for the work: numpy, cupy; None: that of `log_weight_N`.
         block: questions of one block; the draw does not depend on it.
 
     Returns:
@@ -44,28 +46,30 @@ def draw(
 
     Raises:
         RunError: fewer than n questions may be drawn.
-        ValueError: n is not positive, or a weight is negative or not finite.
+        ValueError: n is not positive, or a weight is infinite or NaN.
     """
     if n < 1:
         raise ValueError(f"n must be 1 or more, not {n}")
-    xp = xp or namespace(weight_N)
+    xp = xp or namespace(log_weight_N)
     block = block or (HOST_BLOCK if xp is np else DEVICE_BLOCK)
     first, n_allowed = _First(n), 0
-    for start in range(0, weight_N.shape[0], block):
-        part = slice(start, min(start + block, weight_N.shape[0]))
-        w = xp.asarray(weight_N[part], dtype=xp.float64)
-        if not bool(xp.all((w >= 0) & (w < xp.inf))):
-            raise ValueError("weights must be finite and non-negative")
+    for start in range(0, log_weight_N.shape[0], block):
+        part = slice(start, min(start + block, log_weight_N.shape[0]))
+        log_w = xp.asarray(log_weight_N[part], dtype=xp.float64)
+        if not bool(xp.all(log_w < xp.inf)):
+            raise ValueError("weights must be finite: their logarithms numbers, or -inf")
         if excluded_N is not None:
-            w = xp.where(xp.asarray(excluded_N[part]), xp.zeros_like(w), w)
-        u, allowed = uniforms(seed, part.start, part.stop, xp), w > 0
+            log_w = xp.where(xp.asarray(excluded_N[part]), xp.full_like(log_w, -xp.inf), log_w)
+        u, allowed = uniforms(seed, part.start, part.stop, xp), log_w > -xp.inf
         n_allowed += int(xp.count_nonzero(allowed))
-        row = xp.nonzero(allowed & (u <= w * first.latest) if first.full else allowed)[0]
-        first.add(start + _on_host(row), *(_on_host(xp.take(x, row)) for x in (u, w)))
+        if first.full:
+            allowed &= xp.log(xp.where(u > 0, u, xp.full_like(u, TINY))) <= log_w + first.latest
+        row = xp.nonzero(allowed)[0]
+        first.add(start + _on_host(row), *(_on_host(xp.take(x, row)) for x in (u, log_w)))
     if n_allowed < n:
         raise RunError(
-            f"sampler.n_questions is {n}, but only {n_allowed} of {weight_N.shape[0]} questions may be drawn: lower "
-            "it, or sampler.exclude_iterations, or use a larger pool"
+            f"sampler.n_questions is {n}, but only {n_allowed} of {log_weight_N.shape[0]} questions may be drawn: "
+            "lower it, or sampler.exclude_iterations, or use a larger pool"
         )
     return first.questions()
 
@@ -103,7 +107,7 @@ class _First:
     """The n first clocks to ring among those added so far; ties in the order of the questions.
 
     Attributes:
-        full: whether there are n; then clocks later than `latest` do not matter.
+        full: whether there are n; then clocks whose logarithm is larger than `latest` do not matter.
     """
 
     def __init__(self, n: int):
@@ -112,9 +116,9 @@ class _First:
         self._clock: list[np.ndarray] = []
         self._n_kept = 0
 
-    def add(self, index: np.ndarray, u: np.ndarray, w: np.ndarray) -> None:
+    def add(self, index: np.ndarray, u: np.ndarray, log_w: np.ndarray) -> None:
         self._index.append(index)
-        self._clock.append(-np.log1p(-u) / w)
+        self._clock.append(np.log(-np.log1p(-np.maximum(u, TINY))) - log_w)
         self._n_kept += len(index)
         if self._n_kept >= (2 * self.n if self.full else self.n):
             self._keep()
@@ -124,7 +128,7 @@ class _First:
         nth = np.partition(clock, self.n - 1)[self.n - 1]
         kept = clock <= nth
         self._index, self._clock, self._n_kept = [index[kept]], [clock[kept]], int(kept.sum())
-        self.full, self.latest = True, float(nth) * ROUNDED
+        self.full, self.latest = True, float(nth) + MARGIN
 
     def questions(self) -> np.ndarray:
         index, clock = np.concatenate(self._index), np.concatenate(self._clock)

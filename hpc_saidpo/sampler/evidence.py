@@ -54,7 +54,8 @@ def chances(
     Args:
         excluded_since: an iteration; questions drawn in it or later could not be drawn.
     """
-    excluded_Q = (questions.drawn_at_Q > NEVER) & (questions.drawn_at_Q >= excluded_since)
+    is_recent_Q = (questions.drawn_at_Q > NEVER) & (questions.drawn_at_Q >= excluded_since)
+    excluded_Q = is_recent_Q | ((questions.seen_at_Q > NEVER) & (questions.n_tried_Q == 0))
     n_others_C = clusters.size_C - np.bincount(questions.cluster_Q, minlength=len(clusters))
     weight_G = np.concatenate([np.where(excluded_Q, 0.0, questions.weight_Q), clusters.weight_C])
     chance_G = inclusion(weight_G, np.concatenate([np.ones(len(questions)), n_others_C]), n)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import settings
+from .. import difficulty, settings
 from ..errors import RunError
 from ..records import ClusterCounts, Difficulty, Seen
 
@@ -21,13 +21,15 @@ class History:
     Attributes:
         counts: running evidence per cluster.
         seen_at_N: the last iteration with rollouts of the question; -1 for never.
-        n_tried_N, n_correct_N: K and s of that iteration.
+        counted_at_N: the last iteration in which its rollouts became evidence of its cluster; -1 for never.
+        n_tried_N, n_correct_N: K and s of the iteration `seen_at_N`; K = 0 if no response could be graded.
         tokens_N: mean response length in that iteration, in tokens; NaN for never, or unknown.
         drawn_at_N: the last iteration that drew the question; -1 for never.
     """
 
     counts: ClusterCounts
     seen_at_N: np.ndarray
+    counted_at_N: np.ndarray
     n_tried_N: np.ndarray
     n_correct_N: np.ndarray
     tokens_N: np.ndarray
@@ -38,7 +40,7 @@ class History:
         """The history of a new run."""
         never, none = np.full(n_questions, NEVER, np.int32), np.zeros(n_questions, np.int32)
         tokens_N = np.full(n_questions, np.nan, np.float32)
-        return cls(ClusterCounts.zero(n_clusters), never, none, none, tokens_N, never)
+        return cls(ClusterCounts.zero(n_clusters), never, never, none, none, tokens_N, never)
 
     @classmethod
     def restore(cls, counts: ClusterCounts, seen: Seen, n_questions: int) -> History:
@@ -46,6 +48,7 @@ class History:
         history = cls.empty(n_questions, len(counts))._with(
             seen.question_Q,
             seen_at_N=seen.seen_at_Q,
+            counted_at_N=seen.counted_at_Q,
             n_tried_N=seen.n_tried_Q,
             n_correct_N=seen.n_correct_Q,
             tokens_N=seen.tokens_Q,
@@ -56,31 +59,62 @@ class History:
     def seen(self) -> Seen:
         """The questions that were ever rolled out or drawn, one row each, ascending."""
         question_Q = np.flatnonzero((self.seen_at_N > NEVER) | (self.drawn_at_N > NEVER))
-        columns = (self.seen_at_N, self.n_tried_N, self.n_correct_N, self.tokens_N, self.drawn_at_N)
+        columns = (
+            self.seen_at_N, self.counted_at_N, self.n_tried_N, self.n_correct_N, self.tokens_N, self.drawn_at_N
+        )  # fmt: skip
         return Seen(question_Q, *(column[question_Q] for column in columns))
 
     def discounted(self, discount: float) -> History:
         """The history at the start of an iteration: older evidence counts less, because the policy has changed."""
         return replace(self, counts=self.counts * discount)
 
-    def observe(self, iteration: int, seen: Difficulty, cluster_N: np.ndarray, in_band_Q: np.ndarray) -> History:
+    def observe(
+        self,
+        iteration: int,
+        seen: Difficulty,
+        cluster_N: np.ndarray,
+        band: settings.Difficulty,
+        is_probe: bool = False,
+        first_wave: Difficulty | None = None,
+    ) -> History:
         """Add graded questions, to the counts of the questions and of their clusters.
 
-        Counts of one question from the same iteration add up; counts from an earlier one are replaced.
+        Counts of one question from the same iteration add up; counts from an earlier one are replaced. A cluster learns
+        from probed questions, and from others at first sight: a question is drawn again because of what is known of
+        it, so it does not stand for its cluster.
 
         Args:
-            in_band_Q: bool; whether the errors of the question count as errors in the band (`difficulty.in_band`).
+            band: bounds of the pass rate between which errors count.
+            is_probe: these questions are a random sample of the pool.
+            first_wave: what clusters learn from, where the number of responses depends on what they are
+                (rollouts.adaptive): the same questions, by a number of responses that was fixed before. None: `seen`.
         """
-        counts = count(seen, cluster_N[seen.question_Q], len(self.counts), in_band_Q)
-        again_Q = self.seen_at_N[seen.question_Q] == iteration
+        q = seen.question_Q
+        again_Q, counted_Q = self.seen_at_N[q] == iteration, self.counted_at_N[q] == iteration
+        now_Q = counted_Q | is_probe | (self.seen_at_N[q] == NEVER)
+        tried_Q, correct_Q = (np.where(again_Q, column[q], 0) for column in (self.n_tried_N, self.n_correct_N))
+        whole = replace(seen, n_tried_Q=seen.n_tried_Q + tried_Q, n_correct_Q=seen.n_correct_Q + correct_Q)
         history = self._with(
-            seen.question_Q,
+            q,
             seen_at_N=iteration,
-            n_tried_N=seen.n_tried_Q + np.where(again_Q, self.n_tried_N[seen.question_Q], 0),
-            n_correct_N=seen.n_correct_Q + np.where(again_Q, self.n_correct_N[seen.question_Q], 0),
+            counted_at_N=np.where(now_Q, iteration, self.counted_at_N[q]),
+            n_tried_N=whole.n_tried_Q,
+            n_correct_N=whole.n_correct_Q,
             tokens_N=seen.tokens_Q,
         )
-        return replace(history, counts=self.counts + counts)
+        n_clusters = len(self.counts)
+        # What was counted in this iteration gives way to the sum: so parts of an update are the same as the whole.
+        replaced = replace(seen, n_tried_Q=tried_Q, n_correct_Q=correct_Q).take(np.flatnonzero(counted_Q))
+        learned = whole if first_wave is None or again_Q.any() else first_wave
+        learned = learned.take(np.flatnonzero(np.isin(learned.question_Q, q[now_Q])))
+        added = count(learned, cluster_N[learned.question_Q], n_clusters, band)
+        return replace(
+            history, counts=self.counts - count(replaced, cluster_N[replaced.question_Q], n_clusters, band) + added
+        )
+
+    def note_ungradable(self, iteration: int, question_Q: np.ndarray) -> History:
+        """Note questions of whose responses in this iteration none could be graded. They are not drawn again."""
+        return self._with(question_Q, seen_at_N=iteration, n_tried_N=0, n_correct_N=0)
 
     def note_drawn(self, iteration: int, question_Q: np.ndarray) -> History:
         """Note the questions drawn in this iteration, for `excluded`."""
@@ -93,13 +127,14 @@ class History:
         return replace(self, **columns)
 
 
-def count(seen: Difficulty, cluster_Q: np.ndarray, n_clusters: int, in_band_Q: np.ndarray) -> ClusterCounts:
+def count(seen: Difficulty, cluster_Q: np.ndarray, n_clusters: int, band: settings.Difficulty) -> ClusterCounts:
     """Evidence per cluster from graded questions.
 
     Args:
         cluster_Q: the cluster of each question.
-        in_band_Q: bool; too easy and too hard questions are left out before errors are counted (the paper's order).
+        band: too easy and too hard questions are left out before errors are counted (the paper's order).
     """
+    in_band_Q = difficulty.in_band(seen, band)
     s_Q, k_Q = seen.n_correct_Q.astype(np.float64), seen.n_tried_Q.astype(np.float64)
     several_Q = k_Q > 1
     rollout_pairs_Q = np.maximum(k_Q * (k_Q - 1), 1.0)
@@ -110,9 +145,10 @@ def count(seen: Difficulty, cluster_Q: np.ndarray, n_clusters: int, in_band_Q: n
     error_Q = np.where(in_band_Q, 1.0 - s_Q / k_Q, 0.0)
     return ClusterCounts(
         n_C=per_cluster(np.ones(len(seen))),
+        squares_C=per_cluster(np.ones(len(seen))),
         error_C=per_cluster(error_Q),
         error2_C=per_cluster(error_Q**2),
-        usable_C=per_cluster(1.0 * ((s_Q > 0) & (s_Q < k_Q))),
+        usable_C=per_cluster(1.0 * in_band_Q),
         passed_C=per_cluster(s_Q / k_Q),
         several_C=per_cluster(1.0 * several_Q),
         differ_C=per_cluster(2 * s_Q * (k_Q - s_Q) / rollout_pairs_Q),
@@ -122,9 +158,11 @@ def count(seen: Difficulty, cluster_Q: np.ndarray, n_clusters: int, in_band_Q: n
 def excluded(history: History, iteration: int, config: settings.Sampler) -> np.ndarray:
     """Whether each question of the pool may not be drawn, a bool per question.
 
-    It may not if it was drawn in this iteration, or in the last `exclude_iterations` before it.
+    It may not if it was drawn in this iteration, or in the last `exclude_iterations` before it; or if none of its
+    responses could be graded.
     """
-    return (history.drawn_at_N > NEVER) & (history.drawn_at_N >= iteration - config.exclude_iterations)
+    is_recent_N = (history.drawn_at_N > NEVER) & (history.drawn_at_N >= iteration - config.exclude_iterations)
+    return is_recent_N | ((history.seen_at_N > NEVER) & (history.n_tried_N == 0))
 
 
 def check_enough(n_allowed: int, iterations: int, config: settings.Sampler) -> None:

@@ -15,13 +15,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .. import settings
 from ..plugin import choose
 from ..records import ClusterCounts
-from .betabinomial import usable, usable_error
+from .betabinomial import Values, usable, usable_error
 
 KEY = "sampler.rule"
 Events = Callable[[ClusterCounts], np.ndarray]
-Expected = Callable[[int, np.ndarray, np.ndarray], np.ndarray]
+Expected = Callable[..., np.ndarray]
 
 
 def errors_in_band(counts: ClusterCounts) -> np.ndarray:
@@ -35,7 +36,7 @@ def all_errors(counts: ClusterCounts) -> np.ndarray:
 
 
 def usable_questions(counts: ClusterCounts) -> np.ndarray:
-    """Questions with right and wrong responses, 0 < s < K: their number per cluster."""
+    """Questions in the band (by default 0 < s < K): their number per cluster."""
     return counts.usable_C
 
 
@@ -56,12 +57,15 @@ class Rule:
             Beta(a, b), at least 0. `a` and `b` are floats, or arrays of one shape, which the result has too.
         errors: (evidence of C clusters) -> error mass of each cluster, floats of shape (C,), in questions. Metrics and
             reports show its rate as the error rate of the cluster.
+        takes_band: whether `expected` has a fourth argument: the settings `difficulty`, with the bounds `too_hard` and
+            `too_easy` between which s/k yields a pair.
     """
 
     summary: str
     events: Events | None = None
     expected: Expected | None = None
     errors: Events = errors_in_band
+    takes_band: bool = False
 
     def __post_init__(self):
         if self.expected is not None and self.events is None:
@@ -72,6 +76,11 @@ class Rule:
         """Whether all weights are 1, whatever the evidence."""
         return self.events is None
 
+    def value(self, k: int, a: Values, b: Values, band: settings.Difficulty) -> np.ndarray:
+        """Return `expected` of these arguments; the rule must have it."""
+        assert self.expected is not None
+        return self.expected(k, a, b, band) if self.takes_band else self.expected(k, a, b)
+
     def distinguishes(self, counts: ClusterCounts) -> bool:
         """Whether there is evidence by which clusters can have different weights."""
         return self.events is not None and self.events(counts).sum() > 0
@@ -80,8 +89,8 @@ class Rule:
 RULES: dict[str, Rule] = {
     "error": Rule("error rate of the cluster, questions in the band only", errors_in_band),
     "error_all": Rule("error rate of the cluster, all questions (ablation)", all_errors, errors=all_errors),
-    "frontier": Rule("expected probability of a preference pair", usable_questions, usable),
-    "frontier_error": Rule("expected error mass in the band", usable_questions, usable_error),
+    "frontier": Rule("expected probability of a preference pair", usable_questions, usable, takes_band=True),
+    "frontier_error": Rule("expected error mass in the band", usable_questions, usable_error, takes_band=True),
     "uniform": Rule("all questions alike (IDPO)"),
 }
 

@@ -8,12 +8,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from .. import difficulty, settings
+from .. import settings
 from ..records import ClusterCounts, Difficulty, Seen, seed_of
 from .draw import draw
 from .history import History, excluded
 from .rules import find_rule
-from .weights import cluster_weights, weights
+from .weights import Plan, entropy_share, log_cluster_weights, log_weights, shown
 
 Table = TypeVar("Table", ClusterCounts, Seen)
 
@@ -42,7 +42,7 @@ class Sampler:
 
     Raises:
         RunError: there is no such rule.
-        ValueError: `cluster_N` or `ids` is malformed.
+        ValueError: `cluster_N` or `ids` is malformed, or k is not 2 or more.
     """
 
     def __init__(
@@ -55,13 +55,15 @@ class Sampler:
         band: settings.Difficulty | None = None,
         never_Q: Sequence[int] | np.ndarray = (),
     ):
-        self.cluster_N = np.asarray(cluster_N, dtype=np.int64)
+        self.cluster_N = _whole_numbers("cluster_N", cluster_N)
         if self.cluster_N.ndim != 1 or len(self.cluster_N) == 0 or self.cluster_N.min() < 0:
             raise ValueError("cluster_N must be the cluster of each question: one dimension, 0 or more, not empty")
         if ids is not None and len(set(ids)) != len(self.cluster_N):
             raise ValueError("ids must be as many as the questions, and all different")
         self.never_N = np.zeros(len(self.cluster_N), dtype=bool)
         self.never_N[np.asarray(never_Q, dtype=np.int64)] = True
+        if k < 2 or k != int(k):
+            raise ValueError(f"k must be a whole number of 2 or more, not {k}: one response yields no pair")
         self.config, self.seed, self.k, self.band = config or settings.Sampler(), seed, k, band or settings.Difficulty()
         find_rule(self.config.rule)
         self._ids = None if ids is None else list(ids)
@@ -102,19 +104,25 @@ class Sampler:
             self._iteration, self._n_draws = iteration, 0
 
     def update(
-        self, question_Q: Sequence[Any] | np.ndarray, n_correct_Q: Sequence[int], n_tried_Q: Sequence[int]
+        self,
+        question_Q: Sequence[Any] | np.ndarray,
+        n_correct_Q: Sequence[int],
+        n_tried_Q: Sequence[int],
+        is_probe: bool = False,
     ) -> None:
-        """Add the results of rollouts. A question may occur several times: its counts add up.
+        """Add the results of rollouts. A question may occur several times, in one call or in several: counts add up.
 
         Args:
             question_Q: indices, or ids if the sampler has them.
             n_correct_Q, n_tried_Q: number of correct rollouts and of all; a question without any is ignored.
+            is_probe: the questions are a random sample of the pool, so that each tells of its cluster. Otherwise they
+                do at first sight only.
 
         Raises:
             ValueError: an unknown question, or 0 <= correct <= tried does not hold.
         """
         index_R = self._indices(question_Q)
-        s_R, k_R = np.asarray(n_correct_Q, dtype=np.int64), np.asarray(n_tried_Q, dtype=np.int64)
+        s_R, k_R = _whole_numbers("n_correct_Q", n_correct_Q), _whole_numbers("n_tried_Q", n_tried_Q)
         if not len(index_R) == len(s_R) == len(k_R) or (s_R < 0).any() or (s_R > k_R).any():
             raise ValueError("update needs, for each question, 0 <= n_correct <= n_tried")
         index_Q, inverse_R = np.unique(index_R[k_R > 0], return_inverse=True)
@@ -122,21 +130,33 @@ class Sampler:
             np.bincount(inverse_R, weights=x[k_R > 0], minlength=len(index_Q)).astype(np.int64) for x in (k_R, s_R)
         )
         unknown = np.full((3, len(index_Q)), np.nan)
-        self.observe(Difficulty(index_Q, k_Q, s_Q, *unknown))
+        self.observe(Difficulty(index_Q, k_Q, s_Q, *unknown), is_probe)
 
-    def observe(self, measured: Difficulty) -> None:
-        """Add the measured difficulty of questions, by index: like `update`, with the length of their responses."""
-        in_band_Q = difficulty.in_band(measured, self.band)
-        self._history = self._history.observe(self._iteration, measured, self.cluster_N, in_band_Q)
+    def observe(self, measured: Difficulty, is_probe: bool = False, first_wave: Difficulty | None = None) -> None:
+        """Add the measured difficulty of questions, by index: like `update`, with the length of their responses.
+
+        Args:
+            first_wave: see `History.observe`.
+        """
+        self._history = self._history.observe(
+            self._iteration, measured, self.cluster_N, self.band, is_probe, first_wave
+        )
+
+    def note_ungradable(self, index_Q: np.ndarray) -> None:
+        """Exclude questions, by index, from further draws: none of their responses could be graded."""
+        self._history = self._history.note_ungradable(self._iteration, index_Q)
 
     def cluster_weights(self) -> np.ndarray:
         """W(i), a float per cluster: the weight of its questions without rollouts."""
-        return cluster_weights(self._history.counts, self.config, self.k, self._seed("thompson"))
+        return shown(log_cluster_weights(self._history.counts, self._plan()))
 
     def weights(self) -> np.ndarray:
-        """The weight of every question in the next draw, a float per question."""
-        seed = self._seed("thompson")
-        return weights(self._history, self.cluster_N, self._iteration, self.config, self.k, seed)
+        """The weight of every question in the next draw, a float per question; exclusions are not part of it."""
+        return shown(self._log_weights())
+
+    def entropy_share(self) -> float:
+        """Entropy of the next draw's first question as a share of the uniform one, exclusions included."""
+        return entropy_share(np.where(self._excluded(), -np.inf, self._log_weights()))
 
     def draw(self, n: int | None = None) -> np.ndarray | list[Hashable]:
         """Draw questions, without replacement within the iteration.
@@ -157,8 +177,16 @@ class Sampler:
     def choose(self, n: int | None = None) -> np.ndarray:
         """The indices of the next `draw`, in drawing order. The sampler does not change. Raises: as `draw`."""
         n = self.config.n_questions if n is None else n
-        excluded_N = excluded(self._history, self._iteration, self.config) | self.never_N
-        return draw(self.weights(), n, self._seed("draw"), excluded_N)
+        return draw(self._log_weights(), n, self._seed("draw"), self._excluded())
+
+    def _plan(self) -> Plan:
+        return Plan(self.config, self.k, self.band, self._seed("thompson"))
+
+    def _log_weights(self) -> np.ndarray:
+        return log_weights(self._history, self.cluster_N, self._iteration, self._plan())
+
+    def _excluded(self) -> np.ndarray:
+        return excluded(self._history, self._iteration, self.config) | self.never_N
 
     def note_drawn(self, index_Q: np.ndarray) -> None:
         """Count these questions, by index, as drawn in this iteration."""
@@ -178,7 +206,7 @@ class Sampler:
         """Continue from the `state_dict` of a sampler of the same questions.
 
         Raises:
-            ValueError: it has another number of questions or clusters.
+            ValueError: it has another number of questions or clusters, or is of an earlier version.
         """
         counts, seen = _table(ClusterCounts, state["counts"]), _table(Seen, state["seen"])
         n_questions, n_clusters = state["n_questions"], len(counts)
@@ -196,7 +224,7 @@ class Sampler:
             if unknown:
                 raise ValueError(f"no question has the id {unknown[0]!r}")
             return np.array([self._index[id] for id in question_Q], dtype=np.int64)
-        index_R = np.asarray(question_Q, dtype=np.int64)
+        index_R = _whole_numbers("question_Q", question_Q)
         if ((index_R < 0) | (index_R >= len(self.cluster_N))).any():
             raise ValueError(f"questions are 0 .. {len(self.cluster_N) - 1}")
         return index_R
@@ -205,9 +233,33 @@ class Sampler:
         return seed_of(self.seed, self._iteration, purpose, self._n_draws)
 
 
+def _whole_numbers(name: str, values: Sequence[Any] | np.ndarray) -> np.ndarray:
+    """Values as int64.
+
+    Raises:
+        ValueError: one of them is not a whole number.
+    """
+    try:
+        given = np.asarray(values)
+        whole = given.astype(np.int64)
+        is_whole = bool((whole == given).all()) and given.dtype != np.bool_
+    except (TypeError, ValueError, OverflowError):
+        is_whole = False
+    if not is_whole:
+        raise ValueError(f"{name} must be whole numbers, not {values!r:.80}")
+    return whole
+
+
 def _lists(table: ClusterCounts | Seen) -> dict[str, list]:
-    return {f.name: getattr(table, f.name).tolist() for f in fields(table)}
+    """The columns as lists; None in place of NaN, which JSON does not have."""
+    return {f.name: [None if x != x else x for x in getattr(table, f.name).tolist()] for f in fields(table)}
 
 
 def _table(cls: type[Table], lists: dict[str, list]) -> Table:
-    return cls(*(np.array(lists[f.name], dtype=f.metadata["dtype"]) for f in fields(cls)))
+    missing = [f.name for f in fields(cls) if f.name not in lists]
+    if missing:
+        raise ValueError(f"the state is of an earlier version: it lacks {', '.join(missing)}")
+    return cls(**{
+        f.name: np.array([np.nan if x is None else x for x in lists[f.name]], dtype=f.metadata["dtype"])
+        for f in fields(cls)
+    })  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import numpy as np
 
 from .. import settings
@@ -11,6 +13,7 @@ from .history import NEVER, History
 from .rules import find_rule
 
 CHUNK = 2**18  # seen questions whose expectations are computed at once
+LARGEST_LOG = 690.0  # exp of it is a number with 300 digits
 
 
 def posterior_rate(event_C: np.ndarray, n_C: np.ndarray, kappa: float) -> np.ndarray:
@@ -22,67 +25,89 @@ def posterior_rate(event_C: np.ndarray, n_C: np.ndarray, kappa: float) -> np.nda
     return np.where(n_C > 0, (event_C + kappa * pooled) / (n_C + kappa), pooled)
 
 
-def cluster_weights(counts: ClusterCounts, config: settings.Sampler, k: int = 8, seed: int = 0) -> np.ndarray:
-    """W(i), a float per cluster: (value_i / pooled value)^alpha; exactly 1 for a cluster without evidence.
+@dataclass(frozen=True)
+class Plan:
+    """What turns evidence into weights.
 
-    The rule defines the value (`rules.Rule`): the posterior event rate of the cluster, or the expected value of the
-    next k rollouts of a new question. Without any event in the pool, all weights are 1.
-
-    Args:
+    Attributes:
         k: rollouts of a drawn question.
+        band: bounds of the pass rate between which a question yields pairs.
         seed: seed of the posterior draws, if `config.thompson` is true. A cluster without evidence then has a rate
             drawn from the prior at the pooled rate, so it is explored.
     """
-    rule = find_rule(config.rule)
+
+    config: settings.Sampler
+    k: int = 8
+    band: settings.Difficulty = field(default_factory=settings.Difficulty)
+    seed: int = 0
+
+
+def log_cluster_weights(counts: ClusterCounts, plan: Plan) -> np.ndarray:
+    """ln W(i), a float per cluster: alpha·ln(value_i / pooled value); exactly 0 for a cluster without evidence.
+
+    The rule defines the value (`rules.Rule`): the posterior event rate of the cluster, or the expected value of the
+    next k rollouts of a new question. Without any event in the pool, all weights are 1. Weights are kept as logarithms,
+    because a large alpha would make them 0 or infinite.
+    """
+    config, rule = plan.config, find_rule(plan.config.rule)
     if rule.events is None or not rule.distinguishes(counts):
-        return np.ones(len(counts))
+        return np.zeros(len(counts))
     if rule.expected is not None:
-        beta_C, pool = _betas(counts, config, seed)
-        value_C, pooled = rule.expected(k, beta_C.a, beta_C.b), rule.expected(k, pool.a, pool.b)
+        beta_C, pool = _betas(counts, plan)
+        value_C = rule.value(plan.k, beta_C.a, beta_C.b, plan.band)
+        pooled = rule.value(plan.k, pool.a, pool.b, plan.band)
     else:
         event_C = rule.events(counts)
         pooled = event_C.sum() / counts.n_C.sum()
         value_C = posterior_rate(event_C, counts.n_C, config.kappa)
         if config.thompson:
-            value_C = _drawn_rate(value_C, counts, config, seed)
-    weight_C = (value_C / pooled) ** config.alpha
-    return weight_C if config.thompson else np.where(counts.n_C > 0, weight_C, 1.0)
+            value_C = _drawn_rate(value_C, counts, config, plan.seed)
+    log_C = _log_ratio(value_C, pooled, config.alpha)
+    return log_C if config.thompson else np.where(counts.n_C > 0, log_C, 0.0)
 
 
-def weights(
-    history: History, cluster_N: np.ndarray, iteration: int, config: settings.Sampler, k: int = 8, seed: int = 0
-) -> np.ndarray:
-    """Drawing weight of every question of the pool, a float per question.
+def log_weights(history: History, cluster_N: np.ndarray, iteration: int, plan: Plan) -> np.ndarray:
+    """Logarithm of the drawing weight of every question of the pool, a float per question.
 
     The questions of a cluster share W(i). Under a rule with `expected`, a question that was rolled out before has a
     weight of its own, from its last counts, which are discounted by their age:
     Beta(a_i + d·s, b_i + d·(K - s)), d = config.history^age.
-
-    Args:
-        k, seed: as in `cluster_weights`.
     """
-    rule = find_rule(config.rule)
-    weight_N = cluster_weights(history.counts, config, k, seed)[cluster_N]
+    config, rule = plan.config, find_rule(plan.config.rule)
+    log_N = log_cluster_weights(history.counts, plan)[cluster_N]
     if rule.expected is None or not rule.distinguishes(history.counts):
-        return weight_N
-    beta_C, pool = _betas(history.counts, config, seed)
-    pooled = rule.expected(k, pool.a, pool.b)
+        return log_N
+    beta_C, pool = _betas(history.counts, plan)
+    pooled = rule.value(plan.k, pool.a, pool.b, plan.band)
     seen = np.flatnonzero(history.seen_at_N > NEVER)
     for start in range(0, len(seen), CHUNK):
         q = seen[start : start + CHUNK]
         d_Q = config.history ** (iteration - history.seen_at_N[q]).astype(np.float64)
         q, d_Q = q[d_Q > 0], d_Q[d_Q > 0]
         c, s_Q = cluster_N[q], history.n_correct_N[q]
-        value_Q = rule.expected(k, beta_C.a[c] + d_Q * s_Q, beta_C.b[c] + d_Q * (history.n_tried_N[q] - s_Q))
-        weight_N[q] = (value_Q / pooled) ** config.alpha
-    return weight_N
+        a_Q, b_Q = beta_C.a[c] + d_Q * s_Q, beta_C.b[c] + d_Q * (history.n_tried_N[q] - s_Q)
+        log_N[q] = _log_ratio(rule.value(plan.k, a_Q, b_Q, plan.band), pooled, config.alpha)
+    return log_N
 
 
-def _betas(counts: ClusterCounts, config: settings.Sampler, seed: int) -> tuple[Beta, Beta]:
+def _log_ratio(value: np.ndarray, pooled: float | np.ndarray, alpha: float) -> np.ndarray:
+    """ln((value / pooled)^alpha); a value of 0 has the weight 0, but for alpha = 0, which makes all weights 1."""
+    if alpha == 0:
+        return np.zeros(np.shape(value))
+    with np.errstate(divide="ignore"):
+        return alpha * np.log(value / pooled)
+
+
+def shown(log_weight: np.ndarray) -> np.ndarray:
+    """Weights for people and tables: exp of their logarithms, between 1e-300 and 1e300; 0 stays 0."""
+    return np.where(np.isneginf(log_weight), 0.0, np.exp(np.clip(log_weight, -LARGEST_LOG, LARGEST_LOG)))
+
+
+def _betas(counts: ClusterCounts, plan: Plan) -> tuple[Beta, Beta]:
     """Pass rates of each cluster's questions, and of the whole pool's; with `thompson`, the means are drawn."""
-    beta_C, pool = fit(counts, config.kappa)
-    if config.thompson:
-        beta_C = Beta(_drawn_rate(beta_C.mean, counts, config, seed), beta_C.size)
+    beta_C, pool = fit(counts, plan.config.kappa)
+    if plan.config.thompson:
+        beta_C = Beta(_drawn_rate(beta_C.mean, counts, plan.config, plan.seed), beta_C.size)
     return beta_C, pool
 
 
@@ -93,8 +118,13 @@ def _drawn_rate(mean_C: np.ndarray, counts: ClusterCounts, config: settings.Samp
     return np.clip(drawn_C, EDGE, 1 - EDGE)
 
 
-def entropy_share(weight_C: np.ndarray, size_C: np.ndarray) -> float:
-    """Entropy of the drawing distribution over questions, divided by that of the uniform one: 1 is random sampling."""
-    p_C = weight_C / (weight_C * size_C).sum()
-    entropy = -(size_C * p_C * np.log(np.where(p_C > 0, p_C, 1.0))).sum()
-    return float(entropy / np.log(size_C.sum())) if size_C.sum() > 1 else 1.0
+def entropy_share(log_weight_N: np.ndarray) -> float:
+    """Entropy of the first draw, divided by that of the uniform distribution over the pool: 1 is random sampling.
+
+    Args:
+        log_weight_N: of every question; -inf for those that may not be drawn.
+    """
+    p_N = np.exp(log_weight_N - log_weight_N.max())
+    p_N /= p_N.sum()
+    entropy = -(p_N * np.log(np.where(p_N > 0, p_N, 1.0))).sum()
+    return float(entropy / np.log(len(p_N))) if len(p_N) > 1 else 1.0

@@ -10,10 +10,15 @@ from hpc_saidpo.sampler.draw import draw, uniforms
 from hpc_saidpo.sampler.inclusion import inclusion
 
 
+def logs(weight):
+    with np.errstate(divide="ignore"):
+        return np.log(weight)
+
+
 def test_the_first_drawn_has_the_categorical_distribution():
     weight_N = np.array([1.0, 2.0, 3.0, 0.0, 4.0])
-    n = 20_000
-    observed = np.bincount([draw(weight_N, 1, seed)[0] for seed in range(n)], minlength=5)
+    n, log_N = 20_000, logs(weight_N)
+    observed = np.bincount([draw(log_N, 1, seed)[0] for seed in range(n)], minlength=5)
     assert observed[3] == 0
     allowed = weight_N > 0
     assert stats.chisquare(observed[allowed], n * weight_N[allowed] / weight_N.sum()).pvalue > 0.01
@@ -21,10 +26,10 @@ def test_the_first_drawn_has_the_categorical_distribution():
 
 def test_the_draw_is_successive_sampling_without_replacement():
     weight_N = np.array([1.0, 2.0, 3.0, 4.0])
-    n = 20_000
+    n, log_N = 20_000, logs(weight_N)
     observed = np.zeros((4, 4))
     for seed in range(n):
-        first, second = draw(weight_N, 2, seed)
+        first, second = draw(log_N, 2, seed)
         observed[first, second] += 1
     p = weight_N / weight_N.sum()
     expected = n * np.array([[p[i] * p[j] / (1 - p[i]) if i != j else 0 for j in range(4)] for i in range(4)])
@@ -38,7 +43,7 @@ def test_inclusion_frequencies_are_the_computed_chances(n):
     """Over many blocks, whose candidates are chosen by what came before: no place in the pool may be favoured."""
     weight_C, draws = np.array([0.2, 1.0, 5.0, 0.0]), 400
     cluster_N = np.arange(1600) % 4
-    drawn = np.concatenate([draw(weight_C[cluster_N], n, seed, block=100) for seed in range(draws)])
+    drawn = np.concatenate([draw(logs(weight_C)[cluster_N], n, seed, block=100) for seed in range(draws)])
     often_C = np.bincount(cluster_N[drawn], minlength=4) / (400 * draws)
     chance_C = inclusion(weight_C, np.full(4, 400), n)
     assert chance_C.sum() * 400 == pytest.approx(n)
@@ -78,37 +83,37 @@ def test_splitmix64_by_its_published_numbers():
 @pytest.mark.parametrize("n", [1, 50, 999, 5000])
 def test_the_draw_depends_on_neither_blocks_nor_array_library(n):
     rng = np.random.default_rng(0)
-    weight_N = rng.gamma(0.5, size=6000) * (rng.random(6000) < 0.9)
+    log_N = logs(rng.gamma(0.5, size=6000) * (rng.random(6000) < 0.9))
     excluded_N = rng.random(6000) < 0.05
-    drawn = draw(weight_N, n, 2**64 - 1, excluded_N)
+    drawn = draw(log_N, n, 2**64 - 1, excluded_N)
     for block in (1, 7, 512, 10**6) if n < 999 else (512, 10**6):
-        assert (draw(weight_N, n, 2**64 - 1, excluded_N, block=block) == drawn).all()
-    strict = [array_api_strict.asarray(x) for x in (weight_N, excluded_N)]
+        assert (draw(log_N, n, 2**64 - 1, excluded_N, block=block) == drawn).all()
+    strict = [array_api_strict.asarray(x) for x in (log_N, excluded_N)]
     assert (draw(strict[0], n, 2**64 - 1, strict[1], block=1000) == drawn).all()
-    assert (draw(weight_N, n, 2**64 - 1, excluded_N, xp=array_api_strict) == drawn).all()
+    assert (draw(log_N, n, 2**64 - 1, excluded_N, xp=array_api_strict) == drawn).all()
     assert isinstance(drawn, np.ndarray) and len(set(drawn.tolist())) == n
 
 
 def test_excluded_questions_are_never_drawn():
     excluded_N = np.zeros(100, dtype=bool)
     excluded_N[::2] = True
-    assert sorted(draw(np.ones(100), 50, 0, excluded_N)) == list(range(1, 100, 2))
+    assert sorted(draw(np.zeros(100), 50, 0, excluded_N)) == list(range(1, 100, 2))
 
 
 def test_a_questions_noise_does_not_depend_on_what_is_excluded():
-    weight_N = np.ones(1000)
-    drawn = draw(weight_N, 20, 3)
+    log_N = np.zeros(1000)
+    drawn = draw(log_N, 20, 3)
     excluded_N = np.zeros(1000, dtype=bool)
     excluded_N[drawn[0]] = True
-    assert (draw(weight_N, 19, 3, excluded_N) == drawn[1:]).all()
+    assert (draw(log_N, 19, 3, excluded_N) == drawn[1:]).all()
 
 
 def test_too_few_questions_name_the_setting():
     with pytest.raises(RunError, match=r"sampler\.n_questions is 5, but only 3"):
-        draw(np.array([1.0, 1, 1, 0]), 5, 0)
+        draw(logs([1.0, 1, 1, 0]), 5, 0)
 
 
-@pytest.mark.parametrize("bad", [-1.0, np.nan, np.inf])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_weights_that_are_none_are_refused(bad):
-    with pytest.raises(ValueError, match="finite and non-negative"):
+    with pytest.raises(ValueError, match="weights must be finite"):
         draw(np.array([1.0, bad, 1.0]), 1, 0)

@@ -25,22 +25,48 @@ def test_greedy_accuracy():
     assert score["low95"] < 0.75 < score["high95"]
 
 
-def test_avg_at_k_interval_is_over_questions():
+def test_an_interval_over_many_questions_is_that_of_their_mean():
     # Eight samples of one question are not eight questions: the interval comes from the questions' spread.
-    score = accuracy(difficulty([8, 0] * 8, 8))
-    assert score["accuracy"] == 0.5
-    assert score["high95"] - score["accuracy"] == pytest.approx(1.96 * np.std([1, 0] * 8, ddof=1) / 4, abs=1e-3)
+    rng = np.random.default_rng(0)
+    score = accuracy(difficulty(rng.binomial(8, rng.beta(0.5, 0.5, 2000)), 8))
+    rate = rng.binomial(8, rng.beta(0.5, 0.5, 2000)) / 8
+    assert score["high95"] - score["low95"] == pytest.approx(2 * 1.96 * rate.std(ddof=1) / 2000**0.5, rel=0.03)
+
+
+def mixture(of, shares):
+    return lambda rng, n: rng.choice(of, p=shares, size=n)
+
+
+@pytest.mark.parametrize(
+    "mean, n, k, least, rates",
+    [
+        (0.375, 100, 8, 0.93, lambda rng, n: rng.beta(0.3, 0.5, n)),
+        (0.1, 100, 8, 0.93, mixture([0.0, 0.5, 1.0], [0.85, 0.10, 0.05])),
+        (0.5, 100, 8, 0.93, lambda rng, n: rng.beta(2, 2, n)),
+        (0.05, 30, 16, 0.93, lambda rng, n: rng.beta(0.1, 1.9, n)),
+        (0.05, 30, 16, 0.93, mixture([0.0, 1.0], [0.95, 0.05])),
+        (0.3, 40, 1, 0.93, lambda rng, n: np.full(n, 0.3)),
+    ],
+)
+def test_intervals_cover(mean, n, k, least, rates):
+    rng, n_hits = np.random.default_rng(1), 0
+    for _ in range(600):
+        score = accuracy(difficulty(rng.binomial(k, rates(rng, n)), k))
+        n_hits += score["low95"] <= mean <= score["high95"]
+    assert n_hits / 600 > least - 0.015  # 1.5 standard errors of the simulation
 
 
 def test_nothing_to_grade():
     assert accuracy(difficulty([], 1))["accuracy"] is None
 
 
-def test_where_all_pass_rates_are_equal_the_interval_is_wilsons():
-    for n_correct in (0, 4, 8):
-        score = accuracy(difficulty([n_correct] * 20, 8))
-        assert (score["low95"], score["high95"]) == wilson(20 * n_correct / 8, 20)
+def test_a_bound_changes_little_from_none_to_one_correct_response():
+    high = [accuracy(difficulty([s] + [0] * 29, 16))["high95"] for s in range(17)]
+    assert high == sorted(high) and high[0] > 0.05 and high[1] < 1.1 * high[0]
+    low = [accuracy(difficulty([16 - s] + [16] * 29, 16))["low95"] for s in range(17)]
+    assert low == pytest.approx([1 - bound for bound in high])
     assert accuracy(difficulty([0], 8))["high95"] > 0.7
+    assert wilson(0, 1e-200) == pytest.approx((0, 1))
 
 
 def graded(*questions):
@@ -91,7 +117,7 @@ def test_figures_of_a_benchmark_its_subjects_and_levels():
     assert [row["accuracy"] for row in parts] == [3 / 8, 1.0, None, 5 / 8, 1 / 2]
     assert (whole["by"], whole["n_questions"], whole["n_samples"], whole["ungradable"]) == ("all", 3, 4, 1)
     assert whole["accuracy"] == pytest.approx((1 / 2 + 1 / 4 + 1) / 3)
-    assert whole["low95"] < whole["accuracy"] < whole["high95"] == 1
+    assert whole["low95"] < whole["accuracy"] < whole["high95"] < 1
     # of four responses two, one and four are correct: pass@2 is 1 - C(2,2)/C(4,2), 1 - C(3,2)/C(4,2), 1
     assert whole["pass_at_2"] == pytest.approx((5 / 6 + 1 / 2 + 1) / 3) and whole["pass_at_4"] == 1
     assert whole["majority"] == pytest.approx(2 / 3)
@@ -112,7 +138,7 @@ def test_the_table_is_markdown_and_lines_up():
     text = table.text("models/m", rows, ["of note"])
     assert text.startswith("# Evaluation of models/m\n") and "- of note" in text
     assert "## own|x by subject" in text and "## own|x by level" in text
-    assert "| own/x     |         3 |  4 at 0.6 | 58.3 % [15.1, 100.0] | 100.0 % (k=4) |" in text
+    assert "| own/x     |         3 |  4 at 0.6 | 58.3 % [8.9, 96.1] | 100.0 % (k=4) |" in text
     blocks = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
     assert len(blocks) == 3 and all(len({len(line) for line in lines}) == 1 for lines in blocks)
     (row,) = score.rows(graded(["1+"]), QUESTIONS[:1])

@@ -15,7 +15,7 @@ from hpc_saidpo.report.explain import explain
 from hpc_saidpo.sampler.evidence import describe_clusters, describe_questions
 from hpc_saidpo.sampler.history import History, excluded
 from hpc_saidpo.sampler.inclusion import inclusion
-from hpc_saidpo.sampler.weights import cluster_weights, weights
+from hpc_saidpo.sampler.weights import Plan, log_cluster_weights, log_weights, shown
 from hpc_saidpo.store.stage import Stage
 
 CLUSTER = np.repeat([0, 1], [8, 4])
@@ -58,9 +58,10 @@ def run(tmp_path_factory):
     history = History.empty(len(CLUSTER), 2).note_drawn(0, np.array([3]))
     for t, table in ((0, rollouts_of({0: (C, C, C, C)})), (1, probed)):
         seen = difficulty.measure(table)
-        history = history.discounted(0.5).observe(t, seen, CLUSTER, difficulty.in_band(seen, config.difficulty))
-    weight_N = weights(history, CLUSTER, 1, config.sampler, 4)
-    weight_C = cluster_weights(history.counts, config.sampler, 4)
+        history = history.discounted(0.5).observe(t, seen, CLUSTER, config.difficulty)
+    plan = Plan(config.sampler, 4)
+    weight_N = shown(log_weights(history, CLUSTER, 1, plan))
+    weight_C = shown(log_cluster_weights(history.counts, plan))
     question_Q = np.array(DRAWN)
     write(
         stage("draw"),
@@ -116,7 +117,7 @@ def test_history_and_cluster_are_explained(run):
     assert explained(run, 3)["history"] == "last 3 of 4 correct in iteration 1; last drawn in iteration 0"
     assert explained(run, 1)["history"] == "never rolled out or drawn before the draw"
     assert explained(run, 1)["cluster"] == "0: 8 of 12 questions"
-    assert explained(run, 1)["evidence"].startswith("3.50 questions tried")
+    assert explained(run, 1)["evidence"].startswith("2.50 questions tried")
     assert explained(run, 5)["rollouts"] == "4: 0 correct, 0 wrong, 4 ungradable; 0 truncated"
 
 

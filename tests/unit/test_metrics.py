@@ -5,17 +5,17 @@ import pytest
 from scipy import stats
 from support.make import make_rollouts
 
-from hpc_saidpo import difficulty, settings
-from hpc_saidpo.evaluate.intervals import wilson
+from hpc_saidpo import settings
 from hpc_saidpo.metrics import iteration, signatures
 from hpc_saidpo.records import ClusterCounts, Difficulty, Draw, Pairs
+from hpc_saidpo.sampler import spread
 from hpc_saidpo.sampler.history import count
-from hpc_saidpo.sampler.weights import entropy_share
 
 GOOD = {
     "pair_yield": 0.5, "explored_too_hard_share": 0.3, "explored_too_easy_share": 0.2,
     "ungradable_share": 0.0, "sampler_rule": "error", "cluster_weight": [2.0, 0.5],
     "entropy_share": 0.9, "cluster_questions": [30.0, 20.0], "cluster_difference_p": 0.01, "cluster_drawn": [30, 20],
+    "cluster_size": [600, 400],
     "scores": {"x": {"accuracy": 0.5, "low95": 0.45, "high95": 0.55}},
 }  # fmt: skip
 BEFORE = {"x": {"accuracy": 0.5, "low95": 0.45, "high95": 0.55}}
@@ -38,35 +38,37 @@ def test_each_signature_is_named():
     assert shown(cluster_questions=[2.0, 1.0]) == ["stagnation"]
     assert shown(cluster_difference_p=0.4) == ["stagnation"] and shown(cluster_difference_p=None) == []
     assert shown(cluster_drawn=[95, 5]) == ["collapse"]
+    assert shown(cluster_drawn=[95, 5], cluster_size=[850, 150]) == []  # it is most of the pool
+    assert shown(cluster_drawn=[99, 1], cluster_size=[850, 150]) == ["collapse"]
     assert shown(scores={"x": {"accuracy": 0.3, "low95": 0.25, "high95": 0.35}}) == ["collapse"]
 
 
 def counted(cluster, s):
     seen = Difficulty(np.arange(len(s)), np.full(len(s), 8), np.array(s), *np.ones((3, len(s))))
     cluster_N = np.array(cluster)
-    return count(seen, cluster_N, cluster_N.max() + 1, difficulty.in_band(seen, settings.Difficulty()))
+    return count(seen, cluster_N, cluster_N.max() + 1, settings.Difficulty())
 
 
 def test_differences_between_clusters_are_tested_against_chance():
     rng = np.random.default_rng(0)
     cluster = np.repeat(range(10), 12)
-    p = [iteration.difference_p(counted(cluster, rng.integers(0, 9, 120))) for _ in range(400)]
+    p = [spread.difference_p(counted(cluster, rng.integers(0, 9, 120))) for _ in range(400)]
     assert stats.kstest(p, "uniform").pvalue > 0.01
     apart = counted(cluster, np.where(cluster < 5, 2, 6) + rng.integers(-1, 2, 120))
     s = np.where(cluster < 5, 2, 6)  # the same test by scipy
-    assert iteration.difference_p(apart) < 1e-6
+    assert spread.difference_p(apart) < 1e-6
     some = rng.integers(1, 8, 120)
-    assert iteration.difference_p(counted(cluster, some)) == pytest.approx(
+    assert spread.difference_p(counted(cluster, some)) == pytest.approx(
         stats.f_oneway(*(1 - some[cluster == c] / 8 for c in range(10))).pvalue
     )
-    assert iteration.difference_p(counted(cluster, s)) == 0.0 and iteration.difference_p(counted(cluster, 0 * s)) == 1.0
-    assert iteration.difference_p(counted([0, 1], [1, 4])) is iteration.difference_p(counted([0, 0], [1, 4])) is None
+    assert spread.difference_p(counted(cluster, s)) == 0.0 and spread.difference_p(counted(cluster, 0 * s)) == 1.0
+    assert spread.difference_p(counted([0, 1], [1, 4])) is spread.difference_p(counted([0, 0], [1, 4])) is None
 
 
 EVIDENCE = ClusterCounts(
-    n_C=np.array([10.0, 6.0, 0.0]), error_C=np.array([2.0, 3.0, 0.0]), error2_C=np.array([1.0, 2.0, 0.0]),
-    usable_C=np.array([5.0, 4.0, 0.0]), passed_C=np.array([3.0, 2.0, 0.0]), several_C=np.array([10.0, 6.0, 0.0]),
-    differ_C=np.array([2.0, 1.0, 0.0]),
+    n_C=np.array([10.0, 6.0, 0.0]), squares_C=np.array([10.0, 6.0, 0.0]), error_C=np.array([2.0, 3.0, 0.0]),
+    error2_C=np.array([1.0, 2.0, 0.0]), usable_C=np.array([5.0, 4.0, 0.0]), passed_C=np.array([3.0, 2.0, 0.0]),
+    several_C=np.array([10.0, 6.0, 0.0]), differ_C=np.array([2.0, 1.0, 0.0]),
 )  # fmt: skip
 CLUSTER = np.repeat([0, 1, 2], [5, 3, 2])
 WEIGHT = np.array([2.0, 0.5, 1.0])
@@ -86,13 +88,13 @@ def test_the_draws_figures_show_the_errors_that_the_rule_names(rule, error):
     figures = iteration.describe_draw(EVIDENCE, WEIGHT, config, CLUSTER, drawn(0, 1, 2, 5), drawn(1, 2, 3, 9))
     pooled, cells = sum(error) / 16, list(zip((*error, 0), (10, 6, 0), strict=True))
     assert figures["cluster_error_rate"] == pytest.approx([(e + 2 * pooled) / (n + 2) for e, n in cells])
-    assert figures["cluster_error_low95"] == [wilson(e, n)[0] for e, n in cells]
-    assert figures["cluster_error_high95"] == [wilson(e, n)[1] for e, n in cells]
+    for low, rate, high in zip(*(figures[f"cluster_error_{x}"] for x in ("low95", "rate", "high95")), strict=True):
+        assert 0 <= low < rate < high <= 1
     assert figures["cluster_questions"] == [10, 6, 0] and figures["clusters_probed"] == 2
     assert figures["cluster_weight"] == [2, 0.5, 1] and figures["cluster_drawn"] == [3, 1, 0]
-    assert figures["entropy_share"] == entropy_share(WEIGHT, np.array([5, 3, 2])) < 1
+    assert figures["cluster_size"] == [5, 3, 2]
     assert figures["draw_overlap"] == 2 / 4
-    assert figures["cluster_difference_p"] == iteration.difference_p(EVIDENCE)
+    assert figures["cluster_difference_p"] == spread.difference_p(EVIDENCE)
 
 
 def test_figures_of_a_first_draw_without_evidence_are_missing_not_zero():
@@ -112,7 +114,8 @@ def test_the_record_names_the_rule_and_judges_the_draw_by_it(rule):
     pairs = Pairs.from_rows([])
     step = {**dict.fromkeys(iteration.TRAINING, 0.5), "pairs": 4, "length_correlation": None}
     facts = iteration.IterationFacts(
-        t=3, probed=probed, counts=EVIDENCE, weight_C=np.ones(3), draw=drawn(0, 1, 5), before=None, explored=probed,
+        t=3, probed=probed, counts=EVIDENCE, weight_C=np.ones(3), entropy_share=1.0, draw=drawn(0, 1, 5), before=None,
+        explored=probed,
         pairs=pairs, steps=[step], scores={}, scores_before={"x": {"accuracy": 0.5}}, best={},
     )  # fmt: skip
     record = iteration.describe_iteration(facts, settings.Sampler(rule=rule), settings.Difficulty(), 4, CLUSTER)

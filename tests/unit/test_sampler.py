@@ -3,22 +3,27 @@ import itertools
 import numpy as np
 import pytest
 from scipy import stats
-from scipy.special import betaln
 
-from hpc_saidpo import difficulty, settings
+from hpc_saidpo import settings
 from hpc_saidpo.records import ClusterCounts, Difficulty
 from hpc_saidpo.sampler import betabinomial
+from hpc_saidpo.sampler.draw import draw
 from hpc_saidpo.sampler.history import History, count, excluded
 from hpc_saidpo.sampler.rules import RULES
-from hpc_saidpo.sampler.weights import cluster_weights, entropy_share, weights
+from hpc_saidpo.sampler.weights import Plan, entropy_share, log_cluster_weights, log_weights, shown
 
 MODELS = ("frontier", "frontier_error")
+BAND = settings.Difficulty()
 
 
 def counts(n, error):
     """Counts that the error rule looks at."""
     n, error = np.array(n, float), np.array(error, float)
-    return ClusterCounts(n, error, error, n / 2, n / 2, n, n / 4)
+    return ClusterCounts(n, n, error, error, n / 2, n / 2, n, n / 4)
+
+
+def cluster_weights(counts, config, *plan):
+    return shown(log_cluster_weights(counts, Plan(config, *plan)))
 
 
 def graded(question, s, k=8) -> Difficulty:
@@ -29,7 +34,7 @@ def graded(question, s, k=8) -> Difficulty:
 def counted(cluster, s, k=8, n_clusters=None) -> ClusterCounts:
     seen = graded(range(len(cluster)), s, k)
     cluster_N = np.array(cluster)
-    return count(seen, cluster_N, n_clusters or cluster_N.max() + 1, difficulty.in_band(seen, settings.Difficulty()))
+    return count(seen, cluster_N, n_clusters or cluster_N.max() + 1, BAND)
 
 
 def test_errors_count_only_in_the_band():
@@ -91,11 +96,12 @@ def test_extreme_clusters_have_finite_weights(rule, thompson):
     "a, b, k", [(0.5, 0.5, 8), (2.0, 5.0, 8), (30.0, 1.0, 4), (0.01, 0.02, 16), (3000.0, 7000.0, 3)]
 )
 def test_expectations_are_those_of_the_beta_binomial(a, b, k):
-    s = np.arange(1, k)
-    p = stats.betabinom.pmf(s, k, a, b)
-    assert betabinomial.usable(k, a, b) == pytest.approx(p.sum(), abs=1e-9)
-    assert betabinomial.usable_error(k, a, b) == pytest.approx((p * (1 - s / k)).sum(), abs=1e-9)
-    assert betabinomial.none_of(k, a, b) == pytest.approx(np.exp(betaln(a, b + k) - betaln(a, b)), rel=1e-6)
+    for low, high in ((0.0, 1.0), (0.25, 0.75), (0.4, 1.0)):
+        band = settings.Difficulty(too_hard=low, too_easy=high)
+        s = np.array([s for s in range(k + 1) if low < s / k < high])
+        p = stats.betabinom.pmf(s, k, a, b)
+        assert betabinomial.usable(k, a, b, band) == pytest.approx(p.sum(), abs=1e-9)
+        assert betabinomial.usable_error(k, a, b, band) == pytest.approx((p * (1 - s / k)).sum(), abs=1e-9)
 
 
 def test_the_fit_finds_the_beta_that_rates_were_drawn_from_at_any_k():
@@ -129,16 +135,16 @@ def test_a_question_seen_before_has_its_own_weight_by_its_posterior(rule):
     config = settings.Sampler(rule=rule, alpha=1.0, history=0.5)
     cluster_N = np.array([0, 0, 0, 0, 1])
     seen = graded([1, 2, 3], [4, 0, 8])
-    history = History.empty(5, 2).observe(0, seen, cluster_N, difficulty.in_band(seen, settings.Difficulty()))
-    weight_N = weights(history, cluster_N, 2, config, k=4)
+    history = History.empty(5, 2).observe(0, seen, cluster_N, BAND)
+    weight_N = np.exp(log_weights(history, cluster_N, 2, Plan(config, 4)))
     beta_C, pool = betabinomial.fit(history.counts, config.kappa)
     for question, s in ((1, 4), (2, 0), (3, 8)):
         own = beta_C.a[0] + 0.25 * s, beta_C.b[0] + 0.25 * (8 - s)
-        expected = RULES[rule].expected(4, *own) / RULES[rule].expected(4, pool.a, pool.b)
+        expected = RULES[rule].value(4, *own, BAND) / RULES[rule].value(4, pool.a, pool.b, BAND)
         assert weight_N[question] == pytest.approx(expected)
     assert weight_N[1] > weight_N[0] > max(weight_N[2:4]) and weight_N[4] == 1.0
-    forgotten = weights(history.discounted(0.0), cluster_N, 1, settings.Sampler(rule=rule, history=0.0))
-    assert forgotten.tolist() == [1.0] * 5
+    forgotten = log_weights(history.discounted(0.0), cluster_N, 1, Plan(settings.Sampler(rule=rule, history=0.0)))
+    assert forgotten.tolist() == [0.0] * 5
 
 
 @pytest.mark.parametrize("rule", ["error", "error_all", *MODELS])
@@ -146,8 +152,8 @@ def test_thompson_draws_rates_around_the_posterior_mean_by_the_seed(rule):
     plain = settings.Sampler(rule=rule, alpha=1.0)
     config = settings.Sampler(rule=rule, alpha=1.0, thompson=True)
     found = counted([0] * 200 + [1] * 3, [1, 2, 3, 4] * 50 + [1, 4, 7], n_clusters=3)
-    drawn = np.array([cluster_weights(found, config, 8, seed) for seed in range(500)])
-    assert (drawn[7] == cluster_weights(found, config, 8, 7)).all()
+    drawn = np.array([cluster_weights(found, config, 8, BAND, seed) for seed in range(500)])
+    assert (drawn[7] == cluster_weights(found, config, 8, BAND, 7)).all()
     known, little, none = drawn.std(axis=0)
     assert 0 < known < little < none  # what is little known is explored
     if rule == "error":  # of a rate, the mean is the posterior's
@@ -156,7 +162,7 @@ def test_thompson_draws_rates_around_the_posterior_mean_by_the_seed(rule):
 
 
 def test_history_discounts_old_evidence():
-    cluster_N, band = np.array([0, 0, 1]), np.array([True])
+    cluster_N, band = np.array([0, 0, 1]), BAND
     history = History.empty(3, 2).observe(0, graded([0], [4]), cluster_N, band)
     later = history.discounted(0.5).observe(1, graded([2], [2]), cluster_N, band)
     assert later.counts.n_C.tolist() == [0.5, 1.0]
@@ -167,7 +173,7 @@ def test_history_discounts_old_evidence():
 
 
 def test_what_one_iteration_says_in_parts_adds_up():
-    cluster_N, band = np.zeros(2, int), np.array([True])
+    cluster_N, band = np.zeros(2, int), BAND
     history = History.empty(2, 1).observe(3, graded([1], [2]), cluster_N, band)
     assert history.observe(3, graded([1], [3], k=4), cluster_N, band).n_correct_N.tolist() == [0, 5]
     assert history.observe(4, graded([1], [3], k=4), cluster_N, band).n_tried_N.tolist() == [0, 4]
@@ -182,5 +188,53 @@ def test_the_exclusion_rule_looks_back_r_iterations():
 
 
 def test_entropy_share():
-    assert entropy_share(np.ones(3), np.array([5, 3, 2])) == pytest.approx(1.0)
-    assert entropy_share(np.array([1.0, 1e-9]), np.array([4, 12])) == pytest.approx(np.log(4) / np.log(16), abs=1e-6)
+    assert entropy_share(np.full(10, 700.0)) == pytest.approx(1.0)
+    log_N = np.repeat([0.0, -1000.0, -np.inf], [4, 6, 6])
+    assert entropy_share(log_N) == pytest.approx(np.log(4) / np.log(16), abs=1e-6)
+
+
+def test_a_question_that_is_drawn_again_tells_its_cluster_nothing_new():
+    cluster_N = np.array([0, 0, 1])
+    history = History.empty(3, 2).observe(0, graded([0, 2], [4, 1]), cluster_N, BAND)
+    again = history.observe(1, graded([0], [2]), cluster_N, BAND)
+    assert (again.counts.n_C == history.counts.n_C).all() and again.n_correct_N[0] == 2
+    probed = history.observe(1, graded([0], [2]), cluster_N, BAND, is_probe=True)
+    assert probed.counts.n_C.tolist() == [2, 1] and probed.counts.error_C[0] == 0.5 + 0.75
+
+
+def test_clusters_learn_from_responses_whose_number_was_fixed_before():
+    cluster_N = np.array([0])
+    decided, first = graded([0], [3], k=4), graded([0], [1], k=2)
+    history = History.empty(1, 1).observe(0, decided, cluster_N, BAND, first_wave=first)
+    assert history.counts.passed_C[0] == 0.5 and history.counts.differ_C[0] == 1
+    assert (history.n_correct_N[0], history.n_tried_N[0]) == (3, 4)
+
+
+def test_an_ungradable_question_is_not_drawn_again():
+    history = History.empty(3, 1).note_ungradable(0, np.array([1]))
+    assert excluded(history, 5, settings.Sampler()).tolist() == [False, True, False]
+    restored = History.restore(history.counts, history.seen(), 3)
+    assert excluded(restored, 5, settings.Sampler()).tolist() == [False, True, False]
+
+
+def test_a_bold_alpha_neither_fails_nor_forbids_a_question():
+    rng, cluster = np.random.default_rng(0), np.repeat(range(10), 20)
+    found = counted(cluster, rng.binomial(8, np.linspace(0.05, 0.95, 10)[cluster]))
+    for rule in ("error", "error_all", *MODELS):
+        log_C = log_cluster_weights(found, Plan(settings.Sampler(rule=rule, alpha=1000.0)))
+        once = log_cluster_weights(found, Plan(settings.Sampler(rule=rule, alpha=1.0)))
+        assert np.isfinite(log_C).all() and log_C == pytest.approx(1000 * once)
+        drawn = draw(log_C[cluster], 200, seed=1)  # every question, the heaviest cluster first
+        place_C = [np.flatnonzero(cluster[drawn] == c).mean() for c in range(10)]
+        assert stats.spearmanr(place_C, -log_C).statistic > 0.99 and len(set(drawn.tolist())) == 200
+
+
+def test_the_band_decides_what_a_usable_question_is():
+    cluster = np.repeat([0, 1], 500)
+    s = np.random.default_rng(0).binomial(8, np.array([0.12, 0.5])[cluster])
+    band = settings.Difficulty(too_hard=0.25, too_easy=0.75)
+    found = count(graded(range(1000), s), cluster, 2, band)
+    assert found.usable_C.tolist() == [(s[:500] > 2).sum() - (s[:500] > 5).sum(), ((s[500:] > 2) & (s[500:] < 6)).sum()]
+    for rule in MODELS:
+        hard, middle = shown(log_cluster_weights(found, Plan(settings.Sampler(rule=rule, alpha=1.0), 8, band)))
+        assert hard < 0.4 < 1.3 < middle

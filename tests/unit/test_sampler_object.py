@@ -7,13 +7,13 @@ import sys
 import numpy as np
 import pytest
 
-from hpc_saidpo import difficulty, settings
+from hpc_saidpo import settings
 from hpc_saidpo.errors import RunError
 from hpc_saidpo.records import Difficulty, seed_of
 from hpc_saidpo.sampler.draw import draw
 from hpc_saidpo.sampler.history import History, excluded
 from hpc_saidpo.sampler.sampler import Sampler
-from hpc_saidpo.sampler.weights import weights
+from hpc_saidpo.sampler.weights import Plan, log_weights, shown
 
 CLUSTER = np.arange(300) % 3
 RATE = np.array([0.02, 0.5, 0.99])  # of a question of each cluster
@@ -65,16 +65,15 @@ def test_the_loops_parts_give_the_same():
     for t in range(3):
         it.begin(t)
         history = history.discounted(config.history)
-        weight_N = weights(history, CLUSTER, t, config, 4, seed_of(9, t, "thompson", 0))
-        assert (it.weights() == weight_N).all()
-        drawn = draw(weight_N, 20, seed_of(9, t, "draw", 0), excluded(history, t, config))
+        plan = Plan(config, 4, settings.Difficulty(), seed_of(9, t, "thompson", 0))
+        log_N = log_weights(history, CLUSTER, t, plan)
+        assert (it.weights() == shown(log_N)).all()
+        drawn = draw(log_N, 20, seed_of(9, t, "draw", 0), excluded(history, t, config))
         assert (it.draw() == drawn).all()
         s_Q = answer(np.sort(drawn), np.random.default_rng(t))
         it.update(np.sort(drawn), s_Q, [8] * 20)
         seen = Difficulty(np.sort(drawn), np.full(20, 8), s_Q, *np.ones((3, 20)))
-        history = history.observe(t, seen, CLUSTER, difficulty.in_band(seen, settings.Difficulty())).note_drawn(
-            t, drawn
-        )
+        history = history.observe(t, seen, CLUSTER, settings.Difficulty()).note_drawn(t, drawn)
 
 
 def test_draws_of_one_iteration_share_no_question():
@@ -96,6 +95,22 @@ def test_rollouts_may_be_added_one_by_one_and_by_ids():
     assert set(one.draw(5)) <= set(names)
 
 
+@pytest.mark.parametrize("rule", ["error", "error_all", "frontier", "frontier_error"])
+def test_eight_rollouts_in_one_call_or_in_eight_are_the_same(rule):
+    rng = np.random.default_rng(0)
+    question_Q, correct = np.arange(60), rng.random((60, 8)) < RATE[CLUSTER[:60]][:, None]
+    at_once, one_by_one = (Sampler(CLUSTER, settings.Sampler(rule=rule)) for _ in range(2))
+    for it in (at_once, one_by_one):
+        it.update(question_Q, [4] * 60, [8] * 60, is_probe=True)
+        it.begin()
+    at_once.update(question_Q[::2], correct[::2].sum(1), [8] * 30, is_probe=True)
+    for k in range(8):
+        one_by_one.update(question_Q[::2], 1 * correct[::2, k], [1] * 30, is_probe=True)
+    assert one_by_one.counts.n_C == pytest.approx(at_once.counts.n_C)
+    assert one_by_one.cluster_weights() == pytest.approx(at_once.cluster_weights())
+    assert one_by_one.weights() == pytest.approx(at_once.weights())
+
+
 def test_skipped_iterations_discount_too():
     it = Sampler(CLUSTER, settings.Sampler(history=0.5))
     it.begin(0)
@@ -115,7 +130,7 @@ def test_its_state_goes_through_json():
         it.begin()
     it.draw(7)
     other = Sampler(CLUSTER, config, seed=4)
-    other.load_state_dict(json.loads(json.dumps(it.state_dict())))
+    other.load_state_dict(json.loads(json.dumps(it.state_dict(), allow_nan=False)))
     assert other.iteration == it.iteration and (other.weights() == it.weights()).all()
     assert (other.draw() == it.draw()).all()
     with pytest.raises(ValueError, match="300 questions in 3 clusters, this sampler 4 in 2"):
@@ -132,6 +147,13 @@ def test_its_state_goes_through_json():
         (lambda it: Sampler([0, 1], ids=["a", "b"]).update(["c"], [1], [2]), "no question has the id 'c'"),
         (lambda it: Sampler([]), "not empty"),
         (lambda it: it.draw(0), "n must be 1 or more"),
+        (lambda it: Sampler(CLUSTER, k=1), "k must be a whole number of 2 or more, not 1"),
+        (lambda it: Sampler(CLUSTER, k=0), "2 or more, not 0"),
+        (lambda it: Sampler(CLUSTER, k=2.5), "2 or more, not 2.5"),
+        (lambda it: it.update([0.5], [1], [4]), "question_Q must be whole numbers, not .0.5."),
+        (lambda it: it.update(["0"], [1], [4]), "question_Q must be whole numbers"),
+        (lambda it: it.update([0], [1.5], [4]), "n_correct_Q must be whole numbers"),
+        (lambda it: Sampler([0, 0.5]), "cluster_N must be whole numbers"),
     ],
 )
 def test_what_is_wrong_is_said(call, says):

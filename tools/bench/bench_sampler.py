@@ -25,11 +25,10 @@ common.start(threads=1)
 import numpy as np
 
 from hpc_saidpo import settings
-from hpc_saidpo.difficulty import in_band
 from hpc_saidpo.records import Difficulty
 from hpc_saidpo.sampler.draw import draw
 from hpc_saidpo.sampler.history import History
-from hpc_saidpo.sampler.weights import cluster_weights, weights
+from hpc_saidpo.sampler.weights import Plan, log_cluster_weights, log_weights
 
 N, CLUSTERS, DRAWN, K = 10_000_000, 250, 100_000, 8
 SEEN = 1_000_000  # questions with counts of their own, in the cases that are named after it
@@ -45,26 +44,26 @@ def pool(n_seen: int) -> tuple[np.ndarray, History]:
     for t, question_Q in enumerate(np.array_split(np.arange(0, N, N // n_seen), 3)):
         s_Q = rng.binomial(K, rate_C[cluster_N[question_Q]])
         seen = Difficulty(question_Q, np.full(len(s_Q), K), s_Q, *np.ones((3, len(s_Q))))
-        history = history.discounted(0.5).observe(t, seen, cluster_N, in_band(seen, settings.Difficulty()))
+        history = history.discounted(0.5).observe(t, seen, cluster_N, settings.Difficulty())
     return cluster_N, history
 
 
 def ours(rule: str) -> Case:
-    config = settings.Sampler(rule=rule)
+    plan = Plan(settings.Sampler(rule=rule), K)
 
     def run(cluster_N: np.ndarray, history: History) -> np.ndarray:
-        return draw(weights(history, cluster_N, 2, config, K), DRAWN, seed=1)
+        return draw(log_weights(history, cluster_N, 2, plan), DRAWN, seed=1)
 
     return run
 
 
 def by_choice(cluster_N: np.ndarray, history: History) -> np.ndarray:
-    weight_N = cluster_weights(history.counts, settings.Sampler())[cluster_N]
+    weight_N = np.exp(log_cluster_weights(history.counts, Plan(settings.Sampler())))[cluster_N]
     return np.random.default_rng(1).choice(N, DRAWN, replace=False, p=weight_N / weight_N.sum())
 
 
 def by_gumbel(cluster_N: np.ndarray, history: History) -> np.ndarray:
-    log_N = np.log(cluster_weights(history.counts, settings.Sampler()))[cluster_N]
+    log_N = log_cluster_weights(history.counts, Plan(settings.Sampler()))[cluster_N]
     key_N = log_N + np.random.default_rng(1).gumbel(size=N)
     top = np.argpartition(-key_N, DRAWN)[:DRAWN]
     return top[np.argsort(-key_N[top])]
@@ -74,7 +73,7 @@ def by_multinomial(cluster_N: np.ndarray, history: History) -> np.ndarray:
     import torch
 
     torch.set_num_threads(1)
-    weight_C = torch.from_numpy(cluster_weights(history.counts, settings.Sampler())).float()
+    weight_C = torch.from_numpy(np.exp(log_cluster_weights(history.counts, Plan(settings.Sampler())))).float()
     return torch.multinomial(weight_C[torch.from_numpy(cluster_N).long()], DRAWN).numpy()
 
 

@@ -256,7 +256,7 @@ class Step:
         fresh = Rollouts.concat(tables)
         again = probed.take(np.flatnonzero(np.isin(probed.question_R, np.concatenate(blocks))))
         self.record["tokens"] = spent
-        return Explored(Rollouts.concat([fresh, again]).sorted(), fresh)
+        return Explored(Rollouts.concat([fresh, again]).sorted(), fresh, self.config.rollouts.k)
 
     def pair(self, explored: Explored) -> Pairs:
         """Preference pairs from the explored questions in the band, hardest first."""
