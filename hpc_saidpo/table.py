@@ -16,14 +16,16 @@ class Ids:
 NO_IDS = np.zeros(0, dtype=np.int32)  # the row of a text whose token ids are not known
 
 
-def column(dtype: type, meaning: str, unit: str = "1") -> Any:
+def column(dtype: type, meaning: str, unit: str = "1", earlier: float | str | None = None) -> Any:
     """Declare a stored column of a table: its type on disk, its meaning, its unit.
 
     Args:
         dtype: a numpy type, `str` for texts, or `Ids` for token ids. A column of token ids may be left out when a table
             is made: then every row is empty.
+        earlier: value of every row in a file of an earlier version without this column, or the name on disk of the
+            column whose values it has.
     """
-    metadata = {"dtype": dtype, "meaning": meaning, "unit": unit}
+    metadata = {"dtype": dtype, "meaning": meaning, "unit": unit, "earlier": earlier}
     return field(metadata=metadata, default=None) if dtype is Ids else field(metadata=metadata)
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from .. import settings
 from ..difficulty import in_band, measure, pass_at_k
 from ..evaluate.intervals import mean_rate
-from ..records import UNGRADABLE, ClusterCounts, Difficulty, Draw, Pairs, Rollouts
+from ..records import UNGRADABLE, Difficulty, Draw, Pairs, Rollouts
+from ..sampler.counts import ClusterCounts
 from ..sampler.rules import find_rule
 from ..sampler.spread import difference_p, rate_intervals
 from ..sampler.weights import posterior_rate

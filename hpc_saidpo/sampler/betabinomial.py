@@ -13,7 +13,7 @@ from math import comb
 import numpy as np
 
 from .. import settings
-from ..records import ClusterCounts
+from .counts import ClusterCounts
 
 # Bounds of a + b, the evidence of a cluster about one of its questions, in rollouts: few counts may fit 0 or infinity.
 LEAST, MOST = 1e-2, 1e4

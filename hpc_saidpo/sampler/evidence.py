@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..records import ClusterCounts, Seen
 from ..table import column
+from .counts import ClusterCounts, Seen
 from .history import NEVER, History
 from .inclusion import inclusion
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from .. import difficulty, settings
 from ..errors import RunError
-from ..records import ClusterCounts, Difficulty, Seen
+from ..records import Difficulty
+from .counts import ClusterCounts, Seen
 
 NEVER = -1
 

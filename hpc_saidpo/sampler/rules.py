@@ -17,8 +17,8 @@ import numpy as np
 
 from .. import settings
 from ..plugin import choose
-from ..records import ClusterCounts
 from .betabinomial import Values, usable, usable_error
+from .counts import ClusterCounts
 
 KEY = "sampler.rule"
 Events = Callable[[ClusterCounts], np.ndarray]

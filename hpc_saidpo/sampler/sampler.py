@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from .. import settings
-from ..records import ClusterCounts, Difficulty, Seen, seed_of
+from ..records import Difficulty, seed_of
+from .counts import ClusterCounts, Seen
 from .draw import draw
 from .history import History, excluded
 from .rules import find_rule

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import fdtrc, stdtrit
 
-from ..records import ClusterCounts
+from .counts import ClusterCounts
 from .weights import posterior_rate
 
 NEXT_TO_NOTHING = 1e-12

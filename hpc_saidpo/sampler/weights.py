@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .. import settings
-from ..records import ClusterCounts
 from .betabinomial import EDGE, Beta, fit
+from .counts import ClusterCounts
 from .history import NEVER, History
 from .rules import find_rule
 

@@ -163,13 +163,22 @@ def read(path: Path, table: type[C], inspect: Inspect) -> C:
     with open_table(path, table) as file:
         inspect(path, attributes(file))
         columns = (
-            list(Ragged(file, on_disk_name(f.name))) if is_ragged(f) else dataset(file, on_disk_name(f.name))[:]
-            for f in fields(table)
+            list(Ragged(file, on_disk_name(f.name))) if is_ragged(f) else _numbers(file, f) for f in fields(table)
         )
         content = table(*columns)
         if len(content) != file.attrs["n_rows"]:
             raise ValueError(f"{len(content)} rows where there should be {file.attrs['n_rows']}")
         return content
+
+
+def _numbers(file: h5py.File, column: Field) -> np.ndarray:
+    """Read a numeric column; one that a file of an earlier version lacks has the values that its table names."""
+    name, earlier = on_disk_name(column.name), column.metadata["earlier"]
+    if name in file or earlier is None or attributes(file)["schema_version"] >= SCHEMA_VERSION:
+        return dataset(file, name)[:]
+    if isinstance(earlier, str):
+        return dataset(file, earlier)[:]
+    return np.full(int(attributes(file)["n_rows"]), earlier, dtype=column.metadata["dtype"])
 
 
 def check(path: Path) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from support.make import make_rollouts
 
 from hpc_saidpo import settings
 from hpc_saidpo.metrics import iteration, signatures
-from hpc_saidpo.records import ClusterCounts, Difficulty, Draw, Pairs
+from hpc_saidpo.records import Difficulty, Draw, Pairs
 from hpc_saidpo.sampler import spread
+from hpc_saidpo.sampler.counts import ClusterCounts
 from hpc_saidpo.sampler.history import count
 
 GOOD = {

@@ -7,8 +7,8 @@ import pytest
 
 from hpc_saidpo import settings
 from hpc_saidpo.errors import RunError
-from hpc_saidpo.records import ClusterCounts
 from hpc_saidpo.sampler.betabinomial import usable
+from hpc_saidpo.sampler.counts import ClusterCounts
 from hpc_saidpo.sampler.rules import RULES, Rule, errors_in_band, find_rule
 from hpc_saidpo.sampler.sampler import Sampler
 

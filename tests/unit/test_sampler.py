@@ -5,8 +5,9 @@ import pytest
 from scipy import stats
 
 from hpc_saidpo import settings
-from hpc_saidpo.records import ClusterCounts, Difficulty
+from hpc_saidpo.records import Difficulty
 from hpc_saidpo.sampler import betabinomial
+from hpc_saidpo.sampler.counts import ClusterCounts
 from hpc_saidpo.sampler.draw import draw
 from hpc_saidpo.sampler.history import History, count, excluded
 from hpc_saidpo.sampler.rules import RULES
