@@ -138,7 +138,7 @@ def test_the_table_is_markdown_and_lines_up():
     text = table.text("models/m", rows, ["of note"])
     assert text.startswith("# Evaluation of models/m\n") and "- of note" in text
     assert "## own|x by subject" in text and "## own|x by level" in text
-    assert "| own/x     |         3 |  4 at 0.6 | 58.3 % [8.9, 96.1] | 100.0 % (k=4) |" in text
+    assert "| own/x     |         3 |  4 at 0.6 | 58.3 % [7.4, 96.1] | 100.0 % (k=4) |" in text
     blocks = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
     assert len(blocks) == 3 and all(len({len(line) for line in lines}) == 1 for lines in blocks)
     (row,) = score.rows(graded(["1+"]), QUESTIONS[:1])
