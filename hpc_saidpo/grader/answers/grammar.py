@@ -26,10 +26,11 @@ _SYMBOLS = frozenset(
     for name in re.findall(
         r"\w+",
         "alpha beta gamma delta varepsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi psi "
-        "omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega hbar ell infty partial angle triangle nabla "
+        "omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega hbar ell partial angle triangle nabla "
         "prime emptyset ldots",
     )
 )
+_CONSTANTS = frozenset(("\\pi", "\\degree", "\\infty"))
 _CLOSERS = {"(": ")", "[": "]", "{": "}", "\\{": "\\}", "|": "|", "\\lfloor": "\\rfloor", "\\lceil": "\\rceil"}
 
 
@@ -112,7 +113,7 @@ class _Parser:
             or token in FUNCTIONS
             or token in _ACCENTS
             or token in _SYMBOLS
-            or token in ("\\pi", "\\degree")
+            or token in _CONSTANTS
         )
 
     def factor(self) -> Tree:
@@ -162,7 +163,7 @@ class _Parser:
             return self.root()
         if token in FUNCTIONS:
             return self.function(token[1:])
-        if token in ("\\pi", "\\degree"):
+        if token in _CONSTANTS:
             return (token[1:],)
         if token in _ACCENTS:
             return self.symbol(token[1:] + "{" + "".join(self.raw_argument()) + "}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from . import typed
+
 # Characters that mean LaTeX commands; the rest of Unicode is not changed.
 _UNICODE = {
     "−": "-", "–": "-", "—": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": r"\div ", "≤": r"\le ",
@@ -60,13 +62,14 @@ def clean(answer: str) -> str:
 
     Text stays `\\text{...}`, unless it is one letter or the name of a function.
     """
-    text = "".join(_UNICODE.get(c, c) for c in answer.strip())
+    text = "".join(_UNICODE.get(c, c) for c in typed.unquoted(answer))
+    text = re.sub(r"\{:\}", ":", text)
     text = re.sub(r",\s*\\!\s*|\{,\}|\\,(?=\d{3}(?!\d))(?<=\d\\,)", "", text)  # thousands: 10,\!080 and 10{,}080
-    text = _unboxed(text).replace("**", "").replace("\\$", "").replace("$", " ").replace("€", "").replace("£", "")
+    text = _unboxed(text).replace("\\$", "").replace("$", " ").replace("€", "").replace("£", "")
     text = re.sub(r"\\[()\[\]]|\\\\\s*\[\d+\w+\]", lambda m: "\\\\" if m.group().startswith("\\\\") else " ", text)
     text = _STYLED.sub(" ", text)
-    text = _SPACE.sub(" ", text)
-    text = _TEXT_GROUP.sub(_text, text)
+    text = typed.in_latex(typed.unquoted(_SPACE.sub(" ", text)))
+    text = typed.sizes(_TEXT_GROUP.sub(_text, text))
     text = re.sub(
         r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z]))|\\circ\s*$|\\degree(?:s)?(?![a-zA-Z])", r"\\degree ", text
     )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import TypeVar
 
-from . import latex, units, values, words
+from . import infinity, latex, units, values, words
 from .exact import number, same_number
 from .grammar import Unreadable, parse
 from .shape import Expression, Group, Ratio, Shape, Tokens
@@ -176,6 +176,8 @@ def _same_without_units(gold: str, answer: str, verdict: bool | None) -> bool | 
 def _same_trees(gold: Tree | None, answer: Tree | None) -> bool | None:
     if gold is None or answer is None:
         return None
+    if infinity.is_infinite(gold) or infinity.is_infinite(answer):
+        return infinity.same(gold, answer)
     equal = values.same(gold, answer)
     if equal is False:
         left, right = symbols(gold) - symbols(answer), symbols(answer) - symbols(gold)

@@ -197,7 +197,7 @@ def _unknown(tokens: Tokens) -> bool:
 
 def _has_symbols(tokens: Tokens) -> bool:
     tree = tree_of(tuple(tokens))
-    return tree is None or bool(symbols(tree) - {"infty"})
+    return tree is None or bool(symbols(tree))
 
 
 def same_regions(gold: Region | None, answer: Region | None) -> bool | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from . import typed
+
 _PLURALS = {
     "feet": "foot",
     "inches": "inch",
@@ -40,7 +42,7 @@ _ONE = rf"(?:\\text\{{[^{{}}]*\}}{_POWER}|(?<![a-zA-Z\\])(?:{_BARE})(?![a-zA-Z])
 _TRAILING = re.compile(
     rf"\s*(?:\\degree\s*[CF]?|%|{_ONE}(?:\s*(?:/|\*)?\s*{_ONE})*(?:\s*(?:/|per)\s*[a-zA-Z]+{_POWER})?)\s*$"
 )
-_SINGLE = re.compile(r"(?<=[\d}\])i])\s*(?:[mgsLhJNVWK]|AU)(?:\s*\^\s*\{?\s*[23]\s*\}?)?\s*$")
+_SINGLE = re.compile(r"(?<=[\d}\])i])\s*(?:[mgsLhJNVWK]|AU|in)(?:\s*\^\s*\{?\s*[23]\s*\}?)?\s*$")
 _ATTACHED = re.compile(rf"(?<=[\d}}\])])\s*(?:{_BARE}){_POWER}\s*$")
 
 
@@ -50,6 +52,9 @@ def split(plain: str) -> tuple[str, str]:
         match = pattern.search(plain)
         if match and match.group().strip() and plain[: match.start()].strip():
             value = plain[: match.start()].strip()
+            words = " ".join(re.findall(r"[A-Za-z]+", match.group().replace("\\text", "")))
+            if words and not typed.is_unit(words):
+                return plain, ""
             if re.search(r"[\d)}\]a-zA-Z]$", value) and not re.search(r"\\(?:text)?$", value):
                 return value.rstrip("* "), _name(match.group())
     return plain, ""

@@ -2,31 +2,28 @@
 
 This is an identity test in the sense of Schwartz (1980) and Zippel (1979), with 50 digits and more. Nothing is
 simplified, and nothing is evaluated as code. A value that is too large to compute is `Beyond`.
+
+What has no value (1/0, 0^0, log 0) equals nothing. Infinity is no value here; see `infinity`.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import mpmath
 from mpmath import mp
 from mpmath.libmp import NoConvergence
 
+from . import functions
+from .functions import MAX_EXPONENT, Beyond, Number, Undefined, power
 from .grammar import Unreadable
 from .trees import Tree, has_decimal, nodes, symbols
 
-Number = Any  # of mpmath: real (mpf) or complex (mpc)
 Point = dict[str, Number]  # a value for each symbol
 
-MAX_EXPONENT = 1e5  # of e; a power beyond it has no value here
 DIGITS = 50
 N_POINTS = 6
-
-
-class Beyond(Unreadable):
-    """The value is too large, or too close to 0, to compute."""
 
 
 def same(gold: Tree, answer: Tree) -> bool | None:
@@ -44,6 +41,8 @@ def same(gold: Tree, answer: Tree) -> bool | None:
                 values = _values(_draw((gold, answer), point, signed), gold, answer)
             except Beyond:
                 return _both_beyond(gold, answer)
+            if values is None and not names:
+                return False if _has_no_value(answer) and not _has_no_value(gold) else None
             if values is None or (signed and any(abs(mpmath.im(v)) > 1e-20 for v in values)):
                 continue  # no value there, or another branch of a root or logarithm
             gold_value, answer_value = values
@@ -51,6 +50,16 @@ def same(gold: Tree, answer: Tree) -> bool | None:
                 return False
             agreed += 1
     return True if agreed >= (2 if names else 1) else None
+
+
+def _has_no_value(node: Tree) -> bool:
+    """Whether a tree without symbols is undefined, as 1/0 is."""
+    try:
+        return not mpmath.isfinite(_without_noise(node, {}))
+    except (Undefined, ZeroDivisionError):
+        return True
+    except (Unreadable, OverflowError, ValueError, TypeError, NoConvergence):
+        return False
 
 
 def _both_beyond(gold: Tree, answer: Tree) -> bool | None:
@@ -114,6 +123,19 @@ def _without_noise(node: Tree, at: Point) -> Number:
     return number if _close(number, again, mpmath.mpf("1e-6")) else mpmath.mpf(0)
 
 
+def _not_noise(node: Tree, at: Point) -> Number:
+    """The value of a tree that must not be 0, as a divisor; 0 if it is only a rounding error."""
+    number = _value(node, at)
+    return _without_noise(node, at) if abs(number) < 1e-15 else number
+
+
+def _quotient(node: Tree, at: Point) -> Number:
+    divisor = _not_noise(node[2], at)
+    if divisor == 0:
+        raise Undefined("division by 0")
+    return _value(node[1], at) / divisor
+
+
 def _digits(*trees: Tree) -> int:
     """Digits that the values need: more than the longest number has."""
     return DIGITS + max(len(node[1]) for tree in trees for node in (*nodes(tree), ("n", "")) if node[0] == "n")
@@ -151,29 +173,13 @@ def _call(node: Tree, at: Point) -> Number:
 
 
 def _power(node: Tree, at: Point) -> Number:
-    base, exponent = _value(node[1], at), _value(node[2], at)
-    return power(base, exponent)
-
-
-def power(base: Number, exponent: Number) -> Number:
-    """base^exponent.
-
-    Raises:
-        Unreadable: it has no value, or one that cannot be computed.
-    """
-    if base == 0:
-        if mpmath.re(exponent) <= 0:
-            raise Unreadable("0 to no positive power")
-        return mpmath.mpf(0)
-    if abs(exponent) > MAX_EXPONENT or abs(exponent * mpmath.log(base)) > MAX_EXPONENT:
-        raise Beyond("power out of range")
-    return mpmath.power(base, exponent)
+    return power(_not_noise(node[1], at), _value(node[2], at))
 
 
 def _root(node: Tree, at: Point) -> Number:
     radicand, index = _value(node[1], at), _value(node[2], at)
     if index == 0:
-        raise Unreadable("root of index 0")
+        raise Undefined("root of index 0")
     if mpmath.im(radicand) == 0 and mpmath.re(radicand) < 0 and index == int(mpmath.re(index)) and int(index) % 2:
         return -mpmath.root(-radicand, int(index)) if abs(index) < 1000 else -power(-radicand, 1 / index)
     return mpmath.sqrt(radicand) if index == 2 else power(radicand, 1 / index)
@@ -193,46 +199,13 @@ def _binomial(node: Tree, at: Point) -> Number:
     return mpmath.binomial(n, k)
 
 
-def _exponential(x: Number) -> Number:
-    if abs(x) > MAX_EXPONENT:
-        raise Beyond("power out of range")
-    return mpmath.exp(x)
-
-
-def _bounded(function: Callable[[Number], Number]) -> Callable[[Number], Number]:
-    """A function with a bounded argument: sin(10^100000) would need 10^5 digits of pi."""
-
-    def call(x: Number) -> Number:
-        if abs(x) > 1e30:
-            raise Unreadable("argument out of range")
-        return function(x)
-
-    return call
-
-
-_BOUNDED = ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh", "coth")
-_FUNCTION_OF = {
-    "exp": _exponential,
-    "ln": mpmath.log,
-    "log": mpmath.log10,
-    "lg": mpmath.log10,
-    **{name: _bounded(getattr(mpmath, name)) for name in _BOUNDED},
-    "arcsin": mpmath.asin,
-    "arccos": mpmath.acos,
-    "arctan": mpmath.atan,
-    "arcsinh": mpmath.asinh,
-    "arccosh": mpmath.acosh,
-    "arctanh": mpmath.atanh,
-}
-
-
 def _function(node: Tree, at: Point) -> Number:
-    name, x = node[1], _value(node[2], at)
-    if len(node) > 3:
-        return mpmath.log(x) / mpmath.log(_value(node[3], at))
-    if name.startswith("1/"):
-        return 1 / _FUNCTION_OF[name[2:]](x)
-    return _FUNCTION_OF[name](x)
+    base = _value(node[3], at) if len(node) > 3 else None
+    return functions.apply(node[1], _value(node[2], at), base)
+
+
+def _infinity(node: Tree, at: Point) -> Number:
+    raise Undefined("infinity is no number")
 
 
 def _repeating(node: Tree, at: Point) -> Number:
@@ -248,7 +221,7 @@ _VALUE_OF = {
     "+": lambda node, at: mpmath.fsum(_value(child, at) for child in node[1:]),
     "-": lambda node, at: -_value(node[1], at),
     "*": lambda node, at: _value(node[1], at) * _value(node[2], at),
-    "/": lambda node, at: _value(node[1], at) / _value(node[2], at),
+    "/": _quotient,
     "^": _power,
     "!": _factorial,
     "root": _root,
@@ -260,6 +233,7 @@ _VALUE_OF = {
     "call": _call,
     "repeating": _repeating,
     "degree": lambda node, at: mpmath.mpf(1),
+    "infty": _infinity,
     "pi": lambda node, at: +mpmath.pi,
     "e": lambda node, at: +mpmath.e,
     "i": lambda node, at: mpmath.mpc(0, 1),
