@@ -8,13 +8,15 @@ import re
 from collections.abc import Iterable, Sequence
 
 from . import latex
-from .leaves import Library, all_of, is_name, library_of_call, matched, plain_name, same_expressions
+from .builders import same_set_builders
+from .leaves import Library, all_of, is_quantity, library_of_call, matched, plain_name, same_expressions
 from .regions import region, same_regions
 from .relations import in_order, same_relations, value_side
-from .shape import Expression, Group, Matrix, Ratio, Relation, SetOf, Several, Shape, Union, parse, signs
+from .shape import Expression, Group, Matrix, Ratio, Relation, SetOf, Several, Shape, Tokens, Union, parse, signs
 
 Rows = tuple[tuple[Shape, ...], ...]
 
+_RANGE = re.compile(r"(?<=[\d}])\s*\\text\{to\}\s*(?=[\d\\])|(?<=\d) to (?=\d)")  # 2 to 3
 _CONDITION = re.compile(
     r"\\text\{\s*(?:for|where|with|if|when|such that|assuming|is any|, where|, for|as)\b[^{}]*\}.*$|"
     r",?\s*\(?\s*[a-zA-Z]\s*\\in\s*\\mathbb\{[ZNRQ]\}(?:\^\+)?\s*\)?$"
@@ -59,6 +61,7 @@ def _readings(plain: str) -> list[str]:
 @functools.lru_cache(maxsize=256)
 def _shape(plain: str) -> Shape:
     plain = _CONDITION.sub("", plain).strip()
+    plain = _RANGE.sub(":", plain)
     plain = _OR.sub(r" \\lor ", _AND.sub(r" \\land ", plain))
     plain = re.sub(r"^\s*(?:\\land|\\lor)\s*", "", plain)
     inner = re.sub(r"\\text\{([^{}]*)\}", r"\1", plain)
@@ -73,6 +76,8 @@ def _same_shapes(gold: Shape, answer: Shape) -> bool | None:
     equal = same_regions(region(gold), region(answer))
     if equal is not None:
         return equal
+    if isinstance(gold, SetOf) or isinstance(answer, SetOf):
+        return same_set_builders(gold, answer, _same_shapes)
     if _many(gold) or _many(answer):
         return _same_lists(gold, answer)
     if isinstance(gold, Relation) or isinstance(answer, Relation):
@@ -82,11 +87,9 @@ def _same_shapes(gold: Shape, answer: Shape) -> bool | None:
     if isinstance(gold, Group) and isinstance(answer, Group):
         return _same_groups(gold, answer)
     if isinstance(gold, Ratio) and isinstance(answer, Ratio):
-        return in_order(gold.parts, answer.parts, _same_shapes)
+        return _same_ratios(gold, answer)
     if isinstance(gold, Union) and isinstance(answer, Union):
         return _same_sets(list(gold.parts), list(answer.parts))
-    if isinstance(gold, SetOf) and isinstance(answer, SetOf):
-        return _same_shapes(gold.condition, answer.condition)
     if isinstance(gold, Ratio) and isinstance(answer, Expression):
         return _same_ratio(gold, answer)
     if isinstance(gold, Expression) and isinstance(answer, Ratio):
@@ -98,11 +101,25 @@ def _same_shapes(gold: Shape, answer: Shape) -> bool | None:
 
 def _same_ratio(ratio: Ratio, other: Expression) -> bool | None:
     """Compare 3:4 with 3/4."""
-    parts = [part.tokens for part in ratio.parts if isinstance(part, Expression)]
-    if len(ratio.parts) != 2 or len(parts) != 2:
+    fraction = _fraction(*ratio.parts) if len(ratio.parts) == 2 else None
+    return False if fraction is None else same_expressions(fraction, other.tokens)
+
+
+def _fraction(top: Shape, bottom: Shape) -> Tokens | None:
+    if not isinstance(top, Expression) or not isinstance(bottom, Expression):
+        return None
+    return ("(", *top.tokens, ")", "/", "(", *bottom.tokens, ")")
+
+
+def _same_ratios(gold: Ratio, answer: Ratio) -> bool | None:
+    """Compare 2:3 with 4:6: part by part, or each part's ratio to the next one."""
+    equal = in_order(gold.parts, answer.parts, _same_shapes)
+    if equal is not False or len(gold.parts) != len(answer.parts):
+        return equal
+    fractions = [[_fraction(*pair) for pair in itertools.pairwise(ratio.parts)] for ratio in (gold, answer)]
+    if None in (*fractions[0], *fractions[1]):
         return False
-    top, bottom = parts
-    return same_expressions(("(", *top, ")", "/", "(", *bottom, ")"), other.tokens)
+    return all_of(same_expressions(g, a) for g, a in zip(*fractions, strict=True) if g and a)
 
 
 # Lists and sets
@@ -146,7 +163,7 @@ def _labels(node: Shape) -> dict[str, Shape] | None:
         return None
     labels = {}
     for item in node.items:
-        if not (isinstance(item, Relation) and item.ops == ("=",) and is_name(item.sides[0])) or _many(item):
+        if not (isinstance(item, Relation) and item.ops == ("=",) and is_quantity(item.sides[0])) or _many(item):
             return None
         labels[plain_name(item.sides[0])] = item.sides[1]
     return labels if len(labels) == len(node.items) else None
@@ -186,7 +203,8 @@ def _each(items: Iterable[Shape]) -> list[Shape]:
     values = []
     for item in items:
         item = value_side(item)
-        expand = _many(item) and not isinstance(item, Several)
+        is_plain = isinstance(item, Several) and item.by == "," and not any(isinstance(i, Relation) for i in item.items)
+        expand = _many(item) and (is_plain or not isinstance(item, Several))  # 1, 2 and 3
         values += _items(item) if expand else [item]
     return values
 
@@ -225,9 +243,19 @@ def _same_groups(gold: Group, answer: Group) -> bool | None:
 def _rows(node: Shape) -> Rows | None:
     if isinstance(node, Matrix):
         return node.rows
-    if isinstance(node, Group) and node.opener != "\\{":
-        return tuple((item,) for item in node.items)
-    return None
+    if not isinstance(node, Group) or node.opener == "\\{":
+        return None
+    rows = [_cells(item) for item in node.items]
+    if rows and all(row is not None and len(row) == len(rows[0] or ()) for row in rows):
+        return tuple(row for row in rows if row is not None)
+    return tuple((item,) for item in node.items)
+
+
+def _cells(row: Shape) -> tuple[Shape, ...] | None:
+    """The cells of a row of [[1, 2], [3, 4]] or [1, 2; 3, 4]; None for any other item."""
+    if isinstance(row, Several):
+        return row.items if row.by == "," else None
+    return row.items if isinstance(row, Group) and row.opener in "([" else None
 
 
 def _same_rows(gold: Rows | None, answer: Rows | None) -> bool | None:

@@ -15,6 +15,14 @@ _RATIO = re.compile(r"([-+]?)(?:\(?([-+]?\d+\.?)\)?)/\(?([-+]?\d+)\)?", re.ASCII
 _SIGNIFICANT = 6  # digits of a decimal that may be a rounded exact value
 
 
+_NO_NUMBER = re.compile(r"\s*[-+]?(?:inf|Infinity|nan|NaN|NAN)\s*")
+
+
+def is_no_number(text: str) -> bool:
+    """Whether a text is what Python or JSON writes for a float that is no number: nan, inf, Infinity."""
+    return bool(_NO_NUMBER.fullmatch(text))
+
+
 def number(text: str) -> Fraction | None:
     """The exact value of an integer, decimal, a/b, \\frac{a}{b}, mixed number or a*10^n without spaces; else None."""
     if _NUMBER.fullmatch(text):

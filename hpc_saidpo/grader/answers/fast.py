@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 
 from ...records import CORRECT, UNGRADABLE, WRONG, Judgement
 from . import compare, latex, units, words
-from .exact import joined, number, same_number
+from .exact import is_no_number, joined, number, same_number
 from .extract import MAX_ANSWER_CHARS
 from .leaves import Library
 
@@ -24,10 +25,12 @@ def decide(gold: str, answer: str | None) -> Judgement | None:
     if _PLAIN_NUMBER.fullmatch(gold) and answer and _PLAIN_NUMBER.fullmatch(answer):  # the most frequent case
         return Judgement(CORRECT if int(gold) == int(answer) else WRONG, "integers")
     plain_gold = latex.clean(" ".join(gold.split()))
-    if not plain_gold:
-        return Judgement(UNGRADABLE, "the gold answer is empty")
+    if not plain_gold or is_no_number(gold):
+        return Judgement(UNGRADABLE, "the gold answer is not a number" if plain_gold else "the gold answer is empty")
     if answer is None:
         return Judgement(WRONG, "no answer stated")
+    if len(answer) > MAX_ANSWER_CHARS and "".join(answer.split()) == "".join(gold.split()):
+        return Judgement(CORRECT, "the same text")
     if len(answer) > MAX_ANSWER_CHARS:
         return Judgement(WRONG, f"longer than {MAX_ANSWER_CHARS} characters")
     plain = latex.clean(" ".join(answer.split()))
@@ -60,6 +63,9 @@ def _by_kind(gold: str, answer: str) -> Judgement | None:
     gold_time, time = words.clock(gold), words.clock(answer)
     if gold_time is not None and time is not None:
         return Judgement(CORRECT if words.same_time(gold_time, time) else WRONG, "time of day")
+    gold_letters, answer_letters = words.letters(gold), words.letters(answer)
+    if gold_letters and answer_letters and (equal := words.same_letters(gold_letters, answer_letters)) is not None:
+        return Judgement(CORRECT if equal else WRONG, "letters")
     return _by_words(gold, answer)
 
 
@@ -73,16 +79,20 @@ def _by_letter(gold: str, letter: str, answer: str) -> Judgement | None:
 
 
 def _by_words(gold: str, answer: str) -> Judgement | None:
+    values = words.number_in_words(gold), words.number_in_words(answer)
+    if values != (None, None):
+        equal = _number(gold, values[0]) == _number(answer, values[1]) != None  # noqa: E711
+        return Judgement(CORRECT if equal else WRONG, "number in words")
     gold_words, answer_words = words.words(gold), words.words(answer)
     if gold_words is not None and units.split(gold)[1] and number(joined(units.split(gold)[0])) is not None:
         gold_words = None
     if gold_words is not None and answer_words is not None:
         return Judgement(CORRECT if gold_words == answer_words else WRONG, "words")
-    if (number_word := words.number_in_words(gold)) is not None:
-        return Judgement(CORRECT if joined(answer) == number_word else WRONG, "number in words")
-    if (number_word := words.number_in_words(answer)) is not None:
-        return Judgement(CORRECT if joined(gold) == number_word else WRONG, "number in words")
     return None
+
+
+def _number(plain: str, in_words: Fraction | None) -> Fraction | None:
+    return number(joined(units.split(plain)[0])) if in_words is None else in_words
 
 
 def thorough(gold: str, answer: str, library: Library | None = None) -> Judgement:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from . import latex, words
+from .exact import is_no_number
 from .extract import MAX_ANSWER_CHARS
 
 MAX_GOLD_CHARS = 120
@@ -35,9 +36,14 @@ def cleaned(gold: str) -> str:
 
 
 def defects(gold: str) -> list[str]:
-    """Defects of a doubtful gold answer: "empty", "long", "prose", "several formulas", "newline", "several boxes"."""
+    """Defects of a doubtful gold answer.
+
+    They are "empty", "not a number", "long", "prose", "several formulas", "newline" and "several boxes".
+    """
     if not _SOMETHING.search(gold) and not cleaned(gold):
         return ["empty"]
+    if is_no_number(gold):
+        return ["not a number"]
     if _PLAIN.fullmatch(gold):
         return []
     faults = []

@@ -51,6 +51,7 @@ _TOKEN = re.compile(r"\\text\{[^{}]*\}|\\[a-zA-Z]+|\\.|\d+\.\d*|\.\d+|\d+|\S", r
 _PREAMBLE = re.compile(
     r"^\s*(?:\\text\{)?\s*(?:the\s+)?(?:final\s+)?answer(?:\s+is)?\s*:?\s*(?:\}|(?=\S))", re.IGNORECASE
 )
+_ABOUT = re.compile(r"^\s*(?:\\text\{)?\s*(?:about|approximately|roughly)\s*\}?\s*(?=[-+\d\\])", re.IGNORECASE)
 _ORDINAL = re.compile(r"(\d)\s*(?:\^\s*\{?\s*)?(?:\\text\{(?:st|nd|rd|th)\}|(?:st|nd|rd|th)(?![a-zA-Z]))(?:\s*\})?")
 _MIXED = re.compile(r"(?<![\d./^_{])(\d+)\s+(\d+)/(\d+)(?![\d./])")
 _QUANTITY = re.compile(r"([-+]?[\d.,/]+)\s+([a-zA-Z][a-zA-Z .]*)")
@@ -80,7 +81,7 @@ def clean(answer: str) -> str:
     text = _BARE_FUNCTION.sub(r"\\\1 ", text)
     text = _EXPONENT.sub(r"\1*10^{\2}", text)
     text = re.sub(r"(\d)\.(?=/|\s*$|[)\]}])", r"\1", text)  # 1./3
-    text = _PREAMBLE.sub("", text)
+    text = _ABOUT.sub("", _PREAMBLE.sub("", text))
     text = _ORDINAL.sub(r"\1", text)
     text = _MIXED.sub(r"\1\\frac{\2}{\3}", text)
     return " ".join(text.strip().rstrip(".,;: ").split())

@@ -13,10 +13,22 @@ from . import infinity, latex, units, values, words
 from .exact import number, same_number
 from .grammar import Unreadable, parse
 from .shape import Expression, Group, Ratio, Shape, Tokens
-from .trees import Tree, nodes, renamed, symbols
+from .trees import Tree, nodes, replaced, symbols
 
 T = TypeVar("T")
 _DERIVATIVE = re.compile(r"\\frac\{d\w?\}\{d\w\}|d\w/d\w")
+_NAME = (
+    r"(?:\\[a-z]+ |[A-Z] (?:' )*(?:_ (?:\{ )?\w+ (?:\} )?)?)*[A-Z](?: ')*(?: _ (?:\{ )?\w+(?: \})?)?"  # AB, \angle A
+)
+_LETTER = r"(?:\\[a-z]+|[a-zA-Z])(?: _ (?:\{ )?\w+(?: \})?)?"
+_SQUARE = r"(?: \^ (?:\{ )?2(?: \})?)?"
+_QUANTITY = re.compile(
+    rf"(?:\\frac \{{ )?{_NAME}{_SQUARE}(?:(?: \}} \{{ | / | \* ){_NAME})?(?: \}})?"
+    rf"|\\frac \{{ {_LETTER} \}} \{{ {_LETTER} \}}|{_LETTER} / {_LETTER}"
+    rf"|\\(?:sin|cos|tan|cot|sec){_SQUARE}(?: \()?(?: \{{)? (?:{_NAME}|{_LETTER})(?: \}})?(?: \))?"
+    r"|(?:[PEDVN]|\\text\{\w+\}) [(\[] .*[)\]]|\[ [A-Z ]+ \]|(?:\| )?\\(?:vec|overrightarrow) .*"
+    r"|\\(?:lim|sum|prod|int|max|min) .*"
+)
 _LOGARITHM = re.compile(r"\\log(?!\s*_)(?![a-z])")
 # Names for any integer, as in pi/2 + k pi, and for any constant: one name is as good as another.
 _INTEGERS = frozenset("kmn")
@@ -74,6 +86,15 @@ def is_name(node: Shape) -> bool:
             )
         )
     return False
+
+
+def is_quantity(node: Shape) -> bool:
+    r"""Whether a node can be the left side of `quantity = value`: a name, \frac{AB}{CD}, \sin A, \angle ABC, P(A|B)."""
+    if is_name(node):
+        return True
+    if not isinstance(node, Expression):
+        return False
+    return bool(_QUANTITY.fullmatch(" ".join(node.tokens)))
 
 
 def plain_name(node: Shape) -> str:
@@ -153,9 +174,12 @@ def _same_words(gold: str, answer: str) -> bool:
     spelled = words.words(gold), words.words(answer)
     if None not in spelled:
         return spelled[0] == spelled[1]
-    number_word = words.number_in_words(gold) or words.number_in_words(answer)
-    other = answer if words.number_in_words(gold) else gold
-    return number_word is not None and number_word == other.strip()
+    values_in_words = words.number_in_words(gold), words.number_in_words(answer)
+    if values_in_words == (None, None):
+        return False
+    texts = "".join(gold.split()), "".join(answer.split())
+    numbers = [number(text) if value is None else value for text, value in zip(texts, values_in_words, strict=True)]
+    return numbers[0] is not None and numbers[0] == numbers[1]
 
 
 def _same_without_units(gold: str, answer: str, verdict: bool | None) -> bool | None:
@@ -184,7 +208,7 @@ def _same_trees(gold: Tree | None, answer: Tree | None) -> bool | None:
         of_angles = any(node == ("pi",) for node in nodes(gold))
         names = _CONSTANTS | _INTEGERS if of_angles else _CONSTANTS
         if len(left) == len(right) == 1 and any(left | right <= alike for alike in (_INTEGERS & names, _CONSTANTS)):
-            return values.same(gold, renamed(answer, *right, *left))
+            return values.same(gold, replaced(answer, *right, ("symbol", *left)))
     return equal
 
 

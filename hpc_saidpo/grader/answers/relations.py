@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from . import values
-from .leaves import all_of, any_of, is_name, plain_name, tree_of
+from .leaves import all_of, any_of, is_name, is_quantity, plain_name, tree_of
 from .shape import ORDER, Expression, Relation, Shape, reversed_chain
 from .trees import Tree, symbols
 
@@ -21,7 +21,7 @@ def in_order(gold: Sequence[Shape], answer: Sequence[Shape], same: Same) -> bool
 
 def value_side(node: Shape) -> Shape:
     r"""The value of `x = value` and the set of `x \in set`; any other node itself."""
-    if isinstance(node, Relation) and node.ops in (("=",), ("\\in",)) and is_name(node.sides[0]):
+    if isinstance(node, Relation) and node.ops in (("=",), ("\\in",)) and is_quantity(node.sides[0]):
         return node.sides[1]
     return node
 
@@ -40,7 +40,7 @@ def same_relations(gold: Shape, answer: Shape, same: Same) -> bool | None:
     assert isinstance(relation, Relation)
     if relation.ops == ("=",):
         left, right = relation.sides
-        if is_name(left):
+        if is_quantity(left):
             return same(right, other) if relation is gold else same(other, right)
         if relation is answer and _true_identity(left, right, same):
             return same(gold, right)
@@ -76,6 +76,8 @@ def _true_identity(left: Shape, right: Shape, same: Same) -> bool:
 
 def _same_equations(gold: Relation, answer: Relation, same: Same) -> bool | None:
     (gold_left, gold_right), (left, right) = gold.sides, answer.sides
+    if gold_left == left and left != Expression(()):
+        return same(gold_right, right)
     if is_name(gold_left) and is_name(left):
         if plain_name(gold_left) == plain_name(left):
             return same(gold_right, right)
@@ -103,6 +105,8 @@ def _same_chains(gold: Relation, answer: Relation, same: Same) -> bool | None:
     """Inequalities in several unknowns: the same chain, read from either end; or the same difference."""
     if len(gold.ops) != len(answer.ops):
         return False
+    if Expression(()) in (*gold.sides, *answer.sides):  # a sign alone has no other end to read it from
+        return gold.ops == answer.ops and in_order(gold.sides, answer.sides, same)
     for chain in (answer, reversed_chain(answer)):
         if chain.ops == gold.ops and (verdict := in_order(gold.sides, chain.sides, same)) is not False:
             return verdict

@@ -23,11 +23,11 @@ def symbols(tree: Tree) -> set[str]:
     return {node[1] for node in nodes(tree) if node[0] in ("symbol", "call")}
 
 
-def renamed(tree: Tree, old: str, new: str) -> Tree:
-    """The tree with another name for a symbol."""
+def replaced(tree: Tree, name: str, new: Tree) -> Tree:
+    """The tree with another tree for a symbol."""
     if tree[:1] == ("symbol",):
-        return ("symbol", new if tree[1] == old else tree[1])
-    return tuple(renamed(child, old, new) if isinstance(child, tuple) else child for child in tree)
+        return new if tree[1] == name else tree
+    return tuple(replaced(child, name, new) if isinstance(child, tuple) else child for child in tree)
 
 
 def has_decimal(tree: Tree) -> bool:

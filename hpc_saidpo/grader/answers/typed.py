@@ -16,7 +16,7 @@ _QUANTITY = re.compile(
     r"(\$?[-+]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:\s+\d+/\d+|/\d+)?)\s+((?!\\)[A-Za-z][A-Za-z.-]*(?:\s+[A-Za-z.]+){0,3})",
     re.ASCII,
 )
-_THREE_LETTERS = re.compile(r"[b-df-hj-np-tv-z][aeiou][b-df-hj-np-tv-z]|mph|kph|ice|old", re.IGNORECASE)
+_THREE_LETTERS = re.compile(r"[b-df-hj-np-tv-z][aeiou][b-df-hj-np-tv-z]|mph|kph|ice|old|per", re.IGNORECASE)
 _SIZES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _SIZE_NAMES = "|".join(_SIZES)
 _SIZE = re.compile(rf"(?<=\d)\s*(?:\\text\{{({_SIZE_NAMES})\b\s*([^{{}}]*)\}}|({_SIZE_NAMES})\b)")
@@ -86,5 +86,6 @@ def _size(match: re.Match) -> str:
 def _quantity(match: re.Match) -> str:
     value, words = match.groups()
     parts = words.replace(".", "").split()
-    is_word = len(parts[0]) >= 4 or (len(parts) > 1 and parts[0] in ("sq", "cu")) or _THREE_LETTERS.fullmatch(parts[0])
+    first = parts[0]
+    is_word = len(first) >= 4 or _THREE_LETTERS.fullmatch(first) or (len(parts) > 1 and first in ("sq", "cu"))
     return f"{value} \\text{{{words}}}" if is_word and is_unit(words) else match.group()

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
+
+from . import numerals
+from .numerals import NUMBERS, ORDINALS, ROMAN
 
 _ARTICLES = {
     "a",
@@ -30,51 +34,24 @@ _SAME_WORD = {
     "divergent": "diverges", "diverging": "diverges", "dne": "undefined", "infinite": "infinity",
     "infinitely": "infinity", "condition": "", "point": "", "points": "",
     "integers": "integer", "numbers": "number",
+    "limit": "", "series": "", "sequence": "", "integral": "",
 }  # fmt: skip
-_ORDINALS = ["zeroth", "first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth"]
-_NUMBERS = [
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
-    "twenty",
-]
-_ROMAN = {
-    "i": "1",
-    "ii": "2",
-    "iii": "3",
-    "iv": "4",
-    "v": "5",
-    "vi": "6",
-    "vii": "7",
-    "viii": "8",
-    "ix": "9",
-    "x": "10",
-}
 _SHORT_WORDS = {
     "no", "yes", "odd", "even", "true", "none", "not", "all", "both", "on", "dne", "two", "one", "six", "ten", "up",
     "down", "left", "never", "north", "south", "east", "west", "red", "blue", "tie", "neither", "always",
 }  # fmt: skip
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
-_CHOICE = re.compile(r"\(?\s*([A-Za-z])\s*\)?[.:]?")
+_CHOICE = re.compile(r"(?:(?:[Oo]ption|[Cc]hoice|[Aa]nswer)\s*:?\s*)?\(?\s*([A-Za-z])\s*\)?[.:]?")
+_LABEL = re.compile(r"\(?([A-Z])\s*[).:]\s*(?=\S)")
+_OTHER_LABEL = re.compile(
+    r"(?<![\w(\\])\(?([A-K])\s*[).:]|(?:\band\b|\bor\b|[,;&/])\s*\(?([A-K])\b(?!\s*[=(])|^([A-K])$"
+)
+_LETTERS = re.compile(r"(?:[A-Z]+|\([A-Z]+\)|and|or|only|[\s,;&.])+")
+_LETTER = re.compile(r"[A-Z]+")
+_ONE_LETTER = re.compile(r"[A-Z]|[IVX]{1,4}")
+_LETTERS_AT_ONCE = re.compile(r"A?B?C?D?E?F?G?H?")  # ABD
 _BASE = re.compile(
-    r"([0-9A-Za-z][0-9A-Za-z ]*)_\{?\s*(?:\\text\{)?(\d{1,2}|two|three|eight|ten|sixteen)\}*\s*", re.ASCII
+    r"([0-9A-Za-z][0-9A-Za-z ]*)_\{?\s*(?:\\text\{)?(\d{1,2}|two|three|eight|ten|sixteen)[}\s]*", re.ASCII
 )
 _BASE_WORDS = {"two": "2", "three": "3", "eight": "8", "ten": "10", "sixteen": "16"}
 _CLOCK = re.compile(r"(\d{1,2})(?::(\d\d))?(?::(\d\d))?\s*(?:([ap])\.?\s*m\.?)?(?:o'?clock)?", re.IGNORECASE | re.ASCII)
@@ -88,9 +65,37 @@ def choice(plain: str) -> str | None:
 
 
 def labelled_choice(plain: str) -> str | None:
-    """The letter of `(C) 14 cm` and `C: 14 cm`."""
-    match = re.match(r"\(?([A-Z])\s*[).:]\s*\S", _TEXT.sub(r"\1", plain).strip())
-    return match.group(1) if match else None
+    """The letter of `(C) 14 cm` and `C: 14 cm`; None if there are more letters, as in `(A)(B)`."""
+    text = _TEXT.sub(r"\1", plain).strip()
+    match = _LABEL.match(text)
+    if not match:
+        return None
+    others = {letter for found in _OTHER_LABEL.findall(text[match.end() :]) for letter in found if letter}
+    return match.group(1) if others <= {match.group(1)} else None
+
+
+def letters(plain: str) -> tuple[str, ...] | None:
+    """The letters or Roman numerals of `A and C` or `I, II only`, sorted; None for anything else.
+
+    Letters without anything between them, as AC, are one item.
+    """
+    text = _TEXT.sub(r" \1 ", plain).strip()
+    if not _LETTERS.fullmatch(text) or re.search(r"(?<![A-Za-z])(?:AND|OR|ONLY)(?![A-Za-z])", text):
+        return None
+    return tuple(sorted(_LETTER.findall(text)))
+
+
+def same_letters(gold: tuple[str, ...], answer: tuple[str, ...]) -> bool | None:
+    """Whether two results of `letters` agree; None if they need not be letters of choices, as AB and CD."""
+    if len(gold) == 1 < len(answer) and len(gold[0]) > 1 and _LETTERS_AT_ONCE.fullmatch(gold[0]):
+        gold = tuple(gold[0])
+    if len(answer) == 1 < len(gold) and len(answer[0]) > 1 and _LETTERS_AT_ONCE.fullmatch(answer[0]):
+        answer = tuple(answer[0])
+    are_single = all(_ONE_LETTER.fullmatch(item) for item in (*gold, *answer))
+    are_roman = all(item.lower() in ROMAN for item in (*gold, *answer))
+    if not are_single or (len(gold) == len(answer) == 1 and not are_roman):
+        return None
+    return set(gold) == set(answer)
 
 
 def in_base(plain: str) -> tuple[str, str] | None:
@@ -128,6 +133,8 @@ def words(plain: str) -> tuple[str, ...] | None:
     """
     if plain in ("\\emptyset", "\\{ \\}", "\\{\\}", "\\oslash"):
         return ("no", "solution")
+    if plain == "\\infty":
+        return ("infinity",)
     if not is_words(plain):
         return None
     text = _TEXT.sub(r" \1 ", plain).lower()
@@ -140,10 +147,10 @@ def words(plain: str) -> tuple[str, ...] | None:
         if word in _ARTICLES or not word:
             continue
         result += word.split()
-    result = [str(_ORDINALS.index(w)) if w in _ORDINALS else w for w in result]
-    result = [str(_NUMBERS.index(w)) if w in _NUMBERS else w for w in result]
+    result = [str(ORDINALS.index(w)) if w in ORDINALS else w for w in result]
+    result = [str(NUMBERS.index(w)) if w in NUMBERS else w for w in result]
     if "quadrant" in result:
-        result = sorted(re.sub(r"(st|nd|rd|th)$", "", _ROMAN.get(w, w)) for w in result)
+        result = sorted(re.sub(r"(st|nd|rd|th)$", "", ROMAN.get(w, w)) for w in result)
     if "undefined" in result or result[:2] == ["not", "defined"] or result == ["does", "not"]:
         return ("undefined",)
     return tuple(result)
@@ -169,7 +176,6 @@ def is_words(plain: str) -> bool:
     )
 
 
-def number_in_words(plain: str) -> str | None:
-    """The digits of `twelve`; None for anything else."""
-    text = _TEXT.sub(r"\1", plain).strip().lower()
-    return str(_NUMBERS.index(text)) if text in _NUMBERS else None
+def number_in_words(plain: str) -> Fraction | None:
+    """The value of `twelve` and `three fourths`; None for anything else."""
+    return numerals.number_in_words(_TEXT.sub(r"\1", plain).strip())
