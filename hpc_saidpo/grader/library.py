@@ -81,7 +81,9 @@ def _same_number(gold: sympy.Basic, answer: sympy.Basic) -> bool | None:
 def _number(expression: sympy.Basic) -> sympy.Expr | None:
     """The value to DIGITS digits, or infinity with a sign; None if there is no such value."""
     try:
-        value = expression.doit()
+        parts = expression.atoms(sympy.Sum, sympy.Product, sympy.Integral, sympy.Limit)
+        done = {part: part.doit() for part in parts if not part.free_symbols}
+        value = expression.xreplace(done).doit()
         endless = [part for part in value.atoms(sympy.Sum, sympy.Product) if part.has(sympy.oo, -sympy.oo)]
         if not all(part.is_convergent() is sympy.true for part in endless):
             return None
@@ -90,4 +92,6 @@ def _number(expression: sympy.Basic) -> sympy.Expr | None:
         return None
     if value in (sympy.oo, -sympy.oo):
         return value
+    if any(part.is_infinite or part.has(sympy.nan, sympy.zoo) for part in done.values()):  # 1 / infinity is no number
+        return None
     return value if isinstance(value, sympy.Expr) and value.is_number and value.is_finite else None

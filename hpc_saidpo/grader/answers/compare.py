@@ -9,7 +9,16 @@ from collections.abc import Iterable, Sequence
 
 from . import latex
 from .builders import same_set_builders
-from .leaves import Library, all_of, is_quantity, library_of_call, matched, plain_name, same_expressions
+from .leaves import (
+    Library,
+    all_of,
+    integers_of_call,
+    is_quantity,
+    library_of_call,
+    matched,
+    plain_name,
+    same_expressions,
+)
 from .regions import region, same_regions
 from .relations import in_order, same_relations, value_side
 from .shape import Expression, Group, Matrix, Ratio, Relation, SetOf, Several, Shape, Tokens, Union, parse, signs
@@ -21,6 +30,7 @@ _CONDITION = re.compile(
     r"\\text\{\s*(?:for|where|with|if|when|such that|assuming|is any|, where|, for|as)\b[^{}]*\}.*$|"
     r",?\s*\(?\s*[a-zA-Z]\s*\\in\s*\\mathbb\{[ZNRQ]\}(?:\^\+)?\s*\)?$"
 )
+_INTEGERS = re.compile(r"([a-zA-Z])\s*\\in\s*\\mathbb\s*\{\s*Z\s*\}")
 _AND = re.compile(r"\\text\{\s*,?\s*(?:and|,)\s*\}|(?<![a-zA-Z\\])and(?![a-zA-Z])|\\&")
 _OR = re.compile(r"\\text\{\s*,?\s*or\s*\}|(?<![a-zA-Z\\])or(?![a-zA-Z])")
 _ALL_REALS = re.compile(
@@ -37,6 +47,8 @@ def same(gold: str, answer: str, library: Library | None = None) -> bool | None:
         library: compares two expressions, in LaTeX, that the grammar cannot compare.
     """
     before = library_of_call.set(library) if library else None
+    integers = frozenset("k").union(_INTEGERS.findall(gold), _INTEGERS.findall(answer))
+    integers_before = integers_of_call.set(integers)
     try:
         results: list[bool | None] = []
         if bool(_MODULUS.search(gold)) != bool(_MODULUS.search(answer)):  # 3 against 3 (mod 7)
@@ -47,6 +59,7 @@ def same(gold: str, answer: str, library: Library | None = None) -> bool | None:
                 return True
         return None if None in results else False
     finally:
+        integers_of_call.reset(integers_before)
         if before:
             library_of_call.reset(before)
 
@@ -78,31 +91,32 @@ def _same_shapes(gold: Shape, answer: Shape) -> bool | None:
         return equal
     if isinstance(gold, SetOf) or isinstance(answer, SetOf):
         return same_set_builders(gold, answer, _same_shapes)
+    if Matrix in (type(gold), type(answer)) and isinstance(gold, Matrix | Group) and isinstance(answer, Matrix | Group):
+        return _same_rows(_rows(gold), _rows(answer))
     if _many(gold) or _many(answer):
         return _same_lists(gold, answer)
     if isinstance(gold, Relation) or isinstance(answer, Relation):
         return same_relations(gold, answer, _same_shapes)
-    if isinstance(gold, Matrix) or isinstance(answer, Matrix):
-        return _same_rows(_rows(gold), _rows(answer))
     if isinstance(gold, Group) and isinstance(answer, Group):
         return _same_groups(gold, answer)
     if isinstance(gold, Ratio) and isinstance(answer, Ratio):
         return _same_ratios(gold, answer)
     if isinstance(gold, Union) and isinstance(answer, Union):
         return _same_sets(list(gold.parts), list(answer.parts))
-    if isinstance(gold, Ratio) and isinstance(answer, Expression):
+    if {type(gold), type(answer)} == {Ratio, Expression}:
         return _same_ratio(gold, answer)
-    if isinstance(gold, Expression) and isinstance(answer, Ratio):
-        return _same_ratio(answer, gold)
     if isinstance(gold, Expression) and isinstance(answer, Expression):
         return same_expressions(gold.tokens, answer.tokens)
     return False
 
 
-def _same_ratio(ratio: Ratio, other: Expression) -> bool | None:
-    """Compare 3:4 with 3/4."""
-    fraction = _fraction(*ratio.parts) if len(ratio.parts) == 2 else None
-    return False if fraction is None else same_expressions(fraction, other.tokens)
+def _same_ratio(gold: Shape, answer: Shape) -> bool | None:
+    """Compare 3:4 with 3/4, in either order."""
+    sides = [_fraction(*s.parts) if isinstance(s, Ratio) and len(s.parts) == 2 else s for s in (gold, answer)]
+    gold_tokens, tokens = (side.tokens if isinstance(side, Expression) else side for side in sides)
+    if not isinstance(gold_tokens, tuple) or not isinstance(tokens, tuple):
+        return False
+    return same_expressions(gold_tokens, tokens)
 
 
 def _fraction(top: Shape, bottom: Shape) -> Tokens | None:

@@ -265,7 +265,7 @@ class _Parser:
             argument = self.bare_argument()
         if inverse:
             name, power = {"sin": "arcsin", "cos": "arccos", "tan": "arctan"}.get(name, "1/" + name), None
-        argument = _in_radians(argument)
+        argument = in_radians(argument)
         node = ("fn", name, argument, base) if base else ("fn", name, argument)
         return node if power is None else ("^", node, power)
 
@@ -279,11 +279,11 @@ class _Parser:
         return node
 
 
-def _in_radians(node: Tree) -> Tree:
+def in_radians(node: Tree) -> Tree:
     """The argument of a function, in radians: a degree in it is an angle, elsewhere it is the unit of the answer."""
     if node == ("degree",):
         return ("/", ("pi",), ("n", "180"))
-    return tuple(_in_radians(child) if isinstance(child, tuple) else child for child in node)
+    return tuple(in_radians(child) if isinstance(child, tuple) else child for child in node)
 
 
 def parse(tokens: Sequence[str]) -> Tree:

@@ -19,14 +19,17 @@ def is_infinite(tree: Tree) -> bool:
     return any(node == ("infty",) for node in nodes(tree))
 
 
-def same(gold: Tree, answer: Tree) -> bool | None:
-    """Whether two trees are equal, at least one of them with infinity in it; None if the gold one has no value."""
-    if symbols(gold) or symbols(answer):
+def same(gold: Tree, answer: Tree) -> bool:
+    """Whether two trees are equal, at least one of them with infinity in it."""
+    if symbols(gold) or symbols(answer) or not (is_infinite(gold) and is_infinite(answer)):
         return False
-    signs = _sign(gold), _sign(answer)
-    if is_infinite(gold) and signs[0] is None:
-        return None
-    return is_infinite(gold) and is_infinite(answer) and signs[0] == signs[1]
+    sign = _sign(gold)
+    return sign is not None and sign == _sign(answer)
+
+
+def is_undefined(tree: Tree) -> bool:
+    """Whether a tree without symbols has no value, finite or infinite."""
+    return not symbols(tree) and (_sign(tree) is None if is_infinite(tree) else values.has_no_value(tree))
 
 
 def _sign(tree: Tree) -> int | None:

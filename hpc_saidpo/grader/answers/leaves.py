@@ -11,15 +11,15 @@ from typing import TypeVar
 
 from . import infinity, latex, units, values, words
 from .exact import number, same_number
-from .grammar import Unreadable, parse
+from .families import same_family
+from .grammar import Unreadable, in_radians, parse
 from .shape import Expression, Group, Ratio, Shape, Tokens
 from .trees import Tree, nodes, replaced, symbols
 
 T = TypeVar("T")
 _DERIVATIVE = re.compile(r"\\frac\{d\w?\}\{d\w\}|d\w/d\w")
-_NAME = (
-    r"(?:\\[a-z]+ |[A-Z] (?:' )*(?:_ (?:\{ )?\w+ (?:\} )?)?)*[A-Z](?: ')*(?: _ (?:\{ )?\w+(?: \})?)?"  # AB, \angle A
-)
+# Parts of `quantity = value`, with a blank between tokens: AB or \angle A_1; x or \theta; a square.
+_NAME = r"(?:\\[a-z]+ |[A-Z] (?:' )*(?:_ (?:\{ )?\w+ (?:\} )?)?)*[A-Z](?: ')*(?: _ (?:\{ )?\w+(?: \})?)?"
 _LETTER = r"(?:\\[a-z]+|[a-zA-Z])(?: _ (?:\{ )?\w+(?: \})?)?"
 _SQUARE = r"(?: \^ (?:\{ )?2(?: \})?)?"
 _QUANTITY = re.compile(
@@ -36,6 +36,8 @@ _CONSTANTS = frozenset(("C", "c", "C_1", "C_{1}", "c_1", "c_{1}", "C_0", "C_{0}"
 _FOR_LIBRARY = re.compile(r"\\(?:sum|prod|i*int|oint|lim|max|min|gcd|lcm|det|sup|inf)(?![a-z])")
 # (gold, answer), expressions that the grammar cannot compare -> equal or not; None if the gold one cannot be read.
 Library = Callable[[str, str], bool | None]
+# Names of integers in the answers that are compared, as in `k \pi, k \in \mathbb{Z}`.
+integers_of_call: ContextVar[frozenset[str]] = ContextVar("integers", default=frozenset("k"))
 library_of_call: ContextVar[Library] = ContextVar("library", default=lambda gold, answer: None)
 
 
@@ -204,12 +206,21 @@ def _same_trees(gold: Tree | None, answer: Tree | None) -> bool | None:
         return infinity.same(gold, answer)
     equal = values.same(gold, answer)
     if equal is False:
+        if _has(gold, "degree") != _has(answer, "degree") and _has(gold, "pi") != _has(answer, "pi"):
+            return values.same(in_radians(gold), in_radians(answer))
         left, right = symbols(gold) - symbols(answer), symbols(answer) - symbols(gold)
-        of_angles = any(node == ("pi",) for node in nodes(gold))
+        of_angles = _has(gold, "pi")
         names = _CONSTANTS | _INTEGERS if of_angles else _CONSTANTS
         if len(left) == len(right) == 1 and any(left | right <= alike for alike in (_INTEGERS & names, _CONSTANTS)):
-            return values.same(gold, replaced(answer, *right, ("symbol", *left)))
+            answer = replaced(answer, *right, ("symbol", *left))
+            equal = values.same(gold, answer)
+        if equal is False and of_angles and symbols(gold) == symbols(answer) <= integers_of_call.get():
+            return same_family(gold, answer)
     return equal
+
+
+def _has(tree: Tree, constant: str) -> bool:
+    return any(node == (constant,) for node in nodes(tree))
 
 
 def _same_values(gold: str, answer: str) -> bool | None:
@@ -225,5 +236,6 @@ def _same_values(gold: str, answer: str) -> bool | None:
     if equal is not None:
         return equal
     if _FOR_LIBRARY.search(gold) or _FOR_LIBRARY.search(answer) or None not in trees:
-        return library_of_call.get()(gold, answer)
+        undefined = any(tree is not None and infinity.is_undefined(tree) for tree in trees)
+        return False if undefined else library_of_call.get()(gold, answer)
     return None if trees[0] is None else False

@@ -13,7 +13,7 @@ _INFINITY = re.compile(
 )
 _ARRAY = re.compile(r"(?:(?:np|numpy|sp|sympy)\.)?(?:array|[Mm]atrix|vector)\(\s*(\[.*\])\s*\)")
 _QUANTITY = re.compile(
-    r"(\$?[-+]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:\s+\d+/\d+|/\d+)?)\s+((?!\\)[A-Za-z][A-Za-z.-]*(?:\s+[A-Za-z.]+){0,3})",
+    r"((?:.*=\s*)?\$?[-+]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:\s+\d+/\d+|/\d+)?)\s+((?!\\)[A-Za-z][A-Za-z.-]*(?:\s+[A-Za-z.]+){0,3})",
     re.ASCII,
 )
 _THREE_LETTERS = re.compile(r"[b-df-hj-np-tv-z][aeiou][b-df-hj-np-tv-z]|mph|kph|ice|old|per", re.IGNORECASE)
@@ -65,9 +65,9 @@ def sizes(text: str) -> str:
 def is_unit(words: str) -> bool:
     """Whether the words after a number can be its unit: "square feet", but not "squared" or "or more"."""
     parts = words.lower().replace(".", " ").split()
-    return (
-        bool(parts) and parts[0] not in _PER and not (set(parts) - _PER) & _NO_UNITS and parts[-1] not in ("of", "per")
-    )
+    if len(parts) < 2:
+        return bool(parts) and parts[0] not in _NO_UNITS and parts[0] not in _PER - {"in"}
+    return parts[0] not in _PER - {"per"} and parts[-1] not in ("of", "per") and _NO_UNITS.isdisjoint(parts)
 
 
 def _power(match: re.Match) -> str:

@@ -62,7 +62,7 @@ def split(plain: str) -> tuple[str, str]:
 
 def _name(unit: str) -> str:
     text = re.sub(r"\\text\{([^{}]*)\}", r" \1 ", unit).replace("\\degree", "degree").replace("%", "percent")
-    text = re.sub(r"\bsquare (\w+)", r"\1^2", re.sub(r"\bcubic (\w+)", r"\1^3", text.lower()))
+    text = re.sub(r"\b(?:square|sq\.?) (\w+)", r"\1^2", re.sub(r"\b(?:cubic|cu\.?) (\w+)", r"\1^3", text.lower()))
     text = re.sub(r"\s*\^\s*\{?\s*(\d)\s*\}?", r"^\1", text).replace("{", "").replace("}", "").replace(".", "")
     parts = re.split(r"(\s+|/|\^\d|\*)", text)
     return "".join(_one(part) for part in parts).strip().replace(" ", "")

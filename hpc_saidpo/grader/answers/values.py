@@ -42,7 +42,7 @@ def same(gold: Tree, answer: Tree) -> bool | None:
             except Beyond:
                 return _both_beyond(gold, answer)
             if values is None and not names:
-                return False if _has_no_value(answer) and not _has_no_value(gold) else None
+                return False if has_no_value(gold) or has_no_value(answer) else None
             if values is None or (signed and any(abs(mpmath.im(v)) > 1e-20 for v in values)):
                 continue  # no value there, or another branch of a root or logarithm
             gold_value, answer_value = values
@@ -52,7 +52,7 @@ def same(gold: Tree, answer: Tree) -> bool | None:
     return True if agreed >= (2 if names else 1) else None
 
 
-def _has_no_value(node: Tree) -> bool:
+def has_no_value(node: Tree) -> bool:
     """Whether a tree without symbols is undefined, as 1/0 is."""
     try:
         return not mpmath.isfinite(_without_noise(node, {}))
