@@ -3,6 +3,7 @@
 
     tools/bench/bench_grader.py --data FOLDER --quick
     tools/bench/bench_grader.py --data FOLDER --json bench.json
+    tools/bench/bench_grader.py --verifierbench verifierbench.json --domain math
 
 FOLDER holds JSON lines: benchmarks and pools in the format that the README describes (aime24, amc23, math500,
 gsm8k_test, minerva_math, olympiadbench, gaokao2023en, college_math; pool_math_*, pool_gsm8k_*), hard cases
@@ -10,7 +11,10 @@ gsm8k_test, minerva_math, olympiadbench, gaokao2023en, college_math; pool_math_*
 (rollouts_qwen_math100x8.jsonl). A missing file is left out.
 
 What is counted: hard cases; the solution of a question against its own gold answer; every gold answer, boxed, against
-itself; the solution of a question against another one's gold answer that is not the same text; stored verdicts. A pair
+itself; the solution of a question against another one's gold answer that is not the same text; 4,000 answers that are
+no number ("undefined", 1/0, <, an empty bracket) against real gold answers, with each accepted one; stored verdicts.
+--verifierbench FILE grades OpenCompass's VerifierBench instead (huggingface.co/datasets/opencompass/VerifierBench) and
+prints F1 by its labels A (correct), B (incorrect) and C (invalid: a response without an answer). A pair
 costs from extraction to verdict, on the clock, the grading process warm. math-verify 0.9 runs in this process on the
 same pairs at its best setting (the gold answer as a formula, allow_set_relation_comp), with its own limit of 5 s.
 --quick takes every tenth question of the pools and of the shuffled ones: under a minute.
@@ -18,6 +22,7 @@ same pairs at its best setting (the gold answer as a formula, allow_set_relation
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import json
 import random
@@ -29,6 +34,8 @@ from pathlib import Path
 import common
 
 common.start("math_verify")
+
+import grader_sets
 
 from hpc_saidpo.grader.answers.exact import normalise
 from hpc_saidpo.grader.answers.fast import decide
@@ -110,6 +117,12 @@ def shuffled(rows: Sequence[dict], grade: Timed, seed: int = 0) -> list[bool]:
     return accepted
 
 
+def junk(golds: Sequence[str], grade: Timed) -> list[tuple[str, str]]:
+    """The pairs (gold answer, junk answer) that are accepted."""
+    pairs = grader_sets.junk_pairs(golds)
+    return [(gold, answer) for gold, answer in pairs if grade(f"\\boxed{{{answer}}}", gold) == CORRECT]
+
+
 def integers_per_s(repeats: int) -> float:
     """Pairs of integers that are decided in a CPU-second; the median of the repeats."""
     rng = random.Random(0)
@@ -139,6 +152,11 @@ def measure(folder: Path, every: int, grade: Timed) -> dict[str, float]:
     sets = [load(folder, "pool_math_*")[::every], *(load(folder, name)[::every] for name in SHUFFLED)]
     if accepted := [a for rows in sets if rows for a in shuffled(rows, grade)]:
         figures["shuffle_false_accept_rate"] = statistics.fmean(accepted)
+    if every_gold := [gold for some in golds.values() for gold in some]:
+        accepted_junk = junk(every_gold, grade)
+        figures["junk_accept_rate"] = len(accepted_junk) / grader_sets.JUNK_PAIRS
+        for gold, answer in accepted_junk:
+            print(f"accepted: {answer}  for the gold answer  {gold}")
     if stored := load(folder, "rollouts_*"):
         agreed = [
             (grade(text, r["answer"]) == CORRECT) == bool(score)
@@ -157,12 +175,16 @@ def measure(folder: Path, every: int, grade: Timed) -> dict[str, float]:
 
 def main() -> int:
     parser = common.parser(__doc__, "every tenth question", repeats=5, quick_repeats=5)
-    parser.add_argument("--data", type=Path, required=True, help="folder of JSON lines")
+    parser.add_argument("--data", type=Path, help="folder of JSON lines")
+    parser.add_argument("--verifierbench", type=Path, metavar="FILE", help="grade verifierbench.json, nothing else")
+    parser.add_argument("--domain", default="", help="rows of VerifierBench of this domain only, as math")
     parser.add_argument(
         "--library", action="store_true", help="math-verify on everything (long), not on the cases only"
     )
     arguments = parser.parse_args()
-    if not any(arguments.data.glob("*.jsonl")):
+    if arguments.verifierbench:
+        return on_verifierbench(arguments)
+    if not arguments.data or not any(arguments.data.glob("*.jsonl")):
         print(f"bench_grader: no JSON lines in {arguments.data}", file=sys.stderr)
         return 2
     every = 10 if arguments.quick else 1
@@ -187,6 +209,22 @@ def main() -> int:
             theirs["dev_pairs_per_s"] = len(cases) / sum(peer.seconds)
     show(figures, theirs)
     common.write_figures(figures | {f"math_verify_{k}": v for k, v in theirs.items()}, arguments.json)
+    return 0
+
+
+def on_verifierbench(arguments: argparse.Namespace) -> int:
+    try:
+        rows = grader_sets.read_verifierbench(arguments.verifierbench, arguments.domain)
+    except (OSError, ValueError) as error:
+        print(f"bench_grader: {error}", file=sys.stderr)
+        return 2
+    if not rows:
+        print(f"bench_grader: no rows of the domain {arguments.domain!r}", file=sys.stderr)
+        return 2
+    with Grader() as grader:
+        figures = grader_sets.verifierbench(rows, lambda response, gold: grader.grade(response, gold).verdict)
+    common.show_figures(figures | {"verifierbench_rows": len(rows)})
+    common.write_figures(figures, arguments.json)
     return 0
 
 

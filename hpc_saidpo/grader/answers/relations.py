@@ -63,7 +63,8 @@ def _one_of_chain(gold: Shape, answer: Shape, same: Same) -> bool | None:
 
 
 def _values_of(chain: Relation) -> list[Shape]:
-    return [s for i, s in enumerate(chain.sides) if i or not is_name(s)] or [chain.sides[-1]]
+    sides = [side for side in chain.sides if side != Expression(())]
+    return [side for i, side in enumerate(sides) if i or not is_name(side)] or sides[-1:]
 
 
 def _true_identity(left: Shape, right: Shape, same: Same) -> bool:
