@@ -36,6 +36,7 @@ _OR = re.compile(r"\\text\{\s*,?\s*or\s*\}|(?<![a-zA-Z\\])or(?![a-zA-Z])")
 _ALL_REALS = re.compile(
     r"all (?:the )?(?:real numbers?|reals?|real values?)|(?:any|every) real number|reals?|all x", re.IGNORECASE
 )
+_ALL_INTEGERS = re.compile(r"all (?:the )?integers?|(?:any|every) integer|integers", re.IGNORECASE)
 _MODULUS = re.compile(r"\(?\s*\\(?:pmod|mod)(?![a-z])\s*(?:\{[^{}]*\}|\w+)\s*\)?")
 _MAX_ITEMS = 64  # of a list that is compared item by item
 
@@ -73,13 +74,15 @@ def _readings(plain: str) -> list[str]:
 
 @functools.lru_cache(maxsize=256)
 def _shape(plain: str) -> Shape:
-    plain = _CONDITION.sub("", plain).strip()
+    plain = _CONDITION.sub("", plain).strip() or plain
     plain = _RANGE.sub(":", plain)
     plain = _OR.sub(r" \\lor ", _AND.sub(r" \\land ", plain))
     plain = re.sub(r"^\s*(?:\\land|\\lor)\s*", "", plain)
     inner = re.sub(r"\\text\{([^{}]*)\}", r"\1", plain)
     if _ALL_REALS.fullmatch(inner.strip()):
         plain = "\\mathbb{R}"
+    if _ALL_INTEGERS.fullmatch(inner.strip()):
+        plain = "\\mathbb{Z}"
     return parse(latex.tokens(plain))
 
 
@@ -160,7 +163,10 @@ def _same_lists(gold: Shape, answer: Shape) -> bool | None:
         return False if row is None else in_order(row, answer.items, _same_shapes)
     if isinstance(gold, Group) and gold.opener in "([" and not _many(gold) and isinstance(answer, Several):
         row = _tuple_of(answer)
-        return in_order(gold.items, row, _same_shapes) if gold.closer == ")" and row is not None else False
+        is_interval = any(isinstance(item, Expression) and "\\infty" in item.tokens for item in gold.items)
+        if gold.closer != ")" or row is None or is_interval:
+            return False
+        return in_order(gold.items, row, _same_shapes)
     return _same_sets(_items(gold), _items(answer))
 
 

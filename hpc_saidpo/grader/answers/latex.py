@@ -16,6 +16,7 @@ _UNICODE = {
     "（": "(", "）": ")", "：": ":", "；": ";", "。": ".", "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u200b": "",
     "λ": r"\lambda ", "μ": r"\mu ", "ω": r"\omega ", "φ": r"\phi ", "σ": r"\sigma ",
 }  # fmt: skip
+_UNICODE_TABLE = str.maketrans(_UNICODE | {"€": "", "£": "", "≡": r"\equiv "})
 _FUNCTIONS = (
     "arcsin", "arccos", "arctan", "arcsinh", "arccosh", "arctanh", "sinh", "cosh", "tanh", "coth", "sin", "cos", "tan",
     "cot", "sec", "csc", "log", "ln", "lg", "exp", "sqrt",
@@ -48,10 +49,17 @@ _TEXT_GROUP = re.compile(rf"\\(?:{'|'.join(_TEXT)})" + r"\*?\s*\{((?:[^{}]|\{[^{
 _BARE_FUNCTION = re.compile(rf"(?<![\\a-zA-Z])({'|'.join(_FUNCTIONS)}|pi|infty|theta)(?![a-zA-Z])")
 _EXPONENT = re.compile(r"(?<![\da-zA-Z\\.])(\d+(?:\.\d*)?|\.\d+)[eE]([+-]?\d{1,4})(?![\d.a-zA-Z])")
 _TOKEN = re.compile(r"\\text\{[^{}]*\}|\\[a-zA-Z]+|\\.|\d+\.\d*|\.\d+|\d+|\S", re.ASCII)
+_THOUSANDS_SPACE = re.compile(r",\s*\\!\s*|\\,(?=\d{3}(?!\d))(?<=\d\\,)")  # 10,\!080
+_BOXED = re.compile(r"\\(?:boxed|fbox)(?=\s*\{)")
+_DELIMITER = re.compile(r"\\[()\[\]]|\\\\\s*\[\d+\w+\]")
+_DEGREES = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z]))|\\circ\s*$|\\degree(?:s)?(?![a-zA-Z])")
+_PERCENT = re.compile(r"\\(?:%|pct)")
+_FINAL_POINT = re.compile(r"(\d)\.(?=/|\s*$|[)\]}])")  # 1./3
 _PREAMBLE = re.compile(
     r"^\s*(?:\\text\{)?\s*(?:the\s+)?(?:final\s+)?answer(?:\s+is)?\s*:?\s*(?:\}|(?=\S))", re.IGNORECASE
 )
 _ABOUT = re.compile(r"^\s*(?:\\text\{)?\s*(?:about|approximately|roughly)\s*\}?\s*(?=[-+\d\\])", re.IGNORECASE)
+_BRACED = re.compile(r"\{\s*([^{},;]+?)\s*\}")
 _ORDINAL = re.compile(r"(\d)\s*(?:\^\s*\{?\s*)?(?:\\text\{(?:st|nd|rd|th)\}|(?:st|nd|rd|th)(?![a-zA-Z]))(?:\s*\})?")
 _MIXED = re.compile(r"(?<![\d./^_{])(\d+)\s+(\d+)/(\d+)(?![\d./])")
 _QUANTITY = re.compile(r"([-+]?[\d.,/]+)\s+([a-zA-Z][a-zA-Z .]*)")
@@ -63,32 +71,39 @@ def clean(answer: str) -> str:
 
     Text stays `\\text{...}`, unless it is one letter or the name of a function.
     """
-    text = "".join(_UNICODE.get(c, c) for c in typed.unquoted(answer))
-    text = re.sub(r"\{:\}", ":", text)
-    text = re.sub(r",\s*\\!\s*|\{,\}|\\,(?=\d{3}(?!\d))(?<=\d\\,)", "", text)  # thousands: 10,\!080 and 10{,}080
-    text = _unboxed(text).replace("\\$", "").replace("$", " ").replace("€", "").replace("£", "")
-    text = re.sub(r"\\[()\[\]]|\\\\\s*\[\d+\w+\]", lambda m: "\\\\" if m.group().startswith("\\\\") else " ", text)
-    text = _STYLED.sub(" ", text)
-    text = typed.in_latex(typed.unquoted(_SPACE.sub(" ", text)))
-    text = typed.sizes(_TEXT_GROUP.sub(_text, text))
-    text = re.sub(
-        r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z]))|\\circ\s*$|\\degree(?:s)?(?![a-zA-Z])", r"\\degree ", text
-    )
-    text = _COMMAND.sub(_one_name, text)
-    text = re.sub(r"\\(?:%|pct)", "%", text)
+    text = typed.unquoted(answer)
+    if not text.isascii():
+        text = text.translate(_UNICODE_TABLE)
+    text = text.replace("{,}", "").replace("{:}", ":")
+    if "\\" in text:
+        text = _without_layout(text)
+    text = text.replace("$", " ").replace("~", " ")
+    text = typed.in_latex(typed.unquoted(text))
+    text = _named(typed.sizes(_TEXT_GROUP.sub(_text, text))) if "\\" in text else typed.sizes(text)
     text = text.replace("!=", r"\neq ").replace(">=", r"\ge ").replace("<=", r"\le ").replace("\\&", "&")
-    text = text.replace("≡", r"\equiv ").replace("np.", "").replace("math.", "")
+    text = text.replace("np.", "").replace("math.", "")
     text = _BARE_FUNCTION.sub(r"\\\1 ", text)
     text = _EXPONENT.sub(r"\1*10^{\2}", text)
-    text = re.sub(r"(\d)\.(?=/|\s*$|[)\]}])", r"\1", text)  # 1./3
-    text = _ABOUT.sub("", _PREAMBLE.sub("", text))
+    text = _FINAL_POINT.sub(r"\1", text) if "." in text else text
+    text = _PREAMBLE.sub("", text)
+    if about := _ABOUT.match(text):
+        text = text[about.end() :]
     text = _ORDINAL.sub(r"\1", text)
     text = _MIXED.sub(r"\1\\frac{\2}{\3}", text)
-    return " ".join(text.strip().rstrip(".,;: ").split())
+    text = " ".join(text.strip().rstrip(".,;: ").split())
+    return braced.group(1) if (braced := _BRACED.fullmatch(text)) else text
 
 
-def _unboxed(text: str) -> str:
-    return re.sub(r"\\(?:boxed|fbox)(?=\s*\{)", "", text)
+def _without_layout(text: str) -> str:
+    """The text without boxes, delimiters of formulas, styles, sizes, spaces and thousands separators of LaTeX."""
+    text = _BOXED.sub("", _THOUSANDS_SPACE.sub("", text)).replace("\\$", "")
+    text = _DELIMITER.sub(lambda m: "\\\\" if m.group().startswith("\\\\") else " ", text)
+    return _SPACE.sub(" ", _STYLED.sub(" ", text))
+
+
+def _named(text: str) -> str:
+    """The text with one name for each command."""
+    return _PERCENT.sub("%", _COMMAND.sub(_one_name, _DEGREES.sub(r"\\degree ", text)))
 
 
 def _text(match: re.Match) -> str:

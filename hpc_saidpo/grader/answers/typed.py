@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 _QUOTES = (("```", "```"), ("``", "''"), ("`", "`"), ("'", "'"), ('"', '"'), ("“", "”"), ("‘", "’"), ("«", "»"))
+_OPENERS = frozenset(opening[0] for opening, _ in _QUOTES)
 _BOLD = re.compile(r"(?:^|[\s(:])\*\*(?=\S)")
 _POWER = re.compile(r"(?<=[\w)\]}])(?:\*\*| \*\* )(?=[\w.({\\+-])([+-]?(?:\d+(?:\.\d+)?|\w|\([^()]*\)))?")
 _LONG_EXPONENT = re.compile(r"\^\s*(\d{2,})(?![\d.])", re.ASCII)
@@ -12,6 +13,12 @@ _INFINITY = re.compile(
     r"(?:\b([Pp]ositive|[Nn]egative|plus|minus)\s+)?(?<![\\a-zA-Z])(?:[Ii]nfinity|[Ii]nf|oo)(?![a-zA-Z])"
 )
 _ARRAY = re.compile(r"(?:(?:np|numpy|sp|sympy)\.)?(?:array|[Mm]atrix|vector)\(\s*(\[.*\])\s*\)")
+_INNER = r"((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})+?)"  # braces nested at most two deep
+_STACKED = re.compile(rf"\{{\s*{_INNER}\s*\\(choose|over)(?![a-zA-Z])\s*{_INNER}\s*\}}")
+_TRANSPOSED = re.compile(r"([\[(][^\[\]()]*[\])])\s*\^\s*\{?\s*(?:T|\\top)\s*\}?")
+_OPEN_BELOW = re.compile(r"((?:^|\\cup|\\in)\s*)\]([^\[\](){}]*[,;][^\[\](){}]*)(?=[\[\])])")  # ]a, b[ is (a, b)
+_OPEN_ABOVE = re.compile(r"([(\[][^\[\](){}]*[,;][^\[\](){}]*)\[(?=\s*(?:$|\\cup))")
+_AREA = re.compile(r"(?<=[\w})])\s+((?:square|cubic|sq\.?|cu\.?)\s+[a-z]+)\.?$")
 _QUANTITY = re.compile(
     r"((?:.*=\s*)?\$?[-+]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:\s+\d+/\d+|/\d+)?)\s+((?!\\)[A-Za-z][A-Za-z.-]*(?:\s+[A-Za-z.]+){0,3})",
     re.ASCII,
@@ -36,6 +43,8 @@ _PER = frozenset(("per", "of", "old", "in"))  # words inside a unit: miles per h
 def unquoted(text: str) -> str:
     """The text without quotes or backquotes around all of it."""
     text = text.strip()
+    if text[:1] not in _OPENERS:
+        return text
     for opening, closing in _QUOTES:
         inner = text[len(opening) : -len(closing)]
         if text.startswith(opening) and text.endswith(closing) and len(text) > len(opening) + len(closing) - 1:
@@ -52,7 +61,12 @@ def in_latex(text: str) -> str:
     if "nf" in text or "oo" in text:
         text = _INFINITY.sub(_infinity, text)
     if "[" in text:
-        text = _ARRAY.sub(r"\1", text)
+        text = _TRANSPOSED.sub(r"\1", _ARRAY.sub(r"\1", text))
+        text = _OPEN_ABOVE.sub(r"\1)", _OPEN_BELOW.sub(r"\1(\2", text))
+    if "\\choose" in text or "\\over" in text:
+        text = _STACKED.sub(_stacked, text)
+    if "square" in text or "cubic" in text:
+        text = _AREA.sub(r" \\text{\1}", text)
     quantity = _QUANTITY.fullmatch(text.strip().rstrip(".")) if text[-1:].isalpha() or text[-1:] == "." else None
     return _quantity(quantity) if quantity else text
 
@@ -74,6 +88,10 @@ def _power(match: re.Match) -> str:
     return f"^{{{match.group(1)}}}" if match.group(1) else "^"
 
 
+def _stacked(match: re.Match) -> str:
+    return f"{{\\{'binom' if match.group(2) == 'choose' else 'frac'}{{{match.group(1)}}}{{{match.group(3)}}}}}"
+
+
 def _infinity(match: re.Match) -> str:
     return (" -" if (match.group(1) or "").lower() in ("negative", "minus") else "") + "\\infty "
 
@@ -88,4 +106,5 @@ def _quantity(match: re.Match) -> str:
     parts = words.replace(".", "").split()
     first = parts[0]
     is_word = len(first) >= 4 or _THREE_LETTERS.fullmatch(first) or (len(parts) > 1 and first in ("sq", "cu"))
-    return f"{value} \\text{{{words}}}" if is_word and is_unit(words) else match.group()
+    is_name = len(parts) > 1 and len(parts[-1]) == 1  # percent of x
+    return f"{value} \\text{{{words}}}" if is_word and is_unit(words) and not is_name else match.group()

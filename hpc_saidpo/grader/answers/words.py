@@ -58,6 +58,11 @@ _CLOCK = re.compile(r"(\d{1,2})(?::(\d\d))?(?::(\d\d))?\s*(?:([ap])\.?\s*m\.?)?(
 _DIGITS_AND_COLON = re.compile(r"\d{1,2}:\d\d", re.ASCII)
 
 
+def _plain_text(plain: str) -> str:
+    r"""The answer with the content of each \text{...} in its place."""
+    return _TEXT.sub(r" \1 ", plain) if "\\text" in plain else plain
+
+
 def choice(plain: str) -> str | None:
     """The letter of a multiple-choice answer: A, (A), A., \\text{(A)}; None for anything else."""
     match = _CHOICE.fullmatch(_TEXT.sub(r"\1", plain).strip())
@@ -79,7 +84,7 @@ def letters(plain: str) -> tuple[str, ...] | None:
 
     Letters without anything between them, as AC, are one item.
     """
-    text = _TEXT.sub(r" \1 ", plain).strip()
+    text = _plain_text(plain).strip()
     if not _LETTERS.fullmatch(text) or re.search(r"(?<![A-Za-z])(?:AND|OR|ONLY)(?![A-Za-z])", text):
         return None
     return tuple(sorted(_LETTER.findall(text)))
@@ -149,6 +154,8 @@ def words(plain: str) -> tuple[str, ...] | None:
         result += word.split()
     result = [str(ORDINALS.index(w)) if w in ORDINALS else w for w in result]
     result = [str(NUMBERS.index(w)) if w in NUMBERS else w for w in result]
+    if result[:2] == ["infinity", "many"]:
+        result = [word for word in result if word != "solution"]
     if "quadrant" in result:
         result = sorted(re.sub(r"(st|nd|rd|th)$", "", ROMAN.get(w, w)) for w in result)
     if "undefined" in result or result[:2] == ["not", "defined"] or result == ["does", "not"]:
@@ -178,4 +185,4 @@ def is_words(plain: str) -> bool:
 
 def number_in_words(plain: str) -> Fraction | None:
     """The value of `twelve` and `three fourths`; None for anything else."""
-    return numerals.number_in_words(_TEXT.sub(r"\1", plain).strip())
+    return numerals.number_in_words(_plain_text(plain).strip())
