@@ -127,7 +127,9 @@ def _text(value: Any, field: str) -> str:
     if isinstance(value, list):
         if len(value) > 1:
             raise BadRow(f"the {field} is a list of {len(value)}")
-        return _scalar(value[0]) if value else ""
+        value = value[0] if value else None
+    if isinstance(value, float) and math.isinf(value):
+        raise BadRow(f"the {field} is the number {value}, which is not finite")
     return _scalar(value)
 
 

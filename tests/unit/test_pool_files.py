@@ -115,6 +115,13 @@ def test_an_empty_answer_is_none(tmp_path, answer):
         load(tmp_path, tmp_path / "p.jsonl")
 
 
+def test_an_answer_that_is_no_finite_number_is_a_bad_row(tmp_path):
+    for number in ("Infinity", "-Infinity", "1e999"):
+        (tmp_path / "p.jsonl").write_bytes(lines([ROWS[0]]) + f'{{"question": "q", "answer": {number}}}\n'.encode())
+        with pytest.raises(RunError, match=r"p\.jsonl:2: the answer is the number -?inf, which is not finite"):
+            load(tmp_path, tmp_path / "p.jsonl")
+
+
 @pytest.mark.parametrize(
     "name, content, where, says",
     [
