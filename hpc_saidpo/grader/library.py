@@ -92,6 +92,7 @@ def _number(expression: sympy.Basic) -> sympy.Expr | None:
         return None
     if value in (sympy.oo, -sympy.oo):
         return value
-    if any(part.is_infinite or part.has(sympy.nan, sympy.zoo) for part in done.values()):  # 1 / infinity is no number
+    parts = [part for part in done.values() if isinstance(part, sympy.Basic)]
+    if any(part.is_infinite or part.has(sympy.nan, sympy.zoo) for part in parts):  # 1 / infinity is no number
         return None
     return value if isinstance(value, sympy.Expr) and value.is_number and value.is_finite else None

@@ -16,8 +16,8 @@ DATA = Path(__file__).parents[1] / "data"
 # Expressions without a finite value that the grammar reads, and those for the library.
 NO_VALUE = (
     "1/0", "\\frac{1}{0}", "0^0", "0^{-1}", "\\log 0", "\\ln 0", "\\cot 0", "\\tan\\frac{\\pi}{2}", "\\infty",
-    "-\\infty", "oo", "-oo", "infinity", "\\infty-\\infty", "\\frac{\\infty}{\\infty}", "0\\cdot\\infty", "1^\\infty", "nan", "zoo",
-    "\\frac{\\sin\\pi}{\\sin\\pi}", "1/\\infty",
+    "-\\infty", "oo", "-oo", "infinity", "\\infty-\\infty", "\\frac{\\infty}{\\infty}", "0\\cdot\\infty", "1^\\infty",
+    "nan", "zoo", "\\frac{\\sin\\pi}{\\sin\\pi}", "1/\\infty",
 )  # fmt: skip
 NO_VALUE_OF_LIBRARY = (
     "\\sum_{n=1}^\\infty n", "\\sum_{n=0}^\\infty (-1)^n", "\\lim_{x\\to0}\\frac{1}{x^2}",

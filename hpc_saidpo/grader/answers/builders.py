@@ -6,8 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from .families import same_family
-from .leaves import matched, tree_of
-from .relations import Same, value_side
+from .leaves import Same, matched, tree_of, value_side
 from .shape import Expression, Relation, SetOf, Several, Shape, parse
 from .trees import symbols
 
@@ -34,7 +33,8 @@ def same_set_builders(gold: Shape, answer: Shape, same: Same) -> bool | None:
     The name of the element does not matter. A set of all integer multiples is also the value itself: `3k`.
     """
     if not isinstance(gold, SetOf) or not isinstance(answer, SetOf):
-        rule, other = (_rule(gold), answer) if isinstance(gold, SetOf) else (_rule(answer), gold)
+        one, other = (gold, answer) if isinstance(gold, SetOf) else (answer, gold)
+        rule = _rule(one) if isinstance(one, SetOf) else _Rule(one, ())
         if not rule.conditions or not all(_domain(condition) == _INTEGERS for condition in rule.conditions):
             return False
         value = value_side(other)

@@ -18,9 +18,10 @@ from .leaves import (
     matched,
     plain_name,
     same_expressions,
+    value_side,
 )
 from .regions import region, same_regions
-from .relations import in_order, same_relations, value_side
+from .relations import in_order, same_relations
 from .shape import Expression, Group, Matrix, Ratio, Relation, SetOf, Several, Shape, Tokens, Union, parse, signs
 
 Rows = tuple[tuple[Shape, ...], ...]

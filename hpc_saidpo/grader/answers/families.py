@@ -6,7 +6,7 @@ import mpmath
 from mpmath.libmp import NoConvergence
 
 from . import values
-from .grammar import Unreadable
+from .functions import Unreadable
 from .trees import Tree, replaced, symbols
 
 _TOLERANCE = 1e-20
@@ -14,10 +14,10 @@ _TOLERANCE = 1e-20
 
 def same_family(gold: Tree, answer: Tree) -> bool:
     """Whether two trees, linear in one symbol each, take the same values over all integers."""
-    lines = _line(gold), _line(answer)
-    if lines[0] is None or lines[1] is None:
+    gold_line, line = _line(gold), _line(answer)
+    if gold_line is None or line is None:
         return False
-    (start, step), (other_start, other_step) = lines
+    (start, step), (other_start, other_step) = gold_line, line
     shift = (other_start - start) / step
     return abs(abs(step) - abs(other_step)) < _TOLERANCE and abs(shift - mpmath.nint(shift.real)) < _TOLERANCE
 
@@ -27,8 +27,9 @@ def _line(tree: Tree) -> tuple[values.Number, values.Number] | None:
     names = symbols(tree)
     if len(names) != 1:
         return None
+    (name,) = names
     try:
-        at = [values.value(replaced(tree, *names, ("n", number))) for number in ("0", "1", "2")]
+        at = [values.value(replaced(tree, name, ("n", number))) for number in ("0", "1", "2")]
     except (Unreadable, ArithmeticError, ValueError, TypeError, NoConvergence):
         return None
     step = at[1] - at[0]

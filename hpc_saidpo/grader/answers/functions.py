@@ -7,12 +7,19 @@ from typing import Any
 
 import mpmath
 
-from .grammar import Unreadable
-
 Number = Any  # of mpmath: real (mpf) or complex (mpc)
 MAX_EXPONENT = 1e5  # of e; a power beyond it has no value here
 MAX_ARGUMENT = 1e30  # of sin and the like
 NOISE = 1e-30  # a result so small is a rounding error of 0
+FUNCTION_NAMES = (
+    "arcsin", "arccos", "arctan", "arcsinh", "arccosh", "arctanh", "sinh", "cosh", "tanh", "coth", "sin", "cos", "tan",
+    "cot", "sec", "csc", "log", "ln", "lg", "exp", "sqrt",
+)  # fmt: skip
+FUNCTIONS = frozenset("\\" + name for name in FUNCTION_NAMES) - {"\\sqrt"}
+
+
+class Unreadable(Exception):
+    """The expression is outside the grammar, or it has no value."""
 
 
 class Undefined(Unreadable):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from .latex import FUNCTIONS
+from .functions import FUNCTIONS, Unreadable
 from .trees import Tree
 
 MAX_TOKENS = 600
@@ -32,10 +32,6 @@ _SYMBOLS = frozenset(
 )
 _CONSTANTS = frozenset(("\\pi", "\\degree", "\\infty"))
 _CLOSERS = {"(": ")", "[": "]", "{": "}", "\\{": "\\}", "|": "|", "\\lfloor": "\\rfloor", "\\lceil": "\\rceil"}
-
-
-class Unreadable(Exception):
-    """The expression is outside the grammar, or it has no value."""
 
 
 class _Parser:

@@ -10,7 +10,7 @@ import mpmath
 from mpmath.libmp import NoConvergence
 
 from . import values
-from .grammar import Unreadable
+from .functions import Unreadable
 from .trees import Tree, nodes, symbols
 
 

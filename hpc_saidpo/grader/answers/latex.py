@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from . import typed
+from .functions import FUNCTION_NAMES
 
 # Characters that mean LaTeX commands; the rest of Unicode is not changed.
 _UNICODE = {
@@ -17,11 +18,6 @@ _UNICODE = {
     "λ": r"\lambda ", "μ": r"\mu ", "ω": r"\omega ", "φ": r"\phi ", "σ": r"\sigma ",
 }  # fmt: skip
 _UNICODE_TABLE = str.maketrans(_UNICODE | {"€": "", "£": "", "≡": r"\equiv "})
-_FUNCTIONS = (
-    "arcsin", "arccos", "arctan", "arcsinh", "arccosh", "arctanh", "sinh", "cosh", "tanh", "coth", "sin", "cos", "tan",
-    "cot", "sec", "csc", "log", "ln", "lg", "exp", "sqrt",
-)  # fmt: skip
-FUNCTIONS = frozenset("\\" + name for name in _FUNCTIONS) - {"\\sqrt"}
 _SAME_COMMAND = {
     "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "dbinom": "binom", "tbinom": "binom", "leq": "le", "geq": "ge",
     "leqslant": "le", "geqslant": "ge", "lt": "<", "gt": ">", "ne": "neq", "ast": "*", "cdot": "*", "times": "*",
@@ -46,7 +42,7 @@ _SPACE = re.compile(
     r"(?<!\\)\\[ ,;:!]|~|\\q?quad|\\(?:enspace|thinspace|medspace|space|hspace\*?\{[^{}]*\})(?![a-zA-Z])"
 )
 _TEXT_GROUP = re.compile(rf"\\(?:{'|'.join(_TEXT)})" + r"\*?\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
-_BARE_FUNCTION = re.compile(rf"(?<![\\a-zA-Z])({'|'.join(_FUNCTIONS)}|pi|infty|theta)(?![a-zA-Z])")
+_BARE_FUNCTION = re.compile(rf"(?<![\\a-zA-Z])({'|'.join(FUNCTION_NAMES)}|pi|infty|theta)(?![a-zA-Z])")
 _EXPONENT = re.compile(r"(?<![\da-zA-Z\\.])(\d+(?:\.\d*)?|\.\d+)[eE]([+-]?\d{1,4})(?![\d.a-zA-Z])")
 _TOKEN = re.compile(r"\\text\{[^{}]*\}|\\[a-zA-Z]+|\\.|\d+\.\d*|\.\d+|\d+|\S", re.ASCII)
 _THOUSANDS_SPACE = re.compile(r",\s*\\!\s*|\\,(?=\d{3}(?!\d))(?<=\d\\,)")  # 10,\!080
@@ -113,7 +109,7 @@ def _text(match: re.Match) -> str:
         return f" {inner} " if len(inner) != 1 else inner
     if inner.lower() in ("infinity", "positive infinity"):
         return "\\infty "
-    if inner in _FUNCTIONS:
+    if inner in FUNCTION_NAMES:
         return f"\\{inner} "
     if inner.startswith("\\") or re.search(r"[=^_\\<>]", inner):
         return f" {inner} "

@@ -12,8 +12,9 @@ from typing import TypeVar
 from . import infinity, latex, units, values, words
 from .exact import number, same_number
 from .families import same_family
-from .grammar import Unreadable, in_radians, parse
-from .shape import Expression, Group, Ratio, Shape, Tokens
+from .functions import Unreadable
+from .grammar import in_radians, parse
+from .shape import Expression, Group, Ratio, Relation, Shape, Tokens
 from .trees import Tree, nodes, replaced, symbols
 
 T = TypeVar("T")
@@ -35,6 +36,7 @@ _INTEGERS = frozenset("kmn")
 _CONSTANTS = frozenset(("C", "c", "C_1", "C_{1}", "c_1", "c_{1}", "C_0", "C_{0}"))
 _FOR_LIBRARY = re.compile(r"\\(?:sum|prod|i*int|oint|lim|max|min|gcd|lcm|det|sup|inf)(?![a-z])")
 # (gold, answer), expressions that the grammar cannot compare -> equal or not; None if the gold one cannot be read.
+Same = Callable[[Shape, Shape], bool | None]  # whether two shapes mean the same: `compare._same_shapes`
 Library = Callable[[str, str], bool | None]
 # Names of integers in the answers that are compared, as in `k \pi, k \in \mathbb{Z}`.
 integers_of_call: ContextVar[frozenset[str]] = ContextVar("integers", default=frozenset("k"))
@@ -97,6 +99,13 @@ def is_quantity(node: Shape) -> bool:
     if not isinstance(node, Expression):
         return False
     return bool(_QUANTITY.fullmatch(" ".join(node.tokens)))
+
+
+def value_side(node: Shape) -> Shape:
+    r"""The value of `x = value` and the set of `x \in set`; any other node itself."""
+    if isinstance(node, Relation) and node.ops in (("=",), ("\\in",)) and is_quantity(node.sides[0]):
+        return node.sides[1]
+    return node
 
 
 def plain_name(node: Shape) -> str:
@@ -212,11 +221,16 @@ def _same_trees(gold: Tree | None, answer: Tree | None) -> bool | None:
         of_angles = _has(gold, "pi")
         names = _CONSTANTS | _INTEGERS if of_angles else _CONSTANTS
         if len(left) == len(right) == 1 and any(left | right <= alike for alike in (_INTEGERS & names, _CONSTANTS)):
-            answer = replaced(answer, *right, ("symbol", *left))
-            equal = values.same(gold, answer)
-        if equal is False and of_angles and symbols(gold) == symbols(answer) <= integers_of_call.get():
-            return same_family(gold, answer)
+            (old,), (new,) = right, left
+            renamed = replaced(answer, old, ("symbol", new))
+            return values.same(gold, renamed) or _same_for_integers(gold, renamed)
+        return of_angles and _same_for_integers(gold, answer)
     return equal
+
+
+def _same_for_integers(gold: Tree, answer: Tree) -> bool:
+    """Whether the values are the same ones over all integers, as of k pi and (k + 1) pi."""
+    return symbols(gold) == symbols(answer) <= integers_of_call.get() and same_family(gold, answer)
 
 
 def _has(tree: Tree, constant: str) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import values
-from .grammar import Unreadable
+from .functions import Unreadable
 from .leaves import all_of, is_name, matched, same_expressions, tree_of
 from .shape import (
     ORDER,

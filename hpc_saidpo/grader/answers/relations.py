@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from . import values
-from .leaves import all_of, any_of, is_name, is_quantity, plain_name, tree_of
+from .leaves import Same, all_of, any_of, is_name, is_quantity, plain_name, tree_of, value_side
 from .shape import ORDER, Expression, Relation, Shape, reversed_chain
 from .trees import Tree, symbols
-
-Same = Callable[[Shape, Shape], bool | None]  # whether two shapes mean the same: `compare._same_shapes`
 
 
 def in_order(gold: Sequence[Shape], answer: Sequence[Shape], same: Same) -> bool | None:
@@ -17,13 +15,6 @@ def in_order(gold: Sequence[Shape], answer: Sequence[Shape], same: Same) -> bool
     if len(gold) != len(answer):
         return False
     return all_of(same(value_side(g), value_side(a)) for g, a in zip(gold, answer, strict=True))
-
-
-def value_side(node: Shape) -> Shape:
-    r"""The value of `x = value` and the set of `x \in set`; any other node itself."""
-    if isinstance(node, Relation) and node.ops in (("=",), ("\\in",)) and is_quantity(node.sides[0]):
-        return node.sides[1]
-    return node
 
 
 def same_relations(gold: Shape, answer: Shape, same: Same) -> bool | None:

@@ -16,8 +16,7 @@ from mpmath import mp
 from mpmath.libmp import NoConvergence
 
 from . import functions
-from .functions import MAX_EXPONENT, Beyond, Number, Undefined, power
-from .grammar import Unreadable
+from .functions import MAX_EXPONENT, Beyond, Number, Undefined, Unreadable, power
 from .trees import Tree, has_decimal, nodes, symbols
 
 Point = dict[str, Number]  # a value for each symbol
@@ -200,8 +199,8 @@ def _binomial(node: Tree, at: Point) -> Number:
 
 
 def _function(node: Tree, at: Point) -> Number:
-    base = _value(node[3], at) if len(node) > 3 else None
-    return functions.apply(node[1], _value(node[2], at), base)
+    _, name, x, *base = node
+    return functions.apply(name, _value(x, at), *(_value(number, at) for number in base))
 
 
 def _infinity(node: Tree, at: Point) -> Number:
