@@ -46,7 +46,7 @@ _LABEL = re.compile(r"\(?([A-Z])\s*[).:]\s*(?=\S)")
 _OTHER_LABEL = re.compile(
     r"(?<![\w(\\])\(?([A-K])\s*[).:]|(?:\band\b|\bor\b|[,;&/])\s*\(?([A-K])\b(?!\s*[=(])|^([A-K])$"
 )
-_LETTERS = re.compile(r"(?:[A-Z]+|\([A-Z]+\)|and|or|only|[\s,;&.])+")
+_LETTERS = re.compile(r"(?:[A-Z]|\([A-Z]{1,4}\)|and|or|only|[\s,;&.])+")
 _LETTER = re.compile(r"[A-Z]+")
 _ONE_LETTER = re.compile(r"[A-Z]|[IVX]{1,4}")
 _LETTERS_AT_ONCE = re.compile(r"A?B?C?D?E?F?G?H?")  # ABD
