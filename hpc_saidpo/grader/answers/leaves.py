@@ -20,7 +20,7 @@ from .trees import Tree, nodes, replaced, symbols
 T = TypeVar("T")
 _DERIVATIVE = re.compile(r"\\frac\{d\w?\}\{d\w\}|d\w/d\w")
 # Parts of `quantity = value`, with a blank between tokens: AB or \angle A_1; x or \theta; a square.
-_NAME = r"(?:\\[a-z]+ |[A-Z] (?:' )*(?:_ (?:\{ )?\w+ (?:\} )?)?)*[A-Z](?: ')*(?: _ (?:\{ )?\w+(?: \})?)?"
+_NAME = r"(?:\\[a-z]+ |[A-Z] (?:' )*(?:_ (?:\{ )?\w+ (?:\} )?)?){0,5}[A-Z](?: ')*(?: _ (?:\{ )?\w+(?: \})?)?"
 _LETTER = r"(?:\\[a-z]+|[a-zA-Z])(?: _ (?:\{ )?\w+(?: \})?)?"
 _SQUARE = r"(?: \^ (?:\{ )?2(?: \})?)?"
 _QUANTITY = re.compile(
@@ -85,7 +85,7 @@ def is_name(node: Shape) -> bool:
         letters = "".join(node.tokens)
         return bool(
             re.fullmatch(
-                r"[A-Z]{2,4}'*|\|?[A-Z]{2}\|?|\\?[A-Za-z]+(?:_\{?\w+\}?|\^\{?-1\}?|')*\((?:[A-Za-z0-9]|,|\\[a-z]+)+\)",
+                r"[A-Z]{2,4}'*|\|?[A-Z]{2}\|?|\\?[A-Za-z]+(?:_\{?[^\W_]+\}?|\^\{?-1\}?|')*\((?:[A-Za-z0-9]|,|\\[a-z]+)+\)",
                 letters,
             )
         )
