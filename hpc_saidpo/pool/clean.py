@@ -16,7 +16,7 @@ from . import columns, read
 
 Kind = Literal["bad", "duplicate", "conflict"]
 FIRST = 5  # problems that a message lists
-ID, TEXT, ANSWER = 0, 1, 2  # positions in a Row
+ID, TEXT = 0, 1  # positions in a Row
 
 
 @dataclass(frozen=True, slots=True)

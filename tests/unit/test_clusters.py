@@ -11,7 +11,7 @@ from hpc_saidpo import settings
 from hpc_saidpo.cli.clusters import main
 from hpc_saidpo.clusters import embed
 from hpc_saidpo.clusters.embed import Embedding
-from hpc_saidpo.clusters.fit import fit
+from hpc_saidpo.clusters.fit import fit, silhouette
 from hpc_saidpo.clusters.health import health
 from hpc_saidpo.clusters.stage import cluster
 from hpc_saidpo.clusters.suggest import suggest
@@ -47,6 +47,19 @@ def test_weights_stand_for_repeated_questions():
     names, embedding = blobs(4, 5, seed=3)
     repeated = fit(names * 7, embedding, settings.Clusters(n=4)).assignment.cluster_N
     assert np.array_equal(repeated[:20], repeated[20:40])
+
+
+@pytest.mark.parametrize(
+    "vector, label, expected",
+    [
+        ([0, 0, 1, 1], [0, 0, 1, 1], 1.0),
+        ([0, 0, 1, 2], [0, 0, 1, 2], 0.5),  # 0 for a vector that is alone in its cluster
+        ([0, 0, 1, 1], [0, 0, 0, 0], None),
+        ([0, 1, 2, 3], [0, 1, 2, 3], None),
+    ],
+)
+def test_the_silhouette_needs_two_clusters_and_a_cluster_of_two(vector, label, expected):
+    assert silhouette(np.eye(4, dtype=np.float32)[vector], np.array(label), 0) == expected
 
 
 def test_more_clusters_than_questions_are_refused():

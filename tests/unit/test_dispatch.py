@@ -66,10 +66,14 @@ class FakeComm:
     def __init__(self):
         self.incoming: queue.Queue = queue.Queue()  # (rank, whether it has a request to stop, tag)
         self.sent: queue.Queue = queue.Queue()  # (message, rank, tag)
-        self.probed_tags: set[int] = set()
+        self.probed: queue.Queue = queue.Queue()  # tags
+        self.aborted: queue.Queue = queue.Queue()  # exit codes
+
+    def Abort(self, code):
+        self.aborted.put(code)
 
     def iprobe(self, source, tag, status=None):
-        self.probed_tags.add(tag)
+        self.probed.put(tag)
         if self.incoming.empty() or self.incoming.queue[0][2] != tag:
             return False
         if status is not None:
@@ -146,3 +150,18 @@ def test_a_rank_reports_its_request_to_stop_and_receives_an_item(progress):
         comm.incoming.put((0, item, TAG))
         assert take() == item
         assert comm.sent.get(timeout=10) == (bool(signal_name), 0, TAG)
+
+
+def test_mpi_is_called_now_and_then_also_when_there_is_nothing_to_hand_out(progress):
+    for _ in range(3):
+        assert progress._comm.probed.get(timeout=10) == 0
+
+
+def test_a_failure_while_items_are_handed_out_aborts_the_job(progress):
+    def tick(index):
+        if index == 2:
+            raise OSError("the terminal is gone")
+
+    progress.claim(TAG, 4, tick, world_of(0, 2))
+    progress._comm.incoming.put((1, False, TAG))
+    assert progress._comm.aborted.get(timeout=10) == 1

@@ -19,7 +19,7 @@ from hpc_saidpo.policy import trial
 from hpc_saidpo.policy.model import Policy
 from hpc_saidpo.policy.trial import Trial
 from hpc_saidpo.progress import log
-from hpc_saidpo.rollouts.engine import linears, memory
+from hpc_saidpo.rollouts.engine import linears, memory, shared
 from hpc_saidpo.rollouts.engine.engine import generate
 from hpc_saidpo.rollouts.engine.memory import CPU_ROWS, cache_bytes, row_budget, rows_within
 from hpc_saidpo.rollouts.engine.sampling import choose
@@ -104,17 +104,28 @@ def test_the_extremes_of_the_uniform_are_tokens():
     assert choose(logits, torch.tensor([0.0, np.nextafter(1, 0)]), Sampling(1.0, 1.0, 1))[0].tolist() == [0, 1]
 
 
+def test_a_token_with_exactly_min_p_of_the_highest_probability_is_kept():
+    logits, uniform = torch.tensor([[0.0, -1.0, -1.01]]).repeat(2, 1), torch.tensor([0.0, 0.999])
+    share = float(logits.exp()[0, 1])
+    assert choose(logits, uniform, Sampling(1.0, 1.0, 1, min_p=share))[0].tolist() == [0, 1]
+
+
 def test_truncation_and_stop_strings(micro):
     cut = generate(micro, tokens(micro)[1:2], seeds(1, 3), Sampling(0.0, 1.0, 3))[0]
     assert all(not r.finished and len(r.tokens) == 3 for r in cut)
     stopped = generate(micro, tokens(micro)[1:2], seeds(1, 1), Sampling(0.0, 1.0, 30, stop=("##",)))[0][0]
-    assert stopped.finished and "##" not in stopped.text
-    assert micro.tokenizer.decode(stopped.tokens).endswith("##")
+    assert stopped.finished and stopped.text and micro.tokenizer.decode(stopped.tokens) == f"{stopped.text}##"
 
 
-def test_time_is_shared_out(micro):
-    responses = generate(micro, tokens(micro), seeds(4, 3), Sampling(1.0, 1.0, 20))
-    assert all(r.seconds > 0 for row in responses for r in row)
+def test_the_time_of_a_step_is_divided_among_its_responses(micro, monkeypatch):
+    tried_engine(micro, "shared")
+    clock = itertools.count()  # a second a step
+    monkeypatch.setattr(shared, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    responses = [r for own in generate(micro, tokens(micro), seeds(4, 3), Sampling(1.0, 1.0, 20)) for r in own]
+    length_R = np.array([len(r.tokens) for r in responses])
+    assert len(set(length_R)) > 1
+    for response, length in zip(responses, length_R, strict=True):
+        assert response.seconds == pytest.approx(sum(1 / (length_R > step).sum() for step in range(length)))
 
 
 @pytest.mark.parametrize("name", ["llama-gqa", "gemma2-sliding", "gpt2"])

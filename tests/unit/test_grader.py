@@ -11,6 +11,7 @@ from hpc_saidpo import settings
 from hpc_saidpo.cli.grade import main
 from hpc_saidpo.errors import RunError
 from hpc_saidpo.grader.grader import Grader
+from hpc_saidpo.grader.process import WorkerProcess
 from hpc_saidpo.grader.self_check import self_check
 from hpc_saidpo.records import CORRECT, UNGRADABLE, WRONG
 
@@ -81,6 +82,27 @@ def test_a_killed_process_is_replaced_and_loses_no_verdict(how):
         )
         assert grader.grade("\\boxed{z+z}", "2z").verdict == CORRECT
         assert grader.n_restarts == 1
+
+
+def test_a_pair_whose_process_is_killed_each_time_is_ungradable_after_three(monkeypatch):
+    class Killed(WorkerProcess):
+        def request(self, message):
+            os.kill(self.popen.pid, signal.SIGKILL)
+            return super().request(message)
+
+    monkeypatch.setattr("hpc_saidpo.grader.grader.WorkerProcess", Killed)
+    with Grader() as grader:
+        found = grader.grade("\\boxed{x+x}", "2x")
+        assert (found.verdict, found.reason) == (UNGRADABLE, "gave up: the grading process was killed three times")
+        assert grader.n_restarts == 3
+
+
+def test_the_process_ends_with_its_grader():
+    with Grader() as grader:
+        assert grader.grade("\\boxed{x+x}", "2x").verdict == CORRECT
+        worker = grader._worker.popen
+        assert worker.poll() is None
+    assert worker.poll() is not None
 
 
 def test_a_process_that_hangs_is_replaced():

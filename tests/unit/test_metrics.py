@@ -38,9 +38,11 @@ def test_each_signature_is_named():
     assert shown(entropy_share=0.9999, sampler_rule="uniform") == []  # IDPO means to be uniform
     assert shown(cluster_questions=[2.0, 1.0]) == ["stagnation"]
     assert shown(cluster_difference_p=0.4) == ["stagnation"] and shown(cluster_difference_p=None) == []
+    assert shown(cluster_difference_p=signatures.CHANCE) == []
     assert shown(cluster_drawn=[95, 5]) == ["collapse"]
     assert shown(cluster_drawn=[95, 5], cluster_size=[850, 150]) == []  # it is most of the pool
     assert shown(cluster_drawn=[99, 1], cluster_size=[850, 150]) == ["collapse"]
+    assert shown(cluster_drawn=[0, 0]) == []
     assert shown(scores={"x": {"accuracy": 0.3, "low95": 0.25, "high95": 0.35}}) == ["collapse"]
 
 
@@ -62,6 +64,8 @@ def test_differences_between_clusters_are_tested_against_chance():
     assert spread.difference_p(counted(cluster, some)) == pytest.approx(
         stats.f_oneway(*(1 - some[cluster == c] / 8 for c in range(10))).pvalue
     )
+    one_question = spread.difference_p(counted([0, 0, 0, 1, 1, 2], [1, 2, 4, 5, 7, 6]))
+    assert one_question == pytest.approx(stats.f_oneway([1, 2, 4], [5, 7], [6]).pvalue)
     assert spread.difference_p(counted(cluster, s)) == 0.0 and spread.difference_p(counted(cluster, 0 * s)) == 1.0
     assert spread.difference_p(counted([0, 1], [1, 4])) is spread.difference_p(counted([0, 0], [1, 4])) is None
 

@@ -163,8 +163,8 @@ def test_a_pool_is_read_once_and_again_when_it_has_changed(tmp_path, monkeypatch
 
 
 def test_a_named_column_that_no_row_has_is_reported(tmp_path):
-    path = write_jsonl(tmp_path / "p.jsonl", *numbered(3))
-    pool = load(tmp_path, path, columns={"subject": "topic", "level": ["lvl", "grade"]})
+    path = write_jsonl(tmp_path / "p.jsonl", *numbered(3, origin="a book"))
+    pool = load(tmp_path, path, columns={"subject": "topic", "level": ["lvl", "grade"], "source": "origin"})
     assert pool.notes[1:] == (
         "  pool.columns.subject=topic: no question has one", "  pool.columns.level=lvl or grade: no question has one",
     )  # fmt: skip

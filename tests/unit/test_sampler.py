@@ -9,6 +9,7 @@ from hpc_saidpo.records import Difficulty
 from hpc_saidpo.sampler import betabinomial
 from hpc_saidpo.sampler.counts import ClusterCounts
 from hpc_saidpo.sampler.draw import draw
+from hpc_saidpo.sampler.evidence import chances, describe_clusters, describe_questions
 from hpc_saidpo.sampler.history import History, count, excluded
 from hpc_saidpo.sampler.rules import RULES
 from hpc_saidpo.sampler.weights import Plan, entropy_share, log_cluster_weights, log_weights, shown
@@ -123,6 +124,11 @@ def test_few_counts_stay_near_the_pool():
     assert pool.mean < beta_C.mean[1] < 0.5 * (1 + pool.mean)
 
 
+def test_the_evidence_of_a_cluster_about_its_questions_is_bounded():
+    apart, alike = (betabinomial.fit(counted([0] * 4, s), kappa=4.0)[0] for s in ([0, 8, 0, 8], [4] * 4))
+    assert apart.size == pytest.approx(betabinomial.LEAST) and alike.size == pytest.approx(betabinomial.MOST)
+
+
 def test_frontier_goes_for_pairs_and_frontier_error_for_the_harder_of_them():
     easy, middle, hard = [7, 6, 8, 7], [4, 5, 3, 4], [1, 2, 0, 1]
     found = counted(np.repeat(range(3), 100), (easy * 25) + (middle * 25) + (hard * 25))
@@ -186,6 +192,15 @@ def test_the_exclusion_rule_looks_back_r_iterations():
     assert excluded(history, 3, config).tolist() == [False, True, False, False]
     assert excluded(history, 3, settings.Sampler(exclude_iterations=3)).tolist() == [True, True, False, False]
     assert not excluded(history, 3, settings.Sampler()).any()
+
+
+def test_questions_drawn_since_then_and_ungradable_ones_have_no_chance():
+    history = History.empty(4, 1).note_drawn(0, np.array([0])).note_drawn(2, np.array([1]))
+    history = history.note_ungradable(0, np.array([2]))
+    questions = describe_questions(history, np.zeros(4, int), np.ones(4))
+    clusters = describe_clusters(history.counts, np.zeros(4, int), np.ones(1))
+    for since, expected in ((3, [1 / 3, 1 / 3, 0, 1 / 3]), (1, [1 / 2, 0, 0, 1 / 2]), (0, [0, 0, 0, 1])):
+        assert np.concatenate(chances(questions, clusters, 1, since)) == pytest.approx(expected)
 
 
 def test_entropy_share():

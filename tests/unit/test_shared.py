@@ -1,7 +1,14 @@
 """Artefacts that several jobs need at the same moment."""
 
+import os
 import subprocess
 import sys
+import time
+
+import pytest
+
+from hpc_saidpo.parallel.world import World
+from hpc_saidpo.store.run import RunDir
 
 MAKER = """
 import sys, time
@@ -44,3 +51,19 @@ def test_the_next_job_continues_in_the_folder_of_a_killed_one(tmp_path):
     first.kill()
     first.wait()
     assert second.communicate(timeout=120)[0] == "makes [0]\nwrote 1\nwrote 2\nhas 12\n"
+
+
+def test_a_folder_that_is_continued_is_as_new_for_other_jobs(tmp_path):
+    """They remove folders of a week ago."""
+    run = RunDir(tmp_path / "run", World(), {}, print)
+
+    def fail(stage):
+        os.utime(stage.path, 2 * (time.time() - 6 * 86_400,))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run.shared("embedding", "key", fail, lambda stage: stage, resumes=True)
+    (before,) = (path.stat().st_ino for path in (tmp_path / ".shared").glob(".*.tmp"))
+    seen = []
+    run.shared("embedding", "key", lambda stage: seen.append(stage.path.stat()), lambda stage: stage, resumes=True)
+    assert seen[0].st_ino == before and seen[0].st_mtime > time.time() - 86_400

@@ -89,6 +89,15 @@ def test_five_at_most_in_their_order():
     )  # fmt: skip
 
 
+def test_the_longest_and_the_shortest_point():
+    points = {length: normalise("x" * length) for length in (MIN_CHARS - 1, MIN_CHARS, MAX_CHARS, MAX_CHARS + 1)}
+    assert [length for length, point in points.items() if point] == [2, 60]
+
+
+def test_a_line_of_seven_words_is_a_sentence():
+    assert parse("- sum of the first odd numbers\n- it is the sum of odd numbers") == ("sum of the first odd number",)
+
+
 @pytest.mark.parametrize(
     "word, one",
     [(one, one) for one in ("calculus", "series", "analysis", "modulus", "statistics", "class", "vieta's", "bayes")]

@@ -38,10 +38,16 @@ def test_collapse_of_the_chosen_is_a_fall_against_the_reference_while_margins_gr
 
 
 @pytest.mark.parametrize(
-    "growth, accuracy, expected", [(0.5, 0.5, ["margin without accuracy"]), (0.5, 0.7, []), (0.05, 0.5, [])]
+    "margins, accuracy, expected",
+    [
+        ((0.0, 0.5), 0.5, ["margin without accuracy"]),
+        ((0.0, 0.5), 0.7, []),
+        ((0.0, 0.05), 0.5, []),
+        ((2.0, 2.0), 0.5, []),  # large from the first step on
+    ],
 )
-def test_margins_may_not_grow_without_accuracy(growth, accuracy, expected):
-    found = find_signatures(steps(**{"rewards/margins": (0.0, growth), "rewards/accuracies": (accuracy, accuracy)}))
+def test_margins_may_not_grow_without_accuracy(margins, accuracy, expected):
+    found = find_signatures(steps(**{"rewards/margins": margins, "rewards/accuracies": (accuracy, accuracy)}))
     assert named(found) == expected
     assert all("dpo.loss=ipo" in text for text in found)
 
