@@ -5,10 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpc_saidpo.grader.answers import latex
-from hpc_saidpo.grader.answers.exact import normalise
+from hpc_saidpo.grader.answers.exact import normalise, number
 from hpc_saidpo.grader.answers.extract import candidates, extract
 from hpc_saidpo.grader.answers.fast import decide, thorough
 from hpc_saidpo.grader.answers.gold import defects
+from hpc_saidpo.grader.answers.leaves import all_of, any_of
 from hpc_saidpo.records import CORRECT, UNGRADABLE, WRONG
 
 SAME = [
@@ -16,7 +17,7 @@ SAME = [
     ("1/2", "0.50"), ("1234", "1,234"), ("10000", "10{,}000"), ("10080", "10,\\!080"), ("-3", "−3"), ("73", "(073)"),
     ("2\\frac58", "21/8"), ("2\\frac58", "2 5/8"), ("-\\frac{1}{2}", "\\frac{-1}{2}"), ("-1./3", "-\\frac13"),
     ("4.5e33", "4.5\\times10^{33}"), ("1e-5", "0.00001"), ("2^{10}", "1024"), ("10!", "3628800"),
-    ("12", "\\text{twelve}"),
+    ("12", "\\text{twelve}"), ("{x>3}", "(3,\\infty)"),
     ("\\frac{1}{12}", "0.0833333333333333"), ("0.\\overline{3}", "\\frac13"), ("\\log_2 8", "3"), ("7", "3+4=7"),
     # units, percent, money
     ("20 $cm^{2}$", "20"), ("36\\sqrt7cm^{3}", "36\\sqrt{7}\\text{ cm}^3"), ("10\\text{ units}", "10"),
@@ -77,7 +78,7 @@ DIFFERENT = [
     ("a<b", "b<a"),
     ("2,-1,-18", "2"), ("5", "0 \\text{ or } 5"), ("\\pm 3", "3"), ("3", "\\pm 3"), ("1,2", "1,2,3"),
     ("|x|", "x"), ("x^2", "x^3"), ("mn-\\lfloor m/2\\rfloor", "mn-\\lfloor m/8\\rfloor"), ("2x+3y=6", "2x+3y=7"),
-    ("f(x)=x+1", "f(x)=x-1"),
+    ("f(x)=x+1", "f(x)=x-1"), ("2f(x)", "f(2x)"), ("5", "1:2:3"),
     ("\\{x|x=3k,k\\in\\mathbb{Z}\\}", "\\{x|x=3k+1,k\\in\\mathbb{Z}\\}"), ("3 \\text{ m}", "3 \\text{ cm}"),
     ("4x", "4"),
     ("52_8", "52_9"), ("1:58 am", "1:58 pm"), ("8:34", "4:17"), ("A", "B"), ("\\text{no}", "on"), ("east", "west"),
@@ -128,12 +129,23 @@ def test_every_gold_answer_is_itself(gold, answer):
         ("So we add.\nSo the total is 42.", "42"),
         ("Therefore, $a+b=\\mathbf{12}$", "\\mathbf{12}"),
         ("Therefore, $2x+1=5$.", "2x+1=5"),
+        ("With $a$ = 2 we find $b$ and $x$", "x"),
         ("line one\nline two", None),
         ("", None),
     ],
 )
 def test_extraction(response, answer):
     assert extract(response) == answer
+
+
+@pytest.mark.parametrize("text", ["1/0", "-1/0", "(1)/(0)", "\\frac{1}{0}", "2\\frac{1}{0}"])
+def test_what_is_divided_by_zero_is_no_number(text):
+    assert number(text) is None and number(text.replace("0", "2")) is not None
+
+
+def test_verdicts_of_parts_are_joined_and_an_unknown_one_stays_unknown():
+    assert [any_of(parts) for parts in ([], [False], [False, None], [None, True])] == [False, False, None, True]
+    assert [all_of(parts) for parts in ([], [True], [True, None], [None, False])] == [True, True, None, False]
 
 
 def test_an_empty_gold_answer_is_ungradable_and_no_answer_is_wrong():
