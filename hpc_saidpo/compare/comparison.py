@@ -25,8 +25,8 @@ ABOUT_PROXIES = (
     "pairs"
 )
 ORDER_WITHOUT_EFFECT = (
-    "difficulty.order had no effect: in no iteration was pairs.budget below the number of possible pairs. With a lower "
-    "pairs.budget it decides which questions become pairs"
+    "difficulty.order had no effect: pairs.share was 1, and in no iteration was pairs.budget below the number of "
+    "possible pairs. With a lower one it decides which questions become pairs"
 )
 
 
@@ -152,7 +152,11 @@ def notes(sweep: Sweep) -> list[str]:
     lines = [HOW_TO_READ]
     if compares_proxies(sweep):
         lines.append(ABOUT_PROXIES)
-    cut = any(r.pairs >= (run.settings.get("pairs.budget") or np.inf) for run in sweep.runs for r in run.records)
+    cut = any(
+        r.pairs >= (run.settings.get("pairs.budget") or np.inf) or run.settings.get("pairs.share", 1) < 1
+        for run in sweep.runs
+        for r in run.records
+    )
     if "difficulty.order" in sweep.compared and not cut:
         lines.append(ORDER_WITHOUT_EFFECT)
     if sweep.mixed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,6 +21,7 @@ def changed_by_early_decision(config: settings.Pairs) -> list[str]:
     warnings = {
         "pairs.choice=closest_length finds fewer responses to choose from": config.choice == "closest_length",
         f"pairs.per_question={config.per_question} finds fewer responses": config.per_question > 1,
+        f"pairs.share={config.share} cuts by pass rates, which lean to one half": config.share < 1,
         f"pairs.budget={config.budget} cuts by pass rates, which lean to one half": config.budget is not None,
     }
     return [
@@ -58,7 +60,9 @@ def why_none(rollouts: Rollouts, in_band: bool, config: settings.Pairs) -> str:
         return "its pass rate lies outside the band of difficulty.too_hard and difficulty.too_easy"
     if not candidates(rollouts):
         return "every correct response is truncated, or is the same text as a wrong one"
-    return f"harder questions took all of pairs.budget={config.budget}"
+    limits = [f"pairs.share={config.share}"] * (config.share < 1)
+    limits += [f"pairs.budget={config.budget}"] * (config.budget is not None)
+    return f"harder questions took all of {' and '.join(limits)}"
 
 
 def pick(
@@ -88,7 +92,9 @@ def select(
     seed: int,
     iteration: int,
 ) -> Pairs:
-    """Select the pairs of an iteration, hardest question first, at most `config.budget`.
+    """Select the pairs of an iteration, hardest question first.
+
+    They are of the hardest `config.share` of the questions that yield a pair, rounded up, and at most `config.budget`.
 
     Args:
         rollouts: sorted by question.
@@ -96,12 +102,15 @@ def select(
         cluster_N: cluster of each question of the pool.
         prompts: of every question in `hardest`, in any order: those that the rollouts continue.
     """
-    tables, n_pairs = [], 0
+    tables, n_pairs, all_picked = [], 0, []
     row_of = {question: row for row, question in enumerate(prompts.question_Q.tolist())}
     for i, question in enumerate(hardest.question_Q.tolist()):
         first, last = np.searchsorted(rollouts.question_R, [question, question + 1])
         of_question = rollouts.take(np.arange(first, last))
         picked = pick(candidates(of_question), of_question, config, seeded(seed, iteration, "pairs", question))
+        if picked:
+            all_picked.append((i, question, of_question, picked))
+    for i, question, of_question, picked in all_picked[: math.ceil(config.share * len(all_picked))]:
         if config.budget is not None:
             picked = picked[: config.budget - n_pairs]
         if picked:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from .base import Positive, group
 
@@ -13,4 +15,5 @@ class Pairs:
 
     per_question: Positive = 1
     choice: Literal["random", "closest_length"] = "random"
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0
     budget: Positive | None = None

@@ -230,10 +230,13 @@ def test_further_differences_between_the_runs_of_a_row_are_reported(tmp_path):
         read_runs(tmp_path, ["clusters.m"])
 
 
-@pytest.mark.parametrize(("budget", "is_reported"), [(None, True), (6, True), (5, False)])
-def test_an_order_that_decided_nothing_is_reported(tmp_path, budget, is_reported):
+@pytest.mark.parametrize(
+    ("limit", "is_reported"),
+    [({}, True), ({"pairs.budget": 6}, True), ({"pairs.budget": 5}, False), ({"pairs.share": 0.5}, False)],
+)
+def test_an_order_that_decided_nothing_is_reported(tmp_path, limit, is_reported):
     for order in (["steps"], ["tokens"]):
-        settings = {"difficulty.order": order, "pairs.budget": budget}
+        settings = {"difficulty.order": order, **limit}
         put_run(tmp_path / order[0], lines_of(0.1, 0.2, 0.3), settings)  # iterations of 4 and 5 pairs
     assert (comparison.ORDER_WITHOUT_EFFECT in comparison.notes(read_runs(tmp_path))) == is_reported
 

@@ -105,7 +105,7 @@ def test_the_name_of_a_run_of_a_multirun(overrides, name):
 
 
 def test_the_proxies_are_compared_where_the_order_decides():
-    assert built("sweep=proxies").pairs.budget and built().pairs.budget is None
+    assert built("sweep=proxies").pairs.share == 0.5 and (built().pairs.share, built().pairs.budget) == (1.0, None)
 
 
 def test_the_papers_set_ups():
@@ -124,6 +124,7 @@ def test_the_one_line_systems():
     assert built("experiment=frontier_error").sampler.rule == "frontier_error"
     assert built("experiment=no_clusters").clusters.n == 1
     no_difficulty = built("experiment=no_difficulty")
+    assert no_difficulty.pairs.share == built("experiment=paper_qwen7b").pairs.share == 0.5
     assert no_difficulty.sampler.rule == "error_all" and no_difficulty.difficulty.order == ("random",)
     ours, default = built("experiment=saidpo_history"), built()
     assert (ours.sampler, default.sampler.rule, default.sampler.alpha, default.sampler.history) == (

@@ -52,6 +52,22 @@ def test_hardest_first_survives_the_budget():
     assert select([2, 5], per_question=3, budget=2).question_B.tolist() == [2, 5]
 
 
+def test_a_share_of_one_half_takes_the_harder_half():
+    """By pass rate, then steps, then length; questions without a pair do not count."""
+    rows, hard = [], {0: (1, 2, 9), 1: (1, 2, 5), 2: (1, 1, 9), 3: (2, 9, 9), 4: (3, 9, 9), 5: (3, 1, 1), 6: (4, 1, 1)}
+    for question, (n_correct, steps, tokens) in hard.items():
+        rows += [(question, k, int(k < n_correct), tokens, steps, True, f"{k}") for k in range(4)]
+    rollouts, config = make_rollouts(rows), settings.Difficulty()
+    measured = difficulty.measure(rollouts)
+    usable_Q = difficulty.in_band(measured, config)
+    order = [i for i in difficulty.hardest_first(measured, config, np.random.default_rng(1)) if usable_Q[i]]
+    prompts = make_prompts(range(7))
+    half = settings.Pairs(share=0.5)
+    made = pairs.select(rollouts, measured.take(order), np.zeros(7, int), prompts, half, 0, 0)
+    assert made.question_B.tolist() == [0, 1, 2]
+    assert pairs.why_none(rollouts.take(range(12, 16)), True, half) == "harder questions took all of pairs.share=0.5"
+
+
 def test_pairs_of_a_question_spread_over_its_responses():
     table = select([5], per_question=2)
     assert len(set(table.chosen_B)) == 2 and len(set(table.rejected_B)) == 2
