@@ -10,7 +10,8 @@ from typing import Any
 
 from .. import settings
 from ..records import JOIN, joined
-from ..settings.pool import VERIFIER_NAMES, Names
+from ..settings.pool import VERIFIER_NAMES, Message, Names
+from .texts import lost_command, message_of, printed_list
 
 Row = tuple[str, ...]  # the texts of a question in the order of the fields of `records.Questions`
 SHOWN_KEYS = 12
@@ -49,16 +50,18 @@ def make_mapper(config: settings.Columns, verifier: str = "math") -> Callable[[M
         BadRow: by the function: no question or answer; solution boxes that disagree; a list instead of one text; an
             unknown verifier, or one that lacks its entry.
     """
-    get = _make_getter([as_tuple(getattr(config, field)) for field in FIELDS])
+    get = _make_getter([as_tuple(getattr(config, field)) for field in FIELDS], config.message)
     no_answer = frozenset(config.no_answer)
 
     def map_row(row: Mapping) -> Row:
         # Nearly all values are plain texts: only the others take the slow path.
+        values = list(get(row))
+        _check_backslashes(values)
         question, answer, id, solution, subject, level, tags, source, alternatives, row_verifier, entry = [
             (value.strip() if "\r" not in value else _scalar(value)) if type(value) is str else value
-            for value in get(row)
+            for value in values
         ]
-        question = question if type(question) is str else _text(question, "question")
+        question = question if type(question) is str else _text(message_of(question, config.message), "question")
         if not question:
             raise BadRow(_describe_lack("question", as_tuple(config.question), row))
         solution = solution if type(solution) is str else _lines(solution)
@@ -87,26 +90,42 @@ def make_mapper(config: settings.Columns, verifier: str = "math") -> Callable[[M
     return map_row
 
 
-def _make_getter(names_by_field: Sequence[Sequence[str]]) -> Callable[[Mapping], Iterable[Any]]:
+def _check_backslashes(values: Sequence[Any]) -> None:
+    """Refuse a row in which JSON has read a LaTeX command as an escape."""
+    for field, value in zip(FIELDS, values, strict=True):
+        command = lost_command(value) if type(value) is str else ""
+        if command:
+            raise BadRow(
+                f"the {field} has a control character where {command} was meant: in JSON a backslash is written twice, "
+                f"\\{command}"
+            )
+
+
+def _make_getter(names_by_field: Sequence[Sequence[str]], message: Message) -> Callable[[Mapping], Iterable[Any]]:
     """Make a function row -> the value of each column; None where the row has none of its names."""
     if all(len(names) == 1 and "." not in names[0] for names in names_by_field):
         flat = [names[0] for names in names_by_field]
         return lambda row: map(row.get, flat)
 
     def first(row: Mapping, names: Sequence[str]) -> Any:
-        values = (row[name] if name in row else _follow(row, name.split(".")) for name in names)
+        values = (row[name] if name in row else _follow(row, name.split("."), message) for name in names)
         return next((value for value in values if value is not None), None)
 
     return lambda row: [first(row, names) for names in names_by_field]
 
 
-def _follow(value: Any, path: Sequence[str]) -> Any:
-    """Return the value at a path; a list of values where the path meets a list; None where there is nothing."""
+def _follow(value: Any, path: Sequence[str], message: Message = "only") -> Any:
+    """Return the value at a path; a list of values where the path meets a list; None where there is nothing.
+
+    A path that ends in the content of a chat leads to one message of it (`texts.message_of`).
+    """
     if not path:
         return value
     if isinstance(value, Mapping):
-        return _follow(value.get(path[0]), path[1:])
-    return [_follow(item, path) for item in value] if isinstance(value, list) else None
+        return _follow(value.get(path[0]), path[1:], message)
+    if list(path) == ["content"] and (of_chat := message_of(value, message)) is not value:
+        return of_chat
+    return [_follow(item, path, message) for item in value] if isinstance(value, list) else None
 
 
 def _scalar(value: Any) -> str:
@@ -144,7 +163,7 @@ def _items(value: Any, separator: str | None = ";") -> list[str]:
         return []
     if not isinstance(value, list):
         text = _scalar(value)
-        value = text.split(separator) if separator else [text]
+        value = printed_list(text) or (text.split(separator) if separator else [text])
     items = [item.strip() if type(item) is str else _scalar(item) for item in value]
     return [item.replace(JOIN, " ") for item in items if item]
 

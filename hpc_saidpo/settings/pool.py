@@ -12,6 +12,7 @@ from .base import Count, Name, Positive, group
 # module: `grader.verifiers.use_verifier` checks the setting.
 VERIFIER_NAMES = ("math", "exact", "reasoning_gym", "code")
 Needed = Name | Annotated[tuple[Name, ...], Field(min_length=1)]  # of several columns, the first that a row has is read
+Message = Literal["last_user", "only"]  # of a chat in the column of the question
 Names = Needed | None  # None: the file has no such column
 
 # reasoning-gym tasks whose scorers evaluate the answer, or a part of the entry, as Python code. No response may reach
@@ -49,6 +50,7 @@ class Columns:
     verifier: Names = "verifier"
     entry: Names = "entry"
     rows: Name | None = None
+    message: Message = "last_user"
 
 
 @group
