@@ -164,8 +164,8 @@ class Filter:
         question_G = np.searchsorted(grams.first_Q, place_G, side="right") - 1
         for q, number, share in self._overlaps(grams, question_G, entry_G):
             matches[q] = Match(number, "ngrams", share)
-        # Equal questions share n-grams, or are too short to have any.
-        candidates: set[int] = {*np.flatnonzero(grams.n_words_Q < self.n).tolist(), *question_G.tolist()}
+        # Equal questions share n-grams, or have none, or a single one, which may be too common to be compared.
+        candidates: set[int] = {*np.flatnonzero(grams.n_words_Q <= self.n).tolist(), *question_G.tolist()}
         for q in candidates:
             equal = self._exact.get(self._key(texts[q], words_Q[q], int(grams.n_words_Q[q])))
             if equal is not None:

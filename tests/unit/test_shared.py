@@ -39,7 +39,7 @@ def maker(folder, name, pause):
 def test_of_jobs_that_start_at_once_one_makes_the_artefact_and_the_others_wait(tmp_path):
     said = [job.communicate(timeout=120)[0] for job in [maker(tmp_path, str(i), 0.5) for i in range(5)]]
     assert sum("makes []" in text for text in said) == 1 and all("has 12" in text for text in said)
-    assert all("makes" in text or "waiting for its result" in text for text in said)
+    assert any("waiting for its result" in text for text in said)  # a late one finds the finished artefact
     assert [p.name.split("-")[0] for p in (tmp_path / ".shared").iterdir()] == ["embedding"]
 
 
