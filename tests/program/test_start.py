@@ -1,6 +1,5 @@
 """Start-up of the program: quick answers, which import no heavy library and appear once on any number of ranks."""
 
-import resource
 import subprocess
 import sys
 
@@ -18,7 +17,6 @@ WATCHED = (
     "atexit.register(lambda: print('imported:', *sorted(heavy & sys.modules.keys()), '.'))\n"
     "runpy.run_module('hpc_saidpo', run_name='__main__')\n"
 )
-MUCH_CPU_S = 2.0  # a quick answer takes 0.2 to 0.9 s; an import of torch alone takes as long as this
 ANSWERS = {
     "a misspelt key": (("sampler.alhpa=2",), 2, "unknown key 'sampler.alhpa'; did you mean 'sampler.alpha'?"),
     "a wrong value": (("experiment=tiny", "rollouts.k=1"), 2, "rollouts.k: Input should be greater than or equal to 2"),
@@ -34,13 +32,10 @@ ANSWERS = {
 
 @pytest.mark.parametrize("arguments, code, says", ANSWERS.values(), ids=ANSWERS.keys())
 def test_an_answer_imports_nothing_heavy(arguments, code, says):
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = start(*arguments, program=("-c", WATCHED))
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == code, done.stderr
     assert (done.stderr + done.stdout).count(says) == 1 and "Traceback" not in done.stderr
     assert done.stdout.endswith("imported: .\n")
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < MUCH_CPU_S
 
 
 @pytest.mark.parametrize("name", ["a misspelt key", "a wrong value", "a misspelt verb", "help", "the version"])

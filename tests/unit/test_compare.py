@@ -18,7 +18,8 @@ from hpc_saidpo.compare import comparison, evaluations, marks, tables
 from hpc_saidpo.compare.read import read_runs
 from hpc_saidpo.compare.tables import write
 from hpc_saidpo.errors import RunError
-from hpc_saidpo.records import CORRECT, UNGRADABLE, WRONG, Rollouts
+from hpc_saidpo.evaluate.intervals import mean_rate
+from hpc_saidpo.records import CORRECT, UNGRADABLE, WRONG, Difficulty, Rollouts
 from hpc_saidpo.store.stage import Stage
 
 NO_ROLLOUTS = dict.fromkeys(
@@ -177,11 +178,10 @@ def test_evaluations(tmp_path):
     put_config(under / "d-0")  # its evaluation has not begun
     sweep = read_runs(tmp_path / "runs")
     rows = by_name(sweep.evaluations)
-    # rates 1, 1/2, 0, 1/2: mean 1/2, standard deviation 1/√6, half = 1.96/√6/√4
-    half = 1.959963984540054 / 6**0.5 / 2
+    interval = mean_rate(Difficulty(np.arange(4), np.full(4, 2), np.array([2, 1, 0, 1]), *np.ones((3, 4))))[1:]
     assert rows["a-0"] == {
         "name": "a-0", "policy": policy, "benchmark": "held_out", "n_questions": 4, "samples": 2,
-        "accuracy": 0.5, "low95": pytest.approx(0.5 - half), "high95": pytest.approx(0.5 + half), "state": "done",
+        "accuracy": 0.5, "low95": pytest.approx(interval[0]), "high95": pytest.approx(interval[1]), "state": "done",
     }  # fmt: skip
     assert {name: row["state"].split(":")[0] for name, row in rows.items()} == {
         "a-0": "done", "a-1": "done", "b-0": "unfinished", "base-0": "done", "c-0": "damaged", "d-0": "unfinished",

@@ -188,17 +188,12 @@ def test_only_the_setting_can_name_a_verifier_of_the_users():
 
 def test_a_wrong_name_is_refused_before_anything_heavy_is_imported():
     program = (
-        "import sys, time\nfrom hpc_saidpo.cli.compose import from_overrides\n"
+        "import sys\nfrom hpc_saidpo.cli.compose import from_overrides\n"
         "from hpc_saidpo.errors import RunError\n"
         "try: from_overrides(['experiment=tiny', 'run.root=r', 'sampler.rule=best'])\n"
         "except RunError as error: print(error)\n"
-        "print([m for m in ('torch', 'scipy', 'transformers', 'h5py', 'sympy', 'sklearn') if m in sys.modules])\n"
-        "print(time.process_time())"
+        "print([m for m in ('torch', 'scipy', 'transformers', 'h5py', 'sympy', 'sklearn') if m in sys.modules])"
     )
-    seconds = []
-    for _ in range(3):
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100)
-        message, heavy, cpu_s = done.stdout.splitlines()
-        assert message.startswith("sampler.rule=best: there is no such name. Valid names: error, ") and heavy == "[]"
-        seconds.append(float(cpu_s))
-    assert min(seconds) < 1.0  # 0.5 on a CPU that nobody shares
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100)
+    message, heavy = done.stdout.splitlines()
+    assert message.startswith("sampler.rule=best: there is no such name. Valid names: error, ") and heavy == "[]"
