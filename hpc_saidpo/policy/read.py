@@ -32,7 +32,8 @@ def read_config(path: str) -> PretrainedConfig:
     Raises:
         RunError: there is none, it is damaged, or transformers does not know its model_type.
     """
-    with input_errors(f"policy.path={path}: config.json is not readable", "name a model that transformers supports"):
+    problem = f"policy.path={path}: no model could be loaded from there: config.json is not readable"
+    with input_errors(problem, "name a model that transformers supports"):
         return AutoConfig.from_pretrained(path)
 
 

@@ -28,7 +28,7 @@ class Pool:
     examples: Mapping[str, Sequence[Question]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     fingerprint: str = ""
-    too_long: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    too_long: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64), compare=False)
 
 
 def by_subject(questions: Iterable[Question]) -> dict[str, list[Question]]:

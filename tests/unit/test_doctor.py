@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from hpc_saidpo import settings
 from hpc_saidpo.cli import compose
@@ -130,7 +131,9 @@ def model(tmp_path):
         "model-00002-of-00002.safetensors",
     ):
         (folder / name).write_text("{}")
-    shards = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    for i in (1, 2):
+        save_file({f"w{i}": torch.zeros(1)}, folder / f"model-0000{i}-of-00002.safetensors")
+    shards = {"w1": "model-00001-of-00002.safetensors", "w2": "model-00002-of-00002.safetensors"}
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
     return folder
 

@@ -40,7 +40,7 @@ def settings_of(overrides):
 def test_the_lines_are_the_runs_of_hydras_sweep_of_that_name(name):
     lines, jobs = read_sweep(name, TINY).lines, jobs_of(name)
     plain = {frozenset({*job} - {f"sweep={name}"}) for job in jobs}
-    assert {frozenset(w for w in line if not w.startswith(("run.name=", "pairs.budget="))) for line in lines} == plain
+    assert {frozenset(w for w in line if not w.startswith(("run.name=", "pairs.share="))) for line in lines} == plain
     assert len(lines) == len(jobs) == len(plain)
     # The job of Hydra also has the plain values of the sweep's file.
     of_jobs = sorted(repr(compose.from_overrides([*TINY, *job])) for job in jobs if "run.seed=0" in job)
@@ -65,8 +65,8 @@ def test_the_systems_are_the_one_line_systems_on_any_base(base):
 def test_the_common_overrides_replace_and_extend_what_the_sweep_defines():
     sweep = read_sweep("proxies", [*TINY, "pairs.budget=200", "difficulty.order=[steps],[tokens]", "run.seed=4"])
     assert sweep.common == [*TINY, "pairs.budget=200", "run.seed=4"]
-    assert sweep.lines == [["run.name=by_steps-seed-4", "difficulty.order=[steps]"],
-                           ["run.name=by_tokens-seed-4", "difficulty.order=[tokens]"]]  # fmt: skip
+    assert sweep.lines == [["run.name=by_steps-seed-4", "difficulty.order=[steps]", "pairs.share=0.5"],
+                           ["run.name=by_tokens-seed-4", "difficulty.order=[tokens]", "pairs.share=0.5"]]  # fmt: skip
     more = read_sweep("rollouts", [*TINY, "run.seed=0,1", "rollouts.k=8", "dpo.beta=0.1,0.2"])
     assert more.common == [*TINY, "rollouts.k=8"]
     assert more.lines[:2] == [["run.name=k-08-seed-0,dpo.beta=0.1", "dpo.beta=0.1", "run.seed=0"],
