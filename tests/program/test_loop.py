@@ -291,7 +291,7 @@ def test_a_run_out_of_pairs_does_not_end_its_multirun(root):
         (("rollouts.k=1",), "rollouts.k: Input should be greater than or equal to 2"),
         (("clusters.size=3",), "unknown key 'clusters.size'"),
         (("policy.path=/no/model",), "policy.path=/no/model"),
-        (("sampler.n_questions=241",), "sampler.n_questions is 241"),
+        (("sampler.n_questions=241",), "so the pool needs 241 questions that may be drawn, but has 240"),
         (("pool=nothing",), "Could not find 'pool/nothing'"),
         (("rollouts.max_new_tokens=4000",), "lower rollouts.max_new_tokens"),
     ],
