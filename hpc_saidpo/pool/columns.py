@@ -56,12 +56,13 @@ def make_mapper(config: settings.Columns, verifier: str = "math") -> Callable[[M
     def map_row(row: Mapping) -> Row:
         # Nearly all values are plain texts: only the others take the slow path.
         values = list(get(row))
+        values[0] = message_of(values[0], config.message)
         _check_backslashes(values)
         question, answer, id, solution, subject, level, tags, source, alternatives, row_verifier, entry = [
             (value.strip() if "\r" not in value else _scalar(value)) if type(value) is str else value
             for value in values
         ]
-        question = question if type(question) is str else _text(message_of(question, config.message), "question")
+        question = question if type(question) is str else _text(question, "question")
         if not question:
             raise BadRow(_describe_lack("question", as_tuple(config.question), row))
         solution = solution if type(solution) is str else _lines(solution)
@@ -93,7 +94,8 @@ def make_mapper(config: settings.Columns, verifier: str = "math") -> Callable[[M
 def _check_backslashes(values: Sequence[Any]) -> None:
     """Refuse a row in which JSON has read a LaTeX command as an escape."""
     for field, value in zip(FIELDS, values, strict=True):
-        command = lost_command(value) if type(value) is str else ""
+        texts = (value,) if type(value) is str else value if isinstance(value, list) else ()
+        command = next(filter(None, (lost_command(text) for text in texts if type(text) is str)), "")
         if command:
             raise BadRow(
                 f"the {field} has a control character where {command} was meant: in JSON a backslash is written twice, "

@@ -74,6 +74,15 @@ def test_of_a_chat_the_last_message_of_the_user_is_the_question(column, n, expec
         make_mapper(settings.pool.Columns(question=column, answer="reward_model.ground_truth", message="only"))(row)
 
 
+@pytest.mark.parametrize("place", ["question", "alt_answers", "prompt"])
+def test_a_lost_backslash_is_found_in_lists_and_chats(place):
+    row = {"question": "q", "answer": "1", "alt_answers": ["2"], "prompt": [{"role": "user", "content": "q"}]}
+    row[place] = {"alt_answers": ["2", "\frac"], "prompt": [{"role": "user", "content": "\frac"}]}.get(place, "\frac")
+    columns = settings.pool.Columns(question="prompt") if place == "prompt" else Columns()
+    with pytest.raises(BadRow, match="a control character where"):
+        make_mapper(columns)(row)
+
+
 def test_a_chat_of_one_message_is_that_message():
     only = settings.pool.Columns(question="prompt", message="only")
     assert make_mapper(only)({"prompt": CHAT[1:2], "answer": "2"})[1] == "What is 1 + 1?"
