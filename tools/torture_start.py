@@ -1,4 +1,4 @@
-"""A start of the program in a process group of its own, which can be killed: for torture_run.py."""
+"""Starts of the program for torture_run.py: each has a process group of its own and can be killed."""
 
 from __future__ import annotations
 

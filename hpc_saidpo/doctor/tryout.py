@@ -50,7 +50,7 @@ def _trials(policy: Policy, engine: settings.Engine, trains: bool) -> dict[str, 
 
     done: dict[str, Callable[[], Trial]] = {}
     name = engine.engine
-    if name != "vllm":  # which computes in a process of its own
+    if name != "vllm":  # vllm computes in a separate process
         done[ways.engine_key(policy, name)] = lambda: ways.tried_engine(policy, name)
     if trains:
         key = arrangement.arrangement_key(policy.model, policy.precision)

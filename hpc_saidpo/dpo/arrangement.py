@@ -53,7 +53,7 @@ def response_logps(
     pad_id: int,
     head_tokens: int = HEAD_TOKENS,
 ) -> torch.Tensor:
-    """Sum of log-probabilities of each response given its prompt, in nats: float32, [B, R], differentiable.
+    """Return log pi(response | prompt) of each response, in nats: float32, [B, R], differentiable.
 
     Args: see `rows.lay_out` and `ResponseLogps`.
     """

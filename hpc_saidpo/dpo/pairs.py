@@ -34,7 +34,7 @@ def changed_by_early_decision(config: settings.Pairs) -> list[str]:
 def candidates(rollouts: Rollouts) -> list[tuple[int, int]]:
     """The possible pairs of one question's rollouts: (chosen row, rejected row).
 
-    A truncated response is never chosen. Identical texts are never a pair, and so neither are identical tokens.
+    A truncated response is never chosen. Identical texts are never a pair; identical tokens have identical texts.
     """
     chosen = np.flatnonzero((rollouts.verdict_R == CORRECT) & rollouts.finished_R)
     rejected = np.flatnonzero(rollouts.verdict_R == WRONG)

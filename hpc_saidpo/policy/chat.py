@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from ..errors import RunError
 
 CLOCK = "strftime_now"  # the function by which a template reads the clock
-# What strftime may be asked for; "-" leaves out leading zeros (GNU).
+# Codes that strftime accepts here; "-" leaves out leading zeros (GNU).
 DIRECTIVES = (*"aAbBcCdDeFgGhHIjklmMpPrRsSTuUVwWxXyYzZ", *(f"-{letter}" for letter in "dmyHIMSjkleuUVW"))
 
 

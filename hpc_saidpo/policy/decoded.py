@@ -56,7 +56,7 @@ def logits_of(model: PreTrainedModel, kind: type, outputs: Outputs) -> torch.Ten
 
 
 class _Decoder:
-    """A stand-in for a decoder that returns fixed outputs, as do the decoders inside it (OPT's `model.decoder`)."""
+    """A stand-in for a decoder. It returns fixed outputs, and so do the decoders inside it (OPT's `model.decoder`)."""
 
     def __init__(self, decoder: PreTrainedModel, outputs: ModelOutput):
         self._decoder, self._outputs = decoder, outputs

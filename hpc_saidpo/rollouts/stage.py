@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import progress, settings
+from ..errors import RunError
 from ..grader.grader import shared_grader
 from ..parallel.world import World
 from ..policy.locate import hash_of
@@ -87,14 +88,32 @@ def _prompt_tokens(stage: Stage, request: Request) -> dict[int, list[int]]:
     """The prompt of each question as token ids, from the stage's table of prompts, which is made first if need be.
 
     Not collective. The first prompt of the process is logged.
+
+    Raises:
+        RunError: a prompt has a token that the model has no embedding of.
     """
     if not stage.has("prompts"):
-        stage.write("prompts", request.renderer.table(request.question_Q))
+        rendered = request.renderer.table(request.question_Q)
+        _check_embedded(rendered, request.renderer)
+        stage.write("prompts", rendered)
     prompts = stage.read("prompts", Prompts)
     if len(prompts) and not _shown:
         _shown.append(True)
         log.info("%s", describe(prompts, request.renderer.policy, request.sampling.stop))
     return {q: ids.tolist() for q, ids in zip(prompts.question_Q.tolist(), prompts.tokens_Q, strict=True)}
+
+
+def _check_embedded(prompts: Prompts, renderer: Renderer) -> None:
+    policy = renderer.policy
+    n = policy.model.get_input_embeddings().weight.shape[0]
+    for question, ids in zip(prompts.question_Q.tolist(), prompts.tokens_Q, strict=True):
+        if len(ids) and max(ids) >= n:
+            token = policy.tokenizer.convert_ids_to_tokens(int(max(ids)))
+            raise RunError(
+                f"question {renderer.questions[question].id!r}: its prompt has the token {token!r}, and the model at "
+                f"{policy.path} has no embedding of it: remove it from the question, the prompt (rollouts.prompt) or "
+                "the chat template"
+            )
 
 
 def find_too_long(

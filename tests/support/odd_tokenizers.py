@@ -44,7 +44,7 @@ KINDS = {"byte-level": byte_level, "sentence-piece": sentence_piece}
 
 
 def policy_of(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> Policy:
-    """A tiny Llama of random weights for a tokenizer, which ends its responses with <eos> or <end_of_turn>."""
+    """A tiny Llama of random weights. Its responses end with <eos> or <end_of_turn>."""
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,

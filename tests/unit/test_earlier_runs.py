@@ -92,7 +92,7 @@ def test_an_earlier_run_is_not_resumed(earlier):
 
 
 def numbers(subject: str, text: str) -> list[str]:
-    """The numbers of a line, but for the interval of the error rate, which was another one then."""
+    """The numbers of a line, without the interval of the error rate: the earlier version computed another one."""
     return NUMBER.findall(INTERVAL.sub("", text) if subject == "error rate" else text)
 
 

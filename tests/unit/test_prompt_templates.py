@@ -73,6 +73,16 @@ def test_a_template_that_cannot_be_used_is_named_before_a_rollout(micro, folder,
     assert list(folder.iterdir()) == []
 
 
+def test_a_prompt_with_a_token_without_an_embedding_is_refused(micro, folder):
+    tokenizer = copy.deepcopy(micro.tokenizer)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<extra>"]})
+    plan = settings.Rollouts(prompt=settings.Prompt(chat=False, system="<extra>"))
+    renderer = Renderer(QUESTIONS, {}, dataclasses.replace(micro, tokenizer=tokenizer), plan.prompt)
+    with pytest.raises(RunError, match=r"its prompt has the token '<extra>', and the model .* has no embedding of it"):
+        collect_rollouts(Stage(folder), Request(renderer, np.arange(3), 2, SAMPLING, (0, 0, "probe")), plan, World())
+    assert list(folder.iterdir()) == []
+
+
 def test_arguments_reach_the_template(micro):
     named = with_template(micro, {"rag": "rag" + TURNS, "tool_use": TURNS})
     assert rendered(named, template_args={"chat_template": "rag"}).startswith("rag<user>")

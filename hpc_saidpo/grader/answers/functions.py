@@ -47,7 +47,7 @@ def power(base: Number, exponent: Number) -> Number:
 
 
 def apply(name: str, x: Number, base: Number | None = None) -> Number:
-    """The value of a function, by its name in LaTeX; "1/name" is its reciprocal, and `base` that of a logarithm.
+    """Return the value of a function by its name in LaTeX. "1/name": its reciprocal; `base`: of a logarithm.
 
     Raises:
         Undefined: it has no value there: log 0, tan 90 degrees.

@@ -27,7 +27,7 @@ _THREE_LETTERS = re.compile(r"[b-df-hj-np-tv-z][aeiou][b-df-hj-np-tv-z]|mph|kph|
 _SIZES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _SIZE_NAMES = "|".join(_SIZES)
 _SIZE = re.compile(rf"(?<=\d)\s*(?:\\text\{{({_SIZE_NAMES})\b\s*([^{{}}]*)\}}|({_SIZE_NAMES})\b)")
-# Words after a number that change its value or its meaning, and so are no unit.
+# Words after a number that are no unit: they change its value or its meaning.
 _NO_UNITS = frozenset(
     re.findall(
         r"\w+",
