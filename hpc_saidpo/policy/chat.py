@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from transformers import PreTrainedTokenizerBase
 
-from ..errors import RunError
+from ..errors import RunError, input_errors
 
 CLOCK = "strftime_now"  # the function by which a template reads the clock
 # Codes that strftime accepts here; "-" leaves out leading zeros (GNU).
@@ -43,18 +43,15 @@ def apply_template(
             f"the tokenizer of {path} has several chat templates, and none is the default: set "
             f"'rollouts.prompt.template_args={{chat_template: NAME}}' with one of {', '.join(named)}"
         )
-    try:
+    problem = f"the chat template of {path} fails"
+    remedy = "repair it, see rollouts.prompt.template_args, or set rollouts/prompt=plain (or another with chat: false)"
+    with input_errors(problem, remedy):
         source = tokenizer.get_chat_template(arguments.get("chat_template"))
         if now is not None and CLOCK in source:
             source = fixed_clock(now) + source
         variables = {**arguments, "chat_template": source}
         chat = cast(Any, list(messages))
         text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, **variables)
-    except Exception as error:
-        raise RunError(
-            f"the chat template of {path} fails ({type(error).__name__}: {error}): repair it, see "
-            "rollouts.prompt.template_args, or set rollouts/prompt=plain (or another prompt with chat: false)"
-        ) from error
     return cast(str, text)
 
 

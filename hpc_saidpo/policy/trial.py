@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from ..errors import RunError
+from ..errors import RunError, is_out_of_memory
 from ..parallel.stop import Stopped
 from ..progress import log
 from .plain import short_windows
@@ -122,11 +122,6 @@ def try_out(model: PreTrainedModel, purpose: str, ways: Mapping[str, Measure], r
         f"{purpose} was tried out with {type(model).__name__}, and no way computes what the model's plain forward pass "
         f"does:\n{reasons}\n{refusal}"
     )
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory did not suffice, of a GPU or of this node."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def bound_of(precision: torch.dtype, rounding: Callable[[], float]) -> float:

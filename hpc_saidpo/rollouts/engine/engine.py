@@ -9,9 +9,8 @@ from collections.abc import Sequence
 import torch
 
 from ... import settings
-from ...errors import RunError
+from ...errors import RunError, is_out_of_memory
 from ...policy.model import Policy
-from ...policy.trial import is_out_of_memory
 from ...progress import log
 from ...settings.rollouts import Sampling
 from . import vllm
@@ -78,7 +77,7 @@ def _decode(
         try:
             with fast_linears(policy, tried.way, getattr(torch, config.linears), config.compile):
                 decode(policy, todo_prompts, todo_seeds, made, sampling, n_rows)
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             out_of_memory = True
