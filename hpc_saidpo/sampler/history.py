@@ -88,7 +88,8 @@ class History:
             band: bounds of the pass rate between which errors count.
             is_probe: these questions are a random sample of the pool.
             first_wave: what clusters learn from, where the number of responses depends on what they are
-                (rollouts.adaptive): the same questions, by a number of responses that was fixed before. None: `seen`.
+                (rollouts.adaptive): the same questions, not yet seen in this iteration, by a number of responses that
+                was fixed before. None: `seen`.
         """
         q = seen.question_Q
         again_Q, counted_Q = self.seen_at_N[q] == iteration, self.counted_at_N[q] == iteration
@@ -106,7 +107,7 @@ class History:
         n_clusters = len(self.counts)
         # What was counted in this iteration gives way to the sum: so parts of an update are the same as the whole.
         replaced = replace(seen, n_tried_Q=tried_Q, n_correct_Q=correct_Q).take(np.flatnonzero(counted_Q))
-        learned = whole if first_wave is None or again_Q.any() else first_wave
+        learned = first_wave or whole
         learned = learned.take(np.flatnonzero(np.isin(learned.question_Q, q[now_Q])))
         added = count(learned, cluster_N[learned.question_Q], n_clusters, band)
         return replace(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -67,11 +68,15 @@ def rate_intervals(counts: ClusterCounts, error_C: np.ndarray, kappa: float) -> 
     The mean squared error of a shrunk rate has two parts: (n / (n + kappa))² times the variance of the mean of n
     effective questions, and (kappa / (n + kappa))² times the variance of the true rates, because it is pulled away from
     its own. The variance of the questions is the cluster's own, from its second moment, pulled towards that of all
-    clusters as if by one more question. [0, 1] where nothing is known of the variance.
+    clusters as if by one more question. A cluster without evidence has [0, 1].
 
     Args:
-        error_C: error mass of each cluster, of which the rates are shown.
+        error_C: error mass of each cluster, of which the rates are shown. The second moment of errors in the band is
+            kept. Of others it is at most the first, because an error is at most 1: that is used, and intervals are
+            wider than they need be.
     """
+    if not np.array_equal(error_C, counts.error_C):
+        counts = replace(counts, error_C=error_C, error2_C=error_C)
     found, n_C = spread(counts), counts.n_effective_C
     rate_C = posterior_rate(error_C, counts.n_C, kappa)
     if found is None:
@@ -85,5 +90,5 @@ def rate_intervals(counts: ClusterCounts, error_C: np.ndarray, kappa: float) -> 
     kept_C = counts.n_C / np.maximum(counts.n_C + kappa, NEXT_TO_NOTHING)
     square_C = kept_C**2 * variance_C / np.maximum(n_C, 1.0) + (1 - kept_C) ** 2 * between
     half_C = stdtrit(np.minimum(df_C + kappa, found.within_df), LEVEL) * np.sqrt(square_C)
-    low_C, high_C = np.clip(rate_C - half_C, 0, 1), np.clip(rate_C + half_C, 0, 1)
-    return low_C, high_C
+    half_C = np.where(counts.n_C > 0, half_C, 1.0)
+    return np.clip(rate_C - half_C, 0, 1), np.clip(rate_C + half_C, 0, 1)

@@ -11,6 +11,7 @@ from hpc_saidpo.records import Difficulty, Draw, Pairs
 from hpc_saidpo.sampler import spread
 from hpc_saidpo.sampler.counts import ClusterCounts
 from hpc_saidpo.sampler.history import count
+from hpc_saidpo.sampler.rules import RULES
 
 GOOD = {
     "pair_yield": 0.5, "explored_too_hard_share": 0.3, "explored_too_easy_share": 0.2,
@@ -100,6 +101,21 @@ def test_the_draws_figures_show_the_errors_that_the_rule_names(rule, error):
     assert figures["cluster_size"] == [5, 3, 2]
     assert figures["draw_overlap"] == 2 / 4
     assert figures["cluster_difference_p"] == spread.difference_p(EVIDENCE)
+
+
+@pytest.mark.parametrize("rule", ["error", "error_all"])
+def test_intervals_of_the_clusters_error_rates_cover(rule):
+    rng, n_hits, n_clusters, n_runs = np.random.default_rng(0), 0, 30, 40
+    cluster = np.repeat(range(n_clusters), 20)
+    for _ in range(n_runs):
+        mean_C = rng.uniform(0.3, 0.7, n_clusters)
+        b = 2 - 2 * mean_C
+        found = counted(cluster, rng.binomial(8, rng.beta(2 * mean_C[cluster], b[cluster])))
+        never = np.prod([(b + j) / (2 + j) for j in range(8)], axis=0)  # P(s = 0), which is no error in the band
+        true_C = 1 - mean_C - (never if rule == "error" else 0)
+        low_C, high_C = spread.rate_intervals(found, RULES[rule].errors(found), 4.0)
+        n_hits += ((low_C <= true_C) & (true_C <= high_C)).sum()
+    assert 0.93 < n_hits / (n_runs * n_clusters) <= (0.98 if rule == "error" else 1.0)
 
 
 def test_figures_of_a_first_draw_without_evidence_are_missing_not_zero():
