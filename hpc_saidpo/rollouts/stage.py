@@ -104,8 +104,10 @@ def _prompt_tokens(stage: Stage, request: Request) -> dict[int, list[int]]:
 
 
 def _check_embedded(prompts: Prompts, renderer: Renderer) -> None:
+    from ..policy.read import n_embeddings  # imports transformers: a finished stage needs none of it
+
     policy = renderer.policy
-    n = policy.model.get_input_embeddings().weight.shape[0]
+    n = n_embeddings(policy.model)
     for question, ids in zip(prompts.question_Q.tolist(), prompts.tokens_Q, strict=True):
         if len(ids) and max(ids) >= n:
             token = policy.tokenizer.convert_ids_to_tokens(int(max(ids)))
