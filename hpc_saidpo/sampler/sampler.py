@@ -115,7 +115,8 @@ class Sampler:
 
         Args:
             question_Q: indices, or ids if the sampler has them.
-            n_correct_Q, n_tried_Q: number of correct rollouts and of all; a question without any is ignored.
+            n_correct_Q, n_tried_Q: number of correct rollouts and of all, or whether it is one, for single rollouts; a
+                question without any is ignored.
             is_probe: the questions are a random sample of the pool, so that each tells of its cluster. Otherwise they
                 do at first sight only.
 
@@ -225,6 +226,8 @@ class Sampler:
             if unknown:
                 raise ValueError(f"no question has the id {unknown[0]!r}")
             return np.array([self._index[id] for id in question_Q], dtype=np.int64)
+        if np.asarray(question_Q).dtype == np.bool_:
+            raise ValueError("question_Q must be indices, not a mask: np.flatnonzero makes indices of one")
         index_R = _whole_numbers("question_Q", question_Q)
         if ((index_R < 0) | (index_R >= len(self.cluster_N))).any():
             raise ValueError(f"questions are 0 .. {len(self.cluster_N) - 1}")
@@ -243,7 +246,7 @@ def _whole_numbers(name: str, values: Sequence[Any] | np.ndarray) -> np.ndarray:
     try:
         given = np.asarray(values)
         whole = given.astype(np.int64)
-        is_whole = bool((whole == given).all()) and given.dtype != np.bool_
+        is_whole = bool((whole == given).all())
     except (TypeError, ValueError, OverflowError):
         is_whole = False
     if not is_whole:

@@ -56,7 +56,7 @@ def test_a_real_model_tags_on_any_number_of_ranks_and_after_a_kill(tmp_path):
         return [
             "policy=smollm2", f"pool.path={pool}", "tags.mode=model", f"tags.model={SMOLLM2}", "clusters.n=2",
             "tags.chunk_questions=2", "tags.max_new_tokens=24", "loop.stop_after=prepare", f"run.root={root}",
-            "run.threads=1", "pool.on_bad=skip",
+            "run.threads=1", "pool.on_bad=skip", "sampler.n_questions=2", "loop.iterations=1",
         ]  # fmt: skip
 
     whole = start(*arguments(tmp_path / "whole"), ranks=2)

@@ -7,7 +7,7 @@ import time
 import pytest
 from support.program import command, start, user_environment
 
-BASE = ("experiment=tiny", "pool.n=120", "clusters.n=1", "loop.stop_after=base", "evaluate.benchmarks=[held_out]")
+BASE = ("experiment=tiny", "pool.n=120", "clusters.n=1", "sampler.n_questions=20", "loop.stop_after=base")
 
 
 @pytest.mark.parametrize("ranks", [0, 2])

@@ -105,7 +105,7 @@ def test_eight_rollouts_in_one_call_or_in_eight_are_the_same(rule):
         it.begin()
     at_once.update(question_Q[::2], correct[::2].sum(1), [8] * 30, is_probe=True)
     for k in range(8):
-        one_by_one.update(question_Q[::2], 1 * correct[::2, k], [1] * 30, is_probe=True)
+        one_by_one.update(question_Q[::2], correct[::2, k], [True] * 30, is_probe=True)
     assert one_by_one.counts.n_C == pytest.approx(at_once.counts.n_C)
     assert one_by_one.cluster_weights() == pytest.approx(at_once.cluster_weights())
     assert one_by_one.weights() == pytest.approx(at_once.weights())
@@ -150,6 +150,7 @@ def test_its_state_goes_through_json():
         (lambda it: Sampler(CLUSTER, k=1), "k must be a whole number of 2 or more, not 1"),
         (lambda it: Sampler(CLUSTER, k=0), "2 or more, not 0"),
         (lambda it: Sampler(CLUSTER, k=2.5), "2 or more, not 2.5"),
+        (lambda it: it.update(np.array([True, False]), [1, 1], [4, 4]), "indices, not a mask"),
         (lambda it: it.update([0.5], [1], [4]), "question_Q must be whole numbers, not .0.5."),
         (lambda it: it.update(["0"], [1], [4]), "question_Q must be whole numbers"),
         (lambda it: it.update([0], [1.5], [4]), "n_correct_Q must be whole numbers"),
