@@ -10,7 +10,7 @@ from hpc_saidpo.sampler import betabinomial
 from hpc_saidpo.sampler.counts import ClusterCounts
 from hpc_saidpo.sampler.draw import draw
 from hpc_saidpo.sampler.evidence import chances, describe_clusters, describe_questions
-from hpc_saidpo.sampler.history import History, count, excluded
+from hpc_saidpo.sampler.history import SAME_QUESTION, History, count, excluded
 from hpc_saidpo.sampler.rules import RULES
 from hpc_saidpo.sampler.weights import Plan, entropy_share, log_cluster_weights, log_weights, shown
 
@@ -216,6 +216,7 @@ def test_a_question_that_is_drawn_again_tells_its_cluster_nothing_new():
     assert (again.counts.n_C == history.counts.n_C).all() and again.n_correct_N[0] == 2
     probed = history.observe(1, graded([0], [2]), cluster_N, BAND, is_probe=True)
     assert probed.counts.n_C.tolist() == [2, 1] and probed.counts.error_C[0] == 0.5 + 0.75
+    assert probed.counts.n_effective_C == pytest.approx([2**2 / (2 + 2 * SAME_QUESTION), 1])
 
 
 def test_clusters_learn_from_responses_whose_number_was_fixed_before():
