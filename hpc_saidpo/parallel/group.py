@@ -12,7 +12,7 @@ from .world import World
 
 if TYPE_CHECKING:
     import torch
-    from torch.distributed import Store
+    from torch.distributed import Store  # pyright: ignore[reportPrivateImportUsage] - public, but without __all__
 
 TIMEOUT = timedelta(minutes=10)
 
@@ -61,7 +61,9 @@ class GroupOfOne(World):
     def group(self) -> Iterator[None]:
         import torch
 
-        store = torch.distributed.TCPStore("127.0.0.1", 0, 1, is_master=True)
+        store = torch.distributed.TCPStore(  # pyright: ignore[reportPrivateImportUsage] - public, but without __all__
+            "127.0.0.1", 0, 1, is_master=True, timeout=TIMEOUT
+        )
         join(store, 0, 1, self.device)
         try:
             yield

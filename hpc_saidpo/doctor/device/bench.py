@@ -145,7 +145,7 @@ class Bench:
         if not self.on_gpu:
             work()
             return None
-        from torch.autograd import DeviceType
+        from torch.autograd import DeviceType  # pyright: ignore[reportPrivateImportUsage] - public, but without __all__
         from torch.profiler import ProfilerActivity, profile
 
         with profile(activities=[ProfilerActivity.CUDA]) as profiler:

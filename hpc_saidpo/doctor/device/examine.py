@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import json
 import platform
+import re
 import signal
 import sys
 import time
@@ -18,6 +19,7 @@ from types import FrameType
 
 import torch
 
+from ...errors import is_out_of_memory
 from .. import gpu
 from ..software import driver_cuda
 from . import decoding, kernels, libraries, speed, training
@@ -66,13 +68,17 @@ def _micro(path: Callable[[torch.device], tuple[str, bool]]) -> Callable[[Bench,
     return make
 
 
+def _name(of_micro: str) -> str:
+    return re.sub(r"\W", "_", of_micro.replace("GPU", "micro").lower())
+
+
 # Cheap ones first. A process group may hang in a library, and vLLM takes minutes to start: they come last.
 CHECKS = (
     Check("attention", kernels.attention),
     Check("flash_attention", kernels.flash_attention),
     Check("linear_layers", kernels.linear_layers),
     Check("log_probabilities", training.log_probabilities),
-    *(Check(f"micro_{name.removeprefix('GPU ').replace(' ', '_')}", _micro(path)) for name, path in gpu.PATHS.items()),
+    *(Check(_name(of_micro), _micro(path)) for of_micro, path in gpu.PATHS.items()),
     Check("engine", decoding.engine),
     Check("dpo_round", training.dpo_round),
     Check("lora_round", training.lora_round),
@@ -131,7 +137,10 @@ def examine(
 
 
 def _make(check: Check, bench: Bench, until: float) -> Result:
-    """Make one check. Whatever it raises becomes its result, so that the other checks are still made."""
+    """Make one check. Whatever it raises becomes its result, so that the other checks are still made.
+
+    A lack of memory is a skip: the GPU is too small, or others use it.
+    """
     started, figures = time.monotonic(), Figures()
     left = until - started
     if left < check.needed_s:
@@ -145,7 +154,8 @@ def _make(check: Check, bench: Bench, until: float) -> Result:
     except OutOfTime:
         state, text = FAIL, f"not done when the time was over, after {left:.0f} s; {figures.text()}"
     except Exception as error:  # noqa: BLE001 - it is reported as a failure
-        state, text = FAIL, _describe(error)
+        state = SKIP if is_out_of_memory(error) else FAIL
+        text = f"{_describe(error)} | {figures.text()}"
     bench.release()
     return Result(check.name, state, text, time.monotonic() - started, figures.values)
 
@@ -205,4 +215,6 @@ def machine(device: torch.device) -> dict[str, str]:
 
 def _write(path: Path, facts: dict[str, str], results: Sequence[Result]) -> None:
     flat = {key: value for result in results for key, value in result.flat().items()}
-    path.write_text(json.dumps({"machine": facts, **flat}, indent=1) + "\n")
+    unfinished = path.with_name(path.name + ".tmp")
+    unfinished.write_text(json.dumps({"machine": facts, **flat}, indent=1) + "\n")
+    unfinished.replace(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
     Qwen2Config,
+    Qwen2ForCausalLM,
     Qwen3MoeConfig,
 )
 
@@ -64,31 +66,31 @@ class Shape:
         by_weights = 2 * (self.layer_parameters * n_tokens + self.head_parameters * n_logits)
         return by_weights + 4 * self.layers * self.hidden * n_seen
 
-    def sizes(self) -> dict[str, int]:
-        """The arguments of a configuration of transformers."""
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of a configuration of transformers. No token is special."""
         return {
             "hidden_size": self.hidden, "num_hidden_layers": self.layers, "num_attention_heads": self.heads,
-            "num_key_value_heads": self.kv_heads, "vocab_size": self.vocabulary,
-            "max_position_embeddings": POSITIONS,
+            "num_key_value_heads": self.kv_heads, "intermediate_size": self.mlp, "vocab_size": self.vocabulary,
+            "max_position_embeddings": POSITIONS, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None,
         }  # fmt: skip
 
 
 # Of Qwen2.5-1.5B (its config.json).
 QWEN_1_5B = Shape(hidden=1536, layers=28, heads=12, kv_heads=2, mlp=8960, vocabulary=151_936)
-_NO_TOKENS = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
 
 
 def llama_config(shape: Shape) -> LlamaConfig:
     """A Llama with grouped queries."""
-    return LlamaConfig(**shape.sizes(), intermediate_size=shape.mlp, **_NO_TOKENS)
+    return LlamaConfig(**shape.arguments())
 
 
 def experts_config(shape: Shape) -> Qwen3MoeConfig:
     """A mixture of experts: two of four for each token."""
-    return Qwen3MoeConfig(
-        **shape.sizes(), head_dim=shape.hidden // shape.heads, intermediate_size=shape.mlp, num_experts=4,
-        num_experts_per_tok=2, moe_intermediate_size=shape.mlp // 2, **_NO_TOKENS,
-    )  # fmt: skip
+    experts: dict[str, Any] = {
+        "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": shape.mlp // 2,
+        "head_dim": shape.hidden // shape.heads,
+    }  # fmt: skip
+    return Qwen3MoeConfig(**shape.arguments(), **experts)
 
 
 def small_model(config: PreTrainedConfig, device: torch.device) -> PreTrainedModel:
@@ -100,7 +102,12 @@ def small_model(config: PreTrainedConfig, device: torch.device) -> PreTrainedMod
         for weight in model.parameters():
             if weight.dim() > 1:
                 weight.mul_(SHARPNESS)
-    return model.to(device)
+    return moved(model, device)
+
+
+def moved(model: PreTrainedModel, place: torch.device | torch.dtype) -> PreTrainedModel:
+    """The model on another device, or in another precision; it is changed in place."""
+    return model.to(place)  # pyright: ignore[reportArgumentType] - transformers wraps it without `self`
 
 
 def policy_of(model: PreTrainedModel, device: torch.device, precision: torch.dtype = torch.float32) -> Policy:
@@ -113,12 +120,10 @@ def policy_of(model: PreTrainedModel, device: torch.device, precision: torch.dty
 def large_policy(shape: Shape, device: torch.device) -> Policy:
     """A policy in the shape of Qwen2.5, with random weights made on the device, and the settings of a run."""
     config = settings.Policy(path="random", precision="auto", attention="auto")
-    model_config = Qwen2Config(**shape.sizes(), intermediate_size=shape.mlp, tie_word_embeddings=True, **_NO_TOKENS)
-    kind = AutoModelForCausalLM._model_mapping[type(model_config)]
+    attention = attention_of(config, device, Qwen2ForCausalLM)
+    model_config = Qwen2Config(**shape.arguments(), tie_word_embeddings=True)
     with torch.device(device):
-        model = AutoModelForCausalLM.from_config(
-            model_config, attn_implementation=attention_of(config, device, kind), dtype=torch.float32
-        )
+        model = AutoModelForCausalLM.from_config(model_config, attn_implementation=attention, dtype=torch.float32)
     return policy_of(model.eval(), device, precision_of(config, device))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 PASS, FAIL, SKIP = "PASS", "FAIL", "SKIP"
@@ -36,7 +37,11 @@ class Result:
     def flat(self) -> dict[str, Value]:
         """The result as plain values: NAME.state, NAME.text, NAME.seconds, and NAME.FIGURE for each figure."""
         whole = {"state": self.state, "text": self.text, "seconds": round(self.seconds, 2), **self.figures}
-        return {f"{self.name}.{key}": None if value != value else value for key, value in whole.items()}
+        return {f"{self.name}.{key}": value if _is_finite(value) else None for key, value in whole.items()}
+
+
+def _is_finite(value: Value) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 @dataclass

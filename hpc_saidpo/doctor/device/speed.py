@@ -36,8 +36,7 @@ def peak(bench: Bench, figures: Figures) -> None:
     """Measure the peak of a dense product in bfloat16, of random numbers, and the bandwidth of a copy."""
     n = bench.sizes.square
     one, other = (torch.randn(n, n, device=bench.device).to(torch.bfloat16) for _ in range(2))
-    for _ in range(WARM_UP):
-        one @ other
+    bench.seconds(lambda: one @ other, WARM_UP)
     bench.peak_flops = 2 * n**3 / bench.seconds(lambda: one @ other, 20)
     source = torch.ones(bench.sizes.copied, dtype=torch.uint8, device=bench.device)
     target = torch.empty_like(source)

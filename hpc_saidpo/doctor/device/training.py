@@ -60,8 +60,8 @@ class Bounds:
 
 
 BOUNDS = {
-    torch.float32: Bounds(nats=1e-3, gradient=1e-3, loss=1e-3, change=0.02),
-    torch.bfloat16: Bounds(nats=0.3, gradient=0.1, loss=0.02, change=0.6),
+    torch.float32: Bounds(nats=1e-4, gradient=1e-4, loss=1e-4, change=5e-3),
+    torch.bfloat16: Bounds(nats=0.3, gradient=0.1, loss=0.02, change=0.3),
 }
 
 
@@ -74,7 +74,7 @@ def log_probabilities(bench: Bench, figures: Figures) -> None:
 def _log_probabilities(bench: Bench, figures: Figures, name: str, model: PreTrainedModel) -> None:
     shape, policy = bench.sizes.small, models.policy_of(model, CPU)
     exact = _with_gradients(policy, lambda p: _plain_logps(p, shape))
-    policy = _moved(policy, bench.device)
+    policy = dataclasses.replace(policy, model=models.moved(model, bench.device), device=bench.device)
     for precision, bounds in BOUNDS.items():
         here = dataclasses.replace(policy, precision=precision)
         kind = f"{name}_{str(precision).removeprefix('torch.')}"
@@ -87,11 +87,6 @@ def _log_probabilities(bench: Bench, figures: Figures, name: str, model: PreTrai
         reasons = "; ".join(f"{way}: {reason}" for way, reason in tried.failed.items())
         figures.note(f"{kind}_arrangement", tried.way, show=False)
         figures.require(tried.way == "shared", f"{kind}: pairs would be trained {tried.way}, not shared ({reasons})")
-
-
-def _moved(policy: Policy, device: torch.device) -> Policy:
-    policy.model.to(device)  # pyright: ignore[reportArgumentType] - transformers wraps it without `self`
-    return dataclasses.replace(policy, device=device)
 
 
 def _tokens(shape: Shape) -> tuple[list[list[int]], list[tuple[list[int], list[int]]]]:
