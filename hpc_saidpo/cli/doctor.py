@@ -22,6 +22,7 @@ Exits 0 when no check fails, 1 when one fails, 2 on a wrong command.
 
 from __future__ import annotations
 
+import gc
 import json
 from argparse import Namespace
 from collections.abc import Sequence
@@ -87,6 +88,7 @@ def _examine_gpu(values: Namespace) -> int:
     from ..doctor.device.examine import examine
     from ..doctor.device.result import FAIL
 
+    gc.freeze()  # each check searches for garbage, and none of the imported libraries is
     device = torch.device("cuda", torch.cuda.current_device()) if values.device == "cuda" else torch.device("cpu")
     results = examine(device, values.minutes, values.json, lambda line: print(line, flush=True))
     return int(any(result.state == FAIL for result in results))

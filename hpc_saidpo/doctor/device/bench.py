@@ -125,10 +125,9 @@ class Bench:
     def host_waits(self, work: Callable[[], object]) -> Counter[str] | None:
         """How often the host waits for the GPU during a call, by the line of the source; None without a GPU.
 
-        It counts the operations that torch knows to wait. Those of a backward pass's thread are not seen.
+        It counts the operations that torch knows to wait.
         """
         if not self.on_gpu:
-            work()
             return None
         self.synchronise()
         with warnings.catch_warnings(record=True) as caught:
@@ -143,7 +142,6 @@ class Bench:
     def kernels(self, work: Callable[[], object]) -> Kernels | None:
         """The kernels of a call; None without a GPU, or where the profiler sees none."""
         if not self.on_gpu:
-            work()
             return None
         from torch.autograd import DeviceType  # pyright: ignore[reportPrivateImportUsage] - public, but without __all__
         from torch.profiler import ProfilerActivity, profile
