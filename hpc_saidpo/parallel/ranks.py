@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import gc
 import os
 import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from datetime import timedelta
 from types import ModuleType
 from typing import TYPE_CHECKING, NoReturn, TypeVar, cast
 
 import numpy as np
 
-from . import idle
+from . import group, idle
 from .dispatch import STOP, Progress, sleep_until
 from .world import World, decode_failure, drain, encode_failure, no_tick
 
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
 
 # mpiexec or srun sets these for the processes that it starts.
 LAUNCHER_MARKS = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK", "PALS_RANKID")
-_GROUP_TIMEOUT = timedelta(minutes=10)
 T = TypeVar("T")
 
 
@@ -37,6 +34,7 @@ class MPIWorld(World):
         self._mpi = mpi
         self._comm: MPI.Intracomm = mpi.COMM_WORLD
         self.rank, self.size = self._comm.rank, self._comm.size
+        self.has_group = self.size > 1
         node = self._comm.Split_type(mpi.COMM_TYPE_SHARED)
         self.local_rank, self.local_size = node.rank, node.size
         node.Free()
@@ -150,15 +148,12 @@ class MPIWorld(World):
 
     @contextlib.contextmanager
     def group(self) -> Iterator[None]:
-        import torch
-
         self._n_groups += 1
         self._join_group()
         try:
             yield
         finally:
-            gc.collect()
-            torch.distributed.destroy_process_group()
+            group.leave()
         # Gloo's threads may outlive the group on another rank. If all ranks leave together, none aborts at its exit.
         self.barrier()
 
@@ -172,7 +167,7 @@ class MPIWorld(World):
         open_store = functools.partial(
             torch.distributed.TCPStore,  # pyright: ignore[reportPrivateImportUsage] - public, but without __all__
             world_size=self.size,
-            timeout=_GROUP_TIMEOUT,
+            timeout=group.TIMEOUT,
         )
         if self.is_root:
             host = os.environ.get("MASTER_ADDR") or ("127.0.0.1" if one_node else socket.gethostname())
@@ -181,14 +176,7 @@ class MPIWorld(World):
         else:
             host, port = self.bcast(("", 0))
             store = open_store(host, port, is_master=False)
-        on_gpu = self.device.type == "cuda"
-        torch.distributed.init_process_group(
-            "nccl" if on_gpu else "gloo",
-            store=torch.distributed.PrefixStore(  # pyright: ignore[reportPrivateImportUsage] - as above
-                f"group{self._n_groups}", store
-            ),
-            rank=self.rank,
-            world_size=self.size,
-            timeout=_GROUP_TIMEOUT,
-            device_id=self.device if on_gpu else None,
+        prefixed = torch.distributed.PrefixStore(  # pyright: ignore[reportPrivateImportUsage] - as above
+            f"group{self._n_groups}", store
         )
+        group.join(prefixed, self.rank, self.size, self.device)

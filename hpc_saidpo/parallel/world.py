@@ -35,10 +35,12 @@ class World:
     """One process without MPI. Also the interface of `MPIWorld`: the docstrings below hold for both.
 
     Attributes:
+        has_group: whether `group` makes a process group.
         stop_request: the request to this process to stop; see `stop_signal` for the whole world.
     """
 
     rank, size, local_rank, local_size = 0, 1, 0, 1
+    has_group = False
 
     def __init__(self):
         self.stop_request = StopRequest()
