@@ -38,7 +38,7 @@ setup(
         "sentence-transformers>=5.2",
         "torch>=2.9",
         "tqdm>=4.66.3",
-        "transformers>=5.4,<6",
+        "transformers>=5.12,<6",
     ],
     extras_require={
         # NVIDIA driver >= 580. flash-attn compiles against the installed torch: pip install flash-attn
