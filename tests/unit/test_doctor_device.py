@@ -31,7 +31,7 @@ NO_GPU = {
 
 def made(*names):
     """The results of some checks, by name."""
-    results = examine.examine(CPU, 8, None, lambda line: None, [check for check in CHECKS if check.name in names])
+    results = examine.examine(CPU, 60, None, lambda line: None, [check for check in CHECKS if check.name in names])
     return {result.name: result for result in results}
 
 
@@ -43,7 +43,7 @@ def untried(monkeypatch):
 
 def test_every_check_passes_or_says_why_it_cannot_be_made(tmp_path):
     lines = []
-    results = examine.examine(CPU, 8, tmp_path / "gpu.json", lines.append)
+    results = examine.examine(CPU, 60, tmp_path / "gpu.json", lines.append)
     assert [r.name for r in results] == [check.name for check in CHECKS]
     assert not [r for r in results if r.state == FAIL]
     skipped = {r.name: r.text for r in results if r.state == SKIP}
@@ -114,7 +114,7 @@ def test_whatever_a_check_raises_is_its_result_and_the_others_are_made():
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     checks = [Check("a", fail), Check("b", skip), Check("c", exhaust), Check("d", lambda bench, figures: None)]
-    a, b, c, d = examine.examine(CPU, 8, None, lambda line: None, checks)
+    a, b, c, d = examine.examine(CPU, 60, None, lambda line: None, checks)
     assert [r.state for r in (a, b, c, d)] == [FAIL, SKIP, SKIP, PASS]
     assert "doctor/device/models.py:" in a.text and "| seen 3" in a.text and a.figures == {"seen": 3.0}
     assert (b.text, "CUDA out of memory" in c.text) == ("the package x is not installed", True)
@@ -126,7 +126,7 @@ def test_a_figure_that_is_no_number_or_missing_is_a_fault_and_null_in_the_file()
         figures.add("b", None, most=1.0)
         figures.add("c", 1.0, most=1.0)
 
-    (result,) = examine.examine(CPU, 8, None, lambda line: None, [Check("x", measure)])
+    (result,) = examine.examine(CPU, 60, None, lambda line: None, [Check("x", measure)])
     assert result.text.startswith("a is nan, at most 1 is allowed; b is none, at most 1 is allowed")
     assert result.flat() == {**result.flat(), "x.a": None, "x.b": None, "x.c": 1.0}
 
@@ -139,7 +139,7 @@ def test_a_check_without_time_is_skipped_and_a_long_one_is_ended():
             time.sleep(0.01)
 
     checks = [Check("long", wait, needed_s=0.1), Check("late", lambda bench, figures: None)]
-    long, late = examine.examine(CPU, 0.005, None, lambda line: None, checks)
+    long, late = examine.examine(CPU, 0.02, None, lambda line: None, checks)
     assert long.state == FAIL and "not done when the time was over" in long.text and "begun 1" in long.text
     assert late.state == SKIP and "no time left" in late.text
 
@@ -150,7 +150,7 @@ def test_the_large_model_is_freed_when_no_check_needs_it(monkeypatch):
         Check("a", lambda bench, figures: seen.append((bench, bench.large)), frees=True),
         Check("b", lambda bench, figures: seen.append("large" in vars(bench))),
     ]
-    examine.examine(CPU, 8, None, lambda line: None, checks)
+    examine.examine(CPU, 60, None, lambda line: None, checks)
     assert seen[1] is False
 
 
