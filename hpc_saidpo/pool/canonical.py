@@ -43,7 +43,7 @@ _TOKEN_PATTERN = (
     r"|\\[a-z]+(?:(?<=\\begin|..\\end)\s*\{[a-z]*\*?\}(?:\s*\{[lcr|\s]*\}|\[[a-z]\])?|(?<=[hv]space)\*?\s*\{[^{}]*\}"
     r"|(?<=operatorname)\*)?"
     r"|\\."
-    r"|\^(?:\s*\{?\s*(?:\\(?:circ|degree)|(?:\\prime\s*)+)(?![a-z])\s*\}?)?"
+    r"|\^(?:\s*\{?\s*(?:\\(?:circ|deg)|(?:\\prime\s*)+)(?![a-z])\s*\}?)?"
     r"|[<>=]=|=[<>]|->|\+-|\*\*|-+|\.\d+"
     r"|\S"
 )
@@ -51,19 +51,21 @@ _ASCII_TOKEN, _TOKEN = (
     re.compile(_TOKEN_PATTERN.replace("LETTER", letter), re.DOTALL) for letter in ("[a-z]", r"[^\W\d_]")
 )
 _LABEL = re.compile(
-    r"(?:[\s*#_>\"'(]*(?:problem|question|exercise|example|task|q)\b[\s*_]*(?:no\b\.?|number\b|\#)?[\s*_]*"
-    r"(?:\d+(?:\.\d+)*[a-z]?[\s*_]*[.:)\n]|[.:)])[.:)\s*_]*)+"
+    r"(?:[\s*#_>\"']*(?:problem|question|exercise|example|task|q)\b[\s*_]*(?:no\b\.?|number\b|\#)?[\s*_]*"
+    r"(?:\d+(?:\.\d+)*[a-z]?[\s*_]*[.:)\n]|[.:)])(?!\d)[.:)\s*_]*)+"
 )
 _TAG = re.compile(r"</?(?:p|br|b|i|u|em|strong|div|span|li|ul|ol|code|pre|sub|question|problem)\b[^<>]*>")
 _SUPERSCRIPT = re.compile(r"<sup>([^<>]*)</sup>")
 _BARE_ARGUMENT = re.compile(r"(\\[dtc]?(?:frac|binom)(?![a-z]))\s*([\da-z])(?:\s*([\da-z]))?")
-_DEGREES = re.compile(r"\bdegrees?\b")
+_DEGREES = re.compile(r"(?<![^\W\d_])degrees?(?![^\W\d_])")
 _RAISED = re.compile(f"[{''.join(sorted(RAISED))}]+")
 _EMPHASIS = re.compile(r"(?<![\w)\]}*\\])(\*{1,3})(?=[^\s*])(.+?)(?<=[^\s*])\1(?![\w(*])")
 _BULLET = re.compile(r"\n[ \t]*\*[ \t]")
 _PRIMES = re.compile(r"(?<![a-z'][a-z])(?<=[a-z)\d}])('+)(?![a-z])")
 _QUOTED = re.compile(r"``(.*?)''", re.DOTALL)
-_BETWEEN_LETTERS = re.compile(r"(?<![^ ].)(?<=[^\W\d_])(?: ,)* (?=[^\W\d_](?![^ ]))")
+_BETWEEN_LETTERS, _COMMA = (
+    re.compile(rf"(?<![^ ].)(?<=[^\W\d_]){between} (?=[^\W\d_](?![^ ]))") for between in ("", "(?: ,)+")
+)
 _NEEDLESS = re.compile(r"(?<![^ ])\( ([^ ]+|[^\W\d_]+(?: [^\W\d_]+)*) \)(?![^ ])")
 _KEPT = " \0 "  # stands for a comma that stays
 
@@ -92,7 +94,9 @@ def canonical(text: str) -> str:
     while kinds:
         kinds[-1] = ""
         _end_group(levels, kinds)
-    return _joined(" ".join(_flat(_simplified(levels[0], is_whole=True))))
+    result = _joined(" ".join(_flat(_simplified(levels[0], is_whole=True))))
+    # Without needless parentheses, other rules may apply.
+    return canonical(_NEEDLESS.sub(r"\1", result)) if ")" in result and _NEEDLESS.search(result) else result
 
 
 def plain(text: str) -> str:
@@ -148,7 +152,7 @@ def _spell_command(name: str) -> str:
     if name.startswith(("begin", "end")) and "{" in name:
         inner = name[name.index("{") + 1 : name.index("}")].rstrip("*")
         return (OPENING if name.startswith("begin") else CLOSING).get(inner, "")
-    if not name[0].isalpha():
+    if not name[:1].isalpha():
         return {"%": "%", "|": "| |"}.get(name, "")
     if name.startswith(("hspace", "vspace")):
         return ""
@@ -178,10 +182,7 @@ def _close(levels: list[list[Item]], kinds: list[str], token: str) -> bool:
 
 def _end_group(levels: list[list[Item]], kinds: list[str]) -> None:
     inner = _simplified(levels.pop())
-    if not kinds.pop() or len(inner) < 2 or inner[0] == "mod":
-        levels[-1] += inner
-    else:
-        levels[-1].append(inner)
+    levels[-1] += _group(inner) if kinds.pop() else inner
 
 
 def _simplified(items: list[Item], is_whole: bool = False) -> list[Item]:
@@ -194,15 +195,20 @@ def _simplified(items: list[Item], is_whole: bool = False) -> list[Item]:
     for command, whole in ((r"\over", r"\frac"), (r"\choose", r"\binom")):
         if command in items and not is_whole:
             place = items.index(command)
-            items = [whole, *_argument(items[:place]), *_argument(items[place + 1 :])]
+            before, after = _with_fractions(items[:place]), _with_fractions(items[place + 1 :])
+            items = [whole, *_group(before), *_group(after)]
     if any(command in items for command in _NAMES):
         items = _with_fractions(items)
     return _without_outer(items)
 
 
-def _argument(items: list[Item]) -> list[Item]:
-    items = _with_fractions(items)
-    return [items] if len(items) > 1 else items
+def _group(items: list[Item]) -> list[Item]:
+    """Return the items between parentheses or braces as one item, if parentheses around them are needed."""
+    while items and items[-1] == ",":
+        items.pop()
+    while items and items[0] == ",":
+        del items[0]
+    return items if len(items) < 2 or items[0] == "mod" else [items]
 
 
 def _with_fractions(items: list[Item]) -> list[Item]:
@@ -248,10 +254,7 @@ def _flat(items: list[Item]) -> list[str]:
 
 def _joined(text: str) -> str:
     """Return a text of tokens with single letters joined; commas stay only where they separate single letters."""
-    while True:
-        text = _BETWEEN_LETTERS.sub(lambda found: _KEPT if "," in found[0] else "", text)
-        text = text.replace(" ,", "").replace(_KEPT, " , ").removeprefix(", ")
-        shorter = _NEEDLESS.sub(r"\1", text) if ")" in text else text
-        if shorter == text:
-            return text
-        text = shorter
+    text = _BETWEEN_LETTERS.sub("", text)
+    if "," in text:
+        text = _COMMA.sub(_KEPT, text).replace(" ,", "").replace(_KEPT, " , ").removeprefix(", ")
+    return text
