@@ -28,10 +28,10 @@ import unicodedata
 from .spellings import CHARACTERS, CLOSING, COMMANDS, LOOKS, OPENING, PAUSES, RAISED, SILENT, SYMBOLS
 
 # Words after which an expression begins: parentheses around all of it are redundant.
-LEADS = frozenset(
-    "calculate compute evaluate simplify solve expand factor find determine is of equals by value expression problem "
-    "multiplication equation =".split()
-)
+LEADS = {
+    "calculate", "compute", "evaluate", "simplify", "solve", "expand", "factor", "find", "determine", "is", "of",
+    "equals", "by", "value", "expression", "problem", "multiplication", "equation", "=",
+}  # fmt: skip
 _BRACKETS = frozenset("(){}")
 _COMMANDS = {r"\frac": "frac", r"\binom": "binom", r"\over": "/", r"\choose": "choose"}  # where they lack arguments
 _NAMES = tuple(_COMMANDS)
@@ -195,7 +195,7 @@ def _simplified(items: list[Item], is_whole: bool = False) -> list[Item]:
     for command, whole in ((r"\over", r"\frac"), (r"\choose", r"\binom")):
         if command in items and not is_whole:
             place = items.index(command)
-            before, after = _with_fractions(items[:place]), _with_fractions(items[place + 1 :])
+            before, after = (_simplified(part, is_whole=True) for part in (items[:place], items[place + 1 :]))
             items = [whole, *_group(before), *_group(after)]
     if any(command in items for command in _NAMES):
         items = _with_fractions(items)

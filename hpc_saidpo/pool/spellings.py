@@ -45,11 +45,12 @@ COMMANDS = {
     **dict.fromkeys(("bf", "rm", "it", "em", "sf", "tt", "cal", "centering", "hline", "lq", "rq"), ""),
 }
 # Commands that change the look of their argument only.
-LOOKS = frozenset(
-    "text mbox hbox textrm textbf textit textsf texttt textnormal emph underline mathrm mathbf mathit mathsf mathtt "
-    "mathcal mathbb mathfrak mathscr mathnormal operatorname operatorname* boldsymbol bm pmb boxed fbox ensuremath "
-    "mathop mathrel mathbin mathopen mathclose".split()
-)
+LOOKS = {
+    "text", "mbox", "hbox", "textrm", "textbf", "textit", "textsf", "texttt", "textnormal", "emph", "underline",
+    "mathrm", "mathbf", "mathit", "mathsf", "mathtt", "mathcal", "mathbb", "mathfrak", "mathscr", "mathnormal",
+    "operatorname", "operatorname*", "boldsymbol", "bm", "pmb", "boxed", "fbox", "ensuremath", "mathop", "mathrel",
+    "mathbin", "mathopen", "mathclose",
+}  # fmt: skip
 # Environments; the brackets of a matrix are those that its name means.
 OPENING = {"pmatrix": "(", "bmatrix": "[", "vmatrix": "|"}
 CLOSING = {"pmatrix": ")", "bmatrix": "]", "vmatrix": "|"}
@@ -85,9 +86,9 @@ _CHARACTERS = {
 _RAISED = {c: unicodedata.normalize("NFKC", c) for c in "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿⁱ"}
 _INVISIBLE = "\u200b\u200c\u200d\u2060\u2061\u2062\u2063\u2064\ufeff\u00ad\u200e\u200f\ufe0f"
 _GREEK = {
-    chr(c): f" {unicodedata.name(chr(c)).split()[-1].lower()} "
+    chr(c): f"\\{unicodedata.name(chr(c)).split()[-1].lower()} "
     for c in (*range(0x391, 0x3AA), *range(0x3B1, 0x3CA))
-    if unicodedata.name(chr(c), "").startswith("GREEK") and chr(c) not in "Ά"
+    if unicodedata.name(chr(c), "").startswith("GREEK")
 }
 RAISED = frozenset(_RAISED)
 CHARACTERS = str.maketrans({**_CHARACTERS, **_RAISED, **dict.fromkeys(_INVISIBLE, ""), **_GREEK})
