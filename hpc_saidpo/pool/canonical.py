@@ -25,7 +25,7 @@ import html
 import re
 import unicodedata
 
-from .spellings import CHARACTERS, CLOSING, COMMANDS, LOOKS, OPENING, PAUSES, RAISED, SILENT, SYMBOLS
+from .spellings import ARGUMENTS, CHARACTERS, CLOSING, COMMANDS, LOOKS, OPENING, PAUSES, RAISED, SILENT, SYMBOLS
 
 # Words after which an expression begins: parentheses around all of it are redundant.
 LEADS = {
@@ -161,7 +161,7 @@ def _spell_command(name: str) -> str:
 
 def _takes_argument(last: str) -> bool:
     """Whether braces after this token hold an argument: of a command, an exponent, or a second argument."""
-    return last in ("^", "_", "]") or (last[:1] == "\\" and last[1:2].isalpha() and last[1:] not in LOOKS)
+    return last in ("^", "_", "]") or (last[:1] == "\\" and last[1:] in ARGUMENTS)
 
 
 def _close(levels: list[list[Item]], kinds: list[str], token: str) -> bool:
@@ -219,7 +219,8 @@ def _with_fractions(items: list[Item]) -> list[Item]:
         takes_two = command in (r"\frac", r"\binom") and len(arguments) == 2
         if takes_two and not any(argument in _NAMES for argument in arguments):
             over, under = arguments
-            result += [over, "/", under] if command == r"\frac" else ["binom", over, under]
+            value = [over, "/", under] if command == r"\frac" else ["binom", over, under]
+            result += [value] if result[-1:] == ["^"] else value
             i += 3
         else:
             result.append(_COMMANDS.get(command, command) if type(command) is str else command)

@@ -2,10 +2,11 @@
 
 Classes of a match, of which the first that holds counts:
 
-- equal: the same canonical text (`canonical`), or the same arithmetic (`expressions`). In questions of many words the
-  words alone count.
+- equal: the same canonical text (`canonical`), or the same arithmetic (`expressions`).
 - contained: a short question inside a longer text, or the text inside a known question, with other sentences around.
-- ngrams: more than a share of the n-grams of words of the one that has fewer of them.
+- ngrams: the one of both that has fewer n-grams of words shares more than half of them, and more than half of those of
+  all tokens, so that the same words around another formula are no match. The other one shares more than half of its
+  n-grams of words, too; if it is longer because of a wrapper, three quarters of the first suffice.
 - numbers: the same wording with other numbers. Reported, and no leak by itself.
 
 Shape letters in addition to those of `records`: T tokens, G n-grams; Q the questions of one call.
@@ -66,50 +67,57 @@ class Filter:
         texts = [text for _, _, text in flat]
         self._canonical = [canonical(text) for text in texts]
         tokens = Tokens.extract(self._canonical)
+        words = tokens.words()
         numbers = np.arange(len(flat))
-        whole_Q, is_short_Q = self._whole(tokens)
-        self._whole_hashes = Whole(whole_Q, numbers)
+        self._whole = Whole(tokens.whole(), numbers)
         self._worded = Whole(*_worded(tokens, numbers))
         parts = [(core, number) for number in numbers.tolist() for core in cores(texts[number], n)]
         core_hashes = Tokens.extract([core for core, _ in parts]).whole()
         self._cores = Whole(core_hashes, np.array([number for _, number in parts], dtype=np.int64))
         self._expressions = {found: i for i in reversed(numbers) if (found := expression(texts[i])) is not None}
-        short = np.flatnonzero(is_short_Q)
+        short = np.flatnonzero(words.n_tokens_Q < n)
         self._endings = (Endings(tokens, short, _FEW, _MORE), Endings(tokens, short, _MORE))
-        self._phrases = Phrases(Grams.extract(tokens.words(), n), [name for name, *_ in flat])
+        self._phrases = Phrases(Grams.extract(words, n), [name for name, *_ in flat], threshold)
 
     def __bool__(self) -> bool:
         return bool(self.named)
-
-    def _whole(self, tokens: Tokens) -> tuple[np.ndarray, np.ndarray]:
-        """Return a hash that equal questions share, and which questions are short. In these, symbols count."""
-        words = tokens.words()
-        is_short_Q = words.n_tokens_Q < self.n
-        return np.where(is_short_Q, tokens.whole(), words.whole()), is_short_Q
 
     def match(self, texts: Sequence[str]) -> list[Match | None]:
         """Return the best match of each text; None for a text without a match."""
         matches: list[Match | None] = [None] * len(texts)
         if not self or not texts:
             return matches
-        tokens = Tokens.extract([canonical(text) for text in texts])
-        whole_Q, _ = self._whole(tokens)
+        canonical_Q = [canonical(text) for text in texts]
+        tokens = Tokens.extract(canonical_Q)
+        every_Q = np.arange(len(texts))
 
         def note(kind: int, found: Iterable[tuple[int, int]]) -> None:
             for q, number in found:
                 matches[q] = Match(number, kind, float(kind != NUMBERS))
 
         # The last one counts: from the weakest class to the strongest.
-        note(NUMBERS, self._worded.find(*_worded(tokens, np.arange(len(texts)))))
-        for q, number, share in self._phrases.overlaps(Grams.extract(tokens.words(), self.n), self.threshold):
-            matches[q] = Match(number, NGRAMS, share)
-        note(CONTAINED, self._cores.find(tokens.whole(), np.arange(len(texts))))
+        note(NUMBERS, self._worded.find(*_worded(tokens, every_Q)))
+        for q, number, share, of_longer in self._phrases.overlaps(Grams.extract(tokens.words(), self.n)):
+            if self._is_much(share, of_longer, canonical_Q[q], self._canonical[number]):
+                matches[q] = Match(number, NGRAMS, share)
+        note(CONTAINED, self._cores.find(tokens.whole(), every_Q))
         note(CONTAINED, self._contained(tokens, texts))
         if self._expressions:
             found = ((q, self._expressions.get(expression(text) or "")) for q, text in enumerate(texts))
             note(EQUAL, ((q, number) for q, number in found if number is not None))
-        note(EQUAL, self._whole_hashes.find(whole_Q, np.arange(len(texts))))
+        note(EQUAL, self._whole.find(tokens.whole(), every_Q))
         return matches
+
+    def _is_much(self, share: float, of_longer: float, text: str, known: str) -> bool:
+        """Whether the common n-grams are enough for a match.
+
+        Args:
+            share, of_longer: of the n-grams of words of the one that has fewer, and of the one that has more.
+        """
+        much = (1 + self.threshold) / 2
+        if of_longer > much:
+            return True
+        return (of_longer > self.threshold or share > much) and _common_share(text, known, self.n) > self.threshold
 
     def _contained(self, tokens: Tokens, texts: Sequence[str]) -> Iterator[tuple[int, int]]:
         """Yield (text, known question) where a short question is inside the text."""
@@ -117,6 +125,12 @@ class Filter:
             for q, number in endings.find(tokens):
                 if is_wrapped(self._canonical[number], texts[q]):
                     yield q, number
+
+
+def _common_share(a: str, b: str, n: int) -> float:
+    """Return the share of common n-grams of all tokens of two canonical texts, of those of the one that has fewer."""
+    grams_a, grams_b = ({tuple(t[i : i + n]) for i in range(len(t) - n + 1)} for t in (a.split(), b.split()))
+    return len(grams_a & grams_b) / min(len(grams_a), len(grams_b))
 
 
 def _worded(tokens: Tokens, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -111,9 +111,11 @@ class Phrases:
 
     Args:
         benchmark_Q: name of each question's benchmark.
+        threshold: pairs with a smaller share of common n-grams are not searched for.
     """
 
-    def __init__(self, grams: Grams, benchmark_Q: Sequence[str]):
+    def __init__(self, grams: Grams, benchmark_Q: Sequence[str], threshold: float):
+        self._threshold = threshold
         self._n_questions = len(benchmark_Q)
         number_G = np.repeat(np.arange(len(benchmark_Q)), np.diff(grams.first_Q))
         pairs = np.unique(np.stack([grams.hash_G, number_G.astype(np.uint64)]), axis=1)
@@ -128,8 +130,8 @@ class Phrases:
         kept_G = ~is_common[place_G]
         self._hashes = Hashes(hash_G[kept_G], number_G[kept_G])
 
-    def overlaps(self, grams: Grams, threshold: float) -> Iterator[tuple[int, int, float]]:
-        """Yield (text, number of the question, share of common n-grams) of the pairs above a threshold.
+    def overlaps(self, grams: Grams) -> Iterator[tuple[int, int, float, float]]:
+        """Yield (text, number of the question, share of common n-grams of the one with fewer, of the one with more).
 
         A text may have several: the last one is its best.
         """
@@ -141,7 +143,9 @@ class Phrases:
         which, number = self._hashes.values(entry_G)
         pairs, n_shared = np.unique(text_G[which] * self._n_questions + number, return_counts=True)
         text, number = np.divmod(pairs, max(1, self._n_questions))
-        share = n_shared / np.minimum(n_distinct_Q[text], self._n_grams_Q[number])
-        for i in np.lexsort((-number, share)):  # the best match last; of equal ones the first question
-            if share[i] > threshold:
-                yield int(text[i]), int(number[i]), float(share[i])
+        n_text, n_known = n_distinct_Q[text], self._n_grams_Q[number]
+        share, of_longer = n_shared / np.minimum(n_text, n_known), n_shared / np.maximum(n_text, n_known)
+        order = np.lexsort((-number, share))  # the best last; of equal ones the first question
+        order = order[share[order] > self._threshold]
+        columns = (column[order].tolist() for column in (text, number, share, of_longer))
+        yield from zip(*columns, strict=True)

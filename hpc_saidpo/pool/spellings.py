@@ -51,6 +51,12 @@ LOOKS = {
     "operatorname", "operatorname*", "boldsymbol", "bm", "pmb", "boxed", "fbox", "ensuremath", "mathop", "mathrel",
     "mathbin", "mathopen", "mathclose",
 }  # fmt: skip
+# Commands before whose braces an argument is, not a mere group.
+ARGUMENTS = {
+    "frac", "dfrac", "tfrac", "cfrac", "nicefrac", "sfrac", "binom", "dbinom", "tbinom", "sqrt", "pmod", "overline",
+    "bar", "vec", "hat", "widehat", "tilde", "widetilde", "dot", "ddot", "overrightarrow", "overleftrightarrow",
+    "overarc", "overbrace", "underbrace", "stackrel", "overset", "underset", "boxed",
+}  # fmt: skip
 # Environments; the brackets of a matrix are those that its name means.
 OPENING = {"pmatrix": "(", "bmatrix": "[", "vmatrix": "|"}
 CLOSING = {"pmatrix": ")", "bmatrix": "]", "vmatrix": "|"}
