@@ -25,8 +25,8 @@ from .grams import Grams, Tokens
 from .indexes import Endings, Phrases, Whole
 from .wrappers import cores, is_wrapped
 
-KINDS = ("equal", "contained", "ngrams", "numbers")
-EQUAL, CONTAINED, NGRAMS, NUMBERS = range(len(KINDS))
+EQUAL, CONTAINED, NGRAMS, NUMBERS = KINDS = ("equal", "contained", "ngrams", "numbers")
+LEAKS = (EQUAL, CONTAINED, NGRAMS)
 # Last tokens of a short question by which it is searched for in longer texts; those with enough use the larger number.
 _FEW, _MORE = 3, 6
 _WORDED = 3  # words besides numbers that the wording of a question has at least
@@ -38,13 +38,13 @@ class Match:
 
     Attributes:
         number: of the known question in `Filter.named`.
-        kind: its class, by its place in KINDS.
+        kind: its class, one of KINDS.
         overlap: number of common n-grams / number of distinct n-grams of the question that has fewer of them; 1 for
             equal and contained questions, 0 for other numbers.
     """
 
     number: int
-    kind: int
+    kind: str
     overlap: float
 
 
@@ -83,7 +83,11 @@ class Filter:
         return bool(self.named)
 
     def match(self, texts: Sequence[str]) -> list[Match | None]:
-        """Return the best match of each text; None for a text without a match."""
+        """Return the known question that each text leaks; None for a text that leaks none."""
+        return [match if match and match.kind in LEAKS else None for match in self.compare(texts)]
+
+    def compare(self, texts: Sequence[str]) -> list[Match | None]:
+        """Return the best match of each text, of any class; None for a text without a match."""
         matches: list[Match | None] = [None] * len(texts)
         if not self or not texts:
             return matches
@@ -91,7 +95,7 @@ class Filter:
         tokens = Tokens.extract(canonical_Q)
         every_Q = np.arange(len(texts))
 
-        def note(kind: int, found: Iterable[tuple[int, int]]) -> None:
+        def note(kind: str, found: Iterable[tuple[int, int]]) -> None:
             for q, number in found:
                 matches[q] = Match(number, kind, float(kind != NUMBERS))
 

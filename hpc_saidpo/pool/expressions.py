@@ -1,4 +1,4 @@
-"""The arithmetic that a question asks for, whatever its wording: "What is 2 + 7?" and "Calculate (7 + 2)." ask the same.
+"""The arithmetic that a question asks for: the same for "What is 2 + 7?" and "Calculate (7 + 2)."
 
 Pure. Only questions that consist of instructions and one expression of numbers, one equation in one variable, or one
 gcd, lcm or gap have an expression.
@@ -15,7 +15,8 @@ INSTRUCTIONS = {
     "and", "answer", "arithmetic", "as", "calculate", "compute", "determine", "equal", "equals", "equation",
     "evaluate", "expression", "final", "find", "following", "for", "give", "in", "is", "it", "math", "me",
     "multiplication", "number", "numbers", "of", "only", "please", "problem", "question", "result", "satisfies",
-    "simplify", "solve", "state", "tell", "that", "the", "these", "this", "to", "value", "what", "which", "with", "your",
+    "simplify", "solve", "state", "tell", "that", "the", "these", "this", "to", "value", "what", "which", "with",
+    "your",
 }  # fmt: skip
 # Functions that do not depend on the order of their numbers; `gap` is one of this package's generated arithmetic.
 _FUNCTIONS = {"gcd": "gcd", "gcf": "gcd", "hcf": "gcd", "lcm": "lcm", "gap": "gap"}
@@ -131,7 +132,9 @@ class _Parser:
 
     def _product(self) -> Value:
         parts = [(1, self._signed())]
-        while (token := self._peek()) in ("*", "/", "(") or token in _FRACTIONS or token.isalpha() or token[:1].isdigit():
+        while (
+            (token := self._peek()) in ("*", "/", "(") or token in _FRACTIONS or token.isalpha() or token[:1].isdigit()
+        ):
             power = -1 if token == "/" else 1
             if token in ("*", "/"):
                 self._take()

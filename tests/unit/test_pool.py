@@ -116,17 +116,17 @@ def test_benchmark_questions_leave_the_pool(tmp_path):
     rows_b = [{"question": "what is 7+1 ?", "answer": 8}, {"question": LONG.format(60, 3).upper(), "answer": 180}]
     known = {"b": read_questions(write_jsonl(tmp_path / "b.jsonl", *rows_b, {"question": "8 + 1?", "answer": 9}))}
     pool = load(tmp_path, path, known)
-    assert {q.id for q in pool.questions} == {r["id"] for r in rows} - {"q7", "long", "near"}
-    assert "3 in a benchmark (2 exactly)" in pool.notes[0] and "contaminated.jsonl" in pool.notes[1]
+    assert {q.id for q in pool.questions} == {r["id"] for r in rows} - {"q7", "q8", "long", "near"}
+    assert "4 in a benchmark (3 equal, 1 by n-grams)" in pool.notes[0] and "contaminated.jsonl" in pool.notes[1]
     found = left_out(tmp_path, "contaminated")
     assert [(r["id"], r["benchmark_id"], r["kind"]) for r in found] == [
-        ("q7", "b-1", "exact"), ("long", "b-2", "exact"), ("near", "b-2", "ngrams"),
+        ("q7", "b-1", "equal"), ("q8", "b-3", "equal"), ("long", "b-2", "equal"), ("near", "b-2", "ngrams"),
     ]  # fmt: skip
-    assert 0.5 < found[2]["overlap"] < 1
+    assert 0.5 < found[3]["overlap"] < 1
     assert len(load(tmp_path, path, known, decontaminate=False).questions) == len(rows)
-    assert len(load(tmp_path, path, known, overlap=0.99).questions) == len(rows) - 2
+    assert len(load(tmp_path, path, known, overlap=0.99).questions) == len(rows) - 3
     later = {"later": read_questions(write_jsonl(tmp_path / "later.jsonl", rows[0]))}
-    assert len(load(tmp_path, path, {**known, **later}).questions) == len(rows) - 4
+    assert len(load(tmp_path, path, {**known, **later}).questions) == len(rows) - 5
 
 
 def test_benchmarks_to_avoid_are_named_like_those_to_evaluate(tmp_path):
