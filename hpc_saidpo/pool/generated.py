@@ -75,8 +75,8 @@ def _from_reasoning_gym(config: settings.ReasoningGym) -> Pool:
         held_out += stream.draw(0, config.held_out - len(held_out), shown, used)[1]
     if len(held_out) < config.held_out:
         raise RunError(
-            f"pool.held_out={config.held_out}: the tasks have only {len(held_out)} questions whose expressions occur in "
-            "no pool question and no example: lower it, or widen the parameters in pool.settings"
+            f"pool.held_out={config.held_out}: the tasks have only {len(held_out)} questions whose expressions no pool "
+            "question and no example has: lower it, or widen the parameters in pool.settings"
         )
     return Pool(questions, held_out, {name: [c.question for c in group] for name, group in examples.items()})
 
