@@ -9,7 +9,7 @@ Its rules, each of which has a test:
   (\left, \displaystyle, \,, \quad) are dropped; \text, \mathrm and others leave their argument
 - structure: \frac{a}{b}, {a \over b} and a/b are a / b; {n \choose k} is \binom{n}{k}; \frac12 is \frac{1}{2};
   braces that are no argument are dropped, the others are parentheses
-- parentheses: dropped around a single token, when doubled, and around a whole expression after a word of `LEADS`
+- parentheses: dropped around a single token or letters alone, when doubled, and around a whole formula in a sentence
 - numbers: digits in groups of three, so that 1000, 1,000 and 1{,}000 are one; .5 is 0.5
 - letters of a product: single letters side by side are joined: x y and xy are one
 - marks: $, \( \), \[ \], &, \\, environments, markdown, HTML tags and entities, all punctuation dropped
@@ -27,10 +27,10 @@ import unicodedata
 
 from .spellings import ARGUMENTS, CHARACTERS, CLOSING, COMMANDS, LOOKS, OPENING, PAUSES, RAISED, SILENT, SYMBOLS
 
-# Words after which an expression begins: parentheses around all of it are redundant.
-LEADS = {
-    "calculate", "compute", "evaluate", "simplify", "solve", "expand", "factor", "find", "determine", "is", "of",
-    "equals", "by", "value", "expression", "problem", "multiplication", "equation", "=",
+# Words after which parentheses hold the argument of a function: elsewhere those around a whole formula are redundant.
+FUNCTIONS = {
+    "arccos", "arcsin", "arctan", "binom", "cos", "cosh", "cot", "csc", "deg", "det", "dim", "exp", "frac", "gcd",
+    "lcm", "lg", "ln", "log", "max", "min", "mod", "overline", "sec", "sgn", "sin", "sinh", "sqrt", "tan", "tanh",
 }  # fmt: skip
 _BRACKETS = frozenset("(){}")
 _COMMANDS = {r"\frac": "frac", r"\binom": "binom", r"\over": "/", r"\choose": "choose"}  # where they lack arguments
@@ -59,6 +59,8 @@ _SUPERSCRIPT = re.compile(r"<sup>([^<>]*)</sup>")
 _BARE_ARGUMENT = re.compile(r"(\\[dtc]?(?:frac|binom)(?![a-z]))\s*([\da-z])(?:\s*([\da-z]))?")
 _DEGREES = re.compile(r"(?<![^\W\d_])degrees?(?![^\W\d_])")
 _RAISED = re.compile(f"[{''.join(sorted(RAISED))}]+")
+_LINE_END = re.compile(r"\\\\\[[\d.]+\s*[a-z]{2}\]")
+_ESCAPED_TWICE = re.compile(r"\\\\(?=[a-z()\[\]{}%$])")
 _EMPHASIS = re.compile(r"(?<![\w)\]}*\\])(\*{1,3})(?=[^\s*])(.+?)(?<=[^\s*])\1(?![\w(*])")
 _BULLET = re.compile(r"\n[ \t]*\*[ \t]")
 _PRIMES = re.compile(r"(?<![a-z'][a-z])(?<=[a-z)\d}])('+)(?![a-z])")
@@ -66,6 +68,7 @@ _QUOTED = re.compile(r"``(.*?)''", re.DOTALL)
 _BETWEEN_LETTERS, _COMMA = (
     re.compile(rf"(?<![^ ].)(?<=[^\W\d_]){between} (?=[^\W\d_](?![^ ]))") for between in ("", "(?: ,)+")
 )
+_PLAIN_COMMA = re.compile(r"(?:^| ),(?! [^\W\d_](?![^ ]))")
 _NEEDLESS = re.compile(r"(?<![^ ])\( ([^ ]+|[^\W\d_]+(?: [^\W\d_]+)*) \)(?![^ ])")
 _KEPT = " \0 "  # stands for a comma that stays
 
@@ -94,9 +97,16 @@ def canonical(text: str) -> str:
     while kinds:
         kinds[-1] = ""
         _end_group(levels, kinds)
-    result = _joined(" ".join(_flat(_simplified(levels[0], is_whole=True))))
-    # Without needless parentheses, other rules may apply.
-    return canonical(_NEEDLESS.sub(r"\1", result)) if ")" in result and _NEEDLESS.search(result) else result
+    text = " ".join(_flat(_simplified(levels[0], is_whole=True)))
+    text = _PLAIN_COMMA.sub("", text).lstrip() if "," in text else text
+    shorter = _BETWEEN_LETTERS.sub("", text)
+    if ")" in shorter:
+        shorter = _NEEDLESS.sub(r"\1", shorter)
+        if shorter != text:  # other rules may apply now
+            return canonical(shorter)
+    if "," in shorter:
+        shorter = _COMMA.sub(_KEPT, shorter).replace(" ,", "").replace(_KEPT, " , ").removeprefix(", ")
+    return shorter
 
 
 def plain(text: str) -> str:
@@ -116,6 +126,8 @@ def plain(text: str) -> str:
         text = _QUOTED.sub(r" \1 ", text)
     if "'" in text:
         text = _PRIMES.sub(lambda run: r" \prime" * len(run[0]) + " ", text)
+    if "\\\\" in text:
+        text = _ESCAPED_TWICE.sub(r"\\", _LINE_END.sub(" ", text))
     if "\\" in text:
         text = _BARE_ARGUMENT.sub(_braced, text)
     if "degree" in text:
@@ -233,14 +245,20 @@ def _without_outer(items: list[Item]) -> list[Item]:
     groups = [i for i, item in enumerate(items) if type(item) is list]
     while groups:  # from the last to the first: the places of the others stay
         i = groups.pop()
-        before = next((item for item in reversed(items[:i]) if item != ","), "=")
-        after = next((item for item in items[i + 1 :] if item != ","), "=")
-        starts = type(before) is str and before.rpartition(" ")[2] in LEADS
-        if starts and type(after) is str and (after == "=" or after.partition(" ")[0][1:].isalpha()):
+        before, after = items[i - 1] if i else "=", items[i + 1] if i + 1 < len(items) else "="
+        if _is_prose(before, -1) and _is_prose(after, 0):
             group = items[i]
             items[i : i + 1] = group
             groups += [i + k for k, item in enumerate(group) if type(item) is list]
     return items
+
+
+def _is_prose(item: Item, word: int) -> bool:
+    """Whether an item is a pause, an equals sign, or words of the language at its begin (0) or end (-1)."""
+    if type(item) is not str:
+        return False
+    last = item.split(" ")[word]
+    return item in ("=", ",") or (last[1:].isalpha() and last.isalpha() and last not in FUNCTIONS)
 
 
 def _flat(items: list[Item]) -> list[str]:
@@ -251,11 +269,3 @@ def _flat(items: list[Item]) -> list[str]:
         else:
             result.append(item)  # type: ignore[arg-type]
     return result
-
-
-def _joined(text: str) -> str:
-    """Return a text of tokens with single letters joined; commas stay only where they separate single letters."""
-    text = _BETWEEN_LETTERS.sub("", text)
-    if "," in text:
-        text = _COMMA.sub(_KEPT, text).replace(" ,", "").replace(_KEPT, " , ").removeprefix(", ")
-    return text

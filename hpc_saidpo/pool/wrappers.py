@@ -10,8 +10,12 @@ from .canonical import canonical
 _CORE_TOKENS = 4  # of a core, at least
 _SENTENCES = 6  # of a question whose cores are considered, at most
 _SENTENCE_END = re.compile(r"[.?!:;][\"'”’)*\]$\\]*(?=\s|$)|\n(?=\s*(?:\n|[A-Z#<\[(*\"']))")
-# A question whose full stop is missing may also end before a capitalised word: "Compute 2 + 3 Answer with a number".
-_BREAK = re.compile(_SENTENCE_END.pattern + r"|\s(?=[\[(<*\"'#_]*[A-Z][a-z])|$")
+# A question whose full stop is missing may also end before a capitalised word: "Compute 2 + 3 Answer with a number",
+# or before instructions in parentheses.
+_BREAK = re.compile(
+    _SENTENCE_END.pattern + r"|\s(?=[\[(<*\"'#_]*[A-Z][a-z]"
+    r"|\((?:answer|enter|express|give|hint|note|please|round|show|source|use|write|your)\b)|$"
+)
 
 
 def is_wrapped(known: str, text: str) -> bool:
