@@ -9,7 +9,8 @@ Its rules, each of which has a test:
   (\left, \displaystyle, \,, \quad) are dropped; \text, \mathrm and others leave their argument
 - structure: \frac{a}{b}, {a \over b} and a/b are a / b; {n \choose k} is \binom{n}{k}; \frac12 is \frac{1}{2};
   braces that are no argument are dropped, the others are parentheses
-- parentheses: dropped around a single token or letters alone, when doubled, and around a whole formula in a sentence
+- parentheses: dropped around a single token or letters alone, when doubled, around "mod n", and around a whole formula
+  in a sentence
 - numbers: digits in groups of three, so that 1000, 1,000 and 1{,}000 are one; .5 is 0.5
 - letters of a product: single letters side by side are joined: x y and xy are one
 - marks: $, \( \), \[ \], &, \\, environments, markdown, HTML tags and entities, all punctuation dropped
@@ -44,14 +45,14 @@ _TOKEN_PATTERN = (
     r"|(?<=operatorname)\*)?"
     r"|\\."
     r"|\^(?:\s*\{?\s*(?:\\(?:circ|deg)|(?:\\prime\s*)+)(?![a-z])\s*\}?)?"
-    r"|[<>=]=|=[<>]|->|\+-|\*\*|-+|\.\d+"
+    r"|[<>=]=|=[<>]|(?<=\s)!=|->|\+-|\*\*|-+|\.\d+"
     r"|\S"
 )
 _ASCII_TOKEN, _TOKEN = (
     re.compile(_TOKEN_PATTERN.replace("LETTER", letter), re.DOTALL) for letter in ("[a-z]", r"[^\W\d_]")
 )
 _LABEL = re.compile(
-    r"(?:[\s*#_>\"']*(?:problem|question|exercise|example|task|q)\b[\s*_]*(?:no\b\.?|number\b|\#)?[\s*_]*"
+    r"(?:[\s*#_>\"']*(?:problem|question|exercise|example|task|q)(?![a-z])[\s*_]*(?:no\b\.?|number\b|\#)?[\s*_]*"
     r"(?:\d+(?:\.\d+)*[a-z]?[\s*_]*[.:)\n]|[.:)])(?!\d)[.:)\s*_]*)+"
 )
 _TAG = re.compile(r"</?(?:p|br|b|i|u|em|strong|div|span|li|ul|ol|code|pre|sub|question|problem)\b[^<>]*>")
@@ -220,7 +221,7 @@ def _group(items: list[Item]) -> list[Item]:
         items.pop()
     while items and items[0] == ",":
         del items[0]
-    return items if len(items) < 2 or items[0] == "mod" else [items]
+    return items if len(items) < 2 else [items]
 
 
 def _with_fractions(items: list[Item]) -> list[Item]:
@@ -246,8 +247,8 @@ def _without_outer(items: list[Item]) -> list[Item]:
     while groups:  # from the last to the first: the places of the others stay
         i = groups.pop()
         before, after = items[i - 1] if i else "=", items[i + 1] if i + 1 < len(items) else "="
-        if _is_prose(before, -1) and _is_prose(after, 0):
-            group = items[i]
+        group = items[i]
+        if group[0] == "mod" or (_is_prose(before, -1) and _is_prose(after, 0)):
             items[i : i + 1] = group
             groups += [i + k for k, item in enumerate(group) if type(item) is list]
     return items

@@ -63,6 +63,7 @@ CLOSING = {"pmatrix": ")", "bmatrix": "]", "vmatrix": "|"}
 SYMBOLS = {
     **dict.fromkeys(("<=", "=<"), "<="),
     ">=": ">=",
+    "!=": "neq",
     "->": "to",
     "=>": "to",
     "==": "=",
