@@ -35,7 +35,6 @@ FUNCTIONS = {
 }  # fmt: skip
 _BRACKETS = frozenset("(){}")
 _COMMANDS = {r"\frac": "frac", r"\binom": "binom", r"\over": "/", r"\choose": "choose"}  # where they lack arguments
-_NAMES = tuple(_COMMANDS)
 Item = str | list  # a token (or several that stay together), or the items between two parentheses
 # A run of words with single blanks is one token: most of a text is such runs.
 _TOKEN_PATTERN = (
@@ -205,13 +204,13 @@ def _simplified(items: list[Item], is_whole: bool = False) -> list[Item]:
         is_whole: these are the items of a whole text, of which \over and \choose do not divide all.
     """
     items = list(filter(None, items))
-    for command, whole in ((r"\over", r"\frac"), (r"\choose", r"\binom")):
-        if command in items and not is_whole:
-            place = items.index(command)
-            before, after = (_simplified(part, is_whole=True) for part in (items[:place], items[place + 1 :]))
-            items = [whole, *_group(before), *_group(after)]
-    if any(command in items for command in _NAMES):
-        items = _with_fractions(items)
+    if commands := [i for i, item in enumerate(items) if item[0] == "\\"]:
+        for command, whole in ((r"\over", r"\frac"), (r"\choose", r"\binom")):
+            if command in items and not is_whole:
+                place = items.index(command)
+                before, after = (_simplified(part, is_whole=True) for part in (items[:place], items[place + 1 :]))
+                items, commands = [whole, *_group(before), *_group(after)], [0]
+        items = _with_fractions(items, commands)
     return _without_outer(items)
 
 
@@ -224,21 +223,27 @@ def _group(items: list[Item]) -> list[Item]:
     return items if len(items) < 2 else [items]
 
 
-def _with_fractions(items: list[Item]) -> list[Item]:
+def _with_fractions(items: list[Item], commands: list[int]) -> list[Item]:
+    """Return items with a / b for fractions, and words for commands that lack arguments.
+
+    Args:
+        commands: places of the commands.
+    """
     result: list[Item] = []
-    i = 0
-    while i < len(items):
-        command, arguments = items[i], items[i + 1 : i + 3]
+    begin = 0
+    for place in commands:
+        result += items[begin:place]
+        command, arguments = items[place], items[place + 1 : place + 3]
         takes_two = command in (r"\frac", r"\binom") and len(arguments) == 2
-        if takes_two and not any(argument in _NAMES for argument in arguments):
+        if takes_two and not any(argument[0] == "\\" for argument in arguments):
             over, under = arguments
             value = [over, "/", under] if command == r"\frac" else ["binom", over, under]
             result += [value] if result[-1:] == ["^"] else value
-            i += 3
+            begin = place + 3
         else:
-            result.append(_COMMANDS.get(command, command) if type(command) is str else command)
-            i += 1
-    return result
+            result.append(_COMMANDS[str(command)])
+            begin = place + 1
+    return result + items[begin:]
 
 
 def _without_outer(items: list[Item]) -> list[Item]:

@@ -71,7 +71,9 @@ class Filter:
         numbers = np.arange(len(flat))
         self._whole = Whole(tokens.whole(), numbers)
         self._worded = Whole(*_worded(tokens, numbers))
-        parts = [(core, number) for number in numbers.tolist() for core in cores(texts[number], n)]
+        parts = [
+            (core, number) for number in numbers.tolist() for core in cores(texts[number], self._canonical[number], n)
+        ]
         core_hashes = Tokens.extract([core for core, _ in parts]).whole()
         self._cores = Whole(core_hashes, np.array([number for _, number in parts], dtype=np.int64))
         self._expressions = {found: i for i in reversed(numbers) if (found := expression(texts[i])) is not None}

@@ -20,7 +20,7 @@ INSTRUCTIONS = {
 }  # fmt: skip
 # Functions that do not depend on the order of their numbers; `gap` is one of this package's generated arithmetic.
 _FUNCTIONS = {"gcd": "gcd", "gcf": "gcd", "hcf": "gcd", "lcm": "lcm", "gap": "gap"}
-_NAMES = {
+_NAMES: dict[tuple[str, ...], str] = {
     ("greatest", "common", "divisor"): "gcd", ("greatest", "common", "factor"): "gcd",
     ("highest", "common", "factor"): "gcd", ("least", "common", "multiple"): "lcm",
     ("lowest", "common", "multiple"): "lcm",
@@ -47,7 +47,7 @@ def expression(text: str) -> str | None:
     runs: list[list[str]] = [[]]
     name_words: list[str] = []
     for raw in _TOKEN.findall(plain(text)):
-        token = _SPELLINGS.get(raw, raw)
+        token = str(_SPELLINGS.get(raw, raw))
         if token in _SILENT:
             continue
         if token in _PAUSES or token in INSTRUCTIONS:
@@ -73,7 +73,7 @@ def expression(text: str) -> str | None:
 def _function(words: list[str], runs: list[list[str]]) -> str | None:
     names = {_FUNCTIONS[word] for word in words if word in _FUNCTIONS}
     rest = tuple(word for word in words if word not in _FUNCTIONS)
-    names |= {_NAMES[rest]} if rest in _NAMES else {"?"} if rest else set()
+    names |= {_NAMES.get(rest, "?")} if rest else set()
     numbers = [token for run in runs for token in run if token not in ("(", ")")]
     if len(names) != 1 or "?" in names or len(numbers) < 2 or not all(map(_is_number, numbers)):
         return None

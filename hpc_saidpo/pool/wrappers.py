@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from .canonical import canonical
 
 _CORE_TOKENS = 4  # of a core, at least
-_SENTENCES = 6  # of a question whose cores are considered, at most
+_SENTENCES, _WORDS = 6, 40  # of a question whose cores are considered, at most
 _SENTENCE_END = re.compile(r"[.?!:;][\"'”’)*\]$\\]*(?=\s|$)|\n(?=\s*(?:\n|[A-Z#<\[(*\"']))")
 # A question whose full stop is missing may also end before a capitalised word: "Compute 2 + 3 Answer with a number",
 # or before instructions in parentheses.
@@ -42,19 +42,22 @@ def _is_formula(token: str) -> bool:
     return len(token) < 2 or not token.isalpha()
 
 
-def cores(text: str, n_words: int) -> Iterator[str]:
+def cores(text: str, form: str, n_words: int) -> Iterator[str]:
     """Yield the canonical forms of short parts of a question that may be the question without a wrapper.
 
     They are whole sentences with all numbers of the question, as in "What is 2 + 3? Answer with a number."
 
     Args:
+        form: canonical form of the whole question.
         n_words: number of words that a part does not reach.
     """
+    n_numbers, n_all_words, _ = _count(form)
+    if not n_numbers or n_all_words > _WORDS:
+        return
     ends = [0, *(found.end() for found in _SENTENCE_END.finditer(text)), len(text)]
     ends = [end for end, after in zip(ends, [*ends[1:], -1], strict=True) if end != after]
     if not 2 < len(ends) <= _SENTENCES + 1:
         return
-    n_numbers = _count(canonical(text))[0]
     for first, start in enumerate(ends[:-1]):
         for end in ends[first + 1 :]:
             if (start, end) != (0, len(text)):
@@ -66,9 +69,5 @@ def cores(text: str, n_words: int) -> Iterator[str]:
 
 def _count(form: str) -> tuple[int, int, int]:
     """Return the numbers, the words (numbers are some) and the tokens of a canonical text."""
-    token_T = form.split()
-    return (
-        sum(token[0].isdigit() for token in token_T),
-        sum(token[0].isalnum() for token in token_T),
-        len(token_T),
-    )
+    firsts = [token[0] for token in form.split()]
+    return sum(map(str.isdigit, firsts)), sum(map(str.isalnum, firsts)), len(firsts)

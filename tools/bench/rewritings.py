@@ -34,9 +34,8 @@ def argument(text: str, start: int) -> tuple[str, int]:
     while text[start : start + 1].isspace():
         start += 1
     if text[start : start + 1] != "{":
-        end = start + 1
-        if text[start : start + 1] == "\\":
-            end = re.compile(r"\\(?:[a-zA-Z]+|.)").match(text, start).end()
+        found = re.compile(r"\\(?:[a-zA-Z]+|.)|.?", re.DOTALL).match(text, start)
+        end = found.end() if found else start
         return text[start:end], end
     depth = 0
     for end in range(start, len(text)):
@@ -105,7 +104,8 @@ def spaced(text: str) -> str:
     """Formulas as programs that read pages print them: blanks between all tokens, braces around all exponents."""
 
     def change(maths: str) -> str:
-        begin, inner, end = re.fullmatch(r"(\$\$?|\\\[|\\\()(.*?)(\$\$?|\\\]|\\\))", maths, re.DOTALL).groups()
+        n = 2 if maths.startswith(("$$", "\\")) else 1  # characters of a delimiter
+        begin, inner, end = maths[:n], maths[n:-n], maths[-n:]
         inner = re.sub(r"([\^_])\s*(\w)(?![\w}])", r"\1{\2}", inner)
         inner = re.sub(r"\\text\s*\{", r"\\text { ", inner)
         tokens = re.findall(r"\\begin\{.*?\}|\\end\{.*?\}|\\[a-zA-Z]+|\\.|\d+(?:\.\d+)?|\S", inner, re.DOTALL)
