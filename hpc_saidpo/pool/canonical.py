@@ -66,9 +66,9 @@ _BULLET = re.compile(r"\n[ \t]*\*[ \t]")
 _PRIMES = re.compile(r"(?<![a-z'][a-z])(?<=[a-z)\d}])('+)(?![a-z])")
 _QUOTED = re.compile(r"``(.*?)''", re.DOTALL)
 _BETWEEN_LETTERS, _COMMA = (
-    re.compile(rf"(?<![^ ].)(?<=[^\W\d_]){between} (?=[^\W\d_](?![^ ]))") for between in ("", "(?: ,)+")
+    re.compile(rf" (?<=[^\W\d_] )(?<![^ ]. ){commas}(?=[^\W\d_](?![^ ]))") for commas in ("", "(?:, )+")
 )
-_PLAIN_COMMA = re.compile(r"(?:^| ),(?! [^\W\d_](?![^ ]))")
+_PLAIN_COMMA = re.compile(r" ,(?! [^\W\d_](?![^ ]))")
 _NEEDLESS = re.compile(r"(?<![^ ])\( ([^ ]+|[^\W\d_]+(?: [^\W\d_]+)*) \)(?![^ ])")
 _KEPT = " \0 "  # stands for a comma that stays
 
@@ -98,7 +98,7 @@ def canonical(text: str) -> str:
         kinds[-1] = ""
         _end_group(levels, kinds)
     text = " ".join(_flat(_simplified(levels[0], is_whole=True)))
-    text = _PLAIN_COMMA.sub("", text).lstrip() if "," in text else text
+    text = _PLAIN_COMMA.sub("", text.lstrip(" ,")) if "," in text else text
     shorter = _BETWEEN_LETTERS.sub("", text)
     if ")" in shorter:
         shorter = _NEEDLESS.sub(r"\1", shorter)
