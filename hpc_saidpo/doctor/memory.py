@@ -66,8 +66,8 @@ def model_at(path: str) -> Model:
     """
     located = Path(locate.locate(path))
     if locate.is_gguf(str(located)):
-        return model_of(AutoConfig.from_pretrained(located.parent, gguf_file=located.name))
-    return model_of(AutoConfig.from_pretrained(located))
+        return model_of(AutoConfig.from_pretrained(located.parent, gguf_file=located.name, trust_remote_code=False))
+    return model_of(AutoConfig.from_pretrained(located, trust_remote_code=False))
 
 
 def model_of(config: PretrainedConfig) -> Model:
