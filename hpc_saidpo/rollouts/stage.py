@@ -110,7 +110,7 @@ def _check_embedded(prompts: Prompts, renderer: Renderer) -> None:
     n = n_embeddings(policy.model)
     for question, ids in zip(prompts.question_Q.tolist(), prompts.tokens_Q, strict=True):
         if len(ids) and max(ids) >= n:
-            token = policy.tokenizer.convert_ids_to_tokens(int(max(ids)))
+            token = policy.token_name(int(max(ids)))
             raise RunError(
                 f"question {renderer.questions[question].id!r}: its prompt has the token {token!r}, and the model at "
                 f"{policy.path} has no embedding of it: remove it from the question, the prompt (rollouts.prompt) or "
