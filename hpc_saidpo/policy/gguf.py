@@ -26,7 +26,8 @@ def convert_gguf(gguf: str, folder: Path) -> None:
     transformers leaves out how a file scales its rotary embeddings. Linear scaling and Llama 3's are added here.
 
     Raises:
-        RunError: transformers cannot read the file, memory does not suffice, or the file scales rotary embeddings in another way.
+        RunError: transformers cannot read the file, memory does not suffice, or the file scales rotary embeddings in
+            another way.
     """
     parent, name = str(Path(gguf).parent), Path(gguf).name
     problem, remedy = (
