@@ -162,10 +162,12 @@ def solved(counts):
 
 
 def test_depletion_says_which_way_and_what_to_do():
-    hard, easy = signatures.no_pairs(2, solved([0, 0, 0, 8])), signatures.no_pairs(2, solved([8, 8, 8, 0]))
+    hard, easy = (signatures.no_pairs(2, solved(n), 0.1) for n in ([0, 0, 0, 8], [8, 8, 8, 0]))
     assert "iteration 2" in hard and "3 always wrong, 1 always right" in hard and "rollouts.k" in hard
     assert "1 always wrong, 3 always right" in easy and "rollouts.temperature" in easy
-    assert all("run.accept_changes=true" in text for text in (hard, easy))
+    cut = signatures.no_pairs(2, solved([3, 3, 4, 0]), 0.9)
+    assert "90% of the responses are truncated" in cut and "rollouts.max_new_tokens" in cut and "max_new" not in hard
+    assert all("run.accept_changes=true" in text for text in (hard, easy, cut))
 
 
 def test_savings_are_counted_in_responses_and_tokens():

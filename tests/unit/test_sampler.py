@@ -225,6 +225,8 @@ def test_clusters_learn_from_responses_whose_number_was_fixed_before():
     history = History.empty(1, 1).observe(0, decided, cluster_N, BAND, first_wave=first)
     assert history.counts.passed_C[0] == 0.5 and history.counts.differ_C[0] == 1
     assert (history.n_correct_N[0], history.n_tried_N[0]) == (3, 4)
+    nothing = History.empty(1, 1).observe(0, decided, cluster_N, BAND, first_wave=first.take([]))
+    assert nothing.counts.n_C[0] == nothing.counted_N[0] == 0 and nothing.n_tried_N[0] == 4
 
 
 def test_an_ungradable_question_is_not_drawn_again():
