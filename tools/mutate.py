@@ -1,0 +1,203 @@
+#!/usr/bin/env python3
+"""Plant small faults into the package, one at a time, and count how many its tests notice.
+
+    python tools/mutate.py --seed 1 --count 150 --json faults.jsonl
+
+It works on a copy of the checkout in a temporary folder. First every test is run without a fault, and the functions
+that it executes are recorded (minutes, or an hour on a busy machine; kept in faults.tests.jsonl for later starts). Then
+each fault is tried against the tests that execute the faulty function, those that execute the fewest functions first,
+until one of them fails: killed. A fault that no test on one rank notices is also tried on two ranks. Tests that run
+too long or forever notice a fault too.
+
+Results are appended to the file of --json, one line each. An interrupted start is continued by the same command.
+Tests marked slurm or e2e are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import os
+import random
+import re
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from interpreter import HOME
+from mutate_faults import IMPORT, Fault, draw, faults_of
+from mutate_run import Runner
+from mutate_tests import PACKAGE
+
+FOLDERS = ("tests/unit", "tests/ranks", "tests/program")
+
+
+@dataclass(frozen=True)
+class Test:
+    """A test that passes without a fault, on a number of ranks.
+
+    Attributes:
+        id: as pytest names it.
+        seconds: of CPU time.
+        functions: what it executes, "path:first line".
+    """
+
+    id: str
+    seconds: float
+    functions: frozenset[str]
+
+    @property
+    def file(self) -> str:
+        return self.id.partition("::")[0]
+
+
+def measured(runner: Runner, kept: Path) -> dict[int, list[Test]]:
+    """Run every test without a fault; return the tests for each number of ranks.
+
+    Args:
+        kept: results of earlier starts; used where neither the tests nor the package has changed since.
+
+    Raises:
+        SystemExit: a test fails.
+    """
+    files = [path for folder in FOLDERS for path in sorted((runner.copy / folder).glob("test_*.py"))]
+    groups = [([str(file.relative_to(runner.copy))], 1) for file in files]
+    groups.append(([name for (name,), _ in groups if name.startswith("tests/ranks")], 2))
+    shared = [*(runner.copy / PACKAGE).rglob("*.py"), *(runner.copy / "tests/support").rglob("*.py")]
+    earlier = {line["digest"]: line["tests"] for line in lines(kept)}
+    tests: dict[int, list[Test]] = {1: [], 2: []}
+    for names, ranks in groups:
+        content = b"".join(path.read_bytes() for path in sorted([*shared, *(runner.copy / name for name in names)]))
+        digest = hashlib.sha256(f"{names} {ranks}".encode() + content).hexdigest()
+        if digest not in earlier:
+            earlier[digest] = runner.record(names, ranks)
+            append(kept, {"digest": digest, "tests": earlier[digest]})
+            print(f"without a fault: {len(earlier[digest])} tests pass, {' '.join(names)}", flush=True)
+        tests[ranks] += [Test(t["test"], t["seconds"], frozenset(t["functions"])) for t in earlier[digest]]
+    return tests
+
+
+def chosen(fault: Fault, tests: list[Test], limit_s: float) -> list[Test]:
+    """Return the tests to try a fault against, the most specific first, for at most `limit_s` of CPU time.
+
+    These are the tests that execute its function. Without any, and for code that an import executes: those that execute
+    another function of its file, and those in test files that name the module.
+    """
+    found = [test for test in tests if f"{fault.path}:{fault.function}" in test.functions]
+    if not found:
+        naming = files_that_name(fault.path, {test.file for test in tests})
+        found = [t for t in tests if t.file in naming or any(f.startswith(f"{fault.path}:") for f in t.functions)]
+        found.sort(key=lambda test: (test.file not in naming, len(test.functions)))
+    else:
+        found.sort(key=lambda test: len(test.functions))
+    total, within = 0.0, []
+    for test in found:
+        total += test.seconds
+        if total <= limit_s or not within:
+            within.append(test)
+    return within
+
+
+def files_that_name(path: str, files: set[str]) -> set[str]:
+    """Return the test files that import a module of the package, or are named after it or its folder."""
+    folder, module = Path(path).parent.name, Path(path).stem
+    words = re.compile(rf"\b{folder}\.{module}\b|\b{folder} import [^\n]*\b{module}\b")
+    return {
+        file
+        for file in files
+        if re.search(rf"test_({folder}|{module})\b", file) or words.search((HOME / file).read_text(encoding="utf-8"))
+    }
+
+
+def tried(runner: Runner, fault: Fault, tests: dict[int, list[Test]], limit_s: float) -> dict:
+    """Plant a fault, run the tests, remove it. Return the line for the file of results."""
+    started, n_tests, why = time.monotonic(), 0, ""
+    with runner.planted(fault):
+        for ranks in (1, 2):
+            found = chosen(fault, tests[ranks], limit_s) if not why else []
+            if ranks > 1 and fault.function != IMPORT:
+                found = [test for test in found if f"{fault.path}:{fault.function}" in test.functions]
+            if found:
+                n_tests += len(found)
+                why = runner.run([t.id for t in found], ranks, sum(t.seconds for t in found))
+    result = {"result": "killed" if why else "survived", "by": why, "tests": n_tests}
+    return {**dataclasses.asdict(fault), **result, "seconds": round(time.monotonic() - started, 1)}
+
+
+def lines(file: Path) -> Iterator[dict]:
+    """Read the complete lines of a JSON-lines file, none if it does not exist."""
+    if file.exists():
+        for line in file.read_text(encoding="utf-8").splitlines(keepends=True):
+            if line.endswith("\n"):
+                yield json.loads(line)
+
+
+def append(file: Path, line: dict) -> None:
+    """Append a line, after a line that an interruption has cut."""
+    cut = file.exists() and file.stat().st_size and not file.read_bytes().endswith(b"\n")
+    if cut:
+        file.write_bytes(file.read_bytes().rpartition(b"\n")[0] + b"\n")
+    with file.open("a", encoding="utf-8") as opened:
+        opened.write(json.dumps(line) + "\n")
+
+
+def shown(result: dict) -> str:
+    """Return a result in one line."""
+    change = " ".join(f"{result['before']} -> {result['after']}".split())
+    return f"{result['result']:8} {result['path']}:{result['line']} {result['kind']}: {change[:120]}  {result['by']}"
+
+
+def report(results: list[dict]) -> str:
+    """Return the survivors, and the shares of killed faults of each folder and of all."""
+    n, n_killed = Counter(), Counter()
+    for result in results:
+        n[os.path.dirname(result["path"])] += 1
+        n_killed[os.path.dirname(result["path"])] += result["result"] == "killed"
+    survivors = [shown(result) for result in results if result["result"] != "killed"]
+    folders = [f"{n_killed[folder]:4} of {n[folder]:4}  {folder}" for folder in sorted(n)]
+    share = n_killed.total() / max(1, n.total())
+    return "\n".join([*survivors, *folders, f"killed: {n_killed.total()} of {n.total()} ({share:.2f})"])
+
+
+def key(fault: dict) -> tuple:
+    return fault["path"], fault["start"], fault["stop"], fault["after"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=1, help="decides which faults are drawn (default: 1)")
+    parser.add_argument("--count", type=int, default=150, help="number of faults (default: 150)")
+    parser.add_argument("--json", type=Path, required=True, help="results, one line per fault; continued if it exists")
+    parser.add_argument("--again", action="store_true", help="try the faults that survived again, e.g. with new tests")
+    parser.add_argument("--limit-s", type=float, default=60.0, help="CPU time of the tests for one fault (default: 60)")
+    options = parser.parse_args()
+    rng = random.Random(options.seed)
+    paths = sorted(p for p in (HOME / PACKAGE).rglob("*.py") if not p.name.startswith("_"))
+    every = [f for p in paths for f in faults_of(str(p.relative_to(HOME)), p.read_bytes(), rng)]
+    faults = draw(every, options.count, rng)
+    results = {key(line): line for line in lines(options.json)}
+    with tempfile.TemporaryDirectory(prefix="mutate-") as folder:
+        runner = Runner.copied(HOME, Path(folder))
+        tests = measured(runner, options.json.with_suffix(".tests.jsonl"))
+        for i, fault in enumerate(faults, 1):
+            before = results.get(key(dataclasses.asdict(fault)), {}).get("result")
+            if before == "killed" or (before == "survived" and not options.again):
+                continue
+            line = tried(runner, fault, tests, options.limit_s)
+            results[key(line)] = line
+            append(options.json, line)
+            print(f"{i:4} {line['seconds']:6.1f} s  {shown(line)}", flush=True)
+    print(f"{len(every)} faults are possible, {len(faults)} were drawn")
+    print(report([results[key(dataclasses.asdict(fault))] for fault in faults]))
+
+
+if __name__ == "__main__":
+    main()
