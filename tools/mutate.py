@@ -22,6 +22,7 @@ import json
 import os
 import random
 import re
+import signal
 import sys
 import tempfile
 import time
@@ -33,7 +34,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 from interpreter import HOME
-from mutate_faults import IMPORT, Fault, draw, faults_of
+from mutate_faults import Fault, draw, faults_of
 from mutate_run import Runner
 from mutate_tests import PACKAGE
 
@@ -86,18 +87,24 @@ def measured(runner: Runner, kept: Path) -> dict[int, list[Test]]:
 
 
 def chosen(fault: Fault, tests: list[Test], limit_s: float) -> list[Test]:
-    """Return the tests to try a fault against, the most specific first, for at most `limit_s` of CPU time.
+    """Return the tests to try a fault against, for at most `limit_s` of CPU time in all.
 
-    These are the tests that execute its function. Without any, and for code that an import executes: those that execute
-    another function of its file, and those in test files that name the module.
+    First come the tests that execute the faulty function, the most specific first. Other processes that tests start,
+    and results that tests share, are not seen: so then come the other tests in files that name the module. Last, for
+    code that no test is seen to execute, and code that an import executes, tests that execute another function of it.
     """
-    found = [test for test in tests if f"{fault.path}:{fault.function}" in test.functions]
-    if not found:
-        naming = files_that_name(fault.path, {test.file for test in tests})
-        found = [t for t in tests if t.file in naming or any(f.startswith(f"{fault.path}:") for f in t.functions)]
-        found.sort(key=lambda test: (test.file not in naming, len(test.functions)))
-    else:
-        found.sort(key=lambda test: len(test.functions))
+    naming = files_that_name(fault.path, {test.file for test in tests})
+
+    def place(test: Test) -> tuple[int, int]:
+        if f"{fault.path}:{fault.function}" in test.functions:
+            return 0, len(test.functions)
+        if test.file in naming:
+            return 1, len(test.functions)
+        return (2 if any(f.startswith(f"{fault.path}:") for f in test.functions) else 3), len(test.functions)
+
+    found = sorted((test for test in tests if place(test)[0] < 3), key=place)
+    if found and place(found[0])[0] == 0:
+        found = [test for test in found if place(test)[0] < 2]
     total, within = 0.0, []
     for test in found:
         total += test.seconds
@@ -123,7 +130,7 @@ def tried(runner: Runner, fault: Fault, tests: dict[int, list[Test]], limit_s: f
     with runner.planted(fault):
         for ranks in (1, 2):
             found = chosen(fault, tests[ranks], limit_s) if not why else []
-            if ranks > 1 and fault.function != IMPORT:
+            if ranks > 1:  # a start on several ranks is dear
                 found = [test for test in found if f"{fault.path}:{fault.function}" in test.functions]
             if found:
                 n_tests += len(found)
@@ -177,8 +184,9 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=150, help="number of faults (default: 150)")
     parser.add_argument("--json", type=Path, required=True, help="results, one line per fault; continued if it exists")
     parser.add_argument("--again", action="store_true", help="try the faults that survived again, e.g. with new tests")
-    parser.add_argument("--limit-s", type=float, default=60.0, help="CPU time of the tests for one fault (default: 60)")
+    parser.add_argument("--limit-s", type=float, default=40.0, help="CPU time of the tests for one fault (default: 40)")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # the copy is removed
     rng = random.Random(options.seed)
     paths = sorted(p for p in (HOME / PACKAGE).rglob("*.py") if not p.name.startswith("_"))
     every = [f for p in paths for f in faults_of(str(p.relative_to(HOME)), p.read_bytes(), rng)]

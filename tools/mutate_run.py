@@ -130,10 +130,12 @@ class Runner:
             )
             child.start()
             assert child.pid
-            child.join(START_S + WAITING * expected_s + 60)
-            code = child.exitcode
-            _kill(child.pid)
-            child.join()
+            try:
+                child.join(START_S + WAITING * expected_s + 60)
+                code = child.exitcode
+            finally:
+                _kill(child.pid)  # with what its tests have left behind
+                child.join()
         if code in (None, -signal.SIGXCPU):
             return "too long"
         seen = [line for line in log.read_text(errors="replace").splitlines() if line.startswith(("FAILED", "ERROR"))]
@@ -165,6 +167,7 @@ def _kill(group: int) -> None:
 def _tests(copy: Path, arguments: list[str], variables: dict[str, str], log: Path, limit_s: float) -> None:
     """Run pytest in this process, and end it."""
     os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.chdir(copy)
     sys.path[:0] = [str(copy), str(copy / "tools")]
     sys.modules.pop("mutate_tests")  # imported again, from the copy
