@@ -30,6 +30,22 @@ MODEL = memory.Model(
 )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("train", "roll", "state", "says"),
+    [
+        (80, 85, OK, "training 80.0 GiB, rollouts 85.0 GiB, of 100.0 per rank"),
+        (86, 10, WARNING, "close to the limit"),
+        (10, 86, WARNING, "close to the limit"),
+        (10, 101, FAILURE, "the rollouts do not fit: lower rollouts.generate.rows"),
+        (101, 10, FAILURE, "training does not fit"),
+        (101, 102, FAILURE, "training does not fit"),
+    ],
+)
+def test_memory_is_enough_close_to_the_limit_or_too_small(train, roll, state, says):
+    found = plan._memory(MODEL, train * 2**30, roll * 2**30, 100 * 2**30)
+    assert found.state == state and says in table([found])
+
+
 def test_time_arithmetic():
     config = built("experiment=tiny", "rollouts.max_new_tokens=100", "rollouts.chunk_questions=4", "rollouts.k=8",
                    "probe.fraction=0.1", "sampler.n_questions=40")  # fmt: skip
