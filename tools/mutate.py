@@ -61,7 +61,7 @@ class Test:
         return self.id.partition("::")[0]
 
 
-def measured(runner: Runner, kept: Path) -> dict[int, list[Test]]:
+def measured(runner: Runner, kept: Path, most_ranks: int) -> dict[int, list[Test]]:
     """Run every test without a fault; return the tests for each number of ranks.
 
     Args:
@@ -72,7 +72,8 @@ def measured(runner: Runner, kept: Path) -> dict[int, list[Test]]:
     """
     files = [path for pattern in TESTS for path in sorted(runner.copy.glob(pattern))]
     groups = [([str(file.relative_to(runner.copy))], 1) for file in files]
-    groups.append(([name for (name,), _ in groups if name.startswith("tests/ranks")], 2))
+    if most_ranks > 1:
+        groups.append(([name for (name,), _ in groups if name.startswith("tests/ranks")], 2))
     shared = [*(runner.copy / PACKAGE).rglob("*.py"), *(runner.copy / "tests/support").rglob("*.py")]
     earlier = {line["digest"]: line["tests"] for line in lines(kept)}
     tests: dict[int, list[Test]] = {1: [], 2: []}
@@ -185,6 +186,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=150, help="number of faults (default: 150)")
     parser.add_argument("--json", type=Path, required=True, help="results, one line per fault; continued if it exists")
     parser.add_argument("--again", action="store_true", help="try the faults that survived again, e.g. with new tests")
+    parser.add_argument("--ranks", type=int, choices=(1, 2), default=2, help="1: do not try faults on two ranks")
     parser.add_argument("--limit-s", type=float, default=40.0, help="CPU time of the tests for one fault (default: 40)")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # the copy is removed
@@ -195,7 +197,7 @@ def main() -> None:
     results = {key(line): line for line in lines(options.json)}
     with tempfile.TemporaryDirectory(prefix="mutate-") as folder:
         runner = Runner.copied(HOME, Path(folder))
-        tests = measured(runner, options.json.with_suffix(".tests.jsonl"))
+        tests = measured(runner, options.json.with_suffix(".tests.jsonl"), options.ranks)
         for i, fault in enumerate(faults, 1):
             before = results.get(key(dataclasses.asdict(fault)), {}).get("result")
             if before == "killed" or (before == "survived" and not options.again):
