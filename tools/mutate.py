@@ -118,12 +118,9 @@ def chosen(fault: Fault, tests: list[Test], limit_s: float) -> list[Test]:
 def files_that_name(path: str, files: set[str]) -> set[str]:
     """Return the test files that import a module of the package, or are named after it or its folder."""
     folder, module = Path(path).parent.name, Path(path).stem
+    name = re.compile(rf"test_({folder}|{module})(_|\b)")
     words = re.compile(rf"\b{folder}\.{module}\b|\b{folder} import [^\n]*\b{module}\b")
-    return {
-        file
-        for file in files
-        if re.search(rf"test_({folder}|{module})\b", file) or words.search((HOME / file).read_text(encoding="utf-8"))
-    }
+    return {file for file in files if name.search(file) or words.search((HOME / file).read_text(encoding="utf-8"))}
 
 
 def tried(runner: Runner, fault: Fault, tests: dict[int, list[Test]], limit_s: float) -> dict:
