@@ -93,16 +93,16 @@ def chosen(fault: Fault, tests: list[Test], limit_s: float) -> list[Test]:
 
     First come the tests that execute the faulty function, the most specific first. Other processes that tests start,
     and results that tests share, are not seen: so then come the other tests in files that name the module. Last, for
-    code that no test is seen to execute, and code that an import executes, tests that execute another function of it.
+    code that no test is seen to execute, and code that an import executes, tests that execute another function of it;
+    among these, those of which it is the largest part come first.
     """
     naming = files_that_name(fault.path, {test.file for test in tests})
 
-    def place(test: Test) -> tuple[int, int]:
+    def place(test: Test) -> tuple[int, float]:
         if f"{fault.path}:{fault.function}" in test.functions:
             return 0, len(test.functions)
-        if test.file in naming:
-            return 1, len(test.functions)
-        return (2 if any(f.startswith(f"{fault.path}:") for f in test.functions) else 3), len(test.functions)
+        share = sum(f.startswith(f"{fault.path}:") for f in test.functions) / max(1, len(test.functions))
+        return 1 if test.file in naming else 2 if share else 3, -share
 
     found = sorted((test for test in tests if place(test)[0] < 3), key=place)
     if found and place(found[0])[0] == 0:
