@@ -12,7 +12,7 @@ from hpc_saidpo.sampler.draw import draw
 from hpc_saidpo.sampler.evidence import chances, describe_clusters, describe_questions
 from hpc_saidpo.sampler.history import SAME_QUESTION, History, count, excluded
 from hpc_saidpo.sampler.rules import RULES
-from hpc_saidpo.sampler.weights import Plan, entropy_share, log_cluster_weights, log_weights, shown
+from hpc_saidpo.sampler.weights import Plan, entropy_share, log_cluster_weights, log_weights, posterior_rate, shown
 
 MODELS = ("frontier", "frontier_error")
 BAND = settings.Difficulty()
@@ -257,3 +257,10 @@ def test_the_band_decides_what_a_usable_question_is():
     for rule in MODELS:
         hard, middle = shown(log_cluster_weights(found, Plan(settings.Sampler(rule=rule, alpha=1.0), 8, band)))
         assert hard < 0.4 < 1.3 < middle
+
+
+def test_rates_are_shrunk_however_little_discounted_evidence_is_left():
+    rate_C = posterior_rate(np.array([0.125, 0.0]), np.array([0.25, 0.25]), 1.0)  # the pool's rate is 1/4
+    assert rate_C.tolist() == [0.375 / 1.25, 0.25 / 1.25]
+    assert posterior_rate(np.array([0.25, 0.0]), np.array([0.5, 0.0]), 1.0).tolist() == [0.5, 0.5]
+    assert np.isnan(posterior_rate(np.zeros(2), np.zeros(2), 1.0)).all()
