@@ -33,6 +33,7 @@ FUNCTIONS = {
     "arccos", "arcsin", "arctan", "binom", "cos", "cosh", "cot", "csc", "deg", "det", "dim", "exp", "frac", "gcd",
     "lcm", "lg", "ln", "log", "max", "min", "mod", "overline", "sec", "sgn", "sin", "sinh", "sqrt", "tan", "tanh",
 }  # fmt: skip
+_DEEPEST = 50  # groups inside each other; further ones are ignored
 _BRACKETS = frozenset("(){}")
 _COMMANDS = {r"\frac": "frac", r"\binom": "binom", r"\over": "/", r"\choose": "choose"}  # where they lack arguments
 Item = str | list  # a token (or several that stay together), or the items between two parentheses
@@ -61,10 +62,10 @@ _DEGREES = re.compile(r"(?<![^\W\d_])degrees?(?![^\W\d_])")
 _RAISED = re.compile(f"[{''.join(sorted(RAISED))}]+")
 _LINE_END = re.compile(r"\\\\\[[\d.]+\s*[a-z]{2}\]")
 _ESCAPED_TWICE = re.compile(r"\\\\(?=[a-z()\[\]{}%$])")
-_EMPHASIS = re.compile(r"(?<![\w)\]}*\\])(\*{1,3})(?=[^\s*])(.+?)(?<=[^\s*])\1(?![\w(*])")
+_EMPHASIS = re.compile(r"(?<![\w)\]}*\\])(\*{1,3})(?=[^\s*])(.{1,200}?)(?<=[^\s*])\1(?![\w(*])")
 _BULLET = re.compile(r"\n[ \t]*\*[ \t]")
 _PRIMES = re.compile(r"(?<![a-z'][a-z])(?<=[a-z)\d}])('+)(?![a-z])")
-_QUOTED = re.compile(r"``(.*?)''", re.DOTALL)
+_QUOTED = re.compile(r"``(.{,200}?)''", re.DOTALL)
 _BETWEEN_LETTERS, _COMMA = (
     re.compile(rf" (?<=[^\W\d_] )(?<![^ ]. ){commas}(?=[^\W\d_](?![^ ]))") for commas in ("", "(?:, )+")
 )
@@ -80,17 +81,18 @@ def canonical(text: str) -> str:
     tokens = [raw if raw[0].isalpha() else spell(raw) for raw in raws]
     levels: list[list[Item]] = [[]]  # one for each open group
     kinds: list[str] = []  # of each open group: "(", "{" around an argument, "" for braces that group nothing
-    begin, argument_end = 0, -1
+    begin, argument_end, ignored = 0, -1, 0
     for place in [i for i, token in enumerate(tokens) if token in _BRACKETS]:
         levels[-1] += tokens[begin:place]
         begin, token = place + 1, tokens[place]
-        if token == "(":
-            kinds.append("(")
-            levels.append([])
-        elif token == "{":
+        if token in "({" and len(kinds) == _DEEPEST:
+            ignored += 1
+        elif token in "({":
             is_argument = place > 0 and (place - 1 == argument_end or _takes_argument(raws[place - 1]))
-            kinds.append("{" if is_argument else "")
+            kinds.append("(" if token == "(" else "{" if is_argument else "")
             levels.append([])
+        elif ignored:
+            ignored -= 1
         elif _close(levels, kinds, token):
             argument_end = place
     levels[-1] += tokens[begin:]

@@ -35,10 +35,10 @@ def load_pool(config: settings.Pool, run: RunDir, benchmarks: Mapping[str, Seque
         RunError: a file is missing or damaged; rows are bad and `on_bad` is fail; no question is left; a setting is
             wrong. Names the file and line, or the setting.
     """
-    avoided = {name: [(q.id, q.text) for q in questions] for name, questions in (benchmarks or {}).items()}
+    avoided = {name: _texts(questions) for name, questions in (benchmarks or {}).items()}
     if isinstance(config, settings.Files):
         return _load_files(config, run, avoided if config.decontaminate else {})
-    return run.world.on_root(lambda: _without_leaks(generated.make(config), Filter(avoided)))
+    return run.world.on_root(lambda: _without_leaks(generated.make(config), _filter(config, avoided)))
 
 
 def load_pool_again(config: settings.Pool, run: RunDir, benchmarks: Mapping[str, Sequence[Question]]) -> Pool:
@@ -70,29 +70,28 @@ def separate_examples(
         return pool
 
     def on_root() -> dict[str, list[Question]]:
-        avoided = {name: [(q.id, q.text) for q in questions] for name, questions in benchmarks.items()}
-        known = (
-            Filter(avoided, config.ngram_words, config.overlap)
-            if isinstance(config, settings.Files)
-            else Filter(avoided)
-        )
-        kept: dict[str, list[Question]] = {}
+        known = _filter(config, {name: _texts(questions) for name, questions in benchmarks.items()})
+        kept: dict[str, list[Question]] = {subject: [] for subject in pool.examples}
         for subject, examples in pool.examples.items():
-            matches = known.match([example.text for example in examples])
-            kept[subject] = [example for example, match in zip(examples, matches, strict=True) if not match]
-            for example, match in zip(examples, matches, strict=True):
+            for example, match in zip(examples, known.match([e.text for e in examples]), strict=True):
                 if match:
                     benchmark, id = known.named[match.number]
-                    log.warning(
-                        "few-shot example %s left out: question %s of %s is the same (%s)",
-                        example.id,
-                        id,
-                        benchmark,
-                        match.kind,
-                    )
+                    says = "few-shot example %s left out: question %s of %s is the same (%s)"
+                    log.warning(says, example.id, id, benchmark, match.kind)
+                else:
+                    kept[subject].append(example)
         return kept
 
     return replace(pool, examples=run.world.on_root(on_root)) if pool.examples else pool
+
+
+def _filter(config: settings.Pool, avoided: Mapping[str, Sequence[tuple[str, str]]]) -> Filter:
+    is_set = isinstance(config, settings.Files)
+    return Filter(avoided, config.ngram_words, config.overlap) if is_set else Filter(avoided)
+
+
+def _texts(questions: Sequence[Question]) -> list[tuple[str, str]]:
+    return [(question.id, question.text) for question in questions]
 
 
 def _without_leaks(pool: Pool, known: Filter) -> Pool:
@@ -126,7 +125,7 @@ def _load_files(config: settings.Files, run: RunDir, benchmarks: Mapping[str, Se
         examples = read_questions(config.examples) if config.examples else []
         avoided = dict(benchmarks)
         if examples and config.decontaminate:
-            avoided[leaks.EXAMPLES] = [(example.id, example.text) for example in examples]
+            avoided[leaks.EXAMPLES] = _texts(examples)
         return paths, by_subject(examples), avoided, _key(config, paths, avoided)
 
     paths, examples, avoided, key = world.on_root(on_root)

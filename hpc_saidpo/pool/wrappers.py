@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from .canonical import canonical
 
 _CORE_TOKENS = 4  # of a core, at least
+_NOTATION, _AROUND = 10, 300  # characters of a text for one of its canonical form, and for what stands before
 _SENTENCES, _WORDS = 6, 40  # of a question whose cores are considered, at most
 _SENTENCE_END = re.compile(r"[.?!:;][\"'”’)*\]$\\]*(?=\s|$)|\n(?=\s*(?:\n|[A-Z#<\[(*\"']))")
 # A question whose full stop is missing may also end before a capitalised word: "Compute 2 + 3 Answer with a number",
@@ -29,8 +30,9 @@ def is_wrapped(known: str, text: str) -> bool:
         text: the text as it is.
     """
     known_T = known.split()
+    reach = _NOTATION * len(known) + _AROUND
     for end in {found.end() for found in _BREAK.finditer(text)}:
-        token_T = canonical(text[:end]).split()
+        token_T = canonical(text[max(0, end - reach) : end]).split()
         if token_T[-len(known_T) :] == known_T:
             before = token_T[-len(known_T) - 1 : -len(known_T)]
             if not (before and _is_formula(before[0]) and _is_formula(known_T[0])):

@@ -73,6 +73,13 @@ def test_a_form_is_readable_tokens():
     assert canonical("") == canonical(" $.$ \u200b") == ""
 
 
+def test_deep_nesting_and_long_texts_are_no_problem():
+    deep = "(a + " * 3000 + "b" + ")" * 3000
+    assert canonical(canonical(deep)) == canonical(deep) and canonical(deep).count("a + ") == 3000
+    assert canonical(" *a" * 20_000).count("* a") > 9_000 and canonical("``a " * 20_000)
+    assert canonical(r"\frac{" * 2000 + "1" + "}{2}" * 2000).endswith("/ 2")
+
+
 PIECES = [
     r"\frac", r"\dfrac", "{", "}", "(", ")", "1", "23", "1000", ".5", "x", "y", "ab", "the", "is", "=", "+", "-", "*",
     "**", " ", "\n", ",", ".", "?", "'", "$", r"\(", r"\left", r"\over", r"\choose", r"\binom", r"\text", "^", "_",

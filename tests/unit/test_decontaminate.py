@@ -140,6 +140,12 @@ def test_questions_in_other_notation_and_in_other_sentences(text, wanted):
     assert leak == (None if wanted is None or wanted[1] == NUMBERS else found)
 
 
+def test_a_short_question_in_a_very_long_text_is_found():
+    known = Filter({"b": list(BENCHMARK.items())})
+    text = "One more sentence of an old story (which goes on). " * 2000 + "Compute ${16 \\choose 5}$. And so on. " * 3
+    assert known.match([text])[0].kind == CONTAINED
+
+
 def test_phrases_of_a_whole_benchmark_are_no_match():
     phrase = "Solve the following problem and give the answer in a box after thinking it over with care:"
     for n_questions in (8, BOILERPLATE + 1):
