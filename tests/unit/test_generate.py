@@ -333,3 +333,12 @@ def test_compile_needs_a_compiler(micro, monkeypatch):
         generate(micro, tokens(micro), seeds(4, 1), Sampling(0.0, 1.0, 4), settings.Engine(compile=True))
     with pytest.raises(ValueError, match="exclude each other"):
         settings.Engine(compile=True, linears="bfloat16")
+
+
+def test_layers_and_models_that_the_engine_cannot_drive_are_seen_without_a_try(micro, monkeypatch):
+    policy = tiny(micro, "gemma3-sliding")
+    assert shared.supports(policy) and shared.supports(micro)
+    monkeypatch.setattr(policy.model.config, "layer_types", ["chunked_attention", "full_attention"])
+    assert not shared.supports(policy)
+    monkeypatch.setattr(type(micro.model), "_can_set_attn_implementation", lambda *_: False)
+    assert not shared.supports(micro)

@@ -12,8 +12,11 @@ import time
 import pytest
 from support.program import user_environment
 
+from hpc_saidpo import settings
 from hpc_saidpo.errors import RunError
+from hpc_saidpo.parallel.world import World
 from hpc_saidpo.store.lock import Lock, _is_alive, _process_start
+from hpc_saidpo.store.run import RunDir
 
 HOLDER = """
 import sys, time
@@ -205,3 +208,12 @@ def test_something_else_under_that_name_is_not_removed(path):
     with pytest.raises(RunError, match="is no lock of this program"):
         Lock(path).acquire()
     assert path.read_text() == "my notes"
+
+
+def test_an_iteration_is_not_finished_by_a_job_that_lost_its_lock(tmp_path):
+    config = settings.Run(root=str(tmp_path), name="run")
+    with RunDir.open(config, {"run": {"name": "run"}}, {"started": "now"}, World()) as run:
+        (run.path / "lock").unlink()
+        with pytest.raises(RunError, match=r"this job lost its lock: .*lock is gone"):
+            run.finish_iteration(0, {"iteration": 0, "signatures": []})
+        assert run.finished_iterations() == [] and not (run.path / "metrics.jsonl").exists()

@@ -2,11 +2,13 @@ import shutil
 
 import pytest
 import torch
+from support.generating import tiny
 from support.make import MICRO
 
 from hpc_saidpo import settings
 from hpc_saidpo.errors import RunError
-from hpc_saidpo.policy import locate, model
+from hpc_saidpo.policy import locate, model, plain
+from hpc_saidpo.policy.decoded import decoder_of
 
 CPU = torch.device("cpu")
 
@@ -55,3 +57,19 @@ def test_a_model_without_chat_template_says_so(micro):
 def test_too_long_a_prompt_is_refused(micro):
     with pytest.raises(RunError, match="max_new_tokens"):
         model.check_length(micro, micro.model.config.max_position_embeddings + 1)
+
+
+def test_windows_are_short_while_a_model_is_tried_out(micro):
+    model = tiny(micro, "mistral-sliding").model
+    model.config.sliding_window = 4096
+    before = [vars(part).get("sliding_window") for part in (*model.modules(), model.config)]
+    with plain.short_windows(model):
+        assert model.config.sliding_window == plain.SHORT
+    assert [vars(part).get("sliding_window") for part in (*model.modules(), model.config)] == before
+
+
+def test_the_decoder_is_the_only_model_inside_one_that_names_another(micro, monkeypatch):
+    model = tiny(micro, "mistral-sliding").model
+    assert decoder_of(model) is model.model and decoder_of(model.model) is model.model
+    monkeypatch.setattr(type(model), "base_model_prefix", "language_model")
+    assert model.base_model is model and decoder_of(model) is model.model
