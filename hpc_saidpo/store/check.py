@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,7 +95,7 @@ def _set_aside(findings: list[Finding]) -> Iterator[tuple[Path, Path]]:
         for path in (finding.stage.path / "DONE", finding.path):
             if path.exists():
                 kept = files.old_name(path, "damaged")
-                os.replace(path, kept)
+                files.move(path, kept)
                 yield path, kept
 
 

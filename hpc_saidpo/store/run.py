@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Callable
 from datetime import datetime
@@ -14,7 +13,7 @@ from typing import Any, TypeVar
 from .. import settings
 from ..errors import RunError
 from ..parallel.world import World
-from . import agreement, files, shared
+from . import agreement, disk, files, shared
 from .layout import folder_of, iterations_of
 from .lock import Lock
 from .stage import Stage
@@ -93,8 +92,8 @@ class RunDir:
         """
         base = [] if self.finished_iterations() else [self.path / "base"]
         for folder in [*base, *(folder for _, folder in iterations_of(self.path))]:
-            if folder.exists() and not (folder / "DONE").exists():
-                os.replace(folder, files.old_name(folder))
+            if disk.exists(folder) and not disk.exists(folder / "DONE"):
+                files.move(folder, files.old_name(folder))
 
     def started(self) -> datetime | None:
         """Return the time of the run's first start, from env.json; None if it is not recorded there."""
@@ -263,7 +262,7 @@ class RunDir:
 
     def finished_iterations(self) -> list[Path]:
         """Return the folders of the finished iterations, in order. Not collective."""
-        return [folder for _, folder in iterations_of(self.path) if (folder / "DONE").exists()]
+        return [folder for _, folder in iterations_of(self.path) if disk.exists(folder / "DONE")]
 
     def write_report(self, contents: dict[str, str | bytes]) -> None:
         """Write the files of the report to the run folder. Not collective: root only."""

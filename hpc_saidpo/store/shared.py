@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..parallel.world import World
-from . import files
+from . import disk, files
 from .lock import Lock
 from .stage import Stage
 from .tables import Damaged
@@ -59,8 +59,8 @@ def _load_sound(
         damage = caught
     if report and damage:
         report(f"{damage.path}: {damage.problem}: computed again")
-    if report and final.path.exists():
-        os.replace(final.path, files.old_name(final.path, "damaged"))
+    if report and disk.exists(final.path):
+        files.move(final.path, files.old_name(final.path, "damaged"))
     return ()
 
 
@@ -108,7 +108,7 @@ def _compute(
     def finish() -> None:
         lock.check()
         scratch.mark_done()
-        os.rename(scratch.path, final.path)
+        files.move(scratch.path, final.path)
 
     world.on_root(prepare)
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,7 +17,7 @@ from ..errors import RunError
 from ..parallel.world import World
 from ..records import STAGES
 from ..table import Columns
-from . import files, stored, tables
+from . import disk, files, stored, tables
 from .layout import folder_of, iterations_of
 from .ragged import WITH_TOKENS
 from .tables import C, Damaged
@@ -42,7 +41,7 @@ class Stage:
     @property
     def done(self) -> bool:
         """Whether the stage is finished."""
-        return (self.path / "DONE").exists()
+        return disk.exists(self.path / "DONE")
 
     def prepare(self) -> None:
         """Create the folder."""
@@ -89,7 +88,7 @@ class Stage:
     def _done(self) -> tuple[int, dict[str, dict]]:
         path = self.path / "DONE"
         try:
-            manifest = json.loads(path.read_text())
+            manifest = json.loads(disk.persist(path, path.read_text))
             version, listed = manifest["schema_version"], manifest["files"]
             if manifest["sha256"] != _hash(listed):
                 raise ValueError("the SHA-256 of the list does not fit")
@@ -106,10 +105,11 @@ class Stage:
         """
         for name, known in self.manifest(readable).items():
             path = self.path / name
-            if not path.is_file():
+            if not disk.exists(path):
                 raise Damaged(path, "is missing")
-            if path.stat().st_size != known["bytes"]:
-                raise Damaged(path, f"has {path.stat().st_size} bytes where it was finished with {known['bytes']}")
+            n_bytes = disk.persist(path, path.stat).st_size
+            if n_bytes != known["bytes"]:
+                raise Damaged(path, f"has {n_bytes} bytes where it was finished with {known['bytes']}")
 
     def write(self, name: str, table: Columns, **facts: Any) -> None:
         """Write a table as <name>.h5. The file appears complete or not at all.
@@ -121,7 +121,7 @@ class Stage:
 
     def has(self, name: str) -> bool:
         """Whether there is a table of this name."""
-        return (self.path / f"{name}.h5").exists()
+        return disk.exists(self.path / f"{name}.h5")
 
     def read(self, name: str, table: type[C]) -> C:
         """Read a table that `write` wrote.
@@ -129,7 +129,8 @@ class Stage:
         Raises:
             Damaged: the file is missing, damaged, or not such a table.
         """
-        return tables.read(self.path / f"{name}.h5", table, self.check_attributes)
+        path = self.path / f"{name}.h5"
+        return disk.persist(path, lambda: tables.read(path, table, self.check_attributes))
 
     def check_attributes(self, path: Path, attributes: Mapping) -> None:
         """Make sure that a table belongs to this stage and holds the chunks in its name.
@@ -176,7 +177,7 @@ class Stage:
         A stage of thousands of chunks becomes a few files: clusters limit the number of files as well as their size.
         """
         name = _SHARD.format(chunks[0], chunks[-1])
-        if not (self.path / f"{name}.h5").exists():
+        if not self.has(name):
             parts = []
             for index in chunks:
                 _wait_for(self.path / f"{_CHUNK.format(index)}.h5")
@@ -188,7 +189,7 @@ class Stage:
                     f"{self.path / name}.h5 does not hold the data that was written to it: repair the file system"
                 )
         for index in chunks:
-            (self.path / f"{_CHUNK.format(index)}.h5").unlink(missing_ok=True)
+            files.remove_file(self.path / f"{_CHUNK.format(index)}.h5")
 
     def await_chunks(self, indices: Iterable[int]) -> None:
         """Wait until chunks of other ranks are visible on this node."""
@@ -208,7 +209,8 @@ class Stage:
 
     def _pieces(self) -> list[tuple[int, int, Path]]:
         """Return first chunk, last chunk and file of every shard, and of every chunk outside the shards."""
-        paths = [self.path / name for name in self.manifest()] if self.done else self.path.glob("*.h5")
+        names = self.manifest() if self.done else disk.names_in(self.path)
+        paths = [self.path / name for name in names if name.endswith(".h5")]
         named = [(_PIECE.fullmatch(path.stem), path) for path in paths]
         pieces = [(int(m[1]), int(m[2] or m[1]), path) for m, path in named if m]
         sealed = {i for first, last, path in pieces if path.stem.startswith("shard") for i in range(first, last + 1)}
@@ -226,22 +228,21 @@ class Stage:
         """
         path = self.path / f"{name}.json"
         try:
-            return json.loads(path.read_text())
+            return json.loads(disk.persist(path, path.read_text))
         except (OSError, ValueError) as error:
             raise Damaged(path, f"is not readable as JSON ({error})") from error
 
     def append_lines(self, name: str, lines: Iterable[str]) -> None:
         """Append lines to <name>.jsonl, in a stage whose folder appears only when it is finished (`RunDir.shared`)."""
-        path = self.path / f"{name}.jsonl"
-        with files.disk_errors(path), open(path, "a", encoding="utf-8", newline="\n") as file:
-            file.writelines(f"{line}\n" for line in lines)
-            file.flush()
-            os.fsync(file.fileno())
+        files.append(self.path / f"{name}.jsonl", "".join(f"{line}\n" for line in lines).encode())
 
-    def write_folder(self, name: str, save: Callable[[Path], None], world: World | None = None) -> None:
+    def write_folder(
+        self, name: str, save: Callable[[Path], Iterable[Path] | None], world: World | None = None
+    ) -> None:
         """Let `save` fill a folder that appears complete or not at all. An existing folder is kept under another name.
 
         Args:
+            save: returns the files that its rank wrote; None: root wrote all of them (`files.fill_folder`).
             world: every rank calls `save`; collective. None: only this rank.
         """
         files.fill_folder(self.path / name, save, world or World())
@@ -252,7 +253,7 @@ class Stage:
         if path.is_dir():
             files.remove_folder(path)
         else:
-            path.unlink(missing_ok=True)
+            files.remove_file(path)
 
 
 def stages_of(run: Path) -> list[Stage]:
@@ -288,5 +289,5 @@ def _hash(listed: dict[str, dict]) -> str:
 def _wait_for(path: Path) -> None:
     """Wait for the file of another node, which a network file system may show late. A missing file is no error here."""
     deadline = time.monotonic() + VISIBLE_AFTER_S
-    while not path.exists() and time.monotonic() < deadline:
+    while not disk.exists(path) and time.monotonic() < deadline:
         time.sleep(0.2)

@@ -13,7 +13,8 @@ import pytest
 from support.program import user_environment
 
 from hpc_saidpo.errors import RunError
-from hpc_saidpo.store.lock import Lock, _is_alive, _process_start
+from hpc_saidpo.store.lock import Lock
+from hpc_saidpo.store.owner import is_alive, process_start
 
 HOLDER = """
 import sys, time
@@ -89,7 +90,7 @@ def test_a_dead_owner_on_this_machine_is_seen_at_once(path, holder):
 def test_another_process_that_got_the_dead_owners_pid_is_not_taken_for_it(path, holder):
     """It has another start time. (Not so the parent of these tests: it may have started in the same clock tick.)"""
     owner = json.loads(path.read_text())
-    assert _process_start(holder.pid) == owner["process_start"] != _process_start(os.getpid())
+    assert process_start(holder.pid) == owner["process_start"] != process_start(os.getpid())
     path.write_text(json.dumps({**owner, "pid": os.getpid()}))
     lock = Lock(path)
     lock.acquire(report=lambda message: pytest.fail("it need not wait"))
@@ -150,7 +151,7 @@ def test_two_steps_of_one_slurm_job_are_two_jobs(path, holder, monkeypatch):
     elsewhere(path, slurm_job="99", slurm_restart=1)
     monkeypatch.setenv("SLURM_JOB_ID", "99")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    assert _is_alive(json.loads(path.read_text())) is None  # undecided: it must be watched
+    assert is_alive(json.loads(path.read_text())) is None  # undecided: it must be watched
 
 
 def test_a_job_that_was_suspended_while_another_took_over_stops(path):
