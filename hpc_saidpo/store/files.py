@@ -7,7 +7,7 @@ import itertools
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -76,15 +76,14 @@ def append(path: Path, content: bytes) -> None:
     disk.write(path, append_after)
 
 
-def fill_folder(path: Path, fill: Callable[[Path], Iterable[Path] | None], world: World) -> None:
+def fill_folder(path: Path, fill: Callable[[Path], object], world: World) -> None:
     """Let `fill` write to a new folder on every rank. Collective.
 
-    On success the folder is on disk at `path`. A folder that existed there is renamed.
+    On success the folder is on disk at `path`. A folder that existed there is renamed. Every rank syncs all files: a
+    rank on one node cannot flush what a rank on another node wrote.
 
     Args:
-        fill: returns the files that its rank wrote; None: root wrote all files. The rank that wrote a file syncs it,
-            because no node can flush another node's memory. If the file system fails for a moment on any rank, it is
-            called again on every rank, with an empty folder.
+        fill: if the file system fails for a moment on any rank, it is called again on every rank, with an empty folder.
 
     Raises:
         RunError: the disk refuses a write on any rank; `path` is unchanged.
@@ -95,22 +94,13 @@ def fill_folder(path: Path, fill: Callable[[Path], Iterable[Path] | None], world
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
 
-    def fill_and_sync() -> None:
-        with disk.disk_errors(path):
-            written = fill(temporary)
-            if written is None:
-                written = temporary.rglob("*") if world.is_root else ()
-            for file in written:
-                sync(file)
-
     def fill_on_all() -> None:
         world.on_root(make)
-        world.everywhere(fill_and_sync)
+        for work in (lambda: fill(temporary), lambda: sync_below(temporary)):
+            world.everywhere(disk.disk_errors(path)(work))
 
     def put() -> None:
         if temporary.exists():  # else the last attempt has moved it
-            for below in [*(p for p in temporary.rglob("*") if p.is_dir()), temporary]:
-                sync(below)
             if path.exists():
                 os.replace(path, old_name(path))
             os.replace(temporary, path)
@@ -183,6 +173,12 @@ def make_folder(path: Path) -> None:
             sync(folder.parent)
 
     disk.write(path, make, may_be_missing=False)  # /proc and automounters refuse a new folder by ENOENT
+
+
+def sync_below(folder: Path) -> None:
+    """Flush a folder, and the files and folders in it, from the node's memory to the disk."""
+    for path in (*folder.rglob("*"), folder):
+        sync(path)
 
 
 def sync(path: Path) -> None:

@@ -236,13 +236,10 @@ class Stage:
         """Append lines to <name>.jsonl, in a stage whose folder appears only when it is finished (`RunDir.shared`)."""
         files.append(self.path / f"{name}.jsonl", "".join(f"{line}\n" for line in lines).encode())
 
-    def write_folder(
-        self, name: str, save: Callable[[Path], Iterable[Path] | None], world: World | None = None
-    ) -> None:
+    def write_folder(self, name: str, save: Callable[[Path], object], world: World | None = None) -> None:
         """Let `save` fill a folder that appears complete or not at all. An existing folder is kept under another name.
 
         Args:
-            save: returns the files that its rank wrote; None: root wrote all of them (`files.fill_folder`).
             world: every rank calls `save`; collective. None: only this rank.
         """
         files.fill_folder(self.path / name, save, world or World())
