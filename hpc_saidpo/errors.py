@@ -113,5 +113,5 @@ def try_again(problem: str) -> TryAgain:
     """Return the exception for a fault of a file system that passes."""
     return TryAgain(
         f"{problem}: a fault of the file system that should pass. Everything that was finished is kept: start the same "
-        "command again (a job of slurm/ does so itself)"
+        "command again"
     )

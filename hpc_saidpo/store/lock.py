@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RunError
-from .disk import persist
+from . import disk
 from .owner import UNKNOWN, is_alive, this_process
 
 BEAT_S = 10.0
@@ -82,7 +82,7 @@ class Lock:
 
     def try_acquire(self, report: Callable[[str], None] = _ignore) -> str:
         """Acquire the lock as `acquire` does. Return "", or a description of the living job that holds the lock."""
-        holder = persist(self.path, lambda: self._try(report))
+        holder = disk.write(self.path, lambda: self._try(report))
         if not holder:
             self._thread = threading.Thread(target=self._beat, daemon=True)
             self._thread.start()
@@ -97,7 +97,7 @@ class Lock:
         owner = None
         for look in range(_LOOKS_BEFORE_LOST):
             time.sleep(LOOK_EVERY_S * bool(look))
-            owner = persist(self.path, lambda: _read(self.path))
+            owner = disk.persist(self.path, lambda: _read(self.path))
             if owner is not None:
                 break
         if owner is None or owner["token"] != self.owner["token"]:

@@ -406,3 +406,12 @@ def test_a_process_of_another_user_that_proc_hides_is_alive():
     assert len(said) == 4, done.stdout + done.stderr
     assert said[0] == "hidden" and "in use by another job" in said[1]
     assert said[2:] == ["hidden", "taken"]
+
+
+def test_a_disk_that_refuses_the_lock_is_reported(path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(RunError, match=r"cannot write .*/lock: Read-only file system"):
+        Lock(path).acquire()
