@@ -164,9 +164,7 @@ class Stages:
         Args:
             uses_policy: store the policy's hash in its tables.
         """
-        facts = {}
-        if uses_policy:
-            facts["policy_hash"] = self.run.world.on_root(lambda: fingerprint(self.policy_path))
+        facts = {"policy_hash": lambda: fingerprint(self.policy_path, self.run.sha256s)} if uses_policy else {}
         return self.run.stage(self.t, name, compute, load, **facts)
 
 

@@ -61,7 +61,10 @@ class Lock:
         self.path, self.beat_s, self.dead_after_s = path, beat_s, dead_after_s
         self.guarded = guarded or f"run folder {path.parent}"
         self.owner = owner or this_process()
-        self._temporary = path.with_name(f".{path.name}.{self.owner['token']}.tmp")
+        end = ".lock" if path.suffix == ".lock" else ""  # all files of such a lock end in this way
+        stem = path.name.removesuffix(end)
+        self._guard = path.with_name(f"{stem}.guard{end}")
+        self._temporary = path.with_name(f".{stem}.{self.owner['token']}.tmp{end}")
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -183,8 +186,7 @@ class Lock:
         Returns:
             "", or a description of the living job that has held the guard for too long; then nothing was changed.
         """
-        path = self.path.with_name(f"{self.path.name}.guard")
-        guard = Lock(path, self.beat_s, self.dead_after_s, self.guarded, self.owner)
+        guard = Lock(self._guard, self.beat_s, self.dead_after_s, self.guarded, self.owner)
         deadline = time.monotonic() + self.dead_after_s
         while holder := guard._try():
             if time.monotonic() > deadline:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +14,7 @@ from .. import settings
 from ..errors import RunError
 from ..parallel.world import World
 from . import agreement, disk, files, shared
+from .hashes import Hashes
 from .layout import folder_of, iterations_of
 from .lock import Lock
 from .stage import Stage
@@ -35,6 +36,7 @@ class RunDir:
     def __init__(self, path: Path, world: World, facts: dict[str, Any], report: Callable[[str], None]):
         self.path, self.world, self._facts, self._report = Path(path), world, facts, report
         self._lock = Lock(self.path / "lock")
+        self._hashes = Hashes(self.path.parent / ".hashes.json")
 
     @classmethod
     def open(
@@ -129,7 +131,7 @@ class RunDir:
         name: str,
         compute: Callable[[Stage], None],
         load: Callable[[Stage], T],
-        **facts: str,
+        **facts: str | Callable[[], str],
     ) -> T:
         """Load a finished stage, or compute it, mark it as done and load it. Every stage resumes in this way.
 
@@ -139,11 +141,15 @@ class RunDir:
             iteration: the number of the iteration, or "base" for stages before the first one.
             compute: writes the stage's files; called on every rank.
             load: called on root; its result is broadcast to every rank.
-            facts: further attributes of the stage's tables (policy_hash).
+            facts: further attributes of the stage's tables (policy_hash). A function is called on root, and only if
+                the stage is not done.
         """
-        stage = self._stage(iteration, name, facts)
+        stage = self._stage(iteration, name)
         if not self.world.on_root(lambda: stage.done):
             self.world.stop_if_requested()
+            stage.facts |= self.world.on_root(
+                lambda: {key: f if isinstance(f, str) else f() for key, f in facts.items()}
+            )
             self.world.on_root(stage.prepare)
             compute(stage)
             self.world.barrier()
@@ -191,6 +197,16 @@ class RunDir:
         folders = [p for p in (self.path.parent / ".shared").glob(f"{name}-*") if named.fullmatch(p.name)]
         done = [stage for stage in map(Stage, folders) if stage.done]
         return sorted(done, key=lambda stage: (stage.path / "DONE").stat().st_mtime_ns, reverse=True)
+
+    def sha256s(self, paths: Sequence[Path]) -> list[str]:
+        """Return the SHA-256 of each file. A file that a manifest lists, or that has not changed, is not read.
+
+        Not collective: root only.
+
+        Raises:
+            OSError: there is no such file.
+        """
+        return self._hashes.of(paths)
 
     def require_same(self, name: str, facts: dict[str, Any], remedy: str, accept: bool = False) -> None:
         """Store facts about the run in <name>.json; refuse to resume it with other facts. Collective.
@@ -269,6 +285,6 @@ class RunDir:
         for name, content in contents.items():
             files.write_bytes(self.path / name, content.encode() if isinstance(content, str) else content)
 
-    def _stage(self, iteration: int | str, name: str, facts: dict[str, str] | None = None) -> Stage:
+    def _stage(self, iteration: int | str, name: str) -> Stage:
         where = {"iteration": -1 if isinstance(iteration, str) else iteration, "stage": name}
-        return Stage(self.path / folder_of(iteration) / name, {**self._facts, **where, **(facts or {})})
+        return Stage(self.path / folder_of(iteration) / name, {**self._facts, **where})

@@ -123,7 +123,10 @@ def _compute(
 
 
 def _remove_stale_scratch(folder: Path) -> None:
-    """Remove old scratch folders of killed jobs. The folder of a living job is younger."""
-    for path in folder.glob(".*.tmp"):
-        if time.time() - path.stat().st_mtime > STALE_SCRATCH_S:
-            shutil.rmtree(path, ignore_errors=True)
+    """Remove old scratch folders, and temporary files of locks, of killed jobs. Those of a living job are younger."""
+    for path in folder.glob(".*.tmp*"):
+        try:
+            if time.time() - path.stat().st_mtime > STALE_SCRATCH_S:
+                path.unlink() if path.is_file() else shutil.rmtree(path)
+        except OSError:  # another job removes it too
+            continue
