@@ -35,8 +35,8 @@ from hpc_saidpo.store.lock import Lock
 from hpc_saidpo.store.owner import this_process
 
 HOLD_S = 0.05
-BEAT_S, DEAD_AFTER_S = 0.1, 1.0
-STALL_S, CHALLENGERS_FIRST_S = 1.6, 0.3
+BEAT_S, DEAD_AFTER_S = 0.1, 2.0
+STALL_S, CHALLENGERS_FIRST_S = 2.6, 0.3
 WITHIN_S = 60.0  # a challenger that did not get the lock by then is stuck
 KINDS = ("here", "elsewhere", "killed", "here", "elsewhere", "killed", "here", "elsewhere", "killed", "stall")
 OPERATIONS = {"open", "os.link", "os.rename", "os.remove", "os.utime", "os.listdir"}

@@ -13,6 +13,7 @@
       report.html
     runs/.shared/          pools from files, replies of taggers, embeddings, clusters, questions that are too long,
                            converted policies, reference log-probabilities: keyed by content, shared by runs
+    runs/.hashes.json      SHA-256 of input files that starts have read
 
 Files are written under a temporary name, synced and renamed. Root writes a stage's DONE last, after a barrier. Readers
 trust no stage without DONE.
