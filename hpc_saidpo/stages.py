@@ -270,6 +270,9 @@ class Iteration(Stages):
         job.records.append(record)
         for warning in record["signatures"]:
             log.warning("  %s", warning)
+        if not run.has_finished(self.t + 1):
+            for t in run.remove_policies(config.loop.keep):
+                log.info("  loop.keep=%s: the policy of iteration %d is removed", config.loop.keep, t)
         stopped = signatures.stops(record, config.loop.on_signature, run.config_hash)
         if stopped and not run.has_finished(self.t + 1):  # an earlier start has already continued after this iteration
             raise Ended(stopped, is_failure=True)

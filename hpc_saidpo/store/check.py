@@ -144,8 +144,11 @@ def _check_manifest(stage: Stage) -> Iterator[Finding]:
         yield Finding(stage.path / "DONE", str(error), "see the message")
         return
     present = {str(path.relative_to(stage.path)): path for path in stage.contents()}
+    discarded = stage.discarded()
     for name, facts in known.items():
         path = present.pop(name, None)
+        if Path(name).parts[0] in discarded:
+            continue
         if path is None:
             yield _damaged(stage, stage.path / name, "is missing")
         elif path.stat().st_size != facts["bytes"]:

@@ -15,6 +15,7 @@ from typing import TypeVar
 from ..errors import RunError, TryAgain, errno_of, is_transient, try_again
 
 PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0, *19 * (15.0,))  # five minutes: a file server restarts in that time
+VISIBLE_AFTER_S = 60.0  # longest delay until a file is visible on another node of a network file system
 _REMEDIES = {
     errno.ENOSPC: "the disk is full: free space",
     errno.EDQUOT: "your quota is used up: free space or files",
@@ -100,6 +101,13 @@ def names_in(folder: Path) -> list[str]:
             return []
 
     return persist(folder, look)
+
+
+def wait_for(path: Path) -> None:
+    """Wait for the file of another node, which a network file system may show late. A missing file is no error here."""
+    deadline = time.monotonic() + VISIBLE_AFTER_S
+    while not exists(path) and time.monotonic() < deadline:
+        time.sleep(0.2)
 
 
 @contextmanager

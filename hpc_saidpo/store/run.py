@@ -8,12 +8,12 @@ import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from .. import settings
 from ..errors import RunError
 from ..parallel.world import World
-from . import agreement, disk, files, shared
+from . import agreement, disk, files, retention, shared
 from .hashes import Hashes
 from .layout import folder_of, iterations_of
 from .lock import Lock
@@ -271,6 +271,10 @@ class RunDir:
             return stage.read_json("metrics")
 
         return self.world.on_root(finish)
+
+    def remove_policies(self, keep: Literal["all", "last", "best"]) -> list[int]:
+        """Remove old policies (`retention.remove_policies`); return their iterations. Collective."""
+        return self.world.on_root(lambda: retention.remove_policies(self.path, keep))
 
     def has_finished(self, iteration: int | str) -> bool:
         """Whether an iteration is finished."""

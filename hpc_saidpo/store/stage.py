@@ -6,7 +6,6 @@ import hashlib
 import itertools
 import json
 import re
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,8 @@ from .ragged import WITH_TOKENS
 from .tables import C, Damaged
 
 SHARD_ROWS = 32_768
-VISIBLE_AFTER_S = 60.0  # longest delay until a file is visible on another node of a network file system
 _CHUNK, _SHARD = "chunk-{:06d}", "shard-{:06d}-{:06d}"
+_DISCARDED = "DISCARDED"  # lists the files and folders that were removed after the stage was finished
 _PIECE = re.compile(r"(?:chunk|shard)-(\d{6,})(?:-(\d{6,}))?")
 
 
@@ -62,7 +61,7 @@ class Stage:
         def counts(path: Path) -> bool:
             parts = path.relative_to(self.path).parts
             hidden = any(part.startswith(".") or ".old-" in part or ".damaged-" in part for part in parts)
-            return path.is_file() and not hidden and path.name != "DONE"
+            return path.is_file() and not hidden and path.name not in ("DONE", _DISCARDED)
 
         return sorted(path for path in self.path.rglob("*") if counts(path))
 
@@ -97,14 +96,17 @@ class Stage:
         return version, listed
 
     def check_complete(self, readable: tuple[int, ...] = tables.READABLE) -> None:
-        """Make sure that a finished stage still has its files, by name and size.
+        """Make sure that a finished stage still has its files, by name and size, but for discarded ones.
 
         Raises:
             Damaged: a file is missing or has another size.
             RunError: its layout is not one of the readable ones.
         """
+        discarded = self.discarded()
         for name, known in self.manifest(readable).items():
             path = self.path / name
+            if Path(name).parts[0] in discarded:
+                continue
             if not disk.exists(path):
                 raise Damaged(path, "is missing")
             n_bytes = disk.persist(path, path.stat).st_size
@@ -180,7 +182,7 @@ class Stage:
         if not self.has(name):
             parts = []
             for index in chunks:
-                _wait_for(self.path / f"{_CHUNK.format(index)}.h5")
+                disk.wait_for(self.path / f"{_CHUNK.format(index)}.h5")
                 parts.append(self.read(_CHUNK.format(index), table))
             whole = table.concat(parts).sorted()
             self.write(name, whole, first_chunk=chunks[0], last_chunk=chunks[-1])
@@ -194,7 +196,7 @@ class Stage:
     def await_chunks(self, indices: Iterable[int]) -> None:
         """Wait until chunks of other ranks are visible on this node."""
         for index in indices:
-            _wait_for(self.path / f"{_CHUNK.format(index)}.h5")
+            disk.wait_for(self.path / f"{_CHUNK.format(index)}.h5")
 
     def read_chunks(self, table: type[C], rows: np.ndarray | None = None) -> C:
         """Read all chunks as one table: numbers to memory, texts and token ids stay on disk until they are used.
@@ -252,6 +254,17 @@ class Stage:
         else:
             files.remove_file(path)
 
+    def discard(self, name: str) -> None:
+        """Remove a file or folder of a finished stage for good. The stage remains finished, and remembers it."""
+        discarded = sorted({*self.discarded(), name})
+        files.write_text(self.path / _DISCARDED, "".join(f"{name}\n" for name in discarded))
+        self.remove(name)
+
+    def discarded(self) -> list[str]:
+        """Return the names of the files and folders that `discard` has removed."""
+        path = self.path / _DISCARDED
+        return disk.persist(path, path.read_text).splitlines() if disk.exists(path) else []
+
 
 def stages_of(run: Path) -> list[Stage]:
     """Return the stages in a run folder, finished or not, in the order of their work."""
@@ -281,10 +294,3 @@ def lacking(run: Path) -> str:
 
 def _hash(listed: dict[str, dict]) -> str:
     return hashlib.sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest()
-
-
-def _wait_for(path: Path) -> None:
-    """Wait for the file of another node, which a network file system may show late. A missing file is no error here."""
-    deadline = time.monotonic() + VISIBLE_AFTER_S
-    while not disk.exists(path) and time.monotonic() < deadline:
-        time.sleep(0.2)
