@@ -164,9 +164,7 @@ class Stages:
         Args:
             uses_policy: store the policy's hash in its tables.
         """
-        facts = {}
-        if uses_policy:
-            facts["policy_hash"] = self.run.world.on_root(lambda: fingerprint(self.policy_path))
+        facts = {"policy_hash": lambda: fingerprint(self.policy_path, self.run.sha256s)} if uses_policy else {}
         return self.run.stage(self.t, name, compute, load, **facts)
 
 
@@ -272,6 +270,9 @@ class Iteration(Stages):
         job.records.append(record)
         for warning in record["signatures"]:
             log.warning("  %s", warning)
+        if not run.has_finished(self.t + 1):
+            for t in run.remove_policies(config.loop.keep):
+                log.info("  loop.keep=%s: the policy of iteration %d is removed", config.loop.keep, t)
         stopped = signatures.stops(record, config.loop.on_signature, run.config_hash)
         if stopped and not run.has_finished(self.t + 1):  # an earlier start has already continued after this iteration
             raise Ended(stopped, is_failure=True)

@@ -8,11 +8,13 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
+from typing import NoReturn
 
 from hydra.errors import HydraException
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
-from ..errors import RunError
+from ..errors import RunError, TryAgain, is_transient, try_again, words_of
+from ..parallel.stop import EXIT_STOPPED
 from ..parallel.world import World
 
 EXIT_BUG, EXIT_USER, EXIT_SIGNATURE = 1, 2, 3
@@ -29,18 +31,23 @@ def failures_end_the_job(world: World | None) -> Iterator[None]:
     try:
         yield
     except RunError as error:
-        fail(world, str(error))
+        fail(world, str(error), EXIT_STOPPED if isinstance(error, TryAgain) else EXIT_USER)
     except (HydraException, OmegaConfBaseException) as error:
         fail(world, describe(error))
-    except Exception:  # noqa: BLE001 - after any failure the other ranks must not wait for this one
+    except Exception as error:  # noqa: BLE001 - after any failure the other ranks must not wait for this one
+        if is_transient(error):
+            fail(world, str(try_again(words_of(error))), EXIT_STOPPED)
         print(f"rank {world.rank if world else 0} failed:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
         if world is None:
             sys.exit(EXIT_BUG)
         world.abort(EXIT_BUG)
 
 
-def fail(world: World | None, message: str) -> None:
-    """Print a message once and end the job. Root prints an error that all ranks have; else the failing rank does."""
+def fail(world: World | None, message: str, code: int = EXIT_USER) -> NoReturn:
+    """Print a message once and end the job with an exit code.
+
+    Root prints an error that all ranks have; else the failing rank does.
+    """
     # Without a world this may be one of many processes that do not see each other.
     rank = world.rank if world else int(os.environ.get("SLURM_PROCID", "0"))
     if rank:
@@ -48,8 +55,8 @@ def fail(world: World | None, message: str) -> None:
         message = f"rank {rank}: {message}"
     say(message)
     if world is None or world.size == 1:
-        sys.exit(EXIT_USER)
-    world.abort(EXIT_USER)
+        sys.exit(code)
+    world.abort(code)
 
 
 def describe(error: HydraException | OmegaConfBaseException) -> str:

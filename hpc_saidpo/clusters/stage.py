@@ -59,7 +59,7 @@ def embed_all(text_N: Sequence[str], config: settings.Clusters, run: RunDir) -> 
 
         world.spread(len(todo), write_chunk)
 
-    key = repr((world.on_root(lambda: embed.weights_hash(config.encoder)), chunks))
+    key = repr((world.on_root(lambda: embed.weights_hash(config.encoder, run.sha256s)), chunks))
     return run.shared("embedding", key, write, lambda stage: stage, resumes=True)
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NoReturn, TextIO, TypeVar, cast
 
 import numpy as np
 
-from ..errors import RunError
+from ..errors import RunError, TryAgain, is_transient, try_again
 from .stop import EXIT_STOPPED, Stopped, StopRequest
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 POLL_S = 0.001  # pause between two polls of a waiting rank: it must not take the core from a rank that computes
+_FAILURES = (TryAgain, RunError)  # raised as themselves on the other ranks
 _DRAIN_S = 2.0  # how long a failing rank waits for the readers of its last messages
 
 
@@ -226,16 +227,20 @@ class World:
         yield
 
 
-def encode_failure(error: Exception, rank: int) -> tuple[bool, str]:
+def encode_failure(error: Exception, rank: int) -> tuple[str, str]:
     """Return a failure in a form that other ranks can receive: some exceptions cannot be pickled."""
-    is_run_error = isinstance(error, RunError)
-    return is_run_error, str(error) if is_run_error else f"{type(error).__name__} on rank {rank}: {error}"
+    for kind in _FAILURES:
+        if isinstance(error, kind):
+            return kind.__name__, str(error)
+    if is_transient(error):
+        return TryAgain.__name__, str(try_again(f"rank {rank}: {error}"))
+    return "", f"{type(error).__name__} on rank {rank}: {error}"
 
 
-def decode_failure(message: tuple[bool, str]) -> Exception:
+def decode_failure(message: tuple[str, str]) -> Exception:
     """Return the exception for a failure of another rank, from `encode_failure`."""
-    is_run_error, text = message
-    return RunError(text) if is_run_error else RuntimeError(text)
+    name, text = message
+    return {kind.__name__: kind for kind in _FAILURES}.get(name, RuntimeError)(text)
 
 
 def drain(*streams: TextIO) -> None:

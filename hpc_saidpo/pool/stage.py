@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from .. import settings
 from ..progress import log
@@ -61,7 +62,9 @@ def _load_files(config: settings.Files, run: RunDir, benchmarks: Mapping[str, Se
 
     def on_root() -> tuple[list[Path], str]:
         paths = sources.resolve(columns.as_tuple(config.path), columns.as_tuple(config.files))
-        return paths, _key(config, paths, avoided)
+        names = [path.name for path in paths]
+        contents = list(zip(sources.labels(paths), names, run.sha256s(paths), strict=True))
+        return paths, _key(config, contents, avoided)
 
     paths, key = world.on_root(on_root)
     pool = run.shared("pool", key, lambda stage: writer.write_pool(config, paths, avoided, stage, world), read_pool)
@@ -69,11 +72,15 @@ def _load_files(config: settings.Files, run: RunDir, benchmarks: Mapping[str, Se
     return replace(pool, examples=examples)
 
 
-def _key(config: settings.Files, paths: Sequence[Path], avoided: Mapping[str, Sequence[tuple[str, str]]]) -> str:
-    """Return a text with everything that the stored pool depends on."""
-    facts = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+def _key(config: settings.Files, contents: Sequence[tuple[str, ...]], avoided: Mapping[str, Any]) -> str:
+    """Return a text with everything that the stored pool depends on: not the place of its files, nor their times.
+
+    Args:
+        contents: label, name and SHA-256 of each file.
+        avoided: (id, text) of the questions of each benchmark.
+    """
     texts = hashlib.sha256(repr(avoided).encode()).hexdigest()
-    return repr((LAYOUT, replace(config, examples=None), facts, texts))
+    return repr((LAYOUT, replace(config, path="-", files=None, examples=None), contents, texts))
 
 
 def read_pool(stage: Stage) -> Pool:

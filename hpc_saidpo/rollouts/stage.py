@@ -142,7 +142,9 @@ def find_too_long(
 
     def key() -> str:
         files = [p for p in Path(path).iterdir() if p.is_file() and p.suffix in _DESCRIBING]
-        return repr((LENGTHS, identity, dict(examples), hash_of(files), config.prompt, config.max_new_tokens))
+        return repr(
+            (LENGTHS, identity, dict(examples), hash_of(files, run.sha256s), config.prompt, config.max_new_tokens)
+        )
 
     def write(stage: Stage) -> None:
         write_too_long(stage, questions, examples, path, config, run.world)

@@ -10,6 +10,8 @@ from typing import Any, cast
 import h5py
 import numpy as np
 
+from ..errors import is_transient
+from . import disk
 from .ragged import Ragged, attributes, dataset
 from .tables import READ_ERRORS, C, Damaged, Inspect, explain, is_ragged, on_disk_name, open_table
 
@@ -26,7 +28,14 @@ class _Readers:
         return _Readers, ()
 
     def rows(self, path: Path, column: str, row: np.ndarray) -> list[Any]:
-        """Return ascending rows of a column of one file. Raises as `open_table` does."""
+        """Return ascending rows of a column of one file.
+
+        Raises:
+            Damaged, RunError: as `tables.read`.
+        """
+        return disk.persist(path, lambda: self._rows(path, column, row))
+
+    def _rows(self, path: Path, column: str, row: np.ndarray) -> list[Any]:
         try:
             file, columns = self._open.pop(path, (None, {}))
             if file is None:
@@ -34,11 +43,14 @@ class _Readers:
                     file = h5py.File(path, "r", locking=False)
                 while len(self._open) >= OPEN_FILES:
                     self._open.pop(next(iter(self._open)))[0].close()
-            self._open[path] = file, columns
             if column not in columns:
                 columns[column] = Ragged(file, column)
-            return columns[column].read(row)
-        except READ_ERRORS as error:
+            content = columns[column].read(row)
+            self._open[path] = file, columns
+            return content
+        except READ_ERRORS as error:  # the file is opened again at the next access
+            if is_transient(error):
+                raise
             raise explain(path, error) from error
 
 
@@ -130,15 +142,23 @@ def read_many(paths: Sequence[Path], table: type[C], inspect: Inspect, rows: np.
         Damaged, RunError: as `tables.read`.
     """
     numbers: dict[str, list[np.ndarray]] = {f.name: [] for f in fields(table) if not is_ragged(f)}
-    n_rows = []
-    for path in paths:
+
+    def read_numbers(path: Path) -> tuple[int, list[np.ndarray]]:
         with open_table(path, table) as file:
             inspect(path, attributes(file))
-            n_rows.append(int(cast(int, file.attrs["n_rows"])))
-            for name, parts in numbers.items():
-                parts.append(dataset(file, on_disk_name(name))[:])
-                if len(parts[-1]) != n_rows[-1]:
-                    raise Damaged(path, f"has {len(parts[-1])} rows of {name} where there should be {n_rows[-1]}")
+            n = int(cast(int, file.attrs["n_rows"]))
+            columns = [dataset(file, on_disk_name(name))[:] for name in numbers]
+        for name, column in zip(numbers, columns, strict=True):
+            if len(column) != n:
+                raise Damaged(path, f"has {len(column)} rows of {name} where there should be {n}")
+        return n, columns
+
+    n_rows = []
+    for path in paths:
+        n, columns = disk.persist(path, lambda path=path: read_numbers(path))
+        n_rows.append(n)
+        for parts, column in zip(numbers.values(), columns, strict=True):
+            parts.append(column)
     if not paths:
         return table.concat([])
     chosen = slice(None) if rows is None else rows

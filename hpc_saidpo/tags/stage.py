@@ -53,7 +53,7 @@ def tag(
         from .local import Local  # imports transformers: a finished stage needs none of it
 
         folder = model_folder(config.model, run)
-        weights = world.on_root(lambda: fingerprint(folder))
+        weights = world.on_root(lambda: fingerprint(folder, run.sha256s))
 
         def load() -> Policy:
             try:
