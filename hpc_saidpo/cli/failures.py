@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import time
 import traceback
@@ -13,6 +12,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from ..errors import RunError
+from ..parallel import launched
 from ..parallel.world import World
 
 EXIT_BUG, EXIT_USER, EXIT_SIGNATURE = 1, 2, 3
@@ -42,7 +42,7 @@ def failures_end_the_job(world: World | None) -> Iterator[None]:
 def fail(world: World | None, message: str) -> None:
     """Print a message once and end the job. Root prints an error that all ranks have; else the failing rank does."""
     # Without a world this may be one of many processes that do not see each other.
-    rank = world.rank if world else int(os.environ.get("SLURM_PROCID", "0"))
+    rank = world.rank if world else launched.rank()
     if rank:
         time.sleep(ROOT_FIRST_S)
         message = f"rank {rank}: {message}"
