@@ -57,7 +57,7 @@ def _cuda() -> Finding:
     failure = ""
     if driver // 1000 < major:
         failure = (
-            f"the driver is too old for CUDA {built}: install a torch built for CUDA {driver // 1000}, for CUDA 12 with "
+            f"the driver is too old for CUDA {built}: install a torch built for CUDA {driver // 1000}. For CUDA 12: "
             "EXTRAS=demo,gpu12 tools/setup.sh (slurm/README.md has a table)"
         )
     elif not torch.cuda.is_available():

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from .. import settings
 from ..errors import RunError
 from ..parallel.world import World
-from . import agreement, files, shared
+from . import agreement, files, restarts, shared
 from .layout import folder_of, iterations_of
 from .lock import Lock
 from .stage import Stage
@@ -36,6 +36,7 @@ class RunDir:
     def __init__(self, path: Path, world: World, facts: dict[str, Any], report: Callable[[str], None]):
         self.path, self.world, self._facts, self._report = Path(path), world, facts, report
         self._lock = Lock(self.path / "lock")
+        self._n_starts = 0  # earlier starts of the run; known to root
 
     @classmethod
     def open(
@@ -80,8 +81,12 @@ class RunDir:
             agreement.store_or_compare(
                 self.path, resolved, config.accept_changes, self._set_aside_unfinished, may_differ
             )
-            starts = self.path / "env.json"
-            files.write_text(starts, json.dumps([*(files.read_parsed(starts, json.loads) or []), env], indent=1))
+            path = self.path / "env.json"
+            starts = files.read_parsed(path, json.loads) or []
+            env = {**env, "newest_result": restarts.newest_result(self.path, self.path.parent / ".shared")}
+            restarts.check_progress(starts, env)
+            self._n_starts = len(starts)
+            files.write_text(path, json.dumps([*starts, env], indent=1))
         except BaseException:
             self._lock.release()
             raise
@@ -119,8 +124,8 @@ class RunDir:
         return stage
 
     def log_path(self) -> Path:
-        """Return this rank's log file. Not collective: every rank has a separate file."""
-        folder = self.path / "log"
+        """Return this rank's log file: each start of the run has a folder, and each rank a file in it. Collective."""
+        folder = self.path / "log" / f"start-{self.world.bcast(self._n_starts):03d}"
         files.make_folder(folder)
         return folder / f"rank-{self.world.rank:04d}.log"
 
