@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     first = words[0] if words else ""
     is_run = "=" in first or first.startswith("-") or first in ("", "run")
     if is_run or first == "evaluate":
-        stop.REQUEST.listen()  # before the imports, which take seconds
+        stop.REQUEST.listen_from_start()  # before the imports, which take seconds
     from .help import VERBS, overview, show
 
     if first in ("-h", "--help", "help"):

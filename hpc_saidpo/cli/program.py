@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -70,10 +69,9 @@ def start(program: Program, arguments: Sequence[str]) -> int:
         world = connect()
     with failures_end_the_job(world):
         if arguments[:1] == [FROM_FILES]:
-            plain = world.on_root(lambda: [read_file(path) for path in files_of(arguments[1:])])
-            return max(
-                [run_job(program, as_composed(each), world, True, lambda composed: composed.run.name) for each in plain]
-            )
+            for plain in world.on_root(lambda: [read_file(path) for path in files_of(arguments[1:])]):
+                codes.append(run_job(program, as_composed(plain), world, True, lambda composed: composed.run.name))
+            return max(codes)
         check_overrides(arguments)
         sys.argv[1:] = arguments
         hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(guarded_job)()

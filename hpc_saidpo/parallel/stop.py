@@ -37,21 +37,33 @@ class StopRequest:
     def __init__(self):
         self.signal_name = ""
         self.is_listening = False
-        self._grace_s, self._give_up = 0.0, exit_at_once
+        self._grace_s = 0.0
+        self._give_up: Callable[[str], None] | None = None
+        self._can_end = threading.Event()
 
     def __bool__(self) -> bool:
         return bool(self.signal_name)
 
-    def listen(self, grace_s: float = 0.0, give_up: Callable[[str], None] = exit_at_once) -> None:
+    def listen_from_start(self) -> None:
+        """Listen before the ranks are connected. One process ends at once; a rank ends all as soon as it is connected.
+
+        A rank must not end alone: the others would wait for it in MPI_Init, where they react to no signal.
+        """
+        self.listen(0.0, None if launched.marks() else exit_at_once)
+
+    def listen(self, grace_s: float, give_up: Callable[[str], None] | None) -> None:
         """Let SIGUSR1, SIGUSR2 and SIGTERM request a stop, from now on, instead of ending the process.
 
-        A later call replaces the arguments. So a process can listen from its first moment, and learn later how to end.
+        A later call replaces the arguments.
 
         Args:
             grace_s: time after the signal in which the work may continue, in seconds.
             give_up: called with the name of the signal, in a separate thread, if the process still runs after that.
+                None: a later call brings it.
         """
         self._grace_s, self._give_up = grace_s, give_up
+        if give_up is not None:
+            self._can_end.set()
         if self.is_listening:
             return
         self.is_listening = True
@@ -69,8 +81,10 @@ class StopRequest:
             number = os.read(reader, 1)[0]
             if number in SIGNALS:
                 self.signal_name = signal.Signals(number).name
+        self._can_end.wait()
         threading.Event().wait(self._grace_s)
-        self._give_up(self.signal_name)
+        if self._give_up is not None:
+            self._give_up(self.signal_name)
 
 
 REQUEST = StopRequest()  # of this process: signals are sent to a process, not to a world

@@ -83,8 +83,9 @@ class RunDir:
             )
             path = self.path / "env.json"
             starts = files.read_parsed(path, json.loads) or []
-            env = {**env, "newest_result": restarts.newest_result(self.path, self.path.parent / ".shared")}
-            restarts.check_progress(starts, env)
+            if env.get("slurm"):
+                env = {**env, "newest_result": restarts.newest_result(self.path, self.path.parent / ".shared")}
+                restarts.check_progress(starts, env)
             self._n_starts = len(starts)
             files.write_text(path, json.dumps([*starts, env], indent=1))
         except BaseException:
