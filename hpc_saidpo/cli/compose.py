@@ -34,11 +34,19 @@ def from_overrides(overrides: Sequence[str]) -> Settings:
     Raises:
         RunError: a key, a value or a group is wrong, or missing.
     """
+    return build(composed(overrides))[0]
+
+
+def composed(overrides: Sequence[str]) -> DictConfig:
+    """Return the configuration that these overrides compose, unchecked but for their keys.
+
+    Raises:
+        RunError: it cannot be composed.
+    """
     check_overrides(overrides)
     try:
         with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-            composed = compose("config", overrides=list(overrides))
-        return build(composed)[0]
+            return compose("config", overrides=list(overrides))
     except (HydraException, OmegaConfBaseException) as error:
         raise RunError(describe(error)) from error
 
@@ -63,7 +71,10 @@ def build(composed: DictConfig, tree: type = Settings) -> tuple[Any, dict[str, A
             f"must be given: {', '.join(missing)} (for example {missing[0]}=...; or choose experiment=demo, which sets "
             "every key)"
         )
-    plain = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True))
+    try:
+        plain = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True))
+    except OmegaConfBaseException as error:  # an interpolation that leads nowhere
+        raise RunError(describe(error)) from error
     try:
         settings: Any = TypeAdapter(tree).validate_python(plain)
     except ValidationError as error:

@@ -95,9 +95,14 @@ def gpu_name(device: torch.device) -> str:
 
 
 def commit() -> str | None:
-    """Return the git commit of the running checkout, read without a subprocess (MPI and fork do not mix well)."""
-    git = Path(__file__).parents[2] / ".git"
+    """Return the git commit of the running code, read without a subprocess (MPI and fork do not mix well).
+
+    A copy that tools/submit.py made has a file with it, which ends in -dirty if files had been changed.
+    """
+    git, copied = (Path(__file__).parents[2] / name for name in (".git", ".commit"))
     try:
+        if copied.exists():
+            return copied.read_text().strip()
         head = (git / "HEAD").read_text().strip()
         return (git / head.removeprefix("ref: ")).read_text().strip() if head.startswith("ref: ") else head
     except OSError:
