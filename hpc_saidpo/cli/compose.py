@@ -65,16 +65,16 @@ def build(composed: DictConfig, tree: type = Settings) -> tuple[Any, dict[str, A
         RunError: missing, unknown, mistyped or out-of-range keys. The message names all of them, and the valid ones.
     """
     composed = OmegaConf.masked_copy(composed, [f.name for f in dataclasses.fields(tree) if f.name in composed])
-    missing = sorted(OmegaConf.missing_keys(composed))
+    try:
+        missing = sorted(OmegaConf.missing_keys(composed))
+        plain = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True))
+    except OmegaConfBaseException as error:  # an interpolation that leads nowhere
+        raise RunError(describe(error)) from error
     if missing:
         raise RunError(
             f"must be given: {', '.join(missing)} (for example {missing[0]}=...; or choose experiment=demo, which sets "
             "every key)"
         )
-    try:
-        plain = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True))
-    except OmegaConfBaseException as error:  # an interpolation that leads nowhere
-        raise RunError(describe(error)) from error
     try:
         settings: Any = TypeAdapter(tree).validate_python(plain)
     except ValidationError as error:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from .. import __version__, imports
-from ..parallel import stop
+from ..parallel import launched, stop
 from . import environment  # noqa: F401 - sets environment variables before anything else is imported
 
 
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     first = words[0] if words else ""
     is_run = "=" in first or first.startswith("-") or first in ("", "run")
     if is_run or first == "evaluate":
-        stop.REQUEST.listen_from_start()  # before the imports, which take seconds
+        stop.REQUEST.listen_from_start(is_rank=bool(launched.marks()))  # before the imports, which take seconds
     from .help import VERBS, overview, show
 
     if first in ("-h", "--help", "help"):

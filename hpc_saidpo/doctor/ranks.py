@@ -95,7 +95,8 @@ def judge_cores(uses: Sequence[Use], requested: str) -> Finding:
         mine = [use for use in uses if use.node == node]
         n_cores = len({core for use in mine for core in use.cores})
         balance.append((n_cores / sum(use.n_threads for use in mine), n_cores, mine))
-    ratio, n_cores, mine = min(balance) if min(balance)[0] < 1 else max(balance)
+    balance.sort(key=lambda of_node: of_node[0])
+    ratio, n_cores, mine = balance[0] if balance[0][0] < 1 else balance[-1]
     n_threads, n_ranks = mine[0].n_threads, len(mine)
     text = (
         f"{mine[0].host}: {n_cores} core{'s' * (n_cores > 1)} for {n_ranks} rank{'s' * (n_ranks > 1)} with {n_threads} "

@@ -8,11 +8,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ..errors import RunError
-
 Requested = Literal["auto", "gpu", "cpu"]
 ON_CPU = "set run.device=cpu to compute on CPUs"
 HIDDEN = ("", "-1", "NoDevFiles")  # values of CUDA_VISIBLE_DEVICES that hide every GPU
+
+
+class Unusable(Exception):
+    """The ranks cannot use the devices that they see. The message names rank, host and remedy."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def assign(sights: Sequence[Sight], requested: Requested) -> list[int | None]:
         requested: run.device.
 
     Raises:
-        RunError: some ranks see a GPU and others none; ranks would share a GPU; fewer GPUs are visible than Slurm gave;
+        Unusable: some ranks see a GPU and others none; ranks would share a GPU; fewer GPUs are visible than Slurm gave;
             or a GPU was requested and there is none. Names rank, host and remedy.
     """
     if requested == "cpu":
@@ -117,15 +119,15 @@ def _check_all_blind(sights: Sequence[Sight], blind: Sequence[Sight], requested:
     first = blind[0]
     if len(blind) < len(sights):
         other = next(sight for sight in sights if sight.gpus)
-        raise RunError(
+        raise Unusable(
             f"{first.place} sees no GPU ({first.obstacle}), but {other.place} sees {len(other.gpus)}. All ranks must "
             f"compute on GPUs, or all on CPUs. Request one GPU per rank (--gpus-per-task=1), or {ON_CPU}"
         )
     if requested == "gpu":
-        raise RunError(f"run.device=gpu, but {first.place} sees no GPU: {first.obstacle}. Mend that, or {ON_CPU}")
+        raise Unusable(f"run.device=gpu, but {first.place} sees no GPU: {first.obstacle}. Mend that, or {ON_CPU}")
     given = next((sight for sight in sights if sight.n_given), None)
     if given:
-        raise RunError(
+        raise Unusable(
             f"Slurm gave host {given.host} {_gpus(given.n_given)}, but {given.place} sees none: {given.obstacle}. Mend "
             f"that (hpc-saidpo doctor says more), or {ON_CPU}"
         )
@@ -136,14 +138,14 @@ def _on_node(sights: Sequence[Sight]) -> dict[int, int | None]:
     host, visible = sights[0].host, {gpu for sight in sights for gpu in sight.gpus}
     n_given = max(sight.n_given for sight in sights)
     if len(visible) < n_given:
-        raise RunError(
+        raise Unusable(
             f"Slurm gave host {host} {_gpus(n_given)}, but {_ranks(sights)} see {len(visible)}: the others are hidden "
             f"(CUDA_VISIBLE_DEVICES) or broken (nvidia-smi). Mend that, or request {_gpus(len(visible))}"
         )
     owner: dict[str, Sight] = {}
     for sight in sights:
         if not _find_gpu(sight, owner, set()):
-            raise RunError(
+            raise Unusable(
                 f"{_ranks(sights)} on host {host} see {_gpus(len(visible))}, and {sight.place} would share one: start "
                 f"one rank per GPU (--ntasks-per-node={len(visible)} --gpus-per-task=1), or {ON_CPU}"
             )

@@ -9,8 +9,6 @@ import threading
 from collections.abc import Callable
 from types import FrameType
 
-from . import launched
-
 EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h: not done, start again
 SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)
 
@@ -21,8 +19,7 @@ class Stopped(Exception):
 
 def exit_at_once(signal_name: str) -> None:
     """End this process during its start, when it has begun no work: exit code 75."""
-    if launched.rank() == 0:
-        print(f"hpc_saidpo: {signal_name}: during the start: the same command starts again", file=sys.stderr)
+    print(f"hpc_saidpo: {signal_name}: during the start: the same command starts again", file=sys.stderr)
     os._exit(EXIT_STOPPED)
 
 
@@ -44,12 +41,15 @@ class StopRequest:
     def __bool__(self) -> bool:
         return bool(self.signal_name)
 
-    def listen_from_start(self) -> None:
+    def listen_from_start(self, is_rank: bool) -> None:
         """Listen before the ranks are connected. One process ends at once; a rank ends all as soon as it is connected.
 
         A rank must not end alone: the others would wait for it in MPI_Init, where they react to no signal.
+
+        Args:
+            is_rank: whether an MPI launcher has started this process.
         """
-        self.listen(0.0, None if launched.marks() else exit_at_once)
+        self.listen(0.0, None if is_rank else exit_at_once)
 
     def listen(self, grace_s: float, give_up: Callable[[str], None] | None) -> None:
         """Let SIGUSR1, SIGUSR2 and SIGTERM request a stop, from now on, instead of ending the process.

@@ -64,12 +64,15 @@ class World:
             requested: run.device. auto: a GPU for each rank; the CPU if no rank sees a GPU.
 
         Raises:
-            RunError: as `devices.assign`.
+            RunError: for each reason in `devices.assign`.
         """
         import torch
 
         sight = devices.Sight(self.rank, "", self.node) if requested == "cpu" else devices.look(self.rank, self.node)
-        index = devices.assign(self.gather(sight), requested)[self.rank]
+        try:
+            index = devices.assign(self.gather(sight), requested)[self.rank]
+        except devices.Unusable as error:
+            raise RunError(str(error)) from None
         self._device = torch.device("cpu") if index is None else torch.device("cuda", index)
         return f"{self._device} ({sight.obstacle})" if sight.obstacle else str(self._device)
 

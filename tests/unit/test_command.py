@@ -8,6 +8,7 @@ import pytest
 from hpc_saidpo import __version__
 from hpc_saidpo.cli import help as help_texts
 from hpc_saidpo.cli.main import main
+from hpc_saidpo.parallel import launched
 from hpc_saidpo.settings.keys import conf_folder, fields_at
 
 VERBS = list(help_texts.VERBS)
@@ -87,9 +88,9 @@ def test_every_verb_is_a_module_with_a_main(verb):
     assert callable(importlib.import_module(f"hpc_saidpo.cli.{verb}").main)
 
 
-@pytest.mark.parametrize("name", help_texts.RANK_VARIABLES)
+@pytest.mark.parametrize("name", launched.RANKS)
 def test_of_many_processes_the_first_one_shows_a_text(name, capsys, monkeypatch):
-    for other in help_texts.RANK_VARIABLES:
+    for other in launched.RANKS:
         monkeypatch.delenv(other, raising=False)
     for rank in "0", "1":
         monkeypatch.setenv(name, rank)
