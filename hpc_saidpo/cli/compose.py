@@ -100,7 +100,7 @@ def read_file(path: Path) -> dict[str, Any]:
 
 def as_composed(plain: dict[str, Any]) -> DictConfig:
     """Return plain values as a composed configuration in which no text is an interpolation."""
-    return OmegaConf.create(_escaped(plain))
+    return cast(DictConfig, OmegaConf.create(_escaped(plain)))
 
 
 def _escaped(value: Any) -> Any:
