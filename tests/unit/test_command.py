@@ -8,7 +8,7 @@ import pytest
 from hpc_saidpo import __version__
 from hpc_saidpo.cli import help as help_texts
 from hpc_saidpo.cli.main import main
-from hpc_saidpo.parallel import launched
+from hpc_saidpo.parallel import launched, stop
 from hpc_saidpo.settings.keys import conf_folder, fields_at
 
 VERBS = list(help_texts.VERBS)
@@ -78,6 +78,7 @@ def test_an_unknown_verb_is_answered_with_the_nearest(word, near, capsys):
 def test_a_word_after_an_override_is_no_verb(monkeypatch):
     """Only the first word is a verb; options of Hydra may come before overrides."""
     called = []
+    monkeypatch.setattr(stop.REQUEST, "listen_from_start", lambda is_rank: None)  # not in the process of the tests
     monkeypatch.setattr("hpc_saidpo.cli.run.main", lambda arguments: called.append(list(arguments)) or 0)
     assert main(["-m", "experiment=tiny"]) == main(["run", "experiment=tiny"]) == main([]) == 0
     assert called == [["-m", "experiment=tiny"], ["experiment=tiny"], []]
