@@ -109,7 +109,9 @@ def test_five_tasks_two_at_a_time_of_which_some_are_preempted_and_one_is_cancell
     assert {path.name for path in slurm.logs.glob(f"*-{job}_*")} == {f"saidpo-run-{job}_{i}.out" for i in range(5)}
     restarts = [slurm.restarts(f"{job}_{i}") for i in range(5)]
     assert 1 <= sum(restarts[:2]) <= 2 and restarts[2:] == [0, 0, 0], slurm.describe()
-    assert "SIGTERM: " in slurm.log(f"saidpo-run-{job}_{restarts.index(1)}.out")
+    assert "stopped by SIGTERM" in slurm.log(f"saidpo-run-{job}_{restarts.index(1)}.out")
+    # The next start is not taken for a preempted one.
+    assert slurm.jobs(f"{job}_{restarts.index(1)}")[f"{job}_{restarts.index(1)}"]["PreemptTime"] == "None"
     assert not (cancelled / "iter-000" / "DONE").exists() and not (root / "edited").exists()
     for name in ("task0", "task1"):
         assert_same(root / name, root / "task2")
