@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import time
 import traceback
@@ -14,6 +13,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from ..errors import RunError, TryAgain, is_transient, try_again, words_of
+from ..parallel import launched
 from ..parallel.stop import EXIT_STOPPED
 from ..parallel.world import World
 
@@ -49,7 +49,7 @@ def fail(world: World | None, message: str, code: int = EXIT_USER) -> NoReturn:
     Root prints an error that all ranks have; else the failing rank does.
     """
     # Without a world this may be one of many processes that do not see each other.
-    rank = world.rank if world else int(os.environ.get("SLURM_PROCID", "0"))
+    rank = world.rank if world else launched.rank()
     if rank:
         time.sleep(ROOT_FIRST_S)
         message = f"rank {rank}: {message}"

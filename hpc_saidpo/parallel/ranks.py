@@ -14,15 +14,13 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar, cast
 
 import numpy as np
 
-from . import group, idle
+from . import group, idle, launched
 from .dispatch import STOP, Progress, sleep_until
 from .world import World, decode_failure, drain, encode_failure, no_tick
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-# mpiexec or srun sets these for the processes that it starts.
-LAUNCHER_MARKS = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK", "PALS_RANKID")
 T = TypeVar("T")
 
 
@@ -36,7 +34,7 @@ class MPIWorld(World):
         self.rank, self.size = self._comm.rank, self._comm.size
         self.has_group = self.size > 1
         node = self._comm.Split_type(mpi.COMM_TYPE_SHARED)
-        self.local_rank, self.local_size = node.rank, node.size
+        self.node, self.local_size = node.bcast(self.rank), node.size
         node.Free()
         self._n_claims = 0
         self._n_groups = 0
@@ -122,7 +120,7 @@ class MPIWorld(World):
         return {
             "library": self._mpi.Get_library_version().splitlines()[0].strip(" \0"),
             "threads": by_value[self._mpi.Query_thread()],
-            "launcher": ", ".join(name for name in LAUNCHER_MARKS if name in os.environ) or "none",
+            "launcher": ", ".join(launched.marks()) or "none",
         }
 
     def all_reduce_rate(self, n_bytes: int, repeats: int = 5) -> tuple[str, float]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NoReturn, TextIO, TypeVar, cast
 import numpy as np
 
 from ..errors import RunError, TryAgain, is_transient, try_again
+from . import cores, devices
 from .stop import EXIT_STOPPED, Stopped, StopRequest
 
 if TYPE_CHECKING:
@@ -38,13 +39,15 @@ class World:
     Attributes:
         has_group: whether `group` makes a process group.
         stop_request: the request to this process to stop; see `stop_signal` for the whole world.
+        node: number of the first rank on this rank's node.
     """
 
-    rank, size, local_rank, local_size = 0, 1, 0, 1
+    rank, size, node, local_size = 0, 1, 0, 1
     has_group = False
 
     def __init__(self):
         self.stop_request = StopRequest()
+        self._device: torch.device | None = None
 
     @property
     def is_root(self) -> bool:
@@ -52,46 +55,56 @@ class World:
 
     @property
     def device(self) -> torch.device:
-        """This rank's GPU, or the CPU if there is no GPU.
+        """This rank's device. Before a call of `use_device` the first use decides it, and is collective."""
+        if self._device is None:
+            self.use_device()
+        return cast("torch.device", self._device)
+
+    def use_device(self, requested: devices.Requested = "auto") -> str:
+        """Choose the device of every rank. Return a description of this rank's device for the log. Collective.
+
+        Args:
+            requested: run.device. auto: a GPU for each rank; the CPU if no rank sees a GPU.
 
         Raises:
-            RunError: more ranks than GPUs on a node.
+            RunError: for each reason in `devices.assign`.
         """
         import torch
 
-        n_gpus = torch.cuda.device_count()
-        if n_gpus == 0:
-            return torch.device("cpu")
-        # A launcher that hides the GPUs of other ranks (--gpus-per-task) leaves exactly one visible.
-        if n_gpus > 1 and self.local_size > n_gpus:
-            raise RunError(f"{self.local_size} ranks on a node with {n_gpus} GPUs: start one rank per GPU")
-        return torch.device("cuda", self.local_rank if n_gpus > 1 else 0)
+        sight = devices.Sight(self.rank, "", self.node) if requested == "cpu" else devices.look(self.rank, self.node)
+        try:
+            index = devices.assign(self.gather(sight), requested)[self.rank]
+        except devices.Unusable as error:
+            raise RunError(str(error)) from None
+        self._device = torch.device("cpu") if index is None else torch.device("cuda", index)
+        return f"{self._device} ({sight.obstacle})" if sight.obstacle else str(self._device)
 
     def use_threads(self, n: int) -> int:
-        """Compute with n threads on this rank; 0: this node's cores divided by its ranks. Return the number."""
+        """Compute with n threads on this rank; 0: as `cores.n_threads` decides. Return the number. Collective."""
         import torch
 
-        n = n or max(1, len(os.sched_getaffinity(0)) // self.local_size)
+        everyones = self.gather((self.node, sorted(os.sched_getaffinity(0))))
+        n = n or cores.n_threads([mask for node, mask in everyones if node == self.node])
         torch.set_num_threads(n)
         return n
 
-    def listen(self, grace_s: float) -> None:
+    def listen(self, grace_s: float | None) -> None:
         """Let SIGUSR1, SIGUSR2 and SIGTERM request a stop of all ranks from now on. A signal to one rank is enough.
 
         Args:
             grace_s: time for the work in flight to finish, in seconds. After it every rank ends at once, with exit
-                code 75.
+                code 75. None: no work has begun yet, and every rank ends at once.
         """
+        outcome = "during the start: the same command starts again"
+        if grace_s is not None:
+            outcome = f"not done after {grace_s:.0f} s, the work in flight is given up"
 
         def give_up(signal_name: str) -> None:
             time.sleep(2.0 * self.rank / self.size)  # root prints first, if it can
-            print(
-                f"hpc_saidpo: {signal_name}: not done after {grace_s:.0f} s, the work in flight is given up",
-                file=sys.stderr,
-            )
+            print(f"hpc_saidpo: {signal_name}: {outcome}", file=sys.stderr)
             self.abort(EXIT_STOPPED)
 
-        self.stop_request.listen(grace_s, give_up)
+        self.stop_request.listen(grace_s or 0.0, give_up)
 
     def stop_signal(self) -> str:
         """Return the signal that requested a stop on any rank, "" if there was none. Collective."""

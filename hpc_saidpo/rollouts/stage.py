@@ -64,9 +64,7 @@ def collect_rollouts(stage: Stage, request: Request, config: settings.Rollouts, 
     if token_Q:
         check_length(renderer.policy, max(map(len, token_Q.values())) + request.sampling.max_new_tokens)
     waves = config.waves_of(name) or (request.k,)
-    # A wave decodes only some of a question's rows, so more questions are needed to fill a batch.
-    smallest = config.min_chunk_questions * request.k // waves[0]
-    chunks = cut(token_Q, renderer.family, config.chunk_questions, smallest)
+    chunks = cut(token_Q, renderer.family, *config.chunk_bounds(name))
     finished = world.on_root(stage.finished_chunks)
     todo = [i for i in longest_first(chunks, token_Q, request.expected_Q) if i not in finished]
     renderer.policy.model.eval()

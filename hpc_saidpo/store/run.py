@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 from .. import settings
 from ..errors import RunError
 from ..parallel.world import World
-from . import agreement, disk, files, retention, shared
+from . import agreement, disk, files, restarts, retention, shared
 from .hashes import Hashes
 from .layout import folder_of, iterations_of
 from .lock import Lock
@@ -37,6 +37,7 @@ class RunDir:
         self.path, self.world, self._facts, self._report = Path(path), world, facts, report
         self._lock = Lock(self.path / "lock")
         self._hashes = Hashes(self.path.parent / ".hashes.json")
+        self._n_starts = 0  # earlier starts of the run; known to root
 
     @classmethod
     def open(
@@ -81,8 +82,13 @@ class RunDir:
             agreement.store_or_compare(
                 self.path, resolved, config.accept_changes, self._set_aside_unfinished, may_differ
             )
-            starts = self.path / "env.json"
-            files.write_text(starts, json.dumps([*(files.read_parsed(starts, json.loads) or []), env], indent=1))
+            path = self.path / "env.json"
+            starts = files.read_parsed(path, json.loads) or []
+            if env.get("slurm"):
+                env = {**env, "newest_result": restarts.newest_result(self.path, self.path.parent / ".shared")}
+                restarts.check_progress(starts, env)
+            self._n_starts = len(starts)
+            files.write_text(path, json.dumps([*starts, env], indent=1))
         except BaseException:
             self._lock.release()
             raise
@@ -120,8 +126,8 @@ class RunDir:
         return stage
 
     def log_path(self) -> Path:
-        """Return this rank's log file. Not collective: every rank has a separate file."""
-        folder = self.path / "log"
+        """Return this rank's log file: each start of the run has a folder, and each rank a file in it. Collective."""
+        folder = self.path / "log" / f"start-{self.world.bcast(self._n_starts):03d}"
         files.make_folder(folder)
         return folder / f"rank-{self.world.rank:04d}.log"
 

@@ -64,7 +64,7 @@ def test_tiny_runs_end_to_end_on_two_ranks(tiny):
     for wanted in ("probe pass rate", "pair yield", "rewards/margins", "held_out before → after", "policy:", "probe: "):
         assert wanted in done.stdout
     assert "Traceback" not in done.stderr
-    for name in ("config.yaml", "env.json", "report.html", "curves.png", "log/rank-0001.log"):
+    for name in ("config.yaml", "env.json", "report.html", "curves.png", "log/start-000/rank-0001.log"):
         assert (run / name).is_file()
     assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((run / "env.json").read_text())[0]["world_size"] == 2
