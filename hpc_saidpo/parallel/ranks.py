@@ -18,7 +18,8 @@ import numpy as np
 
 from . import idle
 from .dispatch import STOP, Progress, sleep_until
-from .world import World, decode_failure, drain, encode_failure, no_tick
+from .task import Task
+from .world import World, decode_failure, drain, encode_failure
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -40,6 +41,7 @@ class MPIWorld(World):
         node = self._comm.Split_type(mpi.COMM_TYPE_SHARED)
         self.local_rank, self.local_size = node.rank, node.size
         node.Free()
+        self.hosts = self._comm.allgather(self.hosts[0])
         self._n_claims = 0
         self._n_groups = 0
         self._work = idle.Work()
@@ -50,9 +52,9 @@ class MPIWorld(World):
     def stop_signal(self) -> str:
         return next(filter(None, self.gather(self.stop_request.signal_name)), "")
 
-    def claim(self, n: int, tick: Callable[[int], None] = no_tick) -> Iterator[int]:
+    def claim(self, n: int, task: Task | None = None) -> Iterator[int]:
         self._work = idle.Work()
-        return self._work.measure(self._claim(n, tick))
+        return self._work.measure(self._claim(n, task or Task()))
 
     def idle_shares(self) -> list[float]:
         if self.size == 1:
@@ -60,12 +62,12 @@ class MPIWorld(World):
         self.barrier()
         return idle.idle_shares(self.gather(self._work.elapsed()))
 
-    def _claim(self, n: int, tick: Callable[[int], None]) -> Iterator[int]:
+    def _claim(self, n: int, task: Task) -> Iterator[int]:
         self._n_claims += 1
         if self._progress is None:
-            yield from self._static_share(n, tick)
+            yield from self._static_share(n, task)
             return
-        take = self._progress.claim(self._n_claims % 1000 + 1, n, tick, self)
+        take = self._progress.claim(self._n_claims % 1000 + 1, n, task, self)
         if self.rank < n:
             yield self.rank
         while (index := take()) >= 0:
@@ -73,15 +75,15 @@ class MPIWorld(World):
         if index == STOP:
             self.stop_if_requested()
 
-    def _static_share(self, n: int, tick: Callable[[int], None]) -> Iterator[int]:
+    def _static_share(self, n: int, task: Task) -> Iterator[int]:
         items_left = False
         for index in range(self.rank, n, self.size):
             items_left = bool(self.stop_request)
             if items_left:
                 break
-            if self.is_root:
-                tick(index)
+            task.begin(self.rank, index)
             yield index
+            task.end(self.rank, self.take_counts())
         if any(self.gather(items_left)):
             self.stop_if_requested()
 

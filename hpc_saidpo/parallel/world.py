@@ -6,11 +6,13 @@ import contextlib
 import fcntl
 import math
 import os
+import platform
 import stat
 import struct
 import sys
 import termios
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NoReturn, TextIO, TypeVar, cast
 
@@ -18,6 +20,7 @@ import numpy as np
 
 from ..errors import RunError
 from .stop import EXIT_STOPPED, Stopped, StopRequest
+from .task import Task
 
 if TYPE_CHECKING:
     import torch
@@ -27,25 +30,28 @@ POLL_S = 0.001  # pause between two polls of a waiting rank: it must not take th
 _DRAIN_S = 2.0  # how long a failing rank waits for the readers of its last messages
 
 
-def no_tick(index: int) -> None:
-    """Show no progress."""
-
-
 class World:
     """One process without MPI. Also the interface of `MPIWorld`: the docstrings below hold for both.
 
     Attributes:
+        hosts: name of the node of each rank.
         stop_request: the request to this process to stop; see `stop_signal` for the whole world.
     """
 
     rank, size, local_rank, local_size = 0, 1, 0, 1
 
     def __init__(self):
+        self.hosts = [platform.node()]
         self.stop_request = StopRequest()
+        self._counts: Counter[str] = Counter()
 
     @property
     def is_root(self) -> bool:
         return self.rank == 0
+
+    def name_of(self, rank: int) -> str:
+        """Return a rank's number and host, for messages."""
+        return f"rank {rank} on {self.hosts[rank]}"
 
     @property
     def device(self) -> torch.device:
@@ -104,21 +110,32 @@ class World:
         if signal_name:
             raise Stopped(signal_name)
 
-    def claim(self, n: int, tick: Callable[[int], None] = no_tick) -> Iterator[int]:
+    def count(self, **counts: float) -> None:
+        """Count results of this rank's present item of a `claim`. Root adds them to the task when the item is done."""
+        self._counts.update(counts)
+
+    def take_counts(self) -> dict[str, float]:
+        """Return what this rank has counted since the last call."""
+        counts, self._counts = self._counts, Counter()
+        return dict(counts)
+
+    def claim(self, n: int, task: Task | None = None) -> Iterator[int]:
         """Yield work items of 0 .. n-1: each goes to exactly one rank, the next one to a free rank. Collective.
 
         Args:
-            tick: called on root with the index of each item that is handed out.
+            task: on root the beginning and end of each item on any rank are noted there.
 
         Raises:
             Stopped: a stop was requested while items were left. The ranks have finished the items they had begun.
         """
+        task = task or Task()
         for index in range(n):
             self.stop_if_requested()
-            tick(index)
+            task.begin(self.rank, index)
             yield index
+            task.end(self.rank, self.take_counts())
 
-    def spread(self, n: int, do: Callable[[int], object], tick: Callable[[int], None] = no_tick) -> None:
+    def spread(self, n: int, do: Callable[[int], object], task: Task | None = None) -> None:
         """Call do(index) for 0 .. n-1, each on one rank, in the order of `claim`. Collective.
 
         A failure on any rank is raised on every rank, after all ranks have finished the items they had begun. Of
@@ -126,13 +143,13 @@ class World:
         ascending order, so that failure always occurs.)
 
         Args:
-            tick: see `claim`.
+            task: see `claim`.
 
         Raises:
             Stopped: as by `claim`.
         """
         failure = None
-        for index in self.claim(n, tick):
+        for index in self.claim(n, task):
             if failure is None:  # else the remaining items are claimed only to end the loop
                 try:
                     do(index)
@@ -161,7 +178,7 @@ class World:
         index, message = min(messages)
         raise failure[1] if failure and failure[0] == index else decode_failure(message)
 
-    def take_turns(self, n: int, tick: Callable[[int], None] = no_tick) -> Iterator[int]:
+    def take_turns(self, n: int, task: Task | None = None) -> Iterator[int]:
         """Yield work items as `claim` does, for collective work: every rank receives the same number of items.
 
         In the last turn the ranks that are left over all receive the last item.
@@ -169,11 +186,15 @@ class World:
         Raises:
             Stopped: a stop was requested. The ranks have finished the same turn.
         """
+        task = task or Task()
         for first in range(0, n, self.size):
             self.stop_if_requested()
-            for index in range(first, min(first + self.size, n)) if self.is_root else ():
-                tick(index)
+            turn = range(min(self.size, n - first))
+            for rank in turn:
+                task.begin(rank, first + rank)
             yield min(first + self.rank, n - 1)
+            for rank in turn:
+                task.end(rank)
 
     def idle_shares(self) -> list[float]:
         """Return the share of the last `claim`'s time that each rank waited for an item or for the others. Collective.

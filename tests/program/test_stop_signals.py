@@ -78,11 +78,13 @@ def test_a_stopped_run_keeps_everything_and_resumes(tmp_path):
 UNSHOWABLE = """
 import time
 from hpc_saidpo.parallel.launch import connect
+from hpc_saidpo.parallel.task import Task
+class Unshowable(Task):
+    def begin(self, rank, index):
+        if index == 3:
+            raise OSError("the terminal is gone")
 world = connect()
-def tick(index):
-    if index == 3:
-        raise OSError("the terminal is gone")
-for index in world.claim(20, tick):
+for index in world.claim(20, Unshowable()):
     time.sleep(0.05 if world.rank else 5)
 """
 

@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from support.tasks import Noted
 from torch import nn
 
 from hpc_saidpo.errors import RunError
@@ -17,12 +18,12 @@ pytestmark = pytest.mark.mpi
 
 def test_every_item_is_claimed_once(world):
     for n in (0, 1, 7, 100):
-        ticked = []
-        mine = list(world.claim(n, ticked.append))
+        noted = Noted()
+        mine = list(world.claim(n, noted))
         assert sorted(itertools.chain(*world.gather(mine))) == list(range(n))
         assert mine[:1] == [world.rank] * (world.rank < n)  # nobody has to ask for a first one
         if world.is_root:
-            assert sorted(ticked) == list(range(n))
+            assert sorted(noted.items) == list(range(n)) and noted.n_done == n
 
 
 def test_spread_work_is_done_once_each(world):
