@@ -26,6 +26,17 @@ class Ended(Exception):
         self.is_failure = is_failure
 
 
+def mark_collective(error: Exception) -> Exception:
+    """Mark an exception that is raised on every rank: then the ranks can end together, without an abort."""
+    error.is_collective = True  # pyright: ignore[reportAttributeAccessIssue]
+    return error
+
+
+def is_collective(error: BaseException) -> bool:
+    """Check whether an exception is raised on every rank."""
+    return getattr(error, "is_collective", False)
+
+
 @contextlib.contextmanager
 def input_errors(problem: str, remedy: str) -> Iterator[None]:
     """Turn any exception of a library into a RunError: "problem (the library's words): remedy".

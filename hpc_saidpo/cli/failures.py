@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import sys
 import time
 import traceback
@@ -12,10 +13,11 @@ from collections.abc import Iterator
 from hydra.errors import HydraException
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
-from ..errors import RunError
+from ..errors import RunError, is_collective
 from ..parallel.world import World
 
 EXIT_BUG, EXIT_USER, EXIT_SIGNATURE = 1, 2, 3
+TOGETHER_S = 30.0  # how long a rank that ends waits for the others
 ROOT_FIRST_S = 2.0  # pause of the other ranks before they print a message that root may have printed
 
 
@@ -29,27 +31,40 @@ def failures_end_the_job(world: World | None) -> Iterator[None]:
     try:
         yield
     except RunError as error:
-        fail(world, str(error))
+        fail(world, str(error), is_collective(error))
     except (HydraException, OmegaConfBaseException) as error:
         fail(world, describe(error))
     except Exception:  # noqa: BLE001 - after any failure the other ranks must not wait for this one
-        print(f"rank {world.rank if world else 0} failed:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
+        print(f"{_this_rank(world)} failed:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
         if world is None:
             sys.exit(EXIT_BUG)
         world.abort(EXIT_BUG)
 
 
-def fail(world: World | None, message: str) -> None:
-    """Print a message once and end the job. Root prints an error that all ranks have; else the failing rank does."""
+def fail(world: World | None, message: str, of_all: bool = False) -> None:
+    """Print a message once and end the job. Root prints an error that all ranks have; else the failing rank does.
+
+    Args:
+        of_all: every rank has this error. Then they end together, and the launcher reports no abort.
+    """
+    if world and of_all:
+        if world.is_root:
+            say(message)
+        world.leave(EXIT_USER, TOGETHER_S)
     # Without a world this may be one of many processes that do not see each other.
-    rank = world.rank if world else int(os.environ.get("SLURM_PROCID", "0"))
-    if rank:
+    if world.rank if world else int(os.environ.get("SLURM_PROCID", "0")):
         time.sleep(ROOT_FIRST_S)
-        message = f"rank {rank}: {message}"
+        message = f"{_this_rank(world)}: {message}"
     say(message)
     if world is None or world.size == 1:
         sys.exit(EXIT_USER)
     world.abort(EXIT_USER)
+
+
+def _this_rank(world: World | None) -> str:
+    if world:
+        return world.name_of(world.rank)
+    return f"rank {os.environ.get('SLURM_PROCID', '0')} on {platform.node()}"
 
 
 def describe(error: HydraException | OmegaConfBaseException) -> str:

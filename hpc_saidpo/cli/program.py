@@ -63,7 +63,7 @@ def start(program: Program, arguments: Sequence[str]) -> int:
         with failures_end_the_job(world):
             codes.append(run_job(program, composed, world))
         if codes[-1] and os.getpid() != process:
-            sys.exit(codes[-1])
+            world.leave(codes[-1])
 
     with failures_end_the_job(None):
         world = connect()
@@ -71,7 +71,10 @@ def start(program: Program, arguments: Sequence[str]) -> int:
         check_overrides(arguments)
         sys.argv[1:] = arguments
         hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(guarded_job)()
-    return max(codes, default=0)  # a run that ends with a failure signature does not end its multirun
+    code = max(codes, default=0)  # a run that ends with a failure signature does not end its multirun
+    if code:
+        world.leave(code)
+    return code
 
 
 def run_job(program: Program, composed: DictConfig, world: World) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import math
 import os
 import socket
 import sys
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar, cast
 
 import numpy as np
 
+from ..errors import mark_collective
 from . import idle
 from .dispatch import STOP, Progress, sleep_until
 from .task import Task
@@ -112,12 +114,12 @@ class MPIWorld(World):
             try:
                 value = function()
             except Exception as caught:  # noqa: BLE001 - it is raised again, on every rank
-                error, message = caught, encode_failure(caught, rank=0)
+                error, message = caught, encode_failure(caught, self)
         message, value = self.bcast((message, value))
         if error is not None:
-            raise error
+            raise mark_collective(error)
         if message is not None:
-            raise decode_failure(message)
+            raise mark_collective(decode_failure(message))
         return cast(T, value)
 
     def describe(self) -> dict[str, str]:
@@ -144,6 +146,17 @@ class MPIWorld(World):
                 times.append(time.perf_counter() - started)
             backend = torch.distributed.get_backend()
         return backend, 2 * (self.size - 1) / self.size * n_bytes / float(np.median(times[1:]))
+
+    def leave(self, code: int, within_s: float = math.inf) -> NoReturn:
+        request, deadline = self._comm.Ibarrier(), time.monotonic() + within_s
+        sleep_until(lambda: request.Test() or time.monotonic() > deadline)
+        if not request.Test():
+            self.abort(code)
+        if self._progress:
+            self._progress.end()
+        drain(sys.stdout, sys.stderr)
+        self._mpi.Finalize()
+        super().leave(code)
 
     def abort(self, code: int) -> NoReturn:
         drain(sys.stdout, sys.stderr)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NoReturn, TextIO, TypeVar, cast
 
 import numpy as np
 
-from ..errors import RunError
+from ..errors import RunError, mark_collective
 from .stop import EXIT_STOPPED, Stopped, StopRequest
 from .task import Task
 
@@ -172,11 +172,11 @@ class World:
 
     def _raise_lowest(self, failure: tuple[int, Exception] | None) -> None:
         """Raise the failure with the lowest number on every rank, if any rank has one."""
-        messages = [m for m in self.gather(failure and (failure[0], encode_failure(failure[1], self.rank))) if m]
+        messages = [m for m in self.gather(failure and (failure[0], encode_failure(failure[1], self))) if m]
         if not messages:
             return
         index, message = min(messages)
-        raise failure[1] if failure and failure[0] == index else decode_failure(message)
+        raise mark_collective(failure[1] if failure and failure[0] == index else decode_failure(message))
 
     def take_turns(self, n: int, task: Task | None = None) -> Iterator[int]:
         """Yield work items as `claim` does, for collective work: every rank receives the same number of items.
@@ -234,6 +234,16 @@ class World:
         """
         return "none", math.inf
 
+    def leave(self, code: int, within_s: float = math.inf) -> NoReturn:
+        """End this process with an exit code, after the other ranks have come here too. Collective.
+
+        MPI is ended before: a launcher reports no abort, whatever the code.
+
+        Args:
+            within_s: if the ranks are not all here after so many seconds, the job is aborted.
+        """
+        sys.exit(code)
+
     def abort(self, code: int) -> NoReturn:
         """End every rank of the job at once. Earlier output still reaches its readers."""
         drain(sys.stdout, sys.stderr)
@@ -245,10 +255,12 @@ class World:
         yield
 
 
-def encode_failure(error: Exception, rank: int) -> tuple[bool, str]:
-    """Return a failure in a form that other ranks can receive: some exceptions cannot be pickled."""
-    is_run_error = isinstance(error, RunError)
-    return is_run_error, str(error) if is_run_error else f"{type(error).__name__} on rank {rank}: {error}"
+def encode_failure(error: Exception, world: World) -> tuple[bool, str]:
+    """Return a failure of this rank in a form that other ranks can receive: some exceptions cannot be pickled."""
+    name = world.name_of(world.rank)
+    if isinstance(error, RunError):
+        return True, str(error) if world.is_root else f"{name}: {error}"
+    return False, f"{type(error).__name__} on {name}: {error}"
 
 
 def decode_failure(message: tuple[bool, str]) -> Exception:
