@@ -26,15 +26,19 @@ class Ended(Exception):
         self.is_failure = is_failure
 
 
-def mark_collective(error: Exception) -> Exception:
-    """Mark an exception that is raised on every rank: then the ranks can end together, without an abort."""
-    error.is_collective = True  # pyright: ignore[reportAttributeAccessIssue]
+def mark_shared(error: Exception, origin: str) -> Exception:
+    """Mark an exception that is raised on every rank: then the ranks can end together, without an abort.
+
+    Args:
+        origin: the rank and host where it occurred first; "" for root or all.
+    """
+    error.origin = origin  # pyright: ignore[reportAttributeAccessIssue]
     return error
 
 
-def is_collective(error: BaseException) -> bool:
-    """Check whether an exception is raised on every rank."""
-    return getattr(error, "is_collective", False)
+def origin_of(error: BaseException) -> str | None:
+    """Return the origin of an exception that is raised on every rank; None if this rank alone raises it."""
+    return getattr(error, "origin", None)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from hydra.errors import HydraException
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
-from ..errors import RunError, is_collective
+from ..errors import RunError, origin_of
 from ..parallel.world import World
 
 EXIT_BUG, EXIT_USER, EXIT_SIGNATURE = 1, 2, 3
@@ -31,7 +31,7 @@ def failures_end_the_job(world: World | None) -> Iterator[None]:
     try:
         yield
     except RunError as error:
-        fail(world, str(error), is_collective(error))
+        fail(world, str(error), origin_of(error))
     except (HydraException, OmegaConfBaseException) as error:
         fail(world, describe(error))
     except Exception:  # noqa: BLE001 - after any failure the other ranks must not wait for this one
@@ -41,15 +41,16 @@ def failures_end_the_job(world: World | None) -> Iterator[None]:
         world.abort(EXIT_BUG)
 
 
-def fail(world: World | None, message: str, of_all: bool = False) -> None:
+def fail(world: World | None, message: str, origin: str | None = None) -> None:
     """Print a message once and end the job. Root prints an error that all ranks have; else the failing rank does.
 
     Args:
-        of_all: every rank has this error. Then they end together, and the launcher reports no abort.
+        origin: where the error occurred, if every rank has it (`errors.origin_of`). Then the ranks end together, and
+            the launcher reports no abort.
     """
-    if world and of_all:
+    if world and origin is not None:
         if world.is_root:
-            say(message)
+            say(f"{origin}: {message}" if origin else message)
         world.leave(EXIT_USER, TOGETHER_S)
     # Without a world this may be one of many processes that do not see each other.
     if world.rank if world else int(os.environ.get("SLURM_PROCID", "0")):

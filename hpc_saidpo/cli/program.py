@@ -68,7 +68,7 @@ def start(program: Program, arguments: Sequence[str]) -> int:
     with failures_end_the_job(None):
         world = connect()
     with failures_end_the_job(world):
-        check_overrides(arguments)
+        world.everywhere(lambda: check_overrides(arguments))
         sys.argv[1:] = arguments
         hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(guarded_job)()
     code = max(codes, default=0)  # a run that ends with a failure signature does not end its multirun
@@ -89,7 +89,7 @@ def run_job(program: Program, composed: DictConfig, world: World) -> int:
         composed.policy.path = str(newest or composed.policy.path)
     program.adapt(composed, is_set("run.name"))
     composed.run.name = run_name(composed)
-    build(composed, program.tree)
+    world.everywhere(lambda: build(composed, program.tree))
     with imports.of_large_libraries():
         session = importlib.import_module("hpc_saidpo.cli.session")
     return session.work(composed, world, program)

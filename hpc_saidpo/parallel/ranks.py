@@ -7,17 +7,18 @@ import functools
 import gc
 import math
 import os
+import shutil
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from types import ModuleType
-from typing import TYPE_CHECKING, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 import numpy as np
 
-from ..errors import mark_collective
 from . import idle
 from .dispatch import STOP, Progress, sleep_until
 from .task import Task
@@ -45,7 +46,7 @@ class MPIWorld(World):
         node.Free()
         self.hosts = self._comm.allgather(self.hosts[0])
         self._n_claims = 0
-        self._n_groups = 0
+        self._n_groups, self._group_folder = 0, ""
         self._work = idle.Work()
         self._progress = None
         if self.size > 1 and mpi.Query_thread() == mpi.THREAD_MULTIPLE:
@@ -109,17 +110,15 @@ class MPIWorld(World):
         return total
 
     def on_root(self, function: Callable[[], T]) -> T:
-        value, error, message = None, None, None
+        value, error, failure = None, None, None
         if self.is_root:
             try:
                 value = function()
             except Exception as caught:  # noqa: BLE001 - it is raised again, on every rank
-                error, message = caught, encode_failure(caught, self)
-        message, value = self.bcast((message, value))
-        if error is not None:
-            raise mark_collective(error)
-        if message is not None:
-            raise mark_collective(decode_failure(message))
+                error, failure = caught, encode_failure(caught, self)
+        failure, value = self.bcast((failure, value))
+        if failure is not None:
+            raise decode_failure(failure, error)
         return cast(T, value)
 
     def describe(self) -> dict[str, str]:
@@ -174,32 +173,20 @@ class MPIWorld(World):
         finally:
             gc.collect()
             torch.distributed.destroy_process_group()
+            if self.is_root:
+                shutil.rmtree(self._group_folder, ignore_errors=True)
         # Gloo's threads may outlive the group on another rank. If all ranks leave together, none aborts at its exit.
         self.barrier()
 
     def _join_group(self) -> None:
-        """Initialise torch.distributed: root opens a store on a free port and broadcasts its address."""
+        """Initialise torch.distributed, with a store through which the ranks find each other."""
         import torch
 
-        one_node = self.local_size == self.size
-        if one_node:
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-        open_store = functools.partial(
-            torch.distributed.TCPStore,  # pyright: ignore[reportPrivateImportUsage] - public, but without __all__
-            world_size=self.size,
-            timeout=_GROUP_TIMEOUT,
-        )
-        if self.is_root:
-            host = os.environ.get("MASTER_ADDR") or ("127.0.0.1" if one_node else socket.gethostname())
-            store = open_store(host, 0, is_master=True, wait_for_workers=False)
-            self.bcast((store.host, store.port))
-        else:
-            host, port = self.bcast(("", 0))
-            store = open_store(host, port, is_master=False)
+        store = self._open_file_store() or self._open_tcp_store()
         on_gpu = self.device.type == "cuda"
         torch.distributed.init_process_group(
             "nccl" if on_gpu else "gloo",
-            store=torch.distributed.PrefixStore(  # pyright: ignore[reportPrivateImportUsage] - as above
+            store=torch.distributed.PrefixStore(  # pyright: ignore[reportPrivateImportUsage] - public, without __all__
                 f"group{self._n_groups}", store
             ),
             rank=self.rank,
@@ -207,3 +194,41 @@ class MPIWorld(World):
             timeout=_GROUP_TIMEOUT,
             device_id=self.device if on_gpu else None,
         )
+
+    def _open_file_store(self) -> Any:
+        """Return a store in a file, where all ranks are on one node and see its temporary folder; else None.
+
+        With it no rank opens a port to others, and none asks a name server: torch's store in TCP requests the name of
+        every address that connects.
+        """
+        import torch
+
+        if self.local_size < self.size:
+            return None
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        folder = self.bcast(tempfile.mkdtemp(prefix="saidpo-ranks-") if self.is_root else "")
+        if not all(self.gather(os.path.isdir(folder))):
+            return None
+        self._group_folder = folder
+        store = torch.distributed.FileStore(  # pyright: ignore[reportPrivateImportUsage] - public, without __all__
+            os.path.join(folder, "store"), self.size
+        )
+        store.set_timeout(_GROUP_TIMEOUT)
+        return store
+
+    def _open_tcp_store(self) -> Any:
+        """Return a store on a free port of root, whose address is broadcast."""
+        import torch
+
+        open_store = functools.partial(
+            torch.distributed.TCPStore,  # pyright: ignore[reportPrivateImportUsage] - public, without __all__
+            world_size=self.size,
+            timeout=_GROUP_TIMEOUT,
+        )
+        if self.is_root:
+            host = os.environ.get("MASTER_ADDR") or socket.gethostname()
+            store = open_store(host, 0, is_master=True, wait_for_workers=False)
+            self.bcast((store.host, store.port))
+            return store
+        host, port = self.bcast(("", 0))
+        return open_store(host, port, is_master=False)

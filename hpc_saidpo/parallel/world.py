@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NoReturn, TextIO, TypeVar, cast
 
 import numpy as np
 
-from ..errors import RunError, mark_collective
+from ..errors import RunError, mark_shared
 from .stop import EXIT_STOPPED, Stopped, StopRequest
 from .task import Task
 
@@ -176,7 +176,7 @@ class World:
         if not messages:
             return
         index, message = min(messages)
-        raise mark_collective(failure[1] if failure and failure[0] == index else decode_failure(message))
+        raise decode_failure(message, failure[1] if failure and failure[0] == index else None)
 
     def take_turns(self, n: int, task: Task | None = None) -> Iterator[int]:
         """Yield work items as `claim` does, for collective work: every rank receives the same number of items.
@@ -255,18 +255,24 @@ class World:
         yield
 
 
-def encode_failure(error: Exception, world: World) -> tuple[bool, str]:
+Failure = tuple[bool, str, str]  # of another rank: is it a RunError, its text, the name of the rank
+
+
+def encode_failure(error: Exception, world: World) -> Failure:
     """Return a failure of this rank in a form that other ranks can receive: some exceptions cannot be pickled."""
-    name = world.name_of(world.rank)
-    if isinstance(error, RunError):
-        return True, str(error) if world.is_root else f"{name}: {error}"
-    return False, f"{type(error).__name__} on {name}: {error}"
+    name, is_run_error = world.name_of(world.rank), isinstance(error, RunError)
+    text = str(error) if is_run_error else f"{type(error).__name__} on {name}: {error}"
+    return is_run_error, text, "" if world.is_root else name
 
 
-def decode_failure(message: tuple[bool, str]) -> Exception:
-    """Return the exception for a failure of another rank, from `encode_failure`."""
-    is_run_error, text = message
-    return RunError(text) if is_run_error else RuntimeError(text)
+def decode_failure(failure: Failure, error: Exception | None = None) -> Exception:
+    """Return the exception to raise on every rank for a failure of one.
+
+    Args:
+        error: the exception, on the rank where it occurred.
+    """
+    is_run_error, text, origin = failure
+    return mark_shared(error or (RunError(text) if is_run_error else RuntimeError(text)), origin)
 
 
 def drain(*streams: TextIO) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
-from ..errors import RunError, mark_collective
+from ..errors import RunError, mark_shared
 from ..parallel.world import World
 from ..store.run import RunDir
 from ..store.stage import Stage
@@ -21,12 +21,11 @@ def require_everywhere(folder: str, world: World) -> None:
     is_here_W = world.gather((Path(folder) / "config.json").is_file())
     blind = sorted({host for host, is_here in zip(world.hosts, is_here_W, strict=True) if not is_here})
     if is_here_W[0] and blind:
-        raise mark_collective(
-            RunError(
-                f"policy {folder}: not seen on {', '.join(blind)}, but on {world.hosts[0]}: put it on a file system "
-                "that all nodes see, or copy it to the same path on each"
-            )
+        message = (
+            f"policy {folder}: not seen on {', '.join(blind)}, but on {world.hosts[0]}: put it on a file system that "
+            "all nodes see, or copy it to the same path on each"
         )
+        raise mark_shared(RunError(message), "")
 
 
 def model_folder(path: str, run: RunDir) -> str:

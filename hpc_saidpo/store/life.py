@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..errors import RunError, is_collective
+from ..errors import RunError, origin_of
 from ..parallel.stop import Stopped
 from ..parallel.task import ALL_RANKS, SILENT_S, Silence
 from ..parallel.world import World
@@ -90,7 +90,7 @@ class Life:
     def end(self, error: BaseException | None) -> None:
         """Write the end of this start. On another rank than root: write the failure, if this rank fails alone."""
         if self._thread is None:
-            if isinstance(error, Exception) and not isinstance(error, Stopped) and not is_collective(error):
+            if isinstance(error, Exception) and not isinstance(error, Stopped) and origin_of(error) is None:
                 self._write_failure(error)
             return
         self._ended.set()
@@ -98,7 +98,7 @@ class Life:
         if isinstance(error, Stopped):
             self._end = STOPPED, f"stopped by {error}: start it again"
         elif error is not None:
-            self._end = FAILED, f"{self._world.name_of(0)}: {_words(error)}"
+            self._end = FAILED, f"{origin_of(error) or self._world.name_of(0)}: {_words(error)}"
         self._write()
 
     def _write_failure(self, error: Exception) -> None:
