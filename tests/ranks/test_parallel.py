@@ -9,9 +9,10 @@ import torch
 from support.tasks import Noted
 from torch import nn
 
-from hpc_saidpo.errors import RunError
+from hpc_saidpo.errors import RunError, origin_of
 from hpc_saidpo.parallel.gradients import replicate
 from hpc_saidpo.parallel.world import World
+from hpc_saidpo.policy.stage import require_everywhere
 
 pytestmark = pytest.mark.mpi
 
@@ -166,3 +167,39 @@ def test_waiting_ranks_leave_the_core_to_others(world, late):
     elapsed = time.monotonic() - started
     assert elapsed > 2.9 and (time.process_time() - cpu_s) / elapsed < 0.05
     assert not torch.distributed.is_initialized()  # nor does a group's thread spin for them
+
+
+def test_root_receives_what_the_ranks_count_in_their_items(world):
+    noted = Noted()
+    for index in world.claim(30, noted):
+        world.count(tokens=index, items=1)
+    world.barrier()
+    if world.is_root:
+        assert noted.counts == {"tokens": sum(range(30)), "items": 30} and noted.n_done == 30
+
+
+def test_a_policy_that_one_node_does_not_see_is_said_as_that(world, folder, monkeypatch):
+    if world.size == 1:
+        require_everywhere(str(folder / "missing"), world)  # on root it is missing too: another message says so
+        return
+    monkeypatch.setattr(world, "hosts", [f"n{rank}" for rank in range(world.size)])
+    here = folder / "here"
+    if world.is_root:
+        here.mkdir()
+        (here / "config.json").write_text("{}")
+    world.barrier()
+    require_everywhere(str(here), world)
+    is_blind = world.rank == world.size - 1
+    with pytest.raises(RunError, match=rf"not seen on n{world.size - 1}, but on n0: put it on a file system") as error:
+        require_everywhere(str(folder / "elsewhere" if is_blind else here), world)
+    assert origin_of(error.value) == ""
+
+
+def test_the_origin_of_a_failure_is_the_same_on_every_rank(world):
+    def fail():
+        if world.rank == world.size - 1:
+            raise RunError("no room")
+
+    with pytest.raises(RunError, match=r"^no room$") as error:
+        world.everywhere(fail)
+    assert origin_of(error.value) == ("" if world.size == 1 else world.name_of(world.size - 1))
