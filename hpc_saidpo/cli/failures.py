@@ -18,7 +18,7 @@ from ..parallel.world import World
 
 EXIT_BUG, EXIT_USER, EXIT_SIGNATURE = 1, 2, 3
 TOGETHER_S = 30.0  # how long a rank that ends waits for the others
-ROOT_FIRST_S = 2.0  # pause of the other ranks before they print a message that root may have printed
+ROOT_FIRST_S = 2.0  # the same, where the others may be well; a rank that prints an error lets root do so first
 
 
 @contextlib.contextmanager
@@ -45,19 +45,19 @@ def fail(world: World | None, message: str, origin: str | None = None) -> None:
     """Print a message once and end the job. Root prints an error that all ranks have; else the failing rank does.
 
     Args:
-        origin: where the error occurred, if every rank has it (`errors.origin_of`). Then the ranks end together, and
-            the launcher reports no abort.
+        origin: where the error occurred, if it is known that every rank has it (`errors.origin_of`).
     """
-    if world and origin is not None:
-        if world.is_root:
-            say(f"{origin}: {message}" if origin else message)
-        world.leave(EXIT_USER, TOGETHER_S)
     # Without a world this may be one of many processes that do not see each other.
-    if world.rank if world else int(os.environ.get("SLURM_PROCID", "0")):
-        time.sleep(ROOT_FIRST_S)
-        message = f"{_this_rank(world)}: {message}"
-    say(message)
-    if world is None or world.size == 1:
+    is_first = world.is_root if world else os.environ.get("SLURM_PROCID", "0") == "0"
+    if is_first:
+        say(f"{origin}: {message}" if origin else message)
+    if world is None:
+        time.sleep(0 if is_first else ROOT_FIRST_S)
+    else:
+        world.leave(EXIT_USER, ROOT_FIRST_S if origin is None else TOGETHER_S)
+    if not is_first:
+        say(f"{_this_rank(world)}: {message}")
+    if world is None:
         sys.exit(EXIT_USER)
     world.abort(EXIT_USER)
 

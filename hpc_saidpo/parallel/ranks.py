@@ -22,7 +22,7 @@ import numpy as np
 from . import idle
 from .dispatch import STOP, Progress, sleep_until
 from .task import Task
-from .world import World, decode_failure, drain, encode_failure
+from .world import POLL_S, World, decode_failure, drain, encode_failure
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -45,6 +45,7 @@ class MPIWorld(World):
         self.local_rank, self.local_size = node.rank, node.size
         node.Free()
         self.hosts = self._comm.allgather(self.hosts[0])
+        self._leaving = self._comm.Dup()  # ranks that do not leave use the other one
         self._n_claims = 0
         self._n_groups, self._group_folder = 0, ""
         self._work = idle.Work()
@@ -146,11 +147,12 @@ class MPIWorld(World):
             backend = torch.distributed.get_backend()
         return backend, 2 * (self.size - 1) / self.size * n_bytes / float(np.median(times[1:]))
 
-    def leave(self, code: int, within_s: float = math.inf) -> NoReturn:
-        request, deadline = self._comm.Ibarrier(), time.monotonic() + within_s
-        sleep_until(lambda: request.Test() or time.monotonic() > deadline)
-        if not request.Test():
-            self.abort(code)
+    def leave(self, code: int, within_s: float = math.inf) -> None:
+        deadline, all_here = time.monotonic() + within_s, self._leaving.Ibarrier()
+        while not (is_over := all_here.Test()) and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+        if not is_over:
+            return
         if self._progress:
             self._progress.end()
         drain(sys.stdout, sys.stderr)

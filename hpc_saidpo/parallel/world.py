@@ -222,6 +222,15 @@ class World:
         """Call a function on root. Return its result, or raise its failure, on every rank. Collective."""
         return function()
 
+    def kept_on_root(self, function: Callable[[], T]) -> T | None:
+        """Call a function on root. Return its result there and None on the other ranks. Collective.
+
+        For values of the size of a pool: the other ranks need no memory for them. A failure is raised on every rank.
+        """
+        values: list[T] = []
+        self.on_root(lambda: values.append(function()))
+        return values[0] if values else None
+
     def describe(self) -> dict[str, str]:
         """Return facts about MPI: library, threads (the permitted level), launcher (the variables of its protocol)."""
         return {"library": "none: one process", "threads": "", "launcher": ""}
@@ -234,13 +243,13 @@ class World:
         """
         return "none", math.inf
 
-    def leave(self, code: int, within_s: float = math.inf) -> NoReturn:
-        """End this process with an exit code, after the other ranks have come here too. Collective.
+    def leave(self, code: int, within_s: float = math.inf) -> None:
+        """End this process with an exit code if every rank comes here. Return if they do not come in time.
 
-        MPI is ended before: a launcher reports no abort, whatever the code.
+        MPI is ended before: a launcher reports no abort, whatever the code. A call after this one may only be `abort`.
 
         Args:
-            within_s: if the ranks are not all here after so many seconds, the job is aborted.
+            within_s: how long to wait for the other ranks, in seconds.
         """
         sys.exit(code)
 
