@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 import numpy as np
 
-from . import idle
+from . import idle, slices
 from .dispatch import STOP, Progress, sleep_until
 from .task import Task
 from .world import POLL_S, World, decode_failure, drain, encode_failure
@@ -97,11 +97,11 @@ class MPIWorld(World):
 
     def bcast(self, value: T) -> T:
         self.barrier()
-        return self._comm.bcast(value, root=0)
+        return slices.bcast(self._mpi, self._comm, value)
 
     def gather(self, value: T) -> list[T]:
         self.barrier()
-        return self._comm.allgather(value)
+        return slices.gather(self._mpi, self._comm, value)
 
     def sum(self, array: np.ndarray) -> np.ndarray:
         array = np.ascontiguousarray(array)

@@ -10,6 +10,7 @@ from support.tasks import Noted
 from torch import nn
 
 from hpc_saidpo.errors import RunError, origin_of
+from hpc_saidpo.parallel import slices
 from hpc_saidpo.parallel.gradients import replicate
 from hpc_saidpo.parallel.world import World
 from hpc_saidpo.policy.stage import require_everywhere
@@ -203,3 +204,23 @@ def test_the_origin_of_a_failure_is_the_same_on_every_rank(world):
     with pytest.raises(RunError, match=r"^no room$") as error:
         world.everywhere(fail)
     assert origin_of(error.value) == ("" if world.size == 1 else world.name_of(world.size - 1))
+
+
+@pytest.mark.parametrize("limit", [64, 2**30])
+def test_messages_longer_than_a_slice_arrive_whole(world, monkeypatch, limit):
+    monkeypatch.setattr(slices, "SLICE_BYTES", limit)
+    array = np.arange(100, dtype=np.int64)
+    assert (world.bcast(array if world.is_root else None) == array).all()
+    texts = world.gather("ä" * 40 * world.rank)  # of root nothing, of the others one slice or several
+    assert texts == ["ä" * 40 * rank for rank in range(world.size)]
+    assert world.on_root(lambda: ["x" * 63, "y" * 64]) == ["x" * 63, "y" * 64]
+
+
+def test_what_root_keeps_needs_no_memory_elsewhere_and_its_failure_is_everyones(world):
+    assert world.kept_on_root(lambda: [world.rank]) == ([0] if world.is_root else None)
+    with pytest.raises(RunError, match=r"^no points$"):
+        world.kept_on_root(_fail)
+
+
+def _fail():
+    raise RunError("no points")
