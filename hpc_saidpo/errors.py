@@ -35,6 +35,21 @@ class Ended(Exception):
         self.is_failure = is_failure
 
 
+def mark_shared(error: Exception, origin: str) -> Exception:
+    """Mark an exception that is raised on every rank: then the ranks can end together, without an abort.
+
+    Args:
+        origin: the rank and host where it occurred first; "" for root or all.
+    """
+    error.origin = origin  # pyright: ignore[reportAttributeAccessIssue]
+    return error
+
+
+def origin_of(error: BaseException) -> str | None:
+    """Return the origin of an exception that is raised on every rank; None if this rank alone raises it."""
+    return getattr(error, "origin", None)
+
+
 @contextlib.contextmanager
 def input_errors(problem: str, remedy: str) -> Iterator[None]:
     """Turn any exception of a library into a RunError: "problem (the library's words): remedy".

@@ -185,16 +185,20 @@ class Iteration(Stages):
 
     def probe(self, sampler: Sampler) -> Rollouts:
         """Return K rollouts of a small sample of the pool with the current policy."""
-        allowed = np.flatnonzero(~sampler.never_N)
-        question_P = allowed[choose(self.job.cluster_N[allowed], self.settings.probe, self._seeded("choose"))]
+
+        def choose_on_root() -> np.ndarray:
+            allowed = np.flatnonzero(~sampler.never_N)
+            return allowed[choose(self.job.cluster_N[allowed], self.settings.probe, self._seeded("choose"))]
+
+        question_P = self.run.world.on_root(choose_on_root)
         self.facts["probed"] = self._pool_rollouts("probe", question_P, sampler)
         self._stop_after("probe")
         return self.facts["probed"]
 
     def draw(self, sampler: Sampler) -> Draw:
         """Return the questions that this iteration explores."""
-        weights = {"weight_C": sampler.cluster_weights(), "entropy_share": sampler.entropy_share()}
-        self.facts.update(counts=sampler.counts, **weights)
+        entropy_share = self.run.world.on_root(sampler.entropy_share)
+        self.facts.update(counts=sampler.counts, weight_C=sampler.cluster_weights(), entropy_share=entropy_share)
         drawn = self._stage("draw", lambda stage: write_draw(stage, sampler, self.run.world), load_draw)
         self._stop_after("draw")
         sampler.note_drawn(drawn.question_Q)

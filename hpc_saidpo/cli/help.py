@@ -21,6 +21,7 @@ VERBS = {
     "doctor": ("check nodes, inputs and memory before a job", "hpc-saidpo doctor experiment=tiny"),
     "plan": ("estimate the memory of each GPU", "hpc-saidpo plan Qwen2.5-7B --gpus 8"),
     "clusters": ("suggest a number of clusters", "hpc-saidpo clusters --n 6,12,24 experiment=tiny"),
+    "status": ("show how far each run is", "hpc-saidpo status runs --watch"),
     "compare": ("compare several runs", "hpc-saidpo compare runs --by sampler.rule"),
     "explain": (
         "explain why a question was drawn",

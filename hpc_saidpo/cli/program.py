@@ -71,11 +71,14 @@ def start(program: Program, arguments: Sequence[str]) -> int:
         if arguments[:1] == [FROM_FILES]:
             for plain in world.on_root(lambda: [read_file(path) for path in files_of(arguments[1:])]):
                 codes.append(run_job(program, as_composed(plain), world, True, lambda composed: composed.run.name))
-            return max(codes)
-        check_overrides(arguments)
-        sys.argv[1:] = arguments
-        hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(guarded_job)()
-    return max(codes, default=0)  # a run that ends with a failure signature does not end its multirun
+        else:
+            world.everywhere(lambda: check_overrides(arguments))
+            sys.argv[1:] = arguments
+            hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(guarded_job)()
+    code = max(codes, default=0)  # a run that ends with a failure signature does not end its multirun
+    if code:
+        world.leave(code)
+    return code
 
 
 def files_of(words: Sequence[str]) -> list[Path]:
@@ -107,7 +110,7 @@ def run_job(
         composed.policy.path = str(newest or composed.policy.path)
     program.adapt(composed, is_named)
     composed.run.name = name_of(composed)
-    build(composed, program.tree)
+    world.everywhere(lambda: build(composed, program.tree))
     with imports.of_large_libraries():
         session = importlib.import_module("hpc_saidpo.cli.session")
     return session.work(composed, world, program)

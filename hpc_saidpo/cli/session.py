@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import os
 import platform
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -54,8 +53,7 @@ def work(composed: DictConfig, world: World, program: Program) -> int:
     except Stopped as stopped:
         if world.is_root:
             say(f"stopped by {stopped}: all finished work is stored, the same command resumes from there")
-        world.barrier()
-        sys.exit(EXIT_STOPPED)
+        world.leave(EXIT_STOPPED)
     world.barrier()
     return code
 

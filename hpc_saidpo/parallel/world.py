@@ -6,19 +6,22 @@ import contextlib
 import fcntl
 import math
 import os
+import platform
 import stat
 import struct
 import sys
 import termios
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NoReturn, TextIO, TypeVar, cast
 
 import numpy as np
 
-from ..errors import RunError, TryAgain, is_transient, try_again
+from ..errors import RunError, TryAgain, is_transient, mark_shared, try_again
 from . import cores, devices
 from .stop import EXIT_STOPPED, Stopped, StopRequest
+from .task import Task
 
 if TYPE_CHECKING:
     import torch
@@ -29,15 +32,12 @@ _FAILURES = (TryAgain, RunError)  # raised as themselves on the other ranks
 _DRAIN_S = 2.0  # how long a failing rank waits for the readers of its last messages
 
 
-def no_tick(index: int) -> None:
-    """Show no progress."""
-
-
 class World:
     """One process without MPI. Also the interface of `MPIWorld`: the docstrings below hold for both.
 
     Attributes:
         has_group: whether `group` makes a process group.
+        hosts: name of the node of each rank.
         stop_request: the request to this process to stop; see `stop_signal` for the whole world.
         node: number of the first rank on this rank's node.
     """
@@ -46,12 +46,18 @@ class World:
     has_group = False
 
     def __init__(self):
+        self.hosts = [platform.node()]
         self.stop_request = StopRequest()
         self._device: torch.device | None = None
+        self._counts: Counter[str] = Counter()
 
     @property
     def is_root(self) -> bool:
         return self.rank == 0
+
+    def name_of(self, rank: int) -> str:
+        """Return a rank's number and host, for messages."""
+        return f"rank {rank} on {self.hosts[rank]}"
 
     @property
     def device(self) -> torch.device:
@@ -120,21 +126,32 @@ class World:
         if signal_name:
             raise Stopped(signal_name)
 
-    def claim(self, n: int, tick: Callable[[int], None] = no_tick) -> Iterator[int]:
+    def count(self, **counts: float) -> None:
+        """Count results of this rank's present item of a `claim`. Root adds them to the task when the item is done."""
+        self._counts.update(counts)
+
+    def take_counts(self) -> dict[str, float]:
+        """Return what this rank has counted since the last call."""
+        counts, self._counts = self._counts, Counter()
+        return dict(counts)
+
+    def claim(self, n: int, task: Task | None = None) -> Iterator[int]:
         """Yield work items of 0 .. n-1: each goes to exactly one rank, the next one to a free rank. Collective.
 
         Args:
-            tick: called on root with the index of each item that is handed out.
+            task: on root the beginning and end of each item on any rank are noted there.
 
         Raises:
             Stopped: a stop was requested while items were left. The ranks have finished the items they had begun.
         """
+        task = task or Task()
         for index in range(n):
             self.stop_if_requested()
-            tick(index)
+            task.begin(self.rank, index)
             yield index
+            task.end(self.rank, self.take_counts())
 
-    def spread(self, n: int, do: Callable[[int], object], tick: Callable[[int], None] = no_tick) -> None:
+    def spread(self, n: int, do: Callable[[int], object], task: Task | None = None) -> None:
         """Call do(index) for 0 .. n-1, each on one rank, in the order of `claim`. Collective.
 
         A failure on any rank is raised on every rank, after all ranks have finished the items they had begun. Of
@@ -142,13 +159,13 @@ class World:
         ascending order, so that failure always occurs.)
 
         Args:
-            tick: see `claim`.
+            task: see `claim`.
 
         Raises:
             Stopped: as by `claim`.
         """
         failure = None
-        for index in self.claim(n, tick):
+        for index in self.claim(n, task):
             if failure is None:  # else the remaining items are claimed only to end the loop
                 try:
                     do(index)
@@ -171,13 +188,13 @@ class World:
 
     def _raise_lowest(self, failure: tuple[int, Exception] | None) -> None:
         """Raise the failure with the lowest number on every rank, if any rank has one."""
-        messages = [m for m in self.gather(failure and (failure[0], encode_failure(failure[1], self.rank))) if m]
+        messages = [m for m in self.gather(failure and (failure[0], encode_failure(failure[1], self))) if m]
         if not messages:
             return
         index, message = min(messages)
-        raise failure[1] if failure and failure[0] == index else decode_failure(message)
+        raise decode_failure(message, failure[1] if failure and failure[0] == index else None)
 
-    def take_turns(self, n: int, tick: Callable[[int], None] = no_tick) -> Iterator[int]:
+    def take_turns(self, n: int, task: Task | None = None) -> Iterator[int]:
         """Yield work items as `claim` does, for collective work: every rank receives the same number of items.
 
         In the last turn the ranks that are left over all receive the last item.
@@ -185,11 +202,15 @@ class World:
         Raises:
             Stopped: a stop was requested. The ranks have finished the same turn.
         """
+        task = task or Task()
         for first in range(0, n, self.size):
             self.stop_if_requested()
-            for index in range(first, min(first + self.size, n)) if self.is_root else ():
-                tick(index)
+            turn = range(min(self.size, n - first))
+            for rank in turn:
+                task.begin(rank, first + rank)
             yield min(first + self.rank, n - 1)
+            for rank in turn:
+                task.end(rank)
 
     def idle_shares(self) -> list[float]:
         """Return the share of the last `claim`'s time that each rank waited for an item or for the others. Collective.
@@ -217,6 +238,15 @@ class World:
         """Call a function on root. Return its result, or raise its failure, on every rank. Collective."""
         return function()
 
+    def kept_on_root(self, function: Callable[[], T]) -> T | None:
+        """Call a function on root. Return its result there and None on the other ranks. Collective.
+
+        For values of the size of a pool: the other ranks need no memory for them. A failure is raised on every rank.
+        """
+        values: list[T] = []
+        self.on_root(lambda: values.append(function()))
+        return values[0] if values else None
+
     def describe(self) -> dict[str, str]:
         """Return facts about MPI: library, threads (the permitted level), launcher (the variables of its protocol)."""
         return {"library": "none: one process", "threads": "", "launcher": ""}
@@ -229,6 +259,16 @@ class World:
         """
         return "none", math.inf
 
+    def leave(self, code: int, within_s: float = math.inf) -> None:
+        """End this process with an exit code if every rank comes here. Return if they do not come in time.
+
+        MPI is ended before: a launcher reports no abort, whatever the code. A call after this one may only be `abort`.
+
+        Args:
+            within_s: how long to wait for the other ranks, in seconds.
+        """
+        sys.exit(code)
+
     def abort(self, code: int) -> NoReturn:
         """End every rank of the job at once. Earlier output still reaches its readers."""
         drain(sys.stdout, sys.stderr)
@@ -240,20 +280,29 @@ class World:
         yield
 
 
-def encode_failure(error: Exception, rank: int) -> tuple[str, str]:
-    """Return a failure in a form that other ranks can receive: some exceptions cannot be pickled."""
+Failure = tuple[str, str, str]  # of another rank: its type, its text, the name of the rank
+
+
+def encode_failure(error: Exception, world: World) -> Failure:
+    """Return a failure of this rank in a form that other ranks can receive: some exceptions cannot be pickled."""
+    name = world.name_of(world.rank)
+    origin = "" if world.is_root else name
     for kind in _FAILURES:
         if isinstance(error, kind):
-            return kind.__name__, str(error)
+            return kind.__name__, str(error), origin
     if is_transient(error):
-        return TryAgain.__name__, str(try_again(f"rank {rank}: {error}"))
-    return "", f"{type(error).__name__} on rank {rank}: {error}"
+        return TryAgain.__name__, str(try_again(str(error))), origin
+    return "", f"{type(error).__name__} on {name}: {error}", origin
 
 
-def decode_failure(message: tuple[str, str]) -> Exception:
-    """Return the exception for a failure of another rank, from `encode_failure`."""
-    name, text = message
-    return {kind.__name__: kind for kind in _FAILURES}.get(name, RuntimeError)(text)
+def decode_failure(failure: Failure, error: Exception | None = None) -> Exception:
+    """Return the exception to raise on every rank for a failure of one.
+
+    Args:
+        error: the exception, on the rank where it occurred.
+    """
+    kind, text, origin = failure
+    return mark_shared(error or {k.__name__: k for k in _FAILURES}.get(kind, RuntimeError)(text), origin)
 
 
 def drain(*streams: TextIO) -> None:

@@ -57,7 +57,7 @@ def collect_rollouts(stage: Stage, request: Request, config: settings.Rollouts, 
         RunError: a prompt cannot be rendered, or with its response is longer than the model supports.
     """
     from ..policy.model import check_length  # imports transformers: a finished stage needs none of it
-    from .waves import in_waves
+    from .waves import decided, in_waves
 
     renderer, name = request.renderer, request.seed[2]
     token_Q = world.on_root(lambda: _prompt_tokens(stage, request))
@@ -69,11 +69,13 @@ def collect_rollouts(stage: Stage, request: Request, config: settings.Rollouts, 
     todo = [i for i in longest_first(chunks, token_Q, request.expected_Q) if i not in finished]
     renderer.policy.model.eval()
     grader = shared_grader(config.grader)
-    with progress.show(f"{name}: {len(request.question_Q)} questions × {request.k}", len(todo), world.is_root) as tick:
-        for i in world.claim(len(todo), tick):
+    label = f"{name}: {len(request.question_Q)} questions × {request.k}"
+    with progress.show(label, len(chunks), world.is_root, len(chunks) - len(todo), todo) as task:
+        for i in world.claim(len(todo), task):
             prompt_Q = {q: token_Q[q] for q in chunks[todo[i]]}
             table = in_waves(waves, prompt_Q, renderer, request.sampling, config, request.seed, grader)
             stage.write_chunk(todo[i], table)
+            world.count(tokens=int(table.n_tokens_R.sum()), questions=len(prompt_Q), usable=len(decided(table)))
     idle_W = world.idle_shares()
     if world.size > 1:
         log.info("  ranks idle %.0f %% of the stage, at most %.0f %%", 100 * np.mean(idle_W), 100 * max(idle_W))

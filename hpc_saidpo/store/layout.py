@@ -7,6 +7,7 @@
       pool.json, tags.json identity of a pool from files, and of knowledge points from a language model
       models.json          ways in which the policy's architecture is decoded and trained
       metrics.jsonl        one line per iteration
+      progress.json        signs of life of the present start, failure.json: the failure of one rank (`life`)
       log/start-000/       one file per rank; a folder for each start
       base/                the policy before training: its evaluation
       iter-000/ probe/ draw/ explore/ pairs/ policy/ evaluate/

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -16,6 +16,7 @@ from ..parallel.world import World
 from . import agreement, disk, files, restarts, retention, shared
 from .hashes import Hashes
 from .layout import folder_of, iterations_of
+from .life import Life
 from .lock import Lock
 from .stage import Stage
 from .tables import SCHEMA_VERSION
@@ -35,7 +36,7 @@ class RunDir:
 
     def __init__(self, path: Path, world: World, facts: dict[str, Any], report: Callable[[str], None]):
         self.path, self.world, self._facts, self._report = Path(path), world, facts, report
-        self._lock = Lock(self.path / "lock")
+        self._lock, self._life = Lock(self.path / "lock"), Life(self.path, world)
         self._hashes = Hashes(self.path.parent / ".hashes.json")
         self._n_starts = 0  # earlier starts of the run; known to root
 
@@ -68,7 +69,8 @@ class RunDir:
     def __enter__(self) -> RunDir:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self._life.end(error)
         if self.world.is_root:
             self._lock.release()
 
@@ -89,6 +91,7 @@ class RunDir:
                 restarts.check_progress(starts, env)
             self._n_starts = len(starts)
             files.write_text(path, json.dumps([*starts, env], indent=1))
+            self._life.start(resolved.get("loop", {}).get("iterations", 0))
         except BaseException:
             self._lock.release()
             raise
@@ -151,6 +154,16 @@ class RunDir:
                 the stage is not done.
         """
         stage = self._stage(iteration, name)
+        with self._life.working(f"{folder_of(iteration)}/{name}"):
+            return self._load_or_compute(stage, compute, load, facts)
+
+    def _load_or_compute(
+        self,
+        stage: Stage,
+        compute: Callable[[Stage], None],
+        load: Callable[[Stage], T],
+        facts: Mapping[str, str | Callable[[], str]],
+    ) -> T:
         if not self.world.on_root(lambda: stage.done):
             self.world.stop_if_requested()
             stage.facts |= self.world.on_root(
@@ -195,7 +208,21 @@ class RunDir:
         self.world.stop_if_requested()
         digest = hashlib.sha256(key.encode()).hexdigest()[:16]
         path = self.path.parent / ".shared" / f"{name}-{digest}"
-        return shared.load_or_compute(path, self.world, self._report, compute, load, resumes)
+
+        def report(message: str) -> None:
+            self._life.waits(message)
+            self._report(message)
+
+        def begin(stage: Stage) -> None:
+            self._life.waits("")
+            compute(stage)
+
+        with self._life.working(name):
+            return shared.load_or_compute(path, self.world, report, begin, load, resumes)
+
+    def note_end(self, message: str) -> None:
+        """Note why this start ends before the last iteration, for `hpc-saidpo status`; "": it does not."""
+        self._life.note_end(message)
 
     def shared_before(self, name: str) -> list[Stage]:
         """Return the finished artefacts of a name, with any key, newest first. Not collective."""

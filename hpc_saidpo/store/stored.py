@@ -16,6 +16,8 @@ from .ragged import Ragged, attributes, dataset
 from .tables import READ_ERRORS, C, Damaged, Inspect, explain, is_ragged, on_disk_name, open_table
 
 OPEN_FILES = 512  # that a reader keeps open: half of the default limit of a process
+# HDF5 would keep 1 MiB of decompressed blocks of each column of each file; a block is seldom read twice in a row.
+CACHE_BYTES = 0
 
 
 class _Readers:
@@ -40,7 +42,7 @@ class _Readers:
             file, columns = self._open.pop(path, (None, {}))
             if file is None:
                 with open_table(path):
-                    file = h5py.File(path, "r", locking=False)
+                    file = h5py.File(path, "r", locking=False, rdcc_nbytes=CACHE_BYTES)
                 while len(self._open) >= OPEN_FILES:
                     self._open.pop(next(iter(self._open)))[0].close()
             if column not in columns:

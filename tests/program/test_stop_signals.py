@@ -60,7 +60,7 @@ def test_a_stopped_run_keeps_everything_and_resumes(tmp_path):
     run = root / "stopped"
     arguments = (*LONG, f"run.root={root}", "run.name=stopped")
     code, output = stop_at(run, "iter-000/explore/chunk-*.h5", signal.SIGUSR1, 1, *arguments)
-    assert code == 75, output
+    assert code == 75 and "Abort" not in output, output
     assert output.count("stopped by SIGUSR1: all finished work is stored, the same command resumes from there") == 1
     assert "Traceback" not in output and not (run / "lock").exists()
     chunks = {p: p.stat().st_mtime_ns for p in run.glob("iter-000/explore/*.h5")}
@@ -102,11 +102,13 @@ def test_a_signal_during_the_start_ends_all_ranks_to_start_again(tmp_path, where
 UNSHOWABLE = """
 import time
 from hpc_saidpo.parallel.launch import connect
+from hpc_saidpo.parallel.task import Task
+class Unshowable(Task):
+    def begin(self, rank, index):
+        if index == 3:
+            raise OSError("the terminal is gone")
 world = connect()
-def tick(index):
-    if index == 3:
-        raise OSError("the terminal is gone")
-for index in world.claim(20, tick):
+for index in world.claim(20, Unshowable()):
     time.sleep(0.05 if world.rank else 5)
 """
 
