@@ -221,7 +221,7 @@ def test_a_person_sees_bars_and_a_log_file_plain_lines(root):
         pass
     assert process.wait(timeout=60) == 0
     assert b"%|" in shown and b"probe: 36 questions" in shown
-    log = (root / "watched" / "log" / "rank-0000.log").read_text()
+    log = (root / "watched" / "log" / "start-000" / "rank-0000.log").read_text()
     assert "probe: 36 questions" in log and "%|" not in log and "\r" not in log
 
 
