@@ -52,7 +52,7 @@ def save_precision_of(config: Policy, stored: str | torch.dtype | None) -> torch
     """
     if config.save_precision != "auto":
         return getattr(torch, config.save_precision)
-    return torch.bfloat16 if stored in ("bfloat16", torch.bfloat16) else torch.float32
+    return torch.bfloat16 if stored in (torch.bfloat16, "bfloat16") else torch.float32
 
 
 def attention_of(config: Policy, device: torch.device, model: type[PreTrainedModel] | None = None) -> str:
