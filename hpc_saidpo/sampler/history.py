@@ -100,6 +100,8 @@ class History:
         q = seen.question_Q
         again_Q, counted_Q = self.seen_at_N[q] == iteration, self.counted_at_N[q] == iteration
         now_Q = counted_Q | is_probe | (self.seen_at_N[q] == NEVER)
+        if first_wave is not None:  # of some questions no response of the first wave could be graded
+            now_Q &= np.isin(q, first_wave.question_Q)
         before_N = self.counted_N - (self.counted_at_N == iteration)
         tried_Q, correct_Q = (np.where(again_Q, column[q], 0) for column in (self.n_tried_N, self.n_correct_N))
         whole = replace(seen, n_tried_Q=seen.n_tried_Q + tried_Q, n_correct_Q=seen.n_correct_Q + correct_Q)
@@ -114,7 +116,7 @@ class History:
         )
         # What was counted in this iteration gives way to the sum: so parts of an update are the same as the whole.
         replaced = replace(seen, n_tried_Q=tried_Q, n_correct_Q=correct_Q).take(np.flatnonzero(counted_Q))
-        learned = first_wave or whole
+        learned = whole if first_wave is None else first_wave
         learned = learned.take(np.flatnonzero(np.isin(learned.question_Q, q[now_Q])))
         removed, added = (
             count(part, cluster_N[part.question_Q], len(self.counts), band, before_N[part.question_Q])

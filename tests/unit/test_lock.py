@@ -16,11 +16,14 @@ from pathlib import Path
 import pytest
 from support.program import user_environment
 
+from hpc_saidpo import settings
 from hpc_saidpo.errors import RunError
+from hpc_saidpo.parallel.world import World
 from hpc_saidpo.store import disk
 from hpc_saidpo.store import lock as lock_module
 from hpc_saidpo.store.lock import Lock
 from hpc_saidpo.store.owner import is_alive, process_start, this_process
+from hpc_saidpo.store.run import RunDir
 
 HOLDER = """
 import sys, time
@@ -415,3 +418,12 @@ def test_a_disk_that_refuses_the_lock_is_reported(path, monkeypatch):
     monkeypatch.setattr(os, "link", refuse)
     with pytest.raises(RunError, match=r"cannot write .*/lock: Read-only file system"):
         Lock(path).acquire()
+
+
+def test_an_iteration_is_not_finished_by_a_job_that_lost_its_lock(tmp_path):
+    config = settings.Run(root=str(tmp_path), name="run")
+    with RunDir.open(config, {"run": {"name": "run"}}, {"started": "now"}, World()) as run:
+        (run.path / "lock").unlink()
+        with pytest.raises(RunError, match=r"this job lost its lock: .*lock is gone"):
+            run.finish_iteration(0, {"iteration": 0, "signatures": []})
+        assert run.finished_iterations() == [] and not (run.path / "metrics.jsonl").exists()

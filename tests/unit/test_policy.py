@@ -4,11 +4,13 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.generating import tiny
 from support.make import MICRO, load_micro
 
 from hpc_saidpo import settings
 from hpc_saidpo.errors import RunError
-from hpc_saidpo.policy import locate, model
+from hpc_saidpo.policy import locate, model, plain
+from hpc_saidpo.policy.decoded import decoder_of
 from hpc_saidpo.policy.model import Policy
 
 CPU = torch.device("cpu")
@@ -89,3 +91,19 @@ def test_weights_are_saved_in_float32_where_it_is_requested_or_the_policy_is_sto
     stored.save(tmp_path)
     asked = Policy.load(str(tmp_path), settings.Policy(path="x", save_precision="float32"), torch.device("cpu"))
     assert asked.saved == torch.float32
+
+
+def test_windows_are_short_while_a_model_is_tried_out(micro):
+    model = tiny(micro, "mistral-sliding").model
+    model.config.sliding_window = 4096
+    before = [vars(part).get("sliding_window") for part in (*model.modules(), model.config)]
+    with plain.short_windows(model):
+        assert model.config.sliding_window == plain.SHORT
+    assert [vars(part).get("sliding_window") for part in (*model.modules(), model.config)] == before
+
+
+def test_the_decoder_is_the_only_model_inside_one_that_names_another(micro, monkeypatch):
+    model = tiny(micro, "mistral-sliding").model
+    assert decoder_of(model) is model.model and decoder_of(model.model) is model.model
+    monkeypatch.setattr(type(model), "base_model_prefix", "language_model")
+    assert model.base_model is model and decoder_of(model) is model.model

@@ -88,6 +88,8 @@ def test_a_key_that_is_none_is_refused_and_not_shown(value, monkeypatch):
     config = settings.Endpoint(api_key_env="THE_KEY")
     with pytest.raises(RunError, match=r"api_key_env=THE_KEY.*environment variable") as caught:
         endpoint.read_key(config)
+    says = "contains characters that no key has" if value and value.strip() else "is not set"
+    assert f"variable {says} on this node" in str(caught.value)
     assert KEY not in str(caught.value)
 
 
