@@ -14,15 +14,17 @@ from .ragged import Ragged, attributes, dataset
 from .tables import READ_ERRORS, C, Damaged, Inspect, explain, is_ragged, on_disk_name, open_table
 
 OPEN_FILES = 512  # that a reader keeps open: half of the default limit of a process
+OPEN_COLUMNS = 16  # of all files, whose offsets (8 bytes per row) a reader keeps: memory does not grow with the pool
 # HDF5 would keep 1 MiB of decompressed blocks of each column of each file; a block is seldom read twice in a row.
 CACHE_BYTES = 0
 
 
 class _Readers:
-    """Open files, most recently used last. Each process opens the files itself."""
+    """Open files and columns, most recently used last. Each process opens the files itself."""
 
     def __init__(self):
-        self._open: dict[Path, tuple[h5py.File, dict[str, Ragged]]] = {}
+        self._files: dict[Path, h5py.File] = {}
+        self._columns: dict[tuple[Path, str], Ragged] = {}
 
     def __reduce__(self):
         return _Readers, ()
@@ -30,18 +32,26 @@ class _Readers:
     def rows(self, path: Path, column: str, row: np.ndarray) -> list[Any]:
         """Return ascending rows of a column of one file. Raises as `open_table` does."""
         try:
-            file, columns = self._open.pop(path, (None, {}))
-            if file is None:
-                with open_table(path):
-                    file = h5py.File(path, "r", locking=False, rdcc_nbytes=CACHE_BYTES)
-                while len(self._open) >= OPEN_FILES:
-                    self._open.pop(next(iter(self._open)))[0].close()
-            self._open[path] = file, columns
-            if column not in columns:
-                columns[column] = Ragged(file, column)
-            return columns[column].read(row)
+            file = self._file(path)
+            ragged = self._columns.pop((path, column), None) or Ragged(file, column)
+            while len(self._columns) >= OPEN_COLUMNS:
+                self._columns.pop(next(iter(self._columns)))
+            self._columns[path, column] = ragged
+            return ragged.read(row)
         except READ_ERRORS as error:
             raise explain(path, error) from error
+
+    def _file(self, path: Path) -> h5py.File:
+        file = self._files.pop(path, None)
+        if file is None:
+            with open_table(path):
+                file = h5py.File(path, "r", locking=False, rdcc_nbytes=CACHE_BYTES)
+            while len(self._files) >= OPEN_FILES:
+                oldest = next(iter(self._files))
+                self._columns = {key: ragged for key, ragged in self._columns.items() if key[0] != oldest}
+                self._files.pop(oldest).close()
+        self._files[path] = file
+        return file
 
 
 class StoredRows(Sequence):
