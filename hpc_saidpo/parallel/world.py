@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import math
 import os
 import platform
-import stat
-import struct
 import sys
-import termios
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NoReturn, TextIO, TypeVar, cast
+from typing import TYPE_CHECKING, NoReturn, TypeVar, cast
 
 import numpy as np
 
 from ..errors import RunError, mark_shared
+from .drain import drain
 from .stop import EXIT_STOPPED, Stopped, StopRequest
 from .task import Task
 
@@ -27,7 +24,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 POLL_S = 0.001  # pause between two polls of a waiting rank: it must not take the core from a rank that computes
-_DRAIN_S = 2.0  # how long a failing rank waits for the readers of its last messages
 
 
 class World:
@@ -282,24 +278,3 @@ def decode_failure(failure: Failure, error: Exception | None = None) -> Exceptio
     """
     is_run_error, text, origin = failure
     return mark_shared(error or (RunError(text) if is_run_error else RuntimeError(text)), origin)
-
-
-def drain(*streams: TextIO) -> None:
-    """Flush streams and wait until the readers of pipes have read everything.
-
-    Otherwise a launcher drops the rest of the output at an abort.
-    """
-    deadline = time.monotonic() + _DRAIN_S
-    for stream in streams:
-        try:
-            stream.flush()
-            is_pipe = stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode)
-            while is_pipe and _unread(stream.fileno()) and time.monotonic() < deadline:
-                time.sleep(POLL_S)
-        except (OSError, ValueError):  # closed, or not a file
-            continue
-
-
-def _unread(handle: int) -> int:
-    """Return the number of bytes in a pipe."""
-    return struct.unpack("i", fcntl.ioctl(handle, termios.FIONREAD, bytes(4)))[0]
