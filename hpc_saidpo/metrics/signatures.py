@@ -18,6 +18,7 @@ NEAR_UNIFORM = 0.999  # share of the uniform entropy; above it, the weights make
 MIN_EVIDENCE = 2.0  # questions tried, per cluster
 CHANCE = 0.05  # probability; above it, chance alone may explain the differences between clusters
 MANY_UNGRADABLE = 0.05
+MANY_TRUNCATED = 0.5  # share of the responses
 
 
 def find_signatures(now: Mapping, best: Mapping | None) -> list[str]:
@@ -53,18 +54,27 @@ def stops(record: dict, on_signature: str, config_hash: str) -> str:
     )
 
 
-def no_pairs(t: int, hard: Difficulty) -> str:
-    """The message when an iteration without a single pair stops the run: the reason, and what to do."""
+def no_pairs(t: int, hard: Difficulty, truncated: float) -> str:
+    """The message when an iteration without a single pair stops the run: the reason, and what to do.
+
+    Args:
+        hard: the explored questions.
+        truncated: share of their responses.
+    """
     too_hard, too_easy = int((hard.n_correct_Q == 0).sum()), int((hard.pass_rate_Q == 1).sum())
-    return (
-        f"depletion in iteration {t}: none of the {len(hard)} explored questions yields a preference pair ({too_hard} "
-        f"always wrong, {too_easy} always right). Continue this run with another setting and run.accept_changes=true: "
-        + (
+    if truncated > MANY_TRUNCATED:
+        advice = "a larger rollouts.max_new_tokens, or strings that end a response (rollouts.stop)"
+    elif too_hard >= too_easy:
+        advice = (
             "an easier pool needs a new run, so first try a larger rollouts.k, more sampler.n_questions, or a better "
             "prompt (rollouts/prompt)"
-            if too_hard >= too_easy
-            else "a higher rollouts.temperature or rollouts.k; a harder pool needs a new run"
         )
+    else:
+        advice = "a higher rollouts.temperature or rollouts.k; a harder pool needs a new run"
+    return (
+        f"depletion in iteration {t}: none of the {len(hard)} explored questions yields a preference pair ({too_hard} "
+        f"always wrong, {too_easy} always right; {truncated:.0%} of the responses are truncated, and such a response "
+        f"is never chosen). Continue this run with another setting and run.accept_changes=true: {advice}"
     )
 
 

@@ -175,9 +175,9 @@ def _reshard_without_gradient(module: nn.Module, *_: object) -> None:
         module.reshard()  # pyright: ignore[reportCallIssue] - `fully_shard` adds this method to the class
 
 
-def replicas_class(strategy: Strategy, size: int) -> type[Replicas]:
-    """Return the class with which `size` ranks train one module. One rank trains the plain module."""
-    return {"ddp": Replicas, "fsdp": Shards, "single": RootOnly}[strategy] if size > 1 else Replicas
+def replicas_class(strategy: Strategy, has_group: bool) -> type[Replicas]:
+    """Return the class with which a world trains one module. Without a process group it trains the plain module."""
+    return {"ddp": Replicas, "fsdp": Shards, "single": RootOnly}[strategy] if has_group else Replicas
 
 
 @contextlib.contextmanager
@@ -194,8 +194,8 @@ def replicate(
 
     Args: see `Replicas` and `Shards`.
     """
-    kind = replicas_class(strategy, world.size)
-    with world.group() if kind.needs_group else contextlib.nullcontext():
+    kind = replicas_class(strategy, world.has_group)
+    with world.group() if kind.needs_group and world.has_group else contextlib.nullcontext():
         replicas = kind(module, world, exact, layers, precision, unused)
         try:
             yield replicas

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import gc
 import math
 import os
 import shutil
@@ -13,13 +12,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from datetime import timedelta
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 import numpy as np
 
-from . import idle, slices
+from . import group, idle, slices
 from .dispatch import STOP, Progress, sleep_until
 from .drain import drain
 from .task import Task
@@ -30,7 +28,6 @@ if TYPE_CHECKING:
 
 # mpiexec or srun sets these for the processes that it starts.
 LAUNCHER_MARKS = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK", "PALS_RANKID")
-_GROUP_TIMEOUT = timedelta(minutes=10)
 T = TypeVar("T")
 
 
@@ -42,6 +39,7 @@ class MPIWorld(World):
         self._mpi = mpi
         self._comm: MPI.Intracomm = mpi.COMM_WORLD
         self.rank, self.size = self._comm.rank, self._comm.size
+        self.has_group = self.size > 1
         node = self._comm.Split_type(mpi.COMM_TYPE_SHARED)
         self.local_rank, self.local_size = node.rank, node.size
         node.Free()
@@ -167,15 +165,12 @@ class MPIWorld(World):
 
     @contextlib.contextmanager
     def group(self) -> Iterator[None]:
-        import torch
-
         self._n_groups += 1
         self._join_group()
         try:
             yield
         finally:
-            gc.collect()
-            torch.distributed.destroy_process_group()
+            group.leave()
             if self.is_root:
                 shutil.rmtree(self._group_folder, ignore_errors=True)
         # Gloo's threads may outlive the group on another rank. If all ranks leave together, none aborts at its exit.
@@ -186,17 +181,10 @@ class MPIWorld(World):
         import torch
 
         store = self._open_file_store() or self._open_tcp_store()
-        on_gpu = self.device.type == "cuda"
-        torch.distributed.init_process_group(
-            "nccl" if on_gpu else "gloo",
-            store=torch.distributed.PrefixStore(  # pyright: ignore[reportPrivateImportUsage] - public, without __all__
-                f"group{self._n_groups}", store
-            ),
-            rank=self.rank,
-            world_size=self.size,
-            timeout=_GROUP_TIMEOUT,
-            device_id=self.device if on_gpu else None,
+        prefixed = torch.distributed.PrefixStore(  # pyright: ignore[reportPrivateImportUsage] - public, without __all__
+            f"group{self._n_groups}", store
         )
+        group.join(prefixed, self.rank, self.size, self.device)
 
     def _open_file_store(self) -> Any:
         """Return a store in a file, where all ranks are on one node and see its temporary folder; else None.
@@ -216,7 +204,7 @@ class MPIWorld(World):
         store = torch.distributed.FileStore(  # pyright: ignore[reportPrivateImportUsage] - public, without __all__
             os.path.join(folder, "store"), self.size
         )
-        store.set_timeout(_GROUP_TIMEOUT)
+        store.set_timeout(group.TIMEOUT)
         return store
 
     def _open_tcp_store(self) -> Any:
@@ -226,7 +214,7 @@ class MPIWorld(World):
         open_store = functools.partial(
             torch.distributed.TCPStore,  # pyright: ignore[reportPrivateImportUsage] - public, without __all__
             world_size=self.size,
-            timeout=_GROUP_TIMEOUT,
+            timeout=group.TIMEOUT,
         )
         if self.is_root:
             host = os.environ.get("MASTER_ADDR") or socket.gethostname()

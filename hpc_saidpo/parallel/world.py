@@ -31,10 +31,12 @@ class World:
 
     Attributes:
         hosts: name of the node of each rank.
+        has_group: whether `group` makes a process group.
         stop_request: the request to this process to stop; see `stop_signal` for the whole world.
     """
 
     rank, size, local_rank, local_size = 0, 1, 0, 1
+    has_group = False
 
     def __init__(self):
         self.hosts = [platform.node()]

@@ -41,7 +41,7 @@ def apply_template(
     if isinstance(named, dict) and "default" not in named and "chat_template" not in arguments:
         raise RunError(
             f"the tokenizer of {path} has several chat templates, and none is the default: set "
-            f"'rollouts.prompt.template_args={{chat_template: NAME}}' with one of {', '.join(named)}"
+            f"'+rollouts.prompt.template_args={{chat_template: NAME}}' with one of {', '.join(named)}"
         )
     problem = f"the chat template of {path} fails"
     remedy = "repair it, see rollouts.prompt.template_args, or set rollouts/prompt=plain (or another with chat: false)"

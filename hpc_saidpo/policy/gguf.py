@@ -12,7 +12,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from ..errors import RunError
+from ..errors import RunError, input_errors, memory_errors
+from .read import MEMORY_REMEDY
 
 # Rotary embeddings of Llama 3.1 to 3.3; a GGUF file has only their effect, one divisor per frequency.
 LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
@@ -25,16 +26,24 @@ def convert_gguf(gguf: str, folder: Path) -> None:
     transformers leaves out how a file scales its rotary embeddings. Linear scaling and Llama 3's are added here.
 
     Raises:
-        RunError: transformers cannot read the file, or the file scales rotary embeddings in another way.
+        RunError: transformers cannot read the file, memory does not suffice, or the file scales rotary embeddings in
+            another way.
     """
     parent, name = str(Path(gguf).parent), Path(gguf).name
-    try:
-        # Its progress bar cannot be switched off, and would tear our log.
-        with contextlib.redirect_stderr(io.StringIO()):
-            model = AutoModelForCausalLM.from_pretrained(parent, gguf_file=name, dtype=torch.float32)
-            tokenizer = AutoTokenizer.from_pretrained(parent, gguf_file=name)
-    except (OSError, ValueError, ImportError) as error:
-        raise RunError(f"policy.path={gguf}: not readable as GGUF ({error})") from error
+    problem, remedy = (
+        f"policy.path={gguf}: not readable as GGUF",
+        "copy it again, or use the model's Hugging Face folder",
+    )
+    # Its progress bar cannot be switched off, and would tear our log.
+    with (
+        contextlib.redirect_stderr(io.StringIO()),
+        memory_errors(f"while policy.path={gguf} is converted", MEMORY_REMEDY),
+        input_errors(problem, remedy),
+    ):
+        model = AutoModelForCausalLM.from_pretrained(
+            parent, gguf_file=name, dtype=torch.float32, trust_remote_code=False
+        )
+        tokenizer = AutoTokenizer.from_pretrained(parent, gguf_file=name, trust_remote_code=False)
     scaling = rope_scaling(gguf, model.config)
     if scaling:
         model.config.rope_parameters = {**model.config.rope_parameters, **scaling}

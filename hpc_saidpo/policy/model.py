@@ -25,6 +25,8 @@ from .read import MEMORY_REMEDY, check_vocabulary, end_ids, read_class, read_tok
 from .save import FILE_BYTES, save_sharded, save_whole
 
 ROPES_BY_LENGTH = ("longrope", "dynamic")
+# Names under which configurations limit the length of a row.
+LENGTHS = ("max_position_embeddings", "max_seq_len", "max_target_positions")
 
 
 @dataclass
@@ -113,6 +115,11 @@ class Policy:
         """
         return apply_template(self.tokenizer, messages, arguments or {}, now)
 
+    def token_name(self, token_id: int) -> str:
+        """The name of a token, for messages: the tokenizer's, or its number if only the model has it."""
+        name = self.tokenizer.convert_ids_to_tokens(token_id)
+        return f"token {token_id}" if name is None else str(name)
+
     def encode_prompt(self, prompt: str, chat: bool) -> list[int]:
         """Token ids of a prompt. Special tokens are added to plain text only: a chat template contains them.
 
@@ -128,7 +135,7 @@ class Policy:
         starts = (i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
         added = whole[next(starts, len(whole)) + len(bare) :]
         if added:
-            names = " ".join(self.tokenizer.convert_ids_to_tokens(added))
+            names = " ".join(map(self.token_name, added))
             say_once(f"  the tokenizer of {self.path} adds {names} after every text: left out of the prompts")
         return len(added)
 
@@ -172,7 +179,7 @@ def check_length(policy: Policy, n_tokens: int) -> None:
 
 def _limits(config: PreTrainedConfig) -> dict[str, float]:
     """The limits on the length of a row, each under the remark that explains it."""
-    longest = getattr(config, "max_position_embeddings", None) or math.inf
+    longest = min(filter(None, (getattr(config, name, None) for name in LENGTHS)), default=math.inf)
     limits = {"": longest, " (its attention selects tokens in longer rows)": selected_tokens(config)}
     parameters = getattr(config, "rope_parameters", None) or {}
     for rope in (parameters, *parameters.values()):  # or one for each type of layer

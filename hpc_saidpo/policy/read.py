@@ -1,4 +1,7 @@
-"""Reading a model's folder: configuration, weights, tokenizer. Whatever is wrong with them becomes one message."""
+"""Reading a model's folder: configuration, weights, tokenizer. Whatever is wrong with them becomes one message.
+
+Code in a folder is never run: without `trust_remote_code=False` transformers would ask the terminal whether to run it.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ def read_config(path: str) -> PretrainedConfig:
     """
     problem = f"policy.path={path}: no model could be loaded from there: config.json is not readable"
     with input_errors(problem, "name a model that transformers supports"):
-        return AutoConfig.from_pretrained(path)
+        return AutoConfig.from_pretrained(path, trust_remote_code=False)
 
 
 def read_class(path: str) -> type[PreTrainedModel]:
@@ -68,7 +71,12 @@ def read_weights(path: str, **options: Any) -> PreTrainedModel:
         input_errors(problem, "copy the whole folder of a causal language model again"),
     ):
         loaded = AutoModelForCausalLM.from_pretrained(
-            path, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True, **options
+            path,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            trust_remote_code=False,
+            **options,
         )
     model, report = cast(tuple[PreTrainedModel, dict[str, Any]], loaded)
     # transformers would fill such weights with random numbers, and warn only.
@@ -93,7 +101,7 @@ def skeleton(path: str) -> PreTrainedModel:
     config = read_config(path)
     problem = f"policy.path={path}: config.json describes no causal language model"
     with input_errors(problem, "name a model that generates text"), torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     _read_generation_config(path, model)
     return model
 
@@ -122,7 +130,7 @@ def read_tokenizer(path: str) -> PreTrainedTokenizerBase:
     if Path(path).is_dir() and not any((Path(path) / name).exists() for name in TOKENIZER_FILES):
         raise RunError(f"{problem} (there is none of {', '.join(TOKENIZER_FILES)}): {remedy}")
     with input_errors(problem, remedy):
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     if len(tokenizer) == 0 or tokenizer.eos_token_id is None:
         raise RunError(f"policy.path={path}: its tokenizer is empty or has no end-of-sequence token")
     if tokenizer.pad_token_id is None:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .expressions import expression
+
 Bounds = tuple[tuple[int, int], ...]
 Written = tuple[str, str, int]  # text, work step or "", answer
 
@@ -143,17 +145,17 @@ def problems(
 
     Args:
         shares: weight of each range; normalised here.
-        exclude: texts that must not occur.
+        exclude: texts that must not occur, nor others that ask for the same expression (`expressions`).
         held_out: keep only questions for which `is_held_out` has this value; None keeps all.
 
     Raises:
         ValueError: shares are wrong, or a range has too few distinct questions for its share.
     """
     rng = np.random.default_rng(seed)
-    taken = set(exclude)
+    excluded = {_asked(text) for text in exclude}
     chosen: list[Problem] = []
     for span, n_wanted in _counts(shares, n).items():
-        fresh = list(itertools.islice(_rotate(span, rng, taken, held_out), n_wanted))
+        fresh = list(itertools.islice(_rotate(span, rng, excluded, held_out), n_wanted))
         if len(fresh) < n_wanted:
             raise ValueError(f"range {span!r}: {n_wanted} distinct questions requested, only {len(fresh)} left")
         chosen += fresh
@@ -175,9 +177,9 @@ def _counts(shares: Mapping[str, float], n: int) -> dict[str, int]:
     return counts
 
 
-def _rotate(span: str, rng: np.random.Generator, taken: set[str], held_out: bool | None) -> Iterator[Problem]:
+def _rotate(span: str, rng: np.random.Generator, excluded: Collection[str], held_out: bool | None) -> Iterator[Problem]:
     """Yield new questions of a range, one topic after the other, until no topic has any left."""
-    streams = [_stream(topic, span, rng, taken, held_out) for topic in TOPICS]
+    streams = [_stream(topic, span, rng, excluded, held_out) for topic in TOPICS]
     while streams:
         # A random order decides which topics have one question more.
         for stream in [streams[i] for i in rng.permutation(len(streams))]:
@@ -189,13 +191,20 @@ def _rotate(span: str, rng: np.random.Generator, taken: set[str], held_out: bool
 
 
 def _stream(
-    topic: str, span: str, rng: np.random.Generator, taken: set[str], held_out: bool | None
+    topic: str, span: str, rng: np.random.Generator, excluded: Collection[str], held_out: bool | None
 ) -> Iterator[Problem]:
-    """Yield new questions of one cell; add each text to `taken`."""
+    """Yield the questions of one cell that are not excluded, each text once."""
+    taken: set[str] = set()
     for candidate in _candidates(topic, span, rng):
-        if candidate.text not in taken and held_out in (None, is_held_out(candidate.text)):
-            taken.add(candidate.text)
+        text = candidate.text
+        if text not in taken and held_out in (None, is_held_out(text)) and not (excluded and _asked(text) in excluded):
+            taken.add(text)
             yield candidate
+
+
+def _asked(text: str) -> str:
+    """Return what a question asks for: the same for other orders of operands."""
+    return expression(text) or text
 
 
 def _candidates(topic: str, span: str, rng: np.random.Generator) -> Iterator[Problem]:

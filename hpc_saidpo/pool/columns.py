@@ -165,7 +165,8 @@ def _items(value: Any, separator: str | None = ";") -> list[str]:
         return []
     if not isinstance(value, list):
         text = _scalar(value)
-        value = printed_list(text) or (text.split(separator) if separator else [text])
+        printed = printed_list(text)
+        value = printed if printed is not None else text.split(separator) if separator else [text]
     items = [item.strip() if type(item) is str else _scalar(item) for item in value]
     return [item.replace(JOIN, " ") for item in items if item]
 

@@ -14,7 +14,6 @@ import numpy as np
 from ..records import Questions
 from ..table import Columns, column
 from . import clean
-from .decontaminate import Filter
 
 # The fields of a Row by the names in `columns.FIELDS`.
 _NAMES = [f.name.removesuffix("_N").replace("text", "question") for f in fields(Questions)]
@@ -30,9 +29,6 @@ class Marks(Columns):
     text_NH: np.ndarray = column(np.uint64, "hash of the question text; equal questions have equal hashes")
     id_NH: np.ndarray = column(np.uint64, "hash of the id")
     row_NH: np.ndarray = column(np.uint64, "hash of id, question and answer")
-    known_N: np.ndarray = column(np.int32, "number of the matching benchmark question; -1: none")
-    exact_N: np.ndarray = column(np.bool_, "the match is exact")
-    overlap_N: np.ndarray = column(np.float64, "share of common n-grams with the match")
     filled_N: np.ndarray = column(np.uint16, "a bit for each requested field: set where the row has a text")
 
 
@@ -63,15 +59,13 @@ class Places:
     line_N: Sequence[int]
 
 
-def mark(places: Places, texts: Sequence[Sequence[str]], known: Filter, requested: Collection[str]) -> Marks:
+def mark(places: Places, texts: Sequence[Sequence[str]], requested: Collection[str]) -> Marks:
     """Compute the marks of some rows.
 
     Args:
         texts: one sequence [N] for each field of a Row.
-        known: the benchmarks that the rows are compared with.
         requested: names of the fields for `filled_N`.
     """
-    matches = known.match(texts[clean.TEXT])
     return Marks(
         np.array(places.order_N, dtype=np.int64),
         np.array(places.file_N, dtype=np.int32),
@@ -81,9 +75,6 @@ def mark(places: Places, texts: Sequence[Sequence[str]], known: Filter, requeste
         _halves(
             _hash(f"{len(id)} {len(text)} {id}{text}{answer}") for id, text, answer in zip(*texts[:3], strict=True)
         ),
-        np.array([-1 if match is None else match.number for match in matches], dtype=np.int32),
-        np.array([match is not None and match.kind == "exact" for match in matches], dtype=bool),
-        np.array([0.0 if match is None else match.overlap for match in matches]),
         _filled(texts, requested),
     )
 

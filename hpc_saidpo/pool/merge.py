@@ -17,7 +17,8 @@ from ..errors import RunError
 from ..records import Question, Questions
 from ..store.stage import Stage
 from . import clean, columns
-from .decontaminate import Filter
+from .decontaminate import KINDS, LEAKS, NUMBERS
+from .leaks import EXAMPLES, HELD_OUT, Comparison
 from .marks import Bad, Marks, Split, first_of, has_text
 
 BATCH_ROWS = 4096
@@ -41,12 +42,12 @@ class Written:
 class Merge:
     """The rows of all files, compared with each other. Not collective: used on root.
 
-    Args:
-        known: the benchmarks that the rows were compared with.
+    Raises:
+        RunError: rows are bad and `on_bad` is fail; too few questions for `held_out`.
     """
 
-    def __init__(self, config: settings.Files, paths: Sequence[Path], known: Filter, stage: Stage, written: Written):
-        self._config, self._paths, self._known, self._stage = config, paths, known, stage
+    def __init__(self, config: settings.Files, paths: Sequence[Path], stage: Stage, written: Written):
+        self._config, self._paths, self._stage = config, paths, stage
         self._questions, self._marks, self._bad = written.questions, written.marks, written.bad
         marks = written.marks
         # For each row: the first row with the same question. For a row with a used id: the row that used it first.
@@ -61,41 +62,58 @@ class Merge:
         self._clean = fresh[~is_used]
         self._n = Counter(read=len(marks) + len(self._bad), bad=len(self._bad) + int(is_used.sum()))
 
-    def write(self) -> None:
-        """Write the split of the rows, and lists of the rows that are left out.
+        self._first_bad = list(itertools.islice(self._problems(self._is_used_N), clean.FIRST))
+        if self._first_bad and config.on_bad == "fail":
+            raise clean.bad_rows_error(self._first_bad, self._n["bad"], self._n["read"], _REMEDY)
+        self.held_out = self._draw_held_out()
 
-        Raises:
-            RunError: rows are bad and `on_bad` is fail; no question is left.
-        """
-        first = list(itertools.islice(self._problems(self._is_used_N), clean.FIRST))
-        if first and self._config.on_bad == "fail":
-            raise clean.bad_rows_error(first, self._n["bad"], self._n["read"], _REMEDY)
-        split = self._split(first)
-        self._stage.write("split", split)
-        self._list("rejects", map(self._count_reject, self._problems(self._is_repeated_N | self._is_used_N)))
-        matched = self._clean[self._marks.known_N[self._clean] >= 0]
-        self._list("contaminated", self._contaminated(matched))
-        keys = ("read", "bad", "duplicate", "conflict", "contaminated", "exact")
-        counts = {key: self._n[key] for key in keys} | {"kept": len(split)}
-        fingerprint = hashlib.sha256(self._marks.row_NH[split.row_N].tobytes()).hexdigest()
-        unfilled = self._unfilled(split.row_N)
-        self._stage.write_json("counts", {**counts, "fingerprint": fingerprint, "unfilled": unfilled})
-
-    def _split(self, first_bad: Sequence[clean.Problem]) -> Split:
-        config, n_clean = self._config, len(self._clean)
-        is_kept = self._marks.known_N[self._clean] < 0
-        if not is_kept.any():
-            listed = "".join(f"\n  {p.where}: {p.reason}" for p in first_bad)
-            why = f": {self._n['bad']} of {self._n['read']} rows are bad:{listed}" if listed else ""
-            raise RunError(f"the question pool is empty (pool.path={config.path}){why}")
-        if config.held_out >= n_clean:
+    def _draw_held_out(self) -> np.ndarray:
+        """Return the rows that are held out, ascending."""
+        n_clean, n_held_out = len(self._clean), self._config.held_out
+        if n_held_out and n_held_out >= n_clean:
             raise RunError(
-                f"pool.held_out={config.held_out} leaves none of the {n_clean} questions in {config.path}: lower it"
+                f"pool.held_out={n_held_out} leaves none of the {n_clean} questions in {self._config.path}: lower it"
             )
         # Chosen before decontamination: with other benchmarks, no held-out question enters the pool.
-        is_held_out = np.zeros(n_clean, dtype=bool)
-        is_held_out[np.random.default_rng(config.seed).permutation(n_clean)[: config.held_out]] = True
-        return Split(self._clean[is_kept], is_held_out[is_kept])
+        return np.sort(self._clean[np.random.default_rng(self._config.seed).permutation(n_clean)[:n_held_out]])
+
+    def __len__(self) -> int:
+        """Number of rows that are questions."""
+        return len(self._marks)
+
+    def held_out_texts(self) -> list[tuple[str, str]]:
+        """Return id and text of every held-out question."""
+        questions = self._questions.take(self.held_out)
+        return list(zip(questions.id_N, questions.text_N, strict=True))
+
+    def write(self, known: Comparison, near: Comparison) -> None:
+        """Write the split of the rows, and lists of the rows that are left out.
+
+        Args:
+            known: the rows compared with benchmarks and few-shot examples.
+            near: the rows compared with the held-out questions.
+
+        Raises:
+            RunError: no question is left.
+        """
+        is_clean_N, is_held_out_N = np.zeros((2, len(self._marks)), dtype=bool)
+        is_clean_N[self._clean], is_held_out_N[self.held_out] = True, True
+        found = known.joined(near, except_N=is_held_out_N)
+        is_removed_N = is_clean_N & found.of_kinds(LEAKS if self._config.other_numbers == "keep" else KINDS)
+        kept = np.flatnonzero(is_clean_N & ~is_removed_N)
+        if not len(kept):
+            listed = "".join(f"\n  {p.where}: {p.reason}" for p in self._first_bad)
+            why = f": {self._n['bad']} of {self._n['read']} rows are bad:{listed}" if listed else ""
+            raise RunError(f"the question pool is empty (pool.path={self._config.path}){why}")
+        self._stage.write("split", Split(kept, is_held_out_N[kept]))
+        self._list("rejects", map(self._count_reject, self._problems(self._is_repeated_N | self._is_used_N)))
+        is_reported_N = is_clean_N & ~is_removed_N & found.of_kinds([NUMBERS])
+        for name, mask_N in (("contaminated", is_removed_N), ("other_numbers", is_reported_N)):
+            self._list(name, found.lines(np.flatnonzero(mask_N), self._questions))
+        counts = {key: self._n[key] for key in ("read", "bad", "duplicate", "conflict")}
+        counts |= {"kept": len(kept), "other_numbers": int(is_reported_N.sum()), **_count(found, is_removed_N)}
+        fingerprint = hashlib.sha256(self._marks.row_NH[kept].tobytes()).hexdigest()
+        self._stage.write_json("counts", {**counts, "fingerprint": fingerprint, "unfilled": self._unfilled(kept)})
 
     def _problems(self, among_N: np.ndarray) -> Iterator[clean.Problem]:
         """Yield the problems of the bad rows and of some others, in the order of the files.
@@ -135,17 +153,6 @@ class Merge:
             self._n[problem.kind] += 1
         return asdict(problem)
 
-    def _contaminated(self, rows: np.ndarray) -> Iterator[dict]:
-        """Yield the lines of contaminated.jsonl: pool questions, each with its benchmark question; count them."""
-        marks, questions = self._marks.take(rows), self._questions.take(rows)
-        self._n["contaminated"], self._n["exact"] = len(rows), int(marks.exact_N.sum())
-        for id, text, number, is_exact, overlap in zip(
-            questions.id_N, questions.text_N, marks.known_N, marks.exact_N, marks.overlap_N.tolist(), strict=True
-        ):
-            benchmark, benchmark_id = self._known.named[number]
-            source = {"benchmark": benchmark, "benchmark_id": benchmark_id}
-            yield {"id": id, "question": text, **source, "kind": "exact" if is_exact else "ngrams", "overlap": overlap}
-
     def _list(self, name: str, facts: Iterable[dict]) -> None:
         """Write facts as JSON lines, in batches."""
         lines = (json.dumps(item, ensure_ascii=False) for item in facts)
@@ -161,6 +168,15 @@ class Merge:
             for field, names in renamed.items()
             if not has_text(filled, field)
         }
+
+
+def _count(found: Comparison, is_removed_N: np.ndarray) -> dict[str, int]:
+    """Return the numbers of removed rows: those in pool.examples, those near held-out questions, others by class."""
+    special = {"in_examples": found.of_benchmarks(EXAMPLES), "near_held_out": found.of_benchmarks(HELD_OUT)}
+    is_in_benchmark_N = is_removed_N & ~special["in_examples"] & ~special["near_held_out"]
+    masks = {name: is_removed_N & mask_N for name, mask_N in special.items()} | {"in_benchmark": is_in_benchmark_N}
+    masks |= {f"in_benchmark_{kind}": is_in_benchmark_N & found.of_kinds([kind]) for kind in KINDS}
+    return {name: int(mask_N.sum()) for name, mask_N in masks.items()}
 
 
 def _row(question: Question) -> dict:

@@ -8,15 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from .. import settings
+from ..errors import RunError
 from ..progress import log
 from ..records import Question, Questions
 from ..store.run import RunDir
 from ..store.stage import Stage
-from . import columns, generated, marks, sources, writer
+from . import columns, generated, leaks, marks, sources, writer
+from .decontaminate import Filter
 from .pool import Pool, by_subject
 from .questions import read_questions
 
-LAYOUT = 3  # version of the stored layout; part of the key
+_KINDS = {"equal": "equal", "contained": "in other sentences", "ngrams": "by n-grams", "numbers": "with other numbers"}
+LAYOUT = 4  # version of the stored layout; part of the key
 
 
 def load_pool(config: settings.Pool, run: RunDir, benchmarks: Mapping[str, Sequence[Question]] | None = None) -> Pool:
@@ -26,15 +29,16 @@ def load_pool(config: settings.Pool, run: RunDir, benchmarks: Mapping[str, Seque
     Root makes a generated pool.
 
     Args:
-        benchmarks: the questions of each evaluated benchmark; they are removed from a pool from files.
+        benchmarks: the questions of each evaluated benchmark; they are removed from the pool.
 
     Raises:
         RunError: a file is missing or damaged; rows are bad and `on_bad` is fail; no question is left; a setting is
             wrong. Names the file and line, or the setting.
     """
+    avoided = {name: [(q.id, q.text) for q in questions] for name, questions in (benchmarks or {}).items()}
     if isinstance(config, settings.Files):
-        return _load_files(config, run, (benchmarks or {}) if config.decontaminate else {})
-    return run.world.on_root(lambda: generated.make(config))
+        return _load_files(config, run, avoided if config.decontaminate else {})
+    return run.world.on_root(lambda: _without_leaks(generated.make(config), Filter(avoided)))
 
 
 def load_pool_again(config: settings.Pool, run: RunDir, benchmarks: Mapping[str, Sequence[Question]]) -> Pool:
@@ -55,17 +59,78 @@ def load_pool_again(config: settings.Pool, run: RunDir, benchmarks: Mapping[str,
     return pool
 
 
-def _load_files(config: settings.Files, run: RunDir, benchmarks: Mapping[str, Sequence[Question]]) -> Pool:
+def separate_examples(
+    pool: Pool, config: settings.Pool, run: RunDir, benchmarks: Mapping[str, Sequence[Question]]
+) -> Pool:
+    """Remove few-shot examples that ask a benchmark's question: every prompt would show its answer. Collective.
+
+    The log names them.
+    """
+    if isinstance(config, settings.Files) and not config.decontaminate:
+        return pool
+
+    def on_root() -> dict[str, list[Question]]:
+        avoided = {name: [(q.id, q.text) for q in questions] for name, questions in benchmarks.items()}
+        known = (
+            Filter(avoided, config.ngram_words, config.overlap)
+            if isinstance(config, settings.Files)
+            else Filter(avoided)
+        )
+        kept: dict[str, list[Question]] = {}
+        for subject, examples in pool.examples.items():
+            matches = known.match([example.text for example in examples])
+            kept[subject] = [example for example, match in zip(examples, matches, strict=True) if not match]
+            for example, match in zip(examples, matches, strict=True):
+                if match:
+                    benchmark, id = known.named[match.number]
+                    log.warning(
+                        "few-shot example %s left out: question %s of %s is the same (%s)",
+                        example.id,
+                        id,
+                        benchmark,
+                        match.kind,
+                    )
+        return kept
+
+    return replace(pool, examples=run.world.on_root(on_root)) if pool.examples else pool
+
+
+def _without_leaks(pool: Pool, known: Filter) -> Pool:
+    """Return a generated pool without the questions of benchmarks.
+
+    Raises:
+        RunError: no question is left.
+    """
+    parts, n_removed = [], 0
+    for questions in (pool.questions, pool.held_out):
+        matches = known.match([question.text for question in questions])
+        parts.append([question for question, match in zip(questions, matches, strict=True) if not match])
+        n_removed += len(questions) - len(parts[-1])
+    if not n_removed:
+        return pool
+    if not parts[0]:
+        raise RunError(
+            "the question pool is empty: all generated questions are in evaluate.benchmarks; change one of both"
+        )
+    texts = repr([question.text for part in parts for question in part])
+    note = f"pool: {n_removed} generated questions left out, because they are in a benchmark"
+    fingerprint = hashlib.sha256(texts.encode()).hexdigest()
+    return replace(pool, questions=parts[0], held_out=parts[1], notes=(*pool.notes, note), fingerprint=fingerprint)
+
+
+def _load_files(config: settings.Files, run: RunDir, benchmarks: Mapping[str, Sequence[tuple[str, str]]]) -> Pool:
     world = run.world
-    avoided = {name: [(q.id, q.text) for q in questions] for name, questions in benchmarks.items()}
 
-    def on_root() -> tuple[list[Path], str]:
+    def on_root() -> tuple[list[Path], dict[str, list[Question]], dict[str, Sequence[tuple[str, str]]], str]:
         paths = sources.resolve(columns.as_tuple(config.path), columns.as_tuple(config.files))
-        return paths, _key(config, paths, avoided)
+        examples = read_questions(config.examples) if config.examples else []
+        avoided = dict(benchmarks)
+        if examples and config.decontaminate:
+            avoided[leaks.EXAMPLES] = [(example.id, example.text) for example in examples]
+        return paths, by_subject(examples), avoided, _key(config, paths, avoided)
 
-    paths, key = world.on_root(on_root)
+    paths, examples, avoided, key = world.on_root(on_root)
     pool = run.shared("pool", key, lambda stage: writer.write_pool(config, paths, avoided, stage, world), read_pool)
-    examples = world.on_root(lambda: by_subject(read_questions(config.examples)) if config.examples else {})
     return replace(pool, examples=examples)
 
 
@@ -91,13 +156,19 @@ def _notes(counts: dict, folder: Path) -> tuple[str, ...]:
     """Describe in words how many rows were read, kept and left out."""
     n = counts
     left_out = f"{n['bad']} bad, {n['duplicate']} repeated, {n['conflict']} repeated with another answer"
-    notes = [
-        f"pool: {n['read']} rows read, {n['kept']} kept; left out: {left_out}, {n['contaminated']} in a benchmark "
-        f"({n['exact']} exactly)"
-    ]
+    kinds = ", ".join(
+        f"{n[f'in_benchmark_{kind}']} {words}" for kind, words in _KINDS.items() if n[f"in_benchmark_{kind}"]
+    )
+    leaked = f"{n['in_benchmark']} in a benchmark" + (f" ({kinds})" if kinds else "")
+    leaked += f", {n['in_examples']} in pool.examples" * bool(n["in_examples"])
+    leaked += f", {n['near_held_out']} as in held_out" * bool(n["near_held_out"])
+    notes = [f"pool: {n['read']} rows read, {n['kept']} kept; left out: {left_out}, {leaked}"]
     if n["duplicate"] or n["conflict"] or n["bad"]:
         notes.append(f"  left out: {folder / 'rejects.jsonl'}")
-    if n["contaminated"]:
-        notes.append(f"  in a benchmark: {folder / 'contaminated.jsonl'}")
+    if n["in_benchmark"] or n["in_examples"] or n["near_held_out"]:
+        notes.append(f"  asked elsewhere too: {folder / 'contaminated.jsonl'}")
+    if n["other_numbers"]:
+        file = folder / "other_numbers.jsonl"
+        notes.append(f"  {n['other_numbers']} kept that differ from such questions in numbers only: {file}")
     unfilled = n["unfilled"]
     return (*notes, *(f"  pool.columns.{name}={value}: no question has one" for name, value in unfilled.items()))

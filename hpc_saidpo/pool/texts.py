@@ -14,10 +14,12 @@ from ..settings.pool import Message
 _ESCAPES = {"\b": "b", "\f": "f", "\n": "n", "\r": "r", "\t": "t"}
 _LOST = re.compile(
     r"[\b\f][a-zA-Z]*"
-    r"|\n(?:eq|abla|otin)(?![a-zA-Z])"
-    r"|\r(?:ight|ightarrow)(?![a-zA-Z])"
-    r"|\t(?:imes|ext|extbf|extit|frac|heta|riangle|ilde|herefore|binom)(?![a-zA-Z])"
+    r"|\n(?:eq|eg|leq|geq|cong|subseteq|abla|otin)(?![a-zA-Z])"
+    r"|\r(?:ight|ightarrow|ho|floor|ceil|angle|vert|brace)(?![a-zA-Z])"
+    r"|\t(?:imes|ext|extbf|extit|frac|heta|riangle|ilde|herefore|binom|au|anh)(?![a-zA-Z])"
+    r"|\tan(?=\s*[\^({\\\d]|\s+[xyz](?![a-zA-Z-]))"
 )
+_ESCAPED = re.compile(r"\\([\\'\"])")
 _ITEM = re.compile(r"""[\s,]*(?:'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)")""", re.DOTALL)
 
 
@@ -28,14 +30,17 @@ def lost_command(text: str) -> str:
 
 
 def printed_list(text: str) -> list[str] | None:
-    """Return the items of a list of texts that was printed, as "['a', 'b']" in CSV files; None for any other text."""
+    """Return the items of a list of texts that was printed, as "['a', 'b']" in CSV files; None for any other text.
+
+    A printed list has a backslash before a quotation mark and before a backslash.
+    """
     if not (text.startswith("[") and text.endswith("]")):
         return None
     items, end = [], 1
     while found := _ITEM.match(text, end, len(text) - 1):
-        items.append(found[1] if found[1] is not None else found[2])
+        items.append(_ESCAPED.sub(r"\1", found[1] if found[1] is not None else found[2]))
         end = found.end()
-    return items if items and not text[end:-1].strip(" ,\n") else None
+    return None if text[end:-1].strip(" ,\n") else items
 
 
 def message_of(value: Any, choice: Message) -> Any:

@@ -15,7 +15,8 @@ from ..parallel.world import World
 from ..progress import log
 from ..records import Questions
 from ..store.stage import Stage
-from . import clean, columns, marks, merge, pieces, sources
+from ..store.tables import C
+from . import clean, columns, leaks, marks, merge, pieces, sources
 from .decontaminate import Filter
 
 BATCH_ROWS = 4096
@@ -23,6 +24,7 @@ CHUNK_ROWS = 65_536  # rows of a file on disk, at most ...
 CHUNK_CHARACTERS = 2**26  # ... or this many characters and one batch
 _CHUNKS = 1_000_000  # numbers reserved for the chunks of one piece: chunk-3000007 is the eighth of the fourth piece
 _ROWS = 2**40  # numbers reserved for the rows of one piece
+_TEMPORARY = ("marks", "bad", "matches", "near")  # folders that exist while the pool is being made
 Item = tuple[int, int, columns.Row | clean.Problem]  # file, line, row
 
 
@@ -54,13 +56,23 @@ def write_pool(
 
     world.spread(len(plan), write)
     n_chunks = world.sum(n_chunks).tolist()
+    chunks = [piece * _CHUNKS + i for piece, n in enumerate(n_chunks) for i in range(n)]
+    on_root: list[merge.Merge] = []  # the merged rows stay there
 
-    def on_root() -> None:
-        chunks = [piece * _CHUNKS + i for piece, n in enumerate(n_chunks) for i in range(n)]
-        merge.Merge(config, paths, known, stage, writer.read(chunks)).write()
+    def draw_held_out() -> list[tuple[str, str]]:
+        on_root.append(merge.Merge(config, paths, stage, writer.read(chunks)))
+        return on_root[0].held_out_texts() if config.decontaminate else []
+
+    near = Filter({leaks.HELD_OUT: world.on_root(draw_held_out)}, config.ngram_words, config.overlap)
+    if near:
+        writer.compare(chunks, near, world)
+
+    def finish() -> None:
+        rows = on_root[0]
+        rows.write(writer.read_known(chunks), writer.read_near(near, len(rows)))
         writer.clear()
 
-    world.on_root(on_root)
+    world.on_root(finish)
 
 
 class Writer:
@@ -70,18 +82,17 @@ class Writer:
         self._config, self._paths, self._known, self._stage = config, paths, known, stage
         self._labels = sources.labels(paths)
         self._requested = frozenset(columns.list_renamed(config.columns))
-        # These exist only while the pool is being made.
-        self._marks, self._bad = Stage(stage.path / "marks"), Stage(stage.path / "bad")
+        self._marks, self._bad, self._matches, self._near = (Stage(stage.path / name) for name in _TEMPORARY)
 
     def prepare(self) -> None:
         """Make the temporary folders. Not collective: root only."""
-        self._marks.prepare()
-        self._bad.prepare()
+        for stage in (self._marks, self._bad, self._matches, self._near):
+            stage.prepare()
 
     def clear(self) -> None:
         """Remove the temporary folders. Not collective: root only."""
-        self._stage.remove("marks")
-        self._stage.remove("bad")
+        for name in _TEMPORARY:
+            self._stage.remove(name)
 
     def write(self, piece: int, parts: Sequence[pieces.Part]) -> int:
         """Write a piece in chunks, within bounded memory. Returns the number of chunks."""
@@ -97,6 +108,7 @@ class Writer:
             self._stage.write_chunk(index, Questions(*chunk.texts))
             self._marks.write_chunk(index, marks.Marks.concat(chunk.marks))
             self._bad.write_chunk(index, marks.Bad.from_rows(chunk.bad))
+            self._matches.write_chunk(index, leaks.Matches.concat(chunk.matches))
             number += 1
 
     def _items(self, parts: Sequence[pieces.Part]) -> Iterator[Item]:
@@ -105,21 +117,47 @@ class Writer:
             for line, row in clean.rows(path, label, self._config.columns, part.span, self._config.verifier):
                 yield part.file, line, row
 
+    def compare(self, chunks: Sequence[int], near: Filter, world: World) -> None:
+        """Compare all written rows with further questions, in blocks of rows. Collective."""
+        self._stage.await_chunks(chunks)
+        questions = self._stage.read_chunks(Questions)
+
+        def compare(block: int) -> None:
+            texts = questions.take(np.arange(block * CHUNK_ROWS, min((block + 1) * CHUNK_ROWS, len(questions)))).text_N
+            parts = [leaks.compare(texts[i : i + BATCH_ROWS], near) for i in range(0, len(texts), BATCH_ROWS)]
+            self._near.write_chunk(block, leaks.Matches.concat(parts))
+
+        world.spread(-(-len(questions) // CHUNK_ROWS), compare)
+
     def read(self, chunks: Sequence[int]) -> merge.Written:
         """Read the rows that all ranks have written; texts stay on disk. Not collective: root only.
 
         Raises:
             RunError: a file is missing.
         """
-        for stage in (self._stage, self._marks, self._bad):
-            stage.await_chunks(chunks)
-            if stage.finished_chunks() != set(chunks):
-                raise RunError(
-                    f"{stage.path}: files that other ranks have written do not appear here: check the file system"
-                )
         return merge.Written(
-            self._stage.read_chunks(Questions), self._marks.read_chunks(marks.Marks), self._bad.read_chunks(marks.Bad)
+            self._read(self._stage, chunks, Questions),
+            self._read(self._marks, chunks, marks.Marks),
+            self._read(self._bad, chunks, marks.Bad),
         )
+
+    def read_known(self, chunks: Sequence[int]) -> leaks.Comparison:
+        """Read the comparison of all rows with benchmarks and examples. Not collective. Raises as `read` does."""
+        return leaks.Comparison(self._known.named, self._read(self._matches, chunks, leaks.Matches))
+
+    def read_near(self, near: Filter, n_rows: int) -> leaks.Comparison:
+        """Read the comparison that `compare` has made. Not collective. Raises as `read` does."""
+        if not near:
+            return leaks.Comparison([], leaks.Matches.none(n_rows))
+        return leaks.Comparison(near.named, self._read(self._near, range(-(-n_rows // CHUNK_ROWS)), leaks.Matches))
+
+    def _read(self, stage: Stage, chunks: Sequence[int], table: type[C]) -> C:
+        stage.await_chunks(chunks)
+        if stage.finished_chunks() != set(chunks):
+            raise RunError(
+                f"{stage.path}: files that other ranks have written do not appear here: check the file system"
+            )
+        return stage.read_chunks(table)
 
 
 class Chunk:
@@ -129,6 +167,7 @@ class Chunk:
         self._known, self._requested = known, requested
         self.texts: list[list[str]] = [[] for _ in fields(Questions)]
         self.marks: list[marks.Marks] = []
+        self.matches: list[leaks.Matches] = []
         self.bad: list[tuple[int, str, str, str]] = []
         self._n_characters = 0
 
@@ -156,7 +195,8 @@ class Chunk:
                 rows.append(row)
         places = marks.Places(*zip(*good, strict=True)) if good else marks.Places((), (), ())
         texts = list(zip(*rows, strict=True)) or [()] * len(self.texts)
-        self.marks.append(marks.mark(places, texts, self._known, self._requested))
+        self.marks.append(marks.mark(places, texts, self._requested))
+        self.matches.append(leaks.compare(texts[clean.TEXT], self._known))
         for column, more in zip(self.texts, texts, strict=True):
             column += more
             self._n_characters += sum(map(len, more))

@@ -124,9 +124,9 @@ def _in_parts(message: Message) -> Message:
 def describe(prompts: Prompts, policy: Policy, stop: Sequence[str]) -> str:
     """A message for the log: the first prompt, its lines between bars; its last tokens; the ends of a response."""
     lines = "\n".join(f"  |{line}|" for line in prompts.text_Q[0].split("\n"))
-    name, ids = policy.tokenizer.convert_ids_to_tokens, prompts.tokens_Q[0].tolist()
-    last = ", ".join(f"{i} {name(i)!r}" for i in ids[-LAST_TOKENS:])
-    ends = [*map(name, sorted(policy.eos_ids)), *(repr(text)[1:-1] for text in stop)]
+    ids = prompts.tokens_Q[0].tolist()
+    last = ", ".join(f"{i} {policy.token_name(i)!r}" for i in ids[-LAST_TOKENS:])
+    ends = [*map(policy.token_name, sorted(policy.eos_ids)), *(repr(text)[1:-1] for text in stop)]
     return (
         f"the first prompt, its lines between bars:\n{lines}\n  the last of its {len(ids)} tokens: {last}\n"
         f"  a response ends with {' or '.join(ends)}"

@@ -92,11 +92,11 @@ def _prompt_tokens(stage: Stage, request: Request) -> dict[int, list[int]]:
     Not collective. The first prompt of the process is logged.
 
     Raises:
-        RunError: a prompt has a token that the model has no embedding of.
+        RunError: a prompt has no token, or one that the model has no embedding of.
     """
     if not stage.has("prompts"):
         rendered = request.renderer.table(request.question_Q)
-        _check_embedded(rendered, request.renderer)
+        _check_tokens(rendered, request.renderer)
         stage.write("prompts", rendered)
     prompts = stage.read("prompts", Prompts)
     if len(prompts) and not _shown:
@@ -105,14 +105,19 @@ def _prompt_tokens(stage: Stage, request: Request) -> dict[int, list[int]]:
     return {q: ids.tolist() for q, ids in zip(prompts.question_Q.tolist(), prompts.tokens_Q, strict=True)}
 
 
-def _check_embedded(prompts: Prompts, renderer: Renderer) -> None:
+def _check_tokens(prompts: Prompts, renderer: Renderer) -> None:
     from ..policy.read import n_embeddings  # imports transformers: a finished stage needs none of it
 
     policy = renderer.policy
     n = n_embeddings(policy.model)
     for question, ids in zip(prompts.question_Q.tolist(), prompts.tokens_Q, strict=True):
-        if len(ids) and max(ids) >= n:
-            token = policy.tokenizer.convert_ids_to_tokens(int(max(ids)))
+        if len(ids) == 0:
+            raise RunError(
+                f"question {renderer.questions[question].id!r}: its prompt has no token, because the tokenizer at "
+                f"{policy.path} knows none of its characters: use the tokenizer of the model, or another policy"
+            )
+        if max(ids) >= n:
+            token = policy.token_name(int(max(ids)))
             raise RunError(
                 f"question {renderer.questions[question].id!r}: its prompt has the token {token!r}, and the model at "
                 f"{policy.path} has no embedding of it: remove it from the question, the prompt (rollouts.prompt) or "

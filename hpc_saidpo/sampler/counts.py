@@ -18,6 +18,9 @@ class Seen(Columns):
     counted_at_Q: np.ndarray = column(
         np.int32, "last iteration it became evidence of its cluster in; -1: never", earlier=-1
     )
+    counted_Q: np.ndarray = column(
+        np.float32, "times it became evidence of its cluster, each discounted by age", "questions", earlier=0
+    )
     n_tried_Q: np.ndarray = column(np.int32, "K: gradable rollouts of that occasion; 0: none could be graded")
     n_correct_Q: np.ndarray = column(np.int32, "s: correct ones among them")
     tokens_Q: np.ndarray = column(np.float32, "mean response length of that occasion; NaN: unknown", "tokens")
@@ -29,7 +32,7 @@ class ClusterCounts(Columns):
     """Evidence per cluster (method, step 3): running sums over the questions tried, each with s of K correct."""
 
     n_C: np.ndarray = column(np.float64, "questions tried, discounted by age", "questions")
-    squares_C: np.ndarray = column(np.float64, "sum of their squared weights", "questions", earlier="n")
+    squares_C: np.ndarray = column(np.float64, "variance of the sum of n errors, in that of one error", earlier="n")
     error_C: np.ndarray = column(np.float64, "sum of 1 - s/K over questions in the band", "questions")
     error2_C: np.ndarray = column(np.float64, "sum of (1 - s/K)^2 over questions in the band", "questions")
     usable_C: np.ndarray = column(np.float64, "questions in the band", "questions")
@@ -54,5 +57,8 @@ class ClusterCounts(Columns):
 
     @property
     def n_effective_C(self) -> np.ndarray:
-        """Number of questions of weight 1 with as much evidence: n² / sum of squared weights."""
+        """Number of questions, each tried once and now, with as much evidence: n² / squares.
+
+        A question tried twice stands for less than two: its errors on two occasions are correlated.
+        """
         return np.divide(self.n_C**2, self.squares_C, out=np.zeros(len(self)), where=self.squares_C > 0)

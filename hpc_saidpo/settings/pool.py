@@ -64,6 +64,7 @@ class Files:
     verifier: Name = "math"
     on_bad: Literal["fail", "skip"] = "fail"
     decontaminate: bool = True
+    other_numbers: Literal["keep", "remove"] = "keep"
     benchmarks: tuple[Name, ...] = ()
     ngram_words: Annotated[int, Field(ge=2)] = 13
     overlap: Annotated[float, Field(ge=0, le=1)] = 0.5

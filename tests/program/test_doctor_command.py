@@ -3,6 +3,8 @@
 import json
 import re
 
+import pytest
+import torch
 from support.program import start
 
 # Runs main() with each line of words, then prints whether torch has been imported.
@@ -30,6 +32,33 @@ def test_what_is_missing_is_named_and_nothing_else_is_stopped(tmp_path):
     assert all(findings[name]["remedy"] for name in failed)
     assert re.search(r"\d+ ok, \d+ warning, 5 failure", done.stdout)
     assert "failure  pool.path" in done.stdout and "no such file" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("experiment=tiny",), "doctor --gpu takes no overrides (experiment=tiny)"),
+        (("--json", "no/such/folder/gpu.json"), "--json no/such/folder/gpu.json: cannot be written"),
+    ],
+)
+def test_a_wrong_command_about_one_gpu_is_refused(words, says):
+    done = start("doctor", "--gpu", "--device", "cpu", *words)
+    assert done.returncode == 2 and says in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_one_gpu_cannot_be_examined_where_there_is_none():
+    done = start("doctor", "--gpu")
+    assert done.returncode == 2 and "torch sees no GPU" in done.stderr
+
+
+def test_a_check_of_one_gpu_without_time_is_reported_and_stored(tmp_path):
+    done = start("doctor", "--gpu", "--device", "cpu", "--minutes", "0", "--json", str(tmp_path / "gpu.json"))
+    assert done.returncode == 0, done.stderr
+    stored = json.loads((tmp_path / "gpu.json").read_text())
+    states = [value for key, value in stored.items() if key.endswith(".state")]
+    assert set(states) == {"SKIP"} and f"0 PASS, 0 FAIL, {len(states)} SKIP in" in done.stdout
+    assert "SKIP  attention" in done.stdout and "no time left" in stored["attention.text"]
 
 
 def test_help_and_wrong_overrides_do_not_wait_for_torch():

@@ -106,7 +106,7 @@ def test_told_to_stop_it_goes_on_where_it_was(evaluated, root, files):
         env=user_environment(),
     )  # fmt: skip
     lock = root / "stopped" / "lock"
-    while not lock.exists() and first.poll() is None:
+    while not (lock.exists() and lock.read_text()) and first.poll() is None:
         time.sleep(0.01)
     os.kill(json.loads(lock.read_text())["pid"], signal.SIGTERM)
     told, _ = first.communicate(timeout=120)

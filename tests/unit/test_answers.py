@@ -56,6 +56,26 @@ def test_answers_in_many_forms(grader, name, expected):
     assert [one for one in judged if (one[2].verdict == CORRECT) != expected] == []
 
 
+@pytest.mark.parametrize(
+    "gold, answer",
+    [
+        ("\\begin{pmatrix}1\\\\2\\end{pmatrix}", "\\begin{pmatrix}1\\\\2\\\\3\\end{pmatrix}"),
+        ("\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}", "\\begin{pmatrix}1&2\\end{pmatrix}"),
+        ("\\{1,2\\}", "\\{1,3\\}"),
+        ("\\{1,2\\}", "\\{1,2,3\\}"),
+    ],
+)
+def test_another_form_or_another_item_is_wrong_without_the_library(gold, answer):
+    assert decide(gold, answer) is None and thorough(gold, answer).verdict == WRONG
+
+
+def test_an_answer_of_a_thousand_characters_is_read():
+    longest = "0.5".ljust(1000, "0")
+    assert decide("\\frac12", longest).verdict == CORRECT
+    assert decide("\\frac12", longest + "0").verdict == WRONG
+    assert decide("\\frac12" + longest[3:], "\\frac12" + longest[3:] + " ").verdict == CORRECT  # the same text
+
+
 def test_every_gold_answer_of_the_tables_is_itself(grader):
     golds = {gold for name in ("same", "different") for gold, _ in read_pairs(name)}
     assert [g for g in golds if grader.grade(f"so \\boxed{{{g}}}", g).verdict != CORRECT] == []

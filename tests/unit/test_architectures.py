@@ -4,6 +4,8 @@ import copy
 
 import pytest
 import torch
+import transformers
+from packaging import version
 from support.every_model import KINDS, LEFT_OUT, is_encoder, model_of, names, shrunk
 from support.make import make_pairs
 from support.rightness import examine
@@ -29,22 +31,33 @@ from hpc_saidpo.settings.rollouts import Sampling
 CPU = torch.device("cpu")
 
 
+# The ways in KINDS, and what each class can do, are those of this version; an older one may lack a class or its means.
+IS_OLDER = version.parse(transformers.__version__) < version.parse("5.24")
+of_this_version = pytest.mark.skipif(IS_OLDER, reason="not run: the tables are those of transformers 5.24")
+
+
 def tiny(micro, name, **more):
     return Policy(model_of(shrunk(CONFIG_MAPPING[name](), **more)), micro.tokenizer, CPU, torch.float32, name)
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_a_model_is_right_or_refused(micro, tmp_path, name):
-    policy = tiny(micro, name)
+    try:
+        policy = tiny(micro, name)
+    except (KeyError, RuntimeError) as error:
+        if IS_OLDER:
+            pytest.skip(f"not run: transformers {transformers.__version__} cannot build {name}: {error}")
+        raise
     try:
         found = examine(policy, tmp_path)
     except RunError as error:
-        assert KINDS[name] == "refused", error
+        assert IS_OLDER or KINDS[name] == "refused", error
         assert "use another policy (policy.path)" in str(error)
     else:
-        assert (found.engine, found.arrangement) == KINDS[name]
+        assert IS_OLDER or (found.engine, found.arrangement) == KINDS[name]
 
 
+@of_this_version
 def test_no_model_is_forgotten():
     """The bench (tools/bench/bench_models.py) examines all of `names`; the tests here one of each kind."""
     every = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
@@ -178,6 +191,7 @@ def test_no_row_crosses_the_length_at_which_rotary_embeddings_change(micro, conf
         check_length(policy, 17)
 
 
+@of_this_version
 def test_attention_is_what_the_class_has():
     for name, expected in (("llama", "sdpa"), ("gemma2", "eager"), ("gpt_oss", "eager"), ("bloom", "eager")):
         kind = type(model_of(shrunk(CONFIG_MAPPING[name]())))

@@ -110,6 +110,10 @@ def test_exclude_and_held_out():
     texts = {p.text for p in first}
     second = arithmetic.problems({"trained": 1}, 200, seed=1, exclude=texts)
     assert not texts & {p.text for p in second}
+    turned = {
+        "+".join(reversed(t.removesuffix("=?").split("+"))) + "=?" for t in texts if re.fullmatch(r"\d+\+\d+=\?", t)
+    }
+    assert turned - texts and not turned & {p.text for p in second}
     assert 20 <= sum(arithmetic.is_held_out(p.text) for p in first) <= 60
     for value in (True, False):
         kept = arithmetic.problems({"trained": 1}, 200, seed=1, held_out=value)

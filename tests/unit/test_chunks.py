@@ -38,6 +38,10 @@ def test_what_is_expected_to_take_longest_is_claimed_first():
     assert chunks.longest_first(cut, tokens, {}) == [2, 0, 1]  # by their prompts alone
     assert chunks.longest_first(cut, tokens, {2: 200.0, 3: 1.0}) == [1, 2, 0]
     assert chunks.longest_first(cut, tokens, dict.fromkeys(range(5), 10.0)) == [0, 1, 2]  # two questions, one
+    # 100 tokens of a prompt cost as much as 5 of each response, 10 of one as much as a half.
+    unequal = {0: [0] * 100, 1: [0] * 10}
+    assert chunks.longest_first([[0], [1]], unequal, {0: 10.0, 1: 14.4}) == [0, 1]
+    assert chunks.longest_first([[0], [1]], unequal, {0: 10.0, 1: 14.6}) == [1, 0]
     alike = {q: [0] for q in range(4)}
     assert chunks.longest_first([[3], [1], [2], [0]], alike, {}) == [0, 1, 2, 3]
     assert chunks.longest_first([], {}, {}) == []

@@ -175,6 +175,7 @@ def test_evaluations(tmp_path):
     put_evaluation(under / "b-0", str(tmp_path / "runs/b"), [2], done=False)
     damaged = put_evaluation(under / "c-0", str(tmp_path / "runs/c"), [2])
     damaged.contents()[0].write_bytes(b"")
+    put_evaluation(under / "e-0", str(tmp_path / "runs/e"), [2]).contents()[0].unlink()
     put_config(under / "d-0")  # its evaluation has not begun
     sweep = read_runs(tmp_path / "runs")
     rows = by_name(sweep.evaluations)
@@ -185,8 +186,10 @@ def test_evaluations(tmp_path):
     }  # fmt: skip
     assert {name: row["state"].split(":")[0] for name, row in rows.items()} == {
         "a-0": "done", "a-1": "done", "b-0": "unfinished", "base-0": "done", "c-0": "damaged", "d-0": "unfinished",
+        "e-0": "damaged",
     }  # fmt: skip
-    assert rows["b-0"]["accuracy"] is None and len(tables.notes(sweep)) == 3
+    assert rows["b-0"]["accuracy"] is None and "is missing" in rows["e-0"]["state"]
+    assert len(tables.notes(sweep)) == 4
     sweep.evaluations.extend({**rows["b-0"], "benchmark": name, "state": name} for name in ("unfinished", "done"))
     assert comparison.benchmarks(sweep) == ["held_out", "done"]
     assert evaluations.accuracies(sweep.evaluations, sweep.runs[0], "held_out") == (0.25, 0.5)

@@ -197,6 +197,11 @@ def test_the_keys_of_an_endpoint_of_tags():
         built("tags.endpoint.url=file:///etc/passwd")
 
 
+def test_arguments_of_the_chat_template_are_given_as_the_documentation_says():
+    given = re.search(r"'(\+rollouts\.prompt\.template_args=[^']*)'", (CONF / "README.md").read_text())
+    assert built("rollouts/prompt=chat", given[1]).rollouts.prompt.template_args == {"enable_thinking": False}
+
+
 BENCHMARKS = ("aime24", "amc23", "math500", "gsm8k", "minerva_math", "olympiadbench", "gaokao2023en", "college_math")
 
 

@@ -1,6 +1,7 @@
 """The preflight: its arithmetic against hand-made figures, its checks on this machine, its failures by name."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from safetensors.torch import save_file
 
 from hpc_saidpo import settings
 from hpc_saidpo.cli import compose
-from hpc_saidpo.doctor import gpu, inputs, memory, plan, software, tryout
+from hpc_saidpo.doctor import disk, gpu, inputs, memory, plan, ranks, software, tryout
 from hpc_saidpo.doctor.finding import FAILURE, OK, WARNING, judge, plain, table
 from hpc_saidpo.dpo.arrangement import tried_arrangement
 from hpc_saidpo.errors import RunError
@@ -28,6 +29,22 @@ MODEL = memory.Model(
     n_parameters=1_000_000, n_layers=10, layer_parameters=80_000, rank_parameters=10_000, hidden=100, mlp=300,
     queries=100, kv_width=50, vocabulary=1000,
 )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("train", "roll", "state", "says"),
+    [
+        (80, 85, OK, "training 80.0 GiB, rollouts 85.0 GiB, of 100.0 per rank"),
+        (86, 10, WARNING, "close to the limit"),
+        (10, 86, WARNING, "close to the limit"),
+        (10, 101, FAILURE, "the rollouts do not fit: lower rollouts.generate.rows"),
+        (101, 10, FAILURE, "training does not fit"),
+        (101, 102, FAILURE, "training does not fit"),
+    ],
+)
+def test_memory_is_enough_close_to_the_limit_or_too_small(train, roll, state, says):
+    found = plan._memory(MODEL, train * 2**30, roll * 2**30, 100 * 2**30)
+    assert found.state == state and says in table([found])
 
 
 def test_time_arithmetic():
@@ -208,3 +225,44 @@ def test_a_run_keeps_the_result(tmp_path, monkeypatch, micro):
     tryout.keep(run, micro, settings.Engine(), trains=True)
     assert tried_engine(micro, "shared").way == "hf" and tried_arrangement(micro) == "padded"
     assert json.loads((tmp_path / "models.json").read_text()) == changed
+
+
+@pytest.mark.parametrize(
+    ("driver", "built", "can_use", "state", "says"),
+    [
+        (None, "13.0", False, OK, "no driver; torch is built for CUDA 13.0"),
+        (None, None, False, OK, "no driver; torch is built for the CPU"),
+        (13020, None, False, FAILURE, "torch has no CUDA"),
+        (13020, "13.0", True, OK, "driver for CUDA 13.2; torch for 13.0"),
+        (13020, "13.0", False, FAILURE, "torch cannot use the GPU"),
+        (12080, "13.0", True, FAILURE, "too old for CUDA 13.0: install a torch built for CUDA 12"),
+    ],
+)
+def test_the_driver_must_fit_torch(monkeypatch, driver, built, can_use, state, says):
+    monkeypatch.setattr(software, "driver_cuda", lambda: driver)
+    monkeypatch.setattr(torch.version, "cuda", built)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: can_use)
+    found = software._cuda()
+    assert found.state == state and says in table([found])
+
+
+@pytest.mark.parametrize(("n_visible", "index"), [(1, 0), (2, 1), (4, 1)])
+def test_a_rank_has_the_gpu_of_its_place_on_the_node(monkeypatch, n_visible, index):
+    """A launcher that hides the GPUs of other ranks leaves one, whatever the rank's place."""
+
+    def properties(number):
+        return SimpleNamespace(uuid=number, name=f"GPU number {number}", total_memory=1)
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: n_visible)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", properties)
+    world = World()
+    world.local_rank, world.local_size = 1, 2
+    found = ranks._gpus(world)
+    assert found.state == OK and f"1 × GPU number {index}" in table([found])
+    assert world.device == torch.device("cuda", index)
+
+
+def test_the_file_that_measures_the_bandwidth_has_the_bytes_that_are_counted(monkeypatch, tmp_path):
+    monkeypatch.setattr(disk, "WRITTEN_BYTES", 3 << 20)
+    assert "MB/s (3 MiB, synced)" in table([disk._speed(tmp_path)])
+    assert (tmp_path / "block").stat().st_size == 3 << 20

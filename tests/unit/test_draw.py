@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from hpc_saidpo.errors import RunError
-from hpc_saidpo.sampler.draw import draw, uniforms
+from hpc_saidpo.sampler.draw import draw, namespace, uniforms
 from hpc_saidpo.sampler.inclusion import inclusion
 
 
@@ -117,3 +117,11 @@ def test_too_few_questions_name_the_setting():
 def test_weights_that_are_none_are_refused(bad):
     with pytest.raises(ValueError, match="weights must be finite"):
         draw(np.array([1.0, bad, 1.0]), 1, 0)
+
+
+def test_an_array_of_an_older_library_belongs_to_the_package_of_its_class():
+    class Array:  # as CuPy's before version 13
+        __module__ = "numpy.core"
+
+    assert namespace(Array()) is np
+    assert namespace(array_api_strict.asarray([1.0])) is array_api_strict

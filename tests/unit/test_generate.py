@@ -1,5 +1,6 @@
 """The engines: greedy tokens are those of transformers, samples have the model's distribution, rows fit into memory."""
 
+import dataclasses
 import itertools
 import shutil
 from types import SimpleNamespace
@@ -24,6 +25,7 @@ from hpc_saidpo.rollouts.engine.engine import generate
 from hpc_saidpo.rollouts.engine.memory import CPU_ROWS, cache_bytes, row_budget, rows_within
 from hpc_saidpo.rollouts.engine.sampling import choose
 from hpc_saidpo.rollouts.engine.shared import common_prefix
+from hpc_saidpo.rollouts.engine.stopping import TAIL_TOKENS
 from hpc_saidpo.rollouts.engine.ways import tried_engine
 from hpc_saidpo.settings.rollouts import Sampling
 
@@ -115,6 +117,18 @@ def test_truncation_and_stop_strings(micro):
     assert all(not r.finished and len(r.tokens) == 3 for r in cut)
     stopped = generate(micro, tokens(micro)[1:2], seeds(1, 1), Sampling(0.0, 1.0, 30, stop=("##",)))[0][0]
     assert stopped.finished and stopped.text and micro.tokenizer.decode(stopped.tokens) == f"{stopped.text}##"
+
+
+@pytest.mark.parametrize("engine", ["shared", "hf"])
+def test_a_stop_string_of_many_tokens_ends_a_response(micro, engine):
+    policy, config = dataclasses.replace(micro, ends=frozenset()), settings.Engine(engine=engine)
+    prompts = tokens(micro)[:2]
+    ((whole,), (other,)) = generate(policy, prompts, seeds(2, 1), Sampling(0.0, 1.0, 60), config)
+    stop = micro.tokenizer.decode(whole.tokens[3 : 3 + 2 * TAIL_TOKENS])
+    assert stop not in other.text
+    ((first,), (second,)) = generate(policy, prompts, seeds(2, 1), Sampling(0.0, 1.0, 60, stop=(stop,)), config)
+    assert first.finished and first.text == whole.text.partition(stop)[0]
+    assert not second.finished and second.tokens == other.tokens
 
 
 def test_the_time_of_a_step_is_divided_among_its_responses(micro, monkeypatch):

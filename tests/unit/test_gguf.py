@@ -1,5 +1,7 @@
 """GGUF files whose rotary embeddings are scaled: converted rightly, or refused."""
 
+from pathlib import Path
+
 import gguf
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from transformers import LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from hpc_saidpo.errors import RunError
-from hpc_saidpo.policy.gguf import LLAMA3, rope_scaling
+from hpc_saidpo.policy.gguf import LLAMA3, convert_gguf, rope_scaling
 
 SIZE, THETA = 8, 500_000.0
 CONFIG = LlamaConfig(
@@ -75,3 +77,11 @@ def test_llama_3_is_known_by_the_divisors_of_its_frequencies(tmp_path, factor):
 def test_other_scaling_is_refused(tmp_path, tensors, scaling, says):
     with pytest.raises(RunError, match=f"{says}.*use the model's Hugging Face folder"):
         rope_scaling(written(tmp_path, tensors, **scaling), CONFIG)
+
+
+@pytest.mark.parametrize("n_bytes", [0, 4, 20, 100])
+def test_a_file_that_was_cut_short_is_refused(tmp_path, n_bytes):
+    whole = Path(written(tmp_path))
+    whole.write_bytes(whole.read_bytes()[:n_bytes])
+    with pytest.raises(RunError, match=r"model\.gguf: not readable as GGUF .*: copy it again"):
+        convert_gguf(str(whole), tmp_path / "converted")

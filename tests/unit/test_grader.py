@@ -127,6 +127,15 @@ def test_too_little_memory_is_reported():
         assert found.verdict == UNGRADABLE and "gave up" in found.reason
 
 
+def test_a_process_that_does_not_start_is_reported_with_its_last_line(monkeypatch, tmp_path):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho Traceback >&2\necho ImportError: no sympy >&2\nexit 1\n")
+    python.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(python))
+    with Grader() as grader, pytest.raises(RunError, match=r"does not start \(.*\): ImportError: no sympy\. Install"):
+        grader.grade(*SUM)
+
+
 def test_a_process_that_does_not_start_ends_the_run(monkeypatch):
     monkeypatch.setattr("sys.executable", "/bin/false")
     with Grader() as grader, pytest.raises(RunError, match="the grading process does not start"):

@@ -151,5 +151,5 @@ def test_root_alone_has_all_items_and_all_parameters():
 
 
 def test_one_rank_trains_the_plain_module_whatever_the_strategy():
-    assert {replicas_class(strategy, 1) for strategy in ("ddp", "fsdp", "single")} == {Replicas}
-    assert [replicas_class(strategy, 2) for strategy in ("ddp", "fsdp", "single")] == [Replicas, Shards, RootOnly]
+    assert {replicas_class(strategy, False) for strategy in ("ddp", "fsdp", "single")} == {Replicas}
+    assert [replicas_class(strategy, True) for strategy in ("ddp", "fsdp", "single")] == [Replicas, Shards, RootOnly]

@@ -48,7 +48,8 @@ ONLY_IN = {
 PURE = (
     "records", "table", "errors", "difficulty", "settings", "metrics", "grader.answers", "sampler",
     "evaluate.intervals", "rollouts.chunks", "rollouts.steps", "rollouts.prompt", "dpo.pairs",
-    "pool.arithmetic", "pool.decontaminate",
+    "pool.arithmetic", "pool.canonical", "pool.decontaminate", "pool.expressions", "pool.grams", "pool.indexes",
+    "pool.spellings", "pool.wrappers",
 )  # fmt: skip
 NOT_PURE = ("sampler.stage", "settings.keys")
 PURE_MAY_IMPORT = {"numpy", "scipy", "pydantic", "mpmath", "hpc_saidpo"}

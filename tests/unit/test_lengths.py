@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from support.make import MICRO
+from transformers import AutoModelForCausalLM, MptConfig
 
 from hpc_saidpo import settings
 from hpc_saidpo.errors import RunError
@@ -100,3 +102,11 @@ def test_the_pool_must_be_large_enough_for_every_draw(n_allowed, iterations, exc
         return
     with pytest.raises(RunError, match=rf"sampler\.n_questions=10 .* but has {n_allowed}: lower sampler\.n_questions"):
         check_enough(n_allowed, iterations, config)
+
+
+def test_the_length_of_a_row_is_limited_under_another_name(policy):
+    """MPT's biases are computed for max_seq_len positions."""
+    config = MptConfig(d_model=16, n_heads=2, n_layers=1, vocab_size=99, max_seq_len=40)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    assert max_positions(replace(policy, model=model)) == 40

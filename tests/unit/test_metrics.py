@@ -36,6 +36,7 @@ def test_each_signature_is_named():
     assert shown(pair_yield=0.01, explored_too_hard_share=0.1, explored_too_easy_share=0.89) == ["collapse"]
     assert shown(ungradable_share=0.2) == ["grading"]
     assert shown(entropy_share=0.9999) == ["stagnation"]
+    assert shown(entropy_share=signatures.NEAR_UNIFORM) == []
     assert shown(entropy_share=0.9999, sampler_rule="uniform") == []  # IDPO means to be uniform
     assert shown(cluster_questions=[2.0, 1.0]) == ["stagnation"]
     assert shown(cluster_difference_p=0.4) == ["stagnation"] and shown(cluster_difference_p=None) == []
@@ -162,13 +163,27 @@ def solved(counts):
 
 
 def test_depletion_says_which_way_and_what_to_do():
-    hard, easy = signatures.no_pairs(2, solved([0, 0, 0, 8])), signatures.no_pairs(2, solved([8, 8, 8, 0]))
+    hard, easy = (signatures.no_pairs(2, solved(n), 0.1) for n in ([0, 0, 0, 8], [8, 8, 8, 0]))
     assert "iteration 2" in hard and "3 always wrong, 1 always right" in hard and "rollouts.k" in hard
     assert "1 always wrong, 3 always right" in easy and "rollouts.temperature" in easy
-    assert all("run.accept_changes=true" in text for text in (hard, easy))
+    cut = signatures.no_pairs(2, solved([3, 3, 4, 0]), 0.9)
+    assert "90% of the responses are truncated" in cut and "rollouts.max_new_tokens" in cut and "max_new" not in hard
+    assert all("run.accept_changes=true" in text for text in (hard, easy, cut))
 
 
 def test_savings_are_counted_in_responses_and_tokens():
     table = make_rollouts([(q, s, 1, tokens, 1, True, "") for q, s, tokens in [(3, 0, 4), (3, 1, 8), (7, 0, 5)]])
     assert iteration.count_undrawn(table, 4) == (2 + 3, 2 * 6 + 3 * 5)
     assert iteration.count_undrawn(make_rollouts([(1, s, 1, 9, 1, True, "") for s in range(4)]), 4) == (0, 0)
+
+
+def test_a_probe_is_described_by_its_rates():
+    seen = Difficulty(np.arange(4), np.full(4, 2), np.array([0, 1, 2, 1]), *np.ones((3, 4)))
+    found = iteration.describe_probe(seen, np.array([False, True, False, True]))
+    assert found["probe_questions"] == 4 and found["probe_pass_rate"] == 0.5 and found["probe_usable_share"] == 0.5
+    assert found["probe_pass_at_k"] == 0.75 and found["probe_pass_rate_low95"] < 0.5 < found["probe_pass_rate_high95"]
+    nothing = Difficulty(*np.zeros((6, 0)))
+    assert iteration.describe_probe(nothing, np.zeros(0, bool)) == {
+        "probe_questions": 0, "probe_pass_rate": None, "probe_pass_rate_low95": 0.0, "probe_pass_rate_high95": 1.0,
+        "probe_pass_at_k": None, "probe_usable_share": None,
+    }  # fmt: skip

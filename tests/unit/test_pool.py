@@ -1,9 +1,10 @@
 """The pool that a run loads: questions that are kept, and rows that are left out, with the reason."""
 
 import json
+from dataclasses import replace
 
 import pytest
-from support.pools import left_out, load, numbered, write_jsonl
+from support.pools import left_out, load, numbered, run_dir, write_jsonl
 
 from hpc_saidpo import settings
 from hpc_saidpo.cli import compose
@@ -12,7 +13,8 @@ from hpc_saidpo.evaluate import benchmarks
 from hpc_saidpo.parallel.world import World
 from hpc_saidpo.pool import generated, writer
 from hpc_saidpo.pool.questions import read_questions
-from hpc_saidpo.pool.stage import load_pool_again
+from hpc_saidpo.pool.stage import load_pool, load_pool_again, separate_examples
+from hpc_saidpo.records import Question
 from hpc_saidpo.settings.pool import compared_benchmarks
 from hpc_saidpo.store.run import RunDir
 from hpc_saidpo.tags.column import read_points
@@ -116,17 +118,88 @@ def test_benchmark_questions_leave_the_pool(tmp_path):
     rows_b = [{"question": "what is 7+1 ?", "answer": 8}, {"question": LONG.format(60, 3).upper(), "answer": 180}]
     known = {"b": read_questions(write_jsonl(tmp_path / "b.jsonl", *rows_b, {"question": "8 + 1?", "answer": 9}))}
     pool = load(tmp_path, path, known)
-    assert {q.id for q in pool.questions} == {r["id"] for r in rows} - {"q7", "long", "near"}
-    assert "3 in a benchmark (2 exactly)" in pool.notes[0] and "contaminated.jsonl" in pool.notes[1]
+    assert {q.id for q in pool.questions} == {r["id"] for r in rows} - {"q7", "q8", "long", "near"}
+    assert "4 in a benchmark (3 equal, 1 by n-grams)" in pool.notes[0] and "contaminated.jsonl" in pool.notes[1]
     found = left_out(tmp_path, "contaminated")
     assert [(r["id"], r["benchmark_id"], r["kind"]) for r in found] == [
-        ("q7", "b-1", "exact"), ("long", "b-2", "exact"), ("near", "b-2", "ngrams"),
+        ("q7", "b-1", "equal"), ("q8", "b-3", "equal"), ("long", "b-2", "equal"), ("near", "b-2", "ngrams"),
     ]  # fmt: skip
-    assert 0.5 < found[2]["overlap"] < 1
+    assert 0.5 < found[3]["overlap"] < 1
     assert len(load(tmp_path, path, known, decontaminate=False).questions) == len(rows)
-    assert len(load(tmp_path, path, known, overlap=0.99).questions) == len(rows) - 2
+    assert len(load(tmp_path, path, known, overlap=0.99).questions) == len(rows) - 3
     later = {"later": read_questions(write_jsonl(tmp_path / "later.jsonl", rows[0]))}
-    assert len(load(tmp_path, path, {**known, **later}).questions) == len(rows) - 4
+    assert len(load(tmp_path, path, {**known, **later}).questions) == len(rows) - 5
+
+
+def test_near_twins_of_held_out_questions_leave_the_pool(tmp_path):
+    rows = [
+        {"id": f"a{i}", "question": f"Find the area of a field of {i} by {i + 2} steps, with w{i}.", "answer": i}
+        for i in range(40)
+    ]
+    twins = [
+        {**row, "id": f"b{i}", "question": row["question"].upper().replace("?", " ?")} for i, row in enumerate(rows)
+    ]
+    path = write_jsonl(tmp_path / "p.jsonl", *rows, *twins)
+    pool = load(tmp_path, path, held_out=10)
+    held_out, kept = ({q.id for q in part} for part in (pool.held_out, pool.questions))
+    assert len(held_out) == 10 and not {id[1:] for id in held_out} & {id[1:] for id in kept}
+    assert len(kept) + len({id[1:] for id in held_out}) * 2 == len(rows) * 2
+    n_near = 80 - len(kept) - 10
+    assert n_near and f"{n_near} as in held_out" in pool.notes[0]
+    assert {(r["benchmark"], r["kind"]) for r in left_out(tmp_path, "contaminated")} == {("held_out", "equal")}
+    assert len(load(tmp_path, path, held_out=10, decontaminate=False).questions) == 70
+
+
+def test_few_shot_examples_leave_the_pool_and_the_held_out_part(tmp_path):
+    path = write_jsonl(tmp_path / "p.jsonl", *numbered(30))
+    examples = write_jsonl(tmp_path / "e.jsonl", {"question": "1 + 7 =", "answer": 8}, {"question": "4+1", "answer": 5})
+    pool = load(tmp_path, path, examples=examples, held_out=28)
+    ids = {q.id for q in (*pool.questions, *pool.held_out)}
+    assert ids == {f"q{i}" for i in range(30)} - {"q4", "q7"} and "2 in pool.examples" in pool.notes[0]
+
+
+def test_a_few_shot_example_that_a_benchmark_asks_is_left_out(tmp_path, caplog):
+    examples = write_jsonl(
+        tmp_path / "e.jsonl", {"question": "What is 5+6?", "answer": 11}, {"question": "4+1", "answer": 5}
+    )
+    config = settings.Files(path=write_jsonl(tmp_path / "p.jsonl", *numbered(3)), examples=examples)
+    known = {"b": [Question("q", "Compute $6 + 5$.", "11")]}
+    run = run_dir(tmp_path)
+    pool = load_pool(config, run, known)
+    with caplog.at_level("WARNING"):
+        separated = separate_examples(pool, config, run, known)
+    assert [q.text for q in separated.examples[""]] == ["4+1"]
+    assert "few-shot example e-1 left out: question q of b is the same (equal)" in caplog.text
+    trusting = replace(config, decontaminate=False)
+    assert separate_examples(pool, trusting, run, known).examples == pool.examples
+
+
+def test_questions_with_other_numbers_are_listed_and_kept(tmp_path):
+    path = write_jsonl(
+        tmp_path / "p.jsonl", *({"question": f"How many days are {i} weeks?", "answer": 7 * i} for i in (2, 3, 4))
+    )
+    known = {"b": [Question("q", "How many days are 3 weeks?", "21")]}
+    pool = load(tmp_path, path, known)
+    assert len(pool.questions) == 2 and "2 kept that differ from such questions in numbers only" in pool.notes[2]
+    listed = left_out(tmp_path, "other_numbers")
+    assert [(r["id"], r["benchmark"], r["benchmark_id"], r["kind"]) for r in listed] == [
+        (f"p-{line}", "b", "q", "numbers") for line in (1, 3)
+    ]
+    with pytest.raises(RunError, match="empty"):
+        load(tmp_path, path, known, other_numbers="remove")
+
+
+def test_benchmark_questions_leave_generated_pools(tmp_path):
+    config = settings.Arithmetic(n=400, held_out=40)
+    before = load_pool(config, run_dir(tmp_path))
+    sum_question = next(q for q in before.questions if q.subject == "addition")
+    texts = [f"Compute {sum_question.text}", before.held_out[5].text]
+    known = {"b": [Question(str(i), text, "?") for i, text in enumerate(texts)]}
+    after = load_pool(config, run_dir(tmp_path), known)
+    gone = {q.id for q in (*before.questions, *before.held_out)} - {q.id for q in (*after.questions, *after.held_out)}
+    assert {sum_question.id, before.held_out[5].id} <= gone and len(gone) < 5
+    assert f"{len(gone)} generated questions left out" in after.notes[0]
+    assert after.fingerprint and not before.fingerprint
 
 
 def test_benchmarks_to_avoid_are_named_like_those_to_evaluate(tmp_path):

@@ -14,7 +14,7 @@ from support.pools import load
 
 from hpc_saidpo import settings
 from hpc_saidpo.errors import RunError
-from hpc_saidpo.pool import columns, read, sources
+from hpc_saidpo.pool import arrow_files, columns, read, sources
 
 SEPARATORS = "one\u2028two\u0085three\x0bfour"  # ends of lines to str.splitlines, and to nobody else
 ROWS = [
@@ -305,3 +305,15 @@ def test_only_ends_of_lines_count(tmp_path):
     (tmp_path / "x.jsonl").write_bytes(lines([ROWS[0]]) + b"\n\r\nno\n")
     with pytest.raises(RunError, match=r"x\.jsonl:4: not JSON"):
         load(tmp_path, tmp_path / "x.jsonl")
+
+
+def test_parquet_is_cut_into_spans_of_whole_row_groups(tmp_path):
+    path = tmp_path / "pool.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"n": range(70)}), path, row_group_size=10)
+    groups = pyarrow.parquet.ParquetFile(path).metadata
+    n_bytes = [groups.row_group(i).total_byte_size for i in range(7)]
+    spans = arrow_files.parquet_spans(path, n_bytes[0] + n_bytes[1])
+    assert [(s.begin, s.end, s.first) for s in spans] == [(0, 2, 1), (2, 4, 21), (4, 6, 41), (6, 7, 61)]
+    assert [s.n_bytes for s in spans] == [sum(n_bytes[s.begin : s.end]) for s in spans]
+    assert [(s.begin, s.end) for s in arrow_files.parquet_spans(path, 1)] == [(i, i + 1) for i in range(7)]
+    assert [(s.begin, s.end) for s in arrow_files.parquet_spans(path, 10**9)] == [(0, 7)]

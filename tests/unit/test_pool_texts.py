@@ -11,7 +11,11 @@ from hpc_saidpo.settings.pool import Columns
 
 
 @pytest.mark.parametrize(
-    "command", ["\\frac", "\\begin", "\\binom", "\\times", "\\text", "\\theta", "\\right", "\\neq", "\\nabla"]
+    "command",
+    [
+        *("\\frac", "\\begin", "\\binom", "\\times", "\\text", "\\theta", "\\right", "\\neq", "\\nabla"),
+        *("\\rho", "\\rfloor", "\\tau", "\\tan", "\\neg", "\\nleq"),
+    ],
 )
 def test_a_command_whose_backslash_json_has_read_is_named(command):
     row = json.loads('{"question": "Let x be 2 %s{1}{2}.", "answer": "1"}' % command)  # noqa: UP031 - braces
@@ -28,7 +32,17 @@ def test_a_command_whose_backslash_json_has_read_is_named(command):
 
 
 @pytest.mark.parametrize(
-    "text", ["a\nb", "name\tvalue\nan\tx", "1\r\n2", "\\frac{1}{2} \\neq \\theta", "x\nequals y", "a\tan b"]
+    "text",
+    [
+        "a\nb",
+        "name\tvalue\nan\tx",
+        "1\r\n2",
+        "\\frac{1}{2} \\neq \\theta",
+        "x\nequals y",
+        "a\tan b",
+        "a\rhot b",
+        "a\tan x-ray",
+    ],
 )
 def test_lines_and_tabs_are_no_lost_commands(text):
     assert lost_command(text) == "" and make_mapper(Columns())({"question": text, "answer": "1"})
@@ -42,7 +56,8 @@ def test_lines_and_tabs_are_no_lost_commands(text):
         ("[\"x; y\", 'z']", ["x; y", "z"]),
         ("[ 'a', ]", ["a"]),
         ("[1, 2]", None),
-        ("[]", None),
+        ("[]", []),
+        ("['it\\'s', '\\\\pi']", ["it's", "\\pi"]),
         ("['a', b]", None),
         ("['a'", None),
         ("[" + " " * 50_000 + "x]", None),

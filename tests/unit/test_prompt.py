@@ -8,7 +8,7 @@ from transformers import AutoTokenizer
 from hpc_saidpo import settings
 from hpc_saidpo.errors import RunError
 from hpc_saidpo.policy import locate
-from hpc_saidpo.records import Question
+from hpc_saidpo.records import Prompts, Question
 from hpc_saidpo.rollouts import prompt, prompts
 from hpc_saidpo.settings.keys import conf_folder
 
@@ -99,3 +99,9 @@ def test_the_first_prompt_is_shown_as_it_is(micro):
     last = [f"{i} {micro.tokenizer.decode([i])!r}" for i in ids[-8:]]
     assert shown[3] == f"  the last of its {len(ids)} tokens: {', '.join(last)}" and last[-1].endswith("'\\n'")
     assert shown[4:] == ["  a response ends with <eos> or \\n\\n"]
+
+
+def test_an_end_that_the_tokenizer_has_no_name_of_is_shown_by_its_number(micro):
+    policy = dataclasses.replace(micro, ends=frozenset([*micro.eos_ids, 10_000]))
+    table = Prompts.from_rows([(0, "1 + 1", micro.encode_prompt("1 + 1", chat=False))])
+    assert prompts.describe(table, policy, ()).endswith(" or token 10000")

@@ -9,6 +9,8 @@ from datetime import datetime
 import numpy as np
 import pytest
 from support.collecting import BARE, QUESTIONS, SAMPLING
+from tokenizers import Regex
+from tokenizers.normalizers import Replace
 from tokenizers.processors import TemplateProcessing
 
 from hpc_saidpo import settings
@@ -81,6 +83,15 @@ def test_a_prompt_with_a_token_without_an_embedding_is_refused(micro, folder):
     with pytest.raises(RunError, match=r"its prompt has the token '<extra>', and the model .* has no embedding of it"):
         collect_rollouts(Stage(folder), Request(renderer, np.arange(3), 2, SAMPLING, (0, 0, "probe")), plan, World())
     assert list(folder.iterdir()) == []
+
+
+def test_a_prompt_without_a_token_is_refused(micro, folder):
+    tokenizer = copy.deepcopy(micro.tokenizer)
+    tokenizer.backend_tokenizer.normalizer = Replace(Regex("."), "")  # as of letters that a vocabulary lacks
+    plan = settings.Rollouts(prompt=settings.Prompt(chat=False))
+    renderer = Renderer(QUESTIONS, {}, dataclasses.replace(micro, tokenizer=tokenizer), plan.prompt)
+    with pytest.raises(RunError, match=r"question '.*': its prompt has no token"):
+        collect_rollouts(Stage(folder), Request(renderer, np.arange(3), 2, SAMPLING, (0, 0, "probe")), plan, World())
 
 
 def test_arguments_reach_the_template(micro):

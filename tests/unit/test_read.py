@@ -1,5 +1,6 @@
 """Damaged models: one message that names the setting, and what to do."""
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -75,6 +76,26 @@ def test_damage_is_named(folder, damage, says):
     with pytest.raises(RunError, match=says) as error:
         load(folder)
     assert str(error.value).startswith(f"policy.path={folder}: ")
+
+
+@pytest.mark.parametrize(
+    ("file", "changes"),
+    [
+        (
+            "config.json",
+            {"model_type": "own", "auto_map": {"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.Own"}},
+        ),
+        ("tokenizer_config.json", {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", None]}}),
+    ],
+)
+def test_code_in_a_folder_is_never_run(folder, monkeypatch, file, changes):
+    (folder / "own.py").write_text(f"open({str(folder / 'was_run')!r}, 'w').close()\nclass Own: pass\n")
+    edit(folder / file, **changes)
+    questions = []
+    monkeypatch.setattr("builtins.input", lambda text="": questions.append(text) or "y")
+    with contextlib.suppress(RunError):
+        load(folder)
+    assert not questions and not (folder / "was_run").exists()
 
 
 def test_a_generation_config_may_be_missing(folder):

@@ -107,3 +107,13 @@ def test_a_wrong_name_is_refused_with_the_valid_ones():
     assert "error, error_all, frontier, frontier_error, uniform" in text and "package.module:name" in text
     with pytest.raises(RunError, match=r"there is no such name\. Valid names: error, "):
         find_rule("best")
+
+
+def test_only_a_rule_that_takes_the_band_receives_it():
+    band = settings.Difficulty(too_hard=0.25)
+
+    def expected(k, a, b, *more):
+        return np.array([k + a + b, *(bounds.too_hard for bounds in more)])
+
+    assert Rule("own", errors_in_band, expected).value(4, 1.0, 2.0, band).tolist() == [7.0]
+    assert Rule("own", errors_in_band, expected, takes_band=True).value(4, 1.0, 2.0, band).tolist() == [7.0, 0.25]

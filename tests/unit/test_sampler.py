@@ -10,9 +10,9 @@ from hpc_saidpo.sampler import betabinomial
 from hpc_saidpo.sampler.counts import ClusterCounts
 from hpc_saidpo.sampler.draw import draw
 from hpc_saidpo.sampler.evidence import chances, describe_clusters, describe_questions
-from hpc_saidpo.sampler.history import History, count, excluded
+from hpc_saidpo.sampler.history import SAME_QUESTION, History, count, excluded
 from hpc_saidpo.sampler.rules import RULES
-from hpc_saidpo.sampler.weights import Plan, entropy_share, log_cluster_weights, log_weights, shown
+from hpc_saidpo.sampler.weights import Plan, entropy_share, log_cluster_weights, log_weights, posterior_rate, shown
 
 MODELS = ("frontier", "frontier_error")
 BAND = settings.Difficulty()
@@ -216,6 +216,7 @@ def test_a_question_that_is_drawn_again_tells_its_cluster_nothing_new():
     assert (again.counts.n_C == history.counts.n_C).all() and again.n_correct_N[0] == 2
     probed = history.observe(1, graded([0], [2]), cluster_N, BAND, is_probe=True)
     assert probed.counts.n_C.tolist() == [2, 1] and probed.counts.error_C[0] == 0.5 + 0.75
+    assert probed.counts.n_effective_C == pytest.approx([2**2 / (2 + 2 * SAME_QUESTION), 1])
 
 
 def test_clusters_learn_from_responses_whose_number_was_fixed_before():
@@ -224,6 +225,8 @@ def test_clusters_learn_from_responses_whose_number_was_fixed_before():
     history = History.empty(1, 1).observe(0, decided, cluster_N, BAND, first_wave=first)
     assert history.counts.passed_C[0] == 0.5 and history.counts.differ_C[0] == 1
     assert (history.n_correct_N[0], history.n_tried_N[0]) == (3, 4)
+    nothing = History.empty(1, 1).observe(0, decided, cluster_N, BAND, first_wave=first.take([]))
+    assert nothing.counts.n_C[0] == nothing.counted_N[0] == 0 and nothing.n_tried_N[0] == 4
 
 
 def test_an_ungradable_question_is_not_drawn_again():
@@ -254,3 +257,10 @@ def test_the_band_decides_what_a_usable_question_is():
     for rule in MODELS:
         hard, middle = shown(log_cluster_weights(found, Plan(settings.Sampler(rule=rule, alpha=1.0), 8, band)))
         assert hard < 0.4 < 1.3 < middle
+
+
+def test_rates_are_shrunk_however_little_discounted_evidence_is_left():
+    rate_C = posterior_rate(np.array([0.125, 0.0]), np.array([0.25, 0.25]), 1.0)  # the pool's rate is 1/4
+    assert rate_C.tolist() == [0.375 / 1.25, 0.25 / 1.25]
+    assert posterior_rate(np.array([0.25, 0.0]), np.array([0.5, 0.0]), 1.0).tolist() == [0.5, 0.5]
+    assert np.isnan(posterior_rate(np.zeros(2), np.zeros(2), 1.0)).all()

@@ -3,6 +3,7 @@
 
     tools/bench/bench_pool.py --quick
     tools/bench/bench_pool.py --json bench.json
+    tools/bench/bench_pool.py --contamination --data DIR --json bench.json
 
 Makes 1,000,000 questions as JSON lines (about 0.9 GB, beside 0.4 GB of what is loaded; TMPDIR says where, and they are
 removed afterwards), then loads them the way a run does, on 2 MPI ranks: first from the file, checked and compared with
@@ -10,12 +11,18 @@ a benchmark of 5,000 questions; then, by new processes, as a second run finds th
 the knowledge points of all questions, and reads 1,000 random ones. Seconds count from when the ranks are connected,
 CPU seconds are those of all ranks together; memory is each process's peak, imports included. --quick takes 100,000
 questions: half a minute.
+
+--contamination measures the filter instead, with your copies of MATH500 (DIR/math500.jsonl) and of other MATH questions
+(DIR/pool_math*.jsonl), as JSON lines with `question`: MATH500 in eight rewritings (tools/bench/rewritings.py) is a pool
+of which every question should be found, and 500 other questions, in the same rewritings, are false hits where they are
+found. MATH500 with other numbers is reported, as another class. Ten seconds.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import random
 import sys
 import tempfile
 import time
@@ -23,6 +30,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import common
+import rewritings
 
 common.start("mpi4py")
 
@@ -32,6 +40,7 @@ from hpc_saidpo import records
 from hpc_saidpo.cli import compose
 from hpc_saidpo.evaluate import benchmarks
 from hpc_saidpo.parallel.launch import connect
+from hpc_saidpo.pool.decontaminate import LEAKS, NUMBERS, Filter
 from hpc_saidpo.pool.stage import load_pool
 from hpc_saidpo.settings.pool import compared_benchmarks
 from hpc_saidpo.store.run import RunDir
@@ -41,16 +50,26 @@ BENCHMARK = 5000  # questions
 LEAKED = 100  # of them are in the pool
 SAMPLE = 1000
 LIMIT_S, LIMIT_GIB = 60, 4
+UNRELATED = 500  # questions
+LEAST_CAUGHT, MOST_FALSE = 490, 3
 SUBJECTS = ("algebra", "geometry", "number theory", "combinatorics", "probability", "calculus", "precalculus")
 
 
 def main() -> int:
     parser = common.parser(__doc__, "100,000 questions")
     parser.add_argument("--ranks", type=int, default=2)
+    parser.add_argument("--contamination", action="store_true", help="measure the filter, with the questions in --data")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="folder of math500.jsonl and pool_math*.jsonl")
     parser.add_argument("--rank-of", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.rank_of:
         load(arguments.rank_of)
+        return 0
+    if arguments.contamination:
+        if not arguments.data:
+            parser.error("--contamination needs --data")
+        figures = contamination(arguments.data)
+        common.write_figures(figures, arguments.json)
         return 0
     n = 100_000 if arguments.quick else 1_000_000
     with tempfile.TemporaryDirectory() as name:
@@ -66,6 +85,43 @@ def main() -> int:
     show(figures, arguments.ranks)
     common.write_figures(figures, arguments.json)
     return 0
+
+
+def contamination(data: Path) -> dict[str, float]:
+    """Rewritten copies of MATH500 that the filter finds, and other questions that it takes for one. Prints both."""
+    known = [(row["id"], row["question"]) for row in read(data / "math500.jsonl")]
+    others = [row["question"] for path in sorted(data.glob("pool_math*.jsonl")) for row in read(path)]
+    others = random.Random(0).sample(others, UNRELATED)
+    known_filter = Filter({"math500": known})
+    figures: dict[str, float] = {}
+    false_hits: dict[int, int] = {}
+    print(f"{'rewriting':34}{'caught':>8}" + "".join(f"{kind:>11}" for kind in LEAKS))
+    for name, rewrite in rewritings.REWRITINGS.items():
+        matches = known_filter.match([rewrite(text) for _, text in known])
+        caught = [match.kind for i, match in enumerate(matches) if match and match.number == i]
+        figures[f"caught_{'_'.join(name.replace(',', '').split())}"] = len(caught)
+        print(f"{name:34}{len(caught):8}" + "".join(f"{caught.count(kind):11}" for kind in LEAKS))
+        for i, match in enumerate(known_filter.match([rewrite(text) for text in others])):
+            if match:
+                false_hits[i] = match.number
+    figures |= {"caught_min_of_8": min(figures.values()), "false_hits": len(false_hits)}
+    changed = [(text, rewritings.other_numbers(text, i)) for i, (_, text) in enumerate(known)]
+    changed = [new for text, new in changed if new != text]
+    kinds = [match.kind if match else "" for match in known_filter.compare(changed)]
+    figures |= {"other_numbers": len(changed), "other_numbers_reported": kinds.count(NUMBERS)}
+    figures["other_numbers_taken_for_leaks"] = sum(kind in LEAKS for kind in kinds)
+    for i, number in false_hits.items():
+        print(f"false hit: {others[i][:200]!r}\n   taken for {known[number][1][:200]!r}")
+    print(f"{len(false_hits)} false hits among {UNRELATED} other questions")
+    print("with other numbers: {other_numbers}; reported as such {other_numbers_reported}, ".format(**figures), end="")
+    print("taken for leaks {other_numbers_taken_for_leaks}".format(**figures))
+    good = figures["caught_min_of_8"] >= LEAST_CAUGHT and len(false_hits) <= MOST_FALSE
+    print(f"{'within' if good else 'NOT within'} {LEAST_CAUGHT} caught in each, and {MOST_FALSE} false hits")
+    return figures
+
+
+def read(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
 def questions(n: int, seed: int) -> Iterator[dict]:

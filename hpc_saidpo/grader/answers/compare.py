@@ -38,7 +38,8 @@ _ALL_REALS = re.compile(
     r"all (?:the )?(?:real numbers?|reals?|real values?)|(?:any|every) real number|reals?|all x", re.IGNORECASE
 )
 _ALL_INTEGERS = re.compile(r"all (?:the )?integers?|(?:any|every) integer|integers", re.IGNORECASE)
-_MODULUS = re.compile(r"\(?\s*\\(?:pmod|mod)(?![a-z])\s*(?:\{[^{}]*\}|\w+)\s*\)?")
+_MODULUS = re.compile(r"\(?\s*\\(?:pmod|mod)(?![a-z])\s*(?:\{\s*([^{}]*?)\s*\}|(\w+))\s*\)?")
+_SET_MINUS = re.compile(r"(?<=[\w})\]])\s*-\s*\\\{")  # \mathbb{R} - \{0\}
 _MAX_ITEMS = 64  # of a list that is compared item by item
 
 
@@ -53,7 +54,10 @@ def same(gold: str, answer: str, library: Library | None = None) -> bool | None:
     integers_before = integers_of_call.set(integers)
     try:
         results: list[bool | None] = []
-        if bool(_MODULUS.search(gold)) != bool(_MODULUS.search(answer)):  # 3 against 3 (mod 7)
+        moduli = [["".join(groups) for groups in _MODULUS.findall(text)] for text in (gold, answer)]
+        if all(moduli) and moduli[0] != moduli[1]:
+            return False
+        if any(moduli):  # one of them may say 3 in place of 3 (mod 7)
             gold, answer = (_MODULUS.sub("", text).replace("\\equiv", "=") for text in (gold, answer))
         for g, a in itertools.product(_readings(gold), _readings(answer)):
             results.append(_same_shapes(_shape(g), _shape(a)))
@@ -76,7 +80,7 @@ def _readings(plain: str) -> list[str]:
 @functools.lru_cache(maxsize=256)
 def _shape(plain: str) -> Shape:
     plain = _CONDITION.sub("", plain).strip() or plain
-    plain = _RANGE.sub(":", plain)
+    plain = _SET_MINUS.sub(r" \\setminus \\{", _RANGE.sub(":", plain))
     plain = _OR.sub(r" \\lor ", _AND.sub(r" \\land ", plain))
     plain = re.sub(r"^\s*(?:\\land|\\lor)\s*", "", plain)
     inner = re.sub(r"\\text\{([^{}]*)\}", r"\1", plain)

@@ -13,8 +13,8 @@ _SCIENTIFIC = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)?)\*?10\^(?:\{([-+]?\d{1,4})
 _FRACTION = re.compile(r"([-+]?)(\d*)\\frac(?:\{([-+]?\d+)\}\{([-+]?\d+)\}|(\d)(\d)|(\d)\{(\d+)\})", re.ASCII)
 _RATIO = re.compile(r"([-+]?)(?:\(?([-+]?\d+\.?)\)?)/\(?([-+]?\d+)\)?", re.ASCII)
 _SIGNIFICANT = 6  # digits of a decimal that may be a rounded exact value
-
-
+_DIGITS_APART = re.compile(r"(?<=\d) +(?=\d)", re.ASCII)
+_GROUPED = re.compile(r"(?<![\d.,] )(?<![\d.,])\d{1,3}(?: \d{3})+(?! ?\d)", re.ASCII)  # 12 345 678
 _NO_NUMBER = re.compile(r"\s*[-+]?(?:inf|Infinity|nan|NaN|NAN)\s*")
 
 
@@ -45,9 +45,17 @@ def number(text: str) -> Fraction | None:
     return None
 
 
+def without_blanks(plain: str) -> str:
+    """A plain answer without blanks, except between digits: 1 2 is not 12, but 1 234 is 1234."""
+    if " " not in plain:
+        return plain
+    parts = _DIGITS_APART.split(_GROUPED.sub(lambda m: m.group().replace(" ", ""), plain))
+    return " ".join("".join(part.split()) for part in parts)
+
+
 def joined(plain: str) -> str:
     """A plain answer without blanks, and without thousands separators if it is a number."""
-    text = "".join(plain.split())
+    text = without_blanks(plain)
     return text.replace(",", "") if latex.THOUSANDS.fullmatch(text.lstrip("+-").partition(".")[0]) else text
 
 
@@ -55,7 +63,7 @@ def normalise(answer: str) -> str:
     """A form that counts equal answers together: plain LaTeX without blanks, exact values as fractions, lower case."""
     plain = latex.clean(answer[: MAX_ANSWER_CHARS + 1])
     value = number(joined(plain))
-    return str(value) if value is not None else "".join(plain.split()).lower()
+    return str(value) if value is not None else without_blanks(plain).lower()
 
 
 def same_number(gold: Fraction, answer: Fraction, gold_text: str, answer_text: str) -> bool:

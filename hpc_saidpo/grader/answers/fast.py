@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from ...records import CORRECT, UNGRADABLE, WRONG, Judgement
 from . import compare, latex, units, words
-from .exact import is_no_number, joined, number, same_number
+from .exact import is_no_number, joined, number, same_number, without_blanks
 from .extract import MAX_ANSWER_CHARS
 from .leaves import Library
 
@@ -36,7 +36,7 @@ def decide(gold: str, answer: str | None) -> Judgement | None:
     plain = latex.clean(" ".join(answer.split()))
     if not plain:
         return Judgement(WRONG, "empty answer")
-    if "".join(plain.split()) == "".join(plain_gold.split()):
+    if without_blanks(plain) == without_blanks(plain_gold):
         return Judgement(CORRECT, "the same text")
     if _HEX.search(plain) and not _HEX.search(plain_gold):
         return Judgement(WRONG, "hexadecimal")

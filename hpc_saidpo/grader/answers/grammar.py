@@ -80,16 +80,21 @@ class _Parser:
             negative = self.next() == "-"
             node = self.product(signed=True)
             return ("-", node) if negative else node
-        node = self.factor()
+        node = last = self.factor()
         while True:
             if self.peek() == "*":
                 self.next()
-                node = ("*", node, self.signed_factor())
+                last = self.signed_factor()
+                node = ("*", node, last)
             elif self.peek() == "/":
                 self.next()
-                node = ("/", node, self.signed_factor())
+                last = self.signed_factor()
+                node = ("/", node, last)
             elif self.starts_factor():
-                node = ("*", node, self.factor())
+                if last[0] == "n" and self.peek()[0].isdigit():
+                    raise Unreadable("two numbers side by side")
+                last = self.factor()
+                node = ("*", node, last)
             else:
                 return node
 

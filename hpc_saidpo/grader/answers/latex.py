@@ -86,7 +86,7 @@ def clean(answer: str) -> str:
         text = text[about.end() :]
     text = _ORDINAL.sub(r"\1", text)
     text = _MIXED.sub(r"\1\\frac{\2}{\3}", text)
-    text = " ".join(text.strip().rstrip(".,;: ").split())
+    text = " ".join(text.strip().removesuffix("\\\\").rstrip(".,;: ").split())
     return braced.group(1) if (braced := _BRACED.fullmatch(text)) else text
 
 

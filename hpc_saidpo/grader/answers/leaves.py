@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from typing import TypeVar
 
 from . import infinity, latex, units, values, words
-from .exact import number, same_number
+from .exact import number, same_number, without_blanks
 from .families import same_family
 from .functions import Unreadable
 from .grammar import in_radians, parse
@@ -188,7 +188,7 @@ def _same_words(gold: str, answer: str) -> bool:
     values_in_words = words.number_in_words(gold), words.number_in_words(answer)
     if values_in_words == (None, None):
         return False
-    texts = "".join(gold.split()), "".join(answer.split())
+    texts = without_blanks(gold), without_blanks(answer)
     numbers = [number(text) if value is None else value for text, value in zip(texts, values_in_words, strict=True)]
     return numbers[0] is not None and numbers[0] == numbers[1]
 
@@ -220,7 +220,8 @@ def _same_trees(gold: Tree | None, answer: Tree | None) -> bool | None:
         left, right = symbols(gold) - symbols(answer), symbols(answer) - symbols(gold)
         of_angles = _has(gold, "pi")
         names = _CONSTANTS | _INTEGERS if of_angles else _CONSTANTS
-        if len(left) == len(right) == 1 and any(left | right <= alike for alike in (_INTEGERS & names, _CONSTANTS)):
+        alikes = _INTEGERS & names, _CONSTANTS, integers_of_call.get()
+        if len(left) == len(right) == 1 and any(left | right <= alike for alike in alikes):
             (old,), (new,) = right, left
             renamed = replaced(answer, old, ("symbol", new))
             return values.same(gold, renamed) or _same_for_integers(gold, renamed)
@@ -238,7 +239,7 @@ def _has(tree: Tree, constant: str) -> bool:
 
 
 def _same_values(gold: str, answer: str) -> bool | None:
-    texts = "".join(gold.split()), "".join(answer.split())
+    texts = without_blanks(gold), without_blanks(answer)
     exact_gold, exact = number(texts[0]), number(texts[1])
     if exact_gold is not None and exact is not None:
         return same_number(exact_gold, exact, *texts)

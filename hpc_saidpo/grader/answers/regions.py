@@ -98,16 +98,21 @@ def _points(node: Shape) -> Region | None:
 
 
 def _all_but(node: Without) -> Region | None:
-    """The real numbers without some points."""
-    points = _points(node.taken)
-    if region(node.whole) != _LINE or not points:
+    """The real numbers, or an interval, without some points inside."""
+    whole, points = region(node.whole), _points(node.taken)
+    if whole is None or len(whole) != 1 or not points or any(_has_symbols(point) for point, *_ in points):
         return None
+    ((low, opener, high, closer),) = whole
     try:
-        cuts = sorted((_real(p[0]), p[0]) for p in points if not _has_symbols(p[0]))
+        cuts = sorted((_real(point), point) for point, *_ in points)
+        is_inside = (_infinite(low) or _real(low) < cuts[0][0]) and (_infinite(high) or cuts[-1][0] < _real(high))
     except Unreadable:
         return None
-    ends = [_MINUS_INFINITY, *(tokens for _, tokens in cuts), _INFINITY]
-    return tuple((low, "(", high, ")") for low, high in itertools.pairwise(ends))
+    if not is_inside:
+        return None
+    openers, closers = [opener, *"(" * len(cuts)], [*")" * len(cuts), closer]
+    ends = itertools.pairwise([low, *(tokens for _, tokens in cuts), high])
+    return tuple((a, left, b, right) for left, (a, b), right in zip(openers, ends, closers, strict=True))
 
 
 def _real(tokens: Tokens) -> Any:

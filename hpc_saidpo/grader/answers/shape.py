@@ -115,6 +115,8 @@ def parse(tokens: Sequence[str]) -> Shape:
     parts, cuts = _split(tokens, (":",))
     if cuts and all(parts):
         return Ratio(tuple(map(parse, parts)))
+    if len(tokens) > 1 and all(token[0].isdigit() for token in tokens):  # 1 2 3
+        return Several(tuple(Expression((token,)) for token in tokens), ",")
     return _bracketed(tokens) or _scaled(tokens) or Expression(tokens)
 
 
@@ -194,7 +196,8 @@ def _bracketed(tokens: Tokens) -> Shape | None:
     return Group(opener, tuple(parse(part) for part in parts if part), closer)
 
 
-def _matrix(tokens: Tokens) -> Matrix | None:
+def _matrix(tokens: Tokens) -> Matrix | Several | None:
+    """A matrix; or several equations, one below the other."""
     if len(tokens) < 6 or tokens[0] != "\\begin" or _closes_at_end(tokens) != len(tokens):
         return None
     name_end = tokens.index("}")
@@ -207,7 +210,9 @@ def _matrix(tokens: Tokens) -> Matrix | None:
     tail = len(tokens) - 1 - tokens[::-1].index("\\end")
     inner = tokens[start:tail]
     rows = [_split(row, ("&",))[0] for row in _split(inner, ("\\\\",))[0] if row]
-    return Matrix(tuple(tuple(parse(cell) for cell in row) for row in rows))
+    cells = tuple(tuple(parse(cell) for cell in row) for row in rows)
+    equations = [row[0] for row in cells if len(row) == 1 and isinstance(row[0], Relation)]
+    return Several(tuple(equations), ",") if len(equations) == len(cells) > 1 else Matrix(cells)
 
 
 def _closes_at_end(tokens: Tokens) -> int:

@@ -8,7 +8,14 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
 from ...policy.model import Policy
 from ...settings.rollouts import Sampling
@@ -53,10 +60,14 @@ def _generate_batch(
     ids, mask = left_pad(rows, cast(int, policy.tokenizer.pad_token_id), policy.device)
     torch.manual_seed(int(seed) % 2**63)
     logps, config = _Logps(), _generation(policy, sampling)
-    stop = {"stop_strings": list(sampling.stop), "tokenizer": policy.tokenizer} if sampling.stop else {}
+    stops = StoppingCriteriaList([_Stops(policy, sampling.stop, ids.shape[1])] if sampling.stop else [])
     with policy.autocast(), _only_with(policy.model, config):
         made = policy.model.generate(  # pyright: ignore[reportCallIssue] - of GenerationMixin, a base of causal LMs
-            ids, attention_mask=mask, generation_config=config, logits_processor=LogitsProcessorList([logps]), **stop
+            ids,
+            attention_mask=mask,
+            generation_config=config,
+            logits_processor=LogitsProcessorList([logps]),
+            stopping_criteria=stops,
         )
     assert isinstance(made, torch.Tensor)
     logps.note(made)
@@ -98,6 +109,22 @@ def _only_with(model: PreTrainedModel, config: GenerationConfig) -> Iterator[Non
         yield
     finally:
         model.generation_config = before
+
+
+class _Stops(StoppingCriteria):
+    """Ends the rows in which a stop string has appeared: by the rule of every engine, so that none ends otherwise.
+
+    Args:
+        n_prompt: tokens of the padded prompts.
+    """
+
+    def __init__(self, policy: Policy, stop: Sequence[str], n_prompt: int):
+        self.policy, self.stop, self.n_prompt = policy, stop, n_prompt
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.Tensor, **_: Any) -> torch.BoolTensor:
+        rows = input_ids[:, self.n_prompt :].tolist()
+        ended = [stopped(self.policy, row, self.stop) for row in rows]
+        return cast(torch.BoolTensor, torch.tensor(ended, device=input_ids.device))
 
 
 class _Logps(LogitsProcessor):

@@ -8,14 +8,15 @@ from typing import cast
 from ...policy.model import Policy
 from .sampling import Response
 
-TAIL_TOKENS = 16  # a stop string can straddle tokens; this is longer than any sensible one
+TAIL_TOKENS = 16  # at least, among which a stop string is searched: nearly all are shorter
 
 
 def stopped(policy: Policy, tokens: Sequence[int], stop: Sequence[str]) -> bool:
-    """Check whether a stop string has appeared."""
+    """Check whether a stop string has appeared with the last token."""
     if not stop:
         return False
-    tail = _decode(policy, tokens[-TAIL_TOKENS:])
+    longest = max(len(text.encode("utf-8", "surrogatepass")) for text in stop)  # a token has one byte or more
+    tail = _decode(policy, tokens[-max(TAIL_TOKENS, longest) :])
     return any(text in tail for text in stop)
 
 

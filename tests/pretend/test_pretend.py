@@ -1,0 +1,67 @@
+"""The checks of `doctor --gpu` on a device that refuses tensors of the CPU, and planted device mistakes."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pretend_device
+import pytest
+
+from hpc_saidpo.doctor.device.examine import CHECKS
+from hpc_saidpo.doctor.device.result import FAIL, PASS, SKIP
+
+HOME = Path(__file__).resolve().parents[2]
+COMPILER = next(filter(None, map(shutil.which, ("g++", "c++", "clang++"))), None)
+SKIPPED = {
+    "flash_attention": "there is no GPU",
+    "cuda_graph": "there are no CUDA graphs on a pretend",
+    "cuml": "cuml",
+    "cupy": "cupy",
+    "collectives": "there is no process group for a pretend",
+    "distributed": "there is no process group for a pretend",
+    "vllm": "vllm",
+}
+pytestmark = pytest.mark.skipif(COMPILER is None, reason="needs a C++ compiler: not run")
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory):
+    return pretend_device.build(tmp_path_factory.mktemp("pretend"), COMPILER)
+
+
+def examined(library, *names, package=HOME):
+    """(state, text) of each check, made by the package in a folder."""
+    script = Path(__file__).with_name("examine_pretend.py")
+    environment = {**os.environ, "PYTHONPATH": str(package), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, script, library, *names], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return {name: (state, text) for name, state, text in map(json.loads, done.stdout.splitlines())}
+
+
+def test_every_check_passes_or_says_why_it_cannot_be_made(library):
+    results = examined(library)
+    assert list(results) == [check.name for check in CHECKS]
+    for name, (state, text) in results.items():
+        assert state == (SKIP if name in SKIPPED else PASS), (name, text)
+        assert SKIPPED.get(name, "") in text
+
+
+@pytest.mark.parametrize(
+    ("file", "right", "wrong", "check"),
+    [
+        ("dpo/rows.py", "dtype=torch.bool, device=segment_RT.device)", "dtype=torch.bool)", "log_probabilities"),
+        ("dpo/train.py", "dtype=logps_B2.dtype, device=logps_B2.device)", "dtype=logps_B2.dtype)", "dpo_round"),
+        ("rollouts/engine/kv_cache.py", "torch.arange(n_all, device=self.device)", "torch.arange(n_all)", "engine"),
+    ],
+)
+def test_a_tensor_on_the_wrong_device_is_reported(library, tmp_path, file, right, wrong, check):
+    shutil.copytree(HOME / "hpc_saidpo", tmp_path / "hpc_saidpo", ignore=shutil.ignore_patterns("__pycache__"))
+    source = tmp_path / "hpc_saidpo" / file
+    text = source.read_text()
+    assert text.count(right) == 1
+    source.write_text(text.replace(right, wrong))
+    state, text = examined(library, check, package=tmp_path)[check]
+    assert state == FAIL and "Expected all tensors to be on the same device" in text
