@@ -87,15 +87,11 @@ def show(label: str, total: int, is_root: bool, n_done: int = 0, names: Sequence
 
 
 @contextmanager
-def _display(label: str, total: int, n_done: int) -> Iterator[Callable[[], None]]:
+def _display(label: str, total: int, n_done: int) -> Iterator[Callable[[], object]]:
     """Yield a function that shows one more finished item."""
     if on_terminal():
         with tqdm(total=total, initial=n_done, desc=f"  {label}", leave=False, file=sys.stderr, ncols=100) as bar:
-
-            def show() -> None:
-                bar.update()
-
-            yield show
+            yield bar.update
     else:
         yield _Lines(label, total, n_done)
 

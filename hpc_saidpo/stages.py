@@ -185,20 +185,15 @@ class Iteration(Stages):
 
     def probe(self, sampler: Sampler) -> Rollouts:
         """Return K rollouts of a small sample of the pool with the current policy."""
-
-        def choose_on_root() -> np.ndarray:
-            allowed = np.flatnonzero(~sampler.never_N)
-            return allowed[choose(self.job.cluster_N[allowed], self.settings.probe, self._seeded("choose"))]
-
-        question_P = self.run.world.on_root(choose_on_root)
+        question_P = self.run.world.on_root(lambda: self._choose_probed(np.flatnonzero(~sampler.never_N)))
         self.facts["probed"] = self._pool_rollouts("probe", question_P, sampler)
         self._stop_after("probe")
         return self.facts["probed"]
 
     def draw(self, sampler: Sampler) -> Draw:
         """Return the questions that this iteration explores."""
-        entropy_share = self.run.world.on_root(sampler.entropy_share)
-        self.facts.update(counts=sampler.counts, weight_C=sampler.cluster_weights(), entropy_share=entropy_share)
+        self.facts.update(counts=sampler.counts, weight_C=sampler.cluster_weights())
+        self.facts["entropy_share"] = self.run.world.on_root(sampler.entropy_share)
         drawn = self._stage("draw", lambda stage: write_draw(stage, sampler, self.run.world), load_draw)
         self._stop_after("draw")
         sampler.note_drawn(drawn.question_Q)
@@ -289,6 +284,9 @@ class Iteration(Stages):
         config = self.settings.rollouts
         expected_Q = expected_tokens(sampler.history.tokens_N, self.job.cluster_N, question_Q)
         return self._rollouts(name, self.pool.questions, question_Q, config.k, config.sampling(), expected_Q)
+
+    def _choose_probed(self, allowed: np.ndarray) -> np.ndarray:
+        return allowed[choose(self.job.cluster_N[allowed], self.settings.probe, self._seeded("choose"))]
 
     def _stored_prompts(self, names: Sequence[str]) -> Prompts:
         """The prompts of some stages of this iteration. Not collective."""

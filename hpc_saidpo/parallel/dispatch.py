@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from .drain import drain
 from .task import Task
-from .world import POLL_S, World, drain
+from .world import POLL_S, World
 
 if TYPE_CHECKING:
     from mpi4py import MPI

@@ -19,8 +19,9 @@ import numpy as np
 
 from . import group, idle, launched, slices
 from .dispatch import STOP, Progress, sleep_until
+from .drain import drain
 from .task import Task
-from .world import POLL_S, World, decode_failure, drain, encode_failure
+from .world import POLL_S, World, decode_failure, encode_failure
 
 if TYPE_CHECKING:
     from mpi4py import MPI

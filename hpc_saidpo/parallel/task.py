@@ -51,7 +51,7 @@ class Task:
         total: int = 0,
         n_done: int = 0,
         names: Sequence[int] | None = None,
-        advance: Callable[[], None] = lambda: None,
+        advance: Callable[[], object] = lambda: None,
     ):
         self.label, self.total, self.n_done, self.n_before = label, total, n_done, n_done
         self.counts: Counter[str] = Counter()

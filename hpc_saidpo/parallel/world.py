@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import math
 import os
 import platform
-import stat
-import struct
 import sys
-import termios
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NoReturn, TextIO, TypeVar, cast
+from typing import TYPE_CHECKING, NoReturn, TypeVar, cast
 
 import numpy as np
 
 from ..errors import RunError, TryAgain, is_transient, mark_shared, try_again
 from . import cores, devices
+from .drain import drain
 from .stop import EXIT_STOPPED, Stopped, StopRequest
 from .task import Task
 
@@ -29,15 +26,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 POLL_S = 0.001  # pause between two polls of a waiting rank: it must not take the core from a rank that computes
 _FAILURES = (TryAgain, RunError)  # raised as themselves on the other ranks
-_DRAIN_S = 2.0  # how long a failing rank waits for the readers of its last messages
 
 
 class World:
     """One process without MPI. Also the interface of `MPIWorld`: the docstrings below hold for both.
 
     Attributes:
-        has_group: whether `group` makes a process group.
         hosts: name of the node of each rank.
+        has_group: whether `group` makes a process group.
         stop_request: the request to this process to stop; see `stop_signal` for the whole world.
         node: number of the first rank on this rank's node.
     """
@@ -303,24 +299,3 @@ def decode_failure(failure: Failure, error: Exception | None = None) -> Exceptio
     """
     kind, text, origin = failure
     return mark_shared(error or {k.__name__: k for k in _FAILURES}.get(kind, RuntimeError)(text), origin)
-
-
-def drain(*streams: TextIO) -> None:
-    """Flush streams and wait until the readers of pipes have read everything.
-
-    Otherwise a launcher drops the rest of the output at an abort.
-    """
-    deadline = time.monotonic() + _DRAIN_S
-    for stream in streams:
-        try:
-            stream.flush()
-            is_pipe = stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode)
-            while is_pipe and _unread(stream.fileno()) and time.monotonic() < deadline:
-                time.sleep(POLL_S)
-        except (OSError, ValueError):  # closed, or not a file
-            continue
-
-
-def _unread(handle: int) -> int:
-    """Return the number of bytes in a pipe."""
-    return struct.unpack("i", fcntl.ioctl(handle, termios.FIONREAD, bytes(4)))[0]

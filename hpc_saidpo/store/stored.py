@@ -16,15 +16,17 @@ from .ragged import Ragged, attributes, dataset
 from .tables import READ_ERRORS, C, Damaged, Inspect, explain, is_ragged, on_disk_name, open_table
 
 OPEN_FILES = 512  # that a reader keeps open: half of the default limit of a process
+OPEN_COLUMNS = 16  # of all files, whose offsets (8 bytes per row) a reader keeps: memory does not grow with the pool
 # HDF5 would keep 1 MiB of decompressed blocks of each column of each file; a block is seldom read twice in a row.
 CACHE_BYTES = 0
 
 
 class _Readers:
-    """Open files, most recently used last. Each process opens the files itself."""
+    """Open files and columns, most recently used last. Each process opens the files itself."""
 
     def __init__(self):
-        self._open: dict[Path, tuple[h5py.File, dict[str, Ragged]]] = {}
+        self._files: dict[Path, h5py.File] = {}
+        self._columns: dict[tuple[Path, str], Ragged] = {}
 
     def __reduce__(self):
         return _Readers, ()
@@ -39,21 +41,34 @@ class _Readers:
 
     def _rows(self, path: Path, column: str, row: np.ndarray) -> list[Any]:
         try:
-            file, columns = self._open.pop(path, (None, {}))
-            if file is None:
-                with open_table(path):
-                    file = h5py.File(path, "r", locking=False, rdcc_nbytes=CACHE_BYTES)
-                while len(self._open) >= OPEN_FILES:
-                    self._open.pop(next(iter(self._open)))[0].close()
-            if column not in columns:
-                columns[column] = Ragged(file, column)
-            content = columns[column].read(row)
-            self._open[path] = file, columns
-            return content
-        except READ_ERRORS as error:  # the file is opened again at the next access
+            file = self._file(path)
+            ragged = self._columns.pop((path, column), None) or Ragged(file, column)
+            while len(self._columns) >= OPEN_COLUMNS:
+                self._columns.pop(next(iter(self._columns)))
+            self._columns[path, column] = ragged
+            return ragged.read(row)
+        except READ_ERRORS as error:
+            self._forget(path)  # it is opened again at the next access
             if is_transient(error):
                 raise
             raise explain(path, error) from error
+
+    def _file(self, path: Path) -> h5py.File:
+        file = self._files.pop(path, None)
+        if file is None:
+            with open_table(path):
+                file = h5py.File(path, "r", locking=False, rdcc_nbytes=CACHE_BYTES)
+            while len(self._files) >= OPEN_FILES:
+                self._forget(next(iter(self._files)))
+        self._files[path] = file
+        return file
+
+    def _forget(self, path: Path) -> None:
+        """Close a file, if it is open."""
+        self._columns = {key: ragged for key, ragged in self._columns.items() if key[0] != path}
+        file = self._files.pop(path, None)
+        if file is not None:
+            file.close()
 
 
 class StoredRows(Sequence):

@@ -17,7 +17,8 @@ def clock(monkeypatch):
 
 def test_a_rank_is_silent_after_three_times_the_longest_item(clock):
     task = Task(total=9, names=[40, 41, 42, 43])
-    task.begin(0, 0), task.begin(1, 1)
+    task.begin(0, 0)
+    task.begin(1, 1)
     clock[0] = 100.0
     assert task.silences() == []  # no item is finished: nobody knows how long one takes
     task.end(0)
@@ -49,8 +50,11 @@ def test_items_and_counts_add_up_and_an_end_without_a_begin_counts_nothing():
     shown = []
     task = Task(total=5, n_done=2, advance=lambda: shown.append(1))
     task.begin(3, 0)
-    task.end(3, {"tokens": 5}), task.end(3, {"tokens": 7}), task.end(4)
-    task.begin(3, 1), task.end(3, {"tokens": 2, "usable": 1})
+    task.end(3, {"tokens": 5})
+    task.end(3, {"tokens": 7})
+    task.end(4)
+    task.begin(3, 1)
+    task.end(3, {"tokens": 2, "usable": 1})
     assert (task.n_done, task.n_before, len(shown)) == (4, 2, 2)
     assert task.counts == {"tokens": 7, "usable": 1}
 
