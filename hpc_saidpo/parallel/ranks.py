@@ -20,8 +20,9 @@ import numpy as np
 from . import group, idle, launched, slices
 from .dispatch import STOP, Progress, sleep_until
 from .drain import drain
+from .failure import decode_failure, encode_failure
 from .task import Task
-from .world import POLL_S, World, decode_failure, encode_failure
+from .world import POLL_S, World
 
 if TYPE_CHECKING:
     from mpi4py import MPI

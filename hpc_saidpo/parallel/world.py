@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar, cast
 
 import numpy as np
 
-from ..errors import RunError, TryAgain, is_transient, mark_shared, try_again
+from ..errors import RunError
 from . import cores, devices
 from .drain import drain
+from .failure import decode_failure, encode_failure
 from .stop import EXIT_STOPPED, Stopped, StopRequest
 from .task import Task
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 POLL_S = 0.001  # pause between two polls of a waiting rank: it must not take the core from a rank that computes
-_FAILURES = (TryAgain, RunError)  # raised as themselves on the other ranks
 
 
 class World:
@@ -274,28 +274,3 @@ class World:
     def group(self) -> Iterator[None]:
         """A torch.distributed process group over the ranks, for the time of the context. Collective."""
         yield
-
-
-Failure = tuple[str, str, str]  # of another rank: its type, its text, the name of the rank
-
-
-def encode_failure(error: Exception, world: World) -> Failure:
-    """Return a failure of this rank in a form that other ranks can receive: some exceptions cannot be pickled."""
-    name = world.name_of(world.rank)
-    origin = "" if world.is_root else name
-    for kind in _FAILURES:
-        if isinstance(error, kind):
-            return kind.__name__, str(error), origin
-    if is_transient(error):
-        return TryAgain.__name__, str(try_again(str(error))), origin
-    return "", f"{type(error).__name__} on {name}: {error}", origin
-
-
-def decode_failure(failure: Failure, error: Exception | None = None) -> Exception:
-    """Return the exception to raise on every rank for a failure of one.
-
-    Args:
-        error: the exception, on the rank where it occurred.
-    """
-    kind, text, origin = failure
-    return mark_shared(error or {k.__name__: k for k in _FAILURES}.get(kind, RuntimeError)(text), origin)

@@ -7,9 +7,10 @@ import time
 
 import pytest
 
-from hpc_saidpo.parallel import launched, stop, world
+from hpc_saidpo.parallel import drain as draining
+from hpc_saidpo.parallel import launched, stop
 from hpc_saidpo.parallel.cores import n_threads
-from hpc_saidpo.parallel.world import drain
+from hpc_saidpo.parallel.drain import drain
 
 
 def test_the_last_output_is_read_before_an_abort_can_drop_it():
@@ -19,19 +20,19 @@ def test_the_last_output_is_read_before_an_abort_can_drop_it():
         stream.write("the error")
         slow.start()
         drain(stream)
-        assert world._unread(writer) == 0
+        assert draining._unread(writer) == 0
     slow.join()
     os.close(reader)
 
 
 def test_a_reader_that_never_comes_does_not_hold_up_the_end(monkeypatch):
-    monkeypatch.setattr(world, "_DRAIN_S", 0.05)
+    monkeypatch.setattr(draining, "_DRAIN_S", 0.05)
     reader, writer = os.pipe()
     with os.fdopen(writer, "w") as stream, open(os.devnull, "w") as no_pipe, open(os.devnull, "w") as closed:
         closed.close()
         stream.write("unread")
         drain(stream, no_pipe, closed)
-        assert world._unread(writer) == len("unread")
+        assert draining._unread(writer) == len("unread")
     os.close(reader)
 
 
