@@ -185,15 +185,15 @@ class Iteration(Stages):
 
     def probe(self, sampler: Sampler) -> Rollouts:
         """Return K rollouts of a small sample of the pool with the current policy."""
-        question_P = self.run.world.on_root(lambda: self._choose_probed(np.flatnonzero(~sampler.never_N)))
-        self.facts["probed"] = self._pool_rollouts("probe", question_P, sampler)
+        chosen_P = self.run.world.on_root(lambda: self._choose_probed(np.flatnonzero(~sampler.never_N)))
+        self.facts["probed"] = self._pool_rollouts("probe", chosen_P, sampler)
         self._stop_after("probe")
         return self.facts["probed"]
 
     def draw(self, sampler: Sampler) -> Draw:
         """Return the questions that this iteration explores."""
-        self.facts.update(counts=sampler.counts, weight_C=sampler.cluster_weights())
-        self.facts["entropy_share"] = self.run.world.on_root(sampler.entropy_share)
+        share = self.run.world.on_root(sampler.entropy_share)
+        self.facts.update(counts=sampler.counts, weight_C=sampler.cluster_weights(), entropy_share=share)
         drawn = self._stage("draw", lambda stage: write_draw(stage, sampler, self.run.world), load_draw)
         self._stop_after("draw")
         sampler.note_drawn(drawn.question_Q)
@@ -270,9 +270,8 @@ class Iteration(Stages):
         job.records.append(record)
         for warning in record["signatures"]:
             log.warning("  %s", warning)
-        if not run.has_finished(self.t + 1):
-            for t in run.remove_policies(config.loop.keep):
-                log.info("  loop.keep=%s: the policy of iteration %d is removed", config.loop.keep, t)
+        for t in [] if run.has_finished(self.t + 1) else run.remove_policies(config.loop.keep):
+            log.info("  loop.keep=%s: the policy of iteration %d is removed", config.loop.keep, t)
         stopped = signatures.stops(record, config.loop.on_signature, run.config_hash)
         if stopped and not run.has_finished(self.t + 1):  # an earlier start has already continued after this iteration
             raise Ended(stopped, is_failure=True)

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ..errors import RunError, TryAgain, is_transient, mark_shared, try_again
-
-if TYPE_CHECKING:
-    from .world import World
 
 _FAILURES = (TryAgain, RunError)  # raised as themselves on the other ranks
 Failure = tuple[str, str, str]  # of another rank: its type, its text, the name of the rank
 
 
-def encode_failure(error: Exception, world: World) -> Failure:
+def encode_failure(error: Exception, rank: int, name: str) -> Failure:
     """Return a failure of this rank in a form that other ranks can receive: some exceptions cannot be pickled."""
-    name = world.name_of(world.rank)
-    origin = "" if world.is_root else name
+    origin = name if rank else ""
     for kind in _FAILURES:
         if isinstance(error, kind):
             return kind.__name__, str(error), origin

@@ -114,7 +114,7 @@ class MPIWorld(World):
             try:
                 value = function()
             except Exception as caught:  # noqa: BLE001 - it is raised again, on every rank
-                error, failure = caught, encode_failure(caught, self)
+                error, failure = caught, encode_failure(caught, self.rank, self.name_of(self.rank))
         failure, value = self.bcast((failure, value))
         if failure is not None:
             raise decode_failure(failure, error)

@@ -254,7 +254,7 @@ PASSES = OSError(errno.EIO, "x")
     [(TryAgain("x"), TryAgain), (RunError("x"), RunError), (PASSES, TryAgain), (KeyError(1), RuntimeError)],
 )
 def test_other_ranks_raise_the_same_kind_of_failure(error, kind):
-    assert type(decode_failure(encode_failure(error, World()))) is kind
+    assert type(decode_failure(encode_failure(error, 3, "rank 3 on n1"))) is kind
 
 
 FEW_INODES = """
