@@ -71,7 +71,7 @@ _BETWEEN_LETTERS, _COMMA = (
 )
 _PLAIN_COMMA = re.compile(r" ,(?! [^\W\d_](?![^ ]))")
 _NEEDLESS = re.compile(r"(?<![^ ])\( ([^ ]+|[^\W\d_]+(?: [^\W\d_]+)*) \)(?![^ ])")
-_KEPT = " \0 "  # stands for a comma that stays
+_KEPT = " \0 "  # a mark in place of a comma that is not removed
 
 
 def canonical(text: str) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 _BLANK = 32
 # Odd, otherwise arbitrary: hashes are polynomials in these factors modulo 2^64.
 _BYTE, _WORD_FACTOR, _MIX = (np.uint64(c) for c in (0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93, 0xFF51AFD7ED558CCD))
-_NUMBER = np.uint64(0x2545F4914F6CDD1D)  # stands for the hash of any number
+_NUMBER = np.uint64(0x2545F4914F6CDD1D)  # the hash of every number
 _LETTER_OR_DIGIT = np.array([chr(c).isalnum() or c >= 128 for c in range(256)])  # of the first byte of a token
 _DIGIT = np.array([48 <= c < 58 for c in range(256)])
 

@@ -56,7 +56,7 @@ class Hashes:
 
 
 class Whole:
-    """Hashes of whole questions, of which the first with a hash is found. The hash 0 is none.
+    """The numbers of questions by the hash of the whole question: of equal hashes the first. A hash of 0 means none.
 
     Args:
         hash_Q: uint64 [Q].

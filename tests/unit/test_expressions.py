@@ -1,6 +1,8 @@
 """The expression that a question asks for, against values that Python computes, and by known pairs."""
 
+import ast
 import itertools
+import operator
 
 import pytest
 from hypothesis import given, settings
@@ -63,9 +65,18 @@ def written(tree, draw):
     return sign.join(f"({written(side, draw)})" if isinstance(side, tuple) else side for side in sides)
 
 
+SIGNS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul}
+
+
+def value(node):
+    """The value of a parsed expression."""
+    return node.value if isinstance(node, ast.Constant) else SIGNS[type(node.op)](value(node.left), value(node.right))
+
+
 @settings(max_examples=100, deadline=None)
 @given(TREES, st.data())
 def test_the_same_expression_in_any_order_has_one_form_and_one_value(tree, data):
     one, other = (written(tree, data.draw) for _ in range(2))
-    assert eval(one) == eval(other)  # noqa: S307 - digits, + - * ( ) of this test
-    assert expression(f"What is {one}?") == expression(f"Compute {other}.")
+    assert value(ast.parse(one, mode="eval").body) == value(ast.parse(other, mode="eval").body)
+    found = expression(f"What is {one}?")
+    assert found == expression(f"Compute {other}.") and (found is not None or isinstance(tree, str))

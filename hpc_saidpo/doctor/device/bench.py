@@ -96,7 +96,7 @@ class Bench:
         self.release()
 
     def release(self) -> None:
-        """Free the memory of what is not referenced any more."""
+        """Free the memory of deleted tensors."""
         gc.collect()
         if self.on_gpu:
             torch.cuda.empty_cache()

@@ -98,7 +98,7 @@ CHECKS = (
 
 
 class OutOfTime(BaseException):
-    """The time limit passed during a check. No library catches it as an error of its own."""
+    """The time limit passed during a check. It is no `Exception`: libraries that catch those do not catch it."""
 
 
 def examine(
