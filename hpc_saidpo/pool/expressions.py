@@ -74,7 +74,8 @@ def _function(words: list[str], runs: list[list[str]]) -> str | None:
     names = {_FUNCTIONS[word] for word in words if word in _FUNCTIONS}
     rest = tuple(word for word in words if word not in _FUNCTIONS)
     names |= {_NAMES.get(rest, "?")} if rest else set()
-    numbers = [token for run in runs for token in run if token not in ("(", ")")]
+    tokens = [token for run in runs for token in run if token not in ("(", ")")]
+    numbers = tokens[:-1] if tokens[-1:] == ["="] else tokens
     if len(names) != 1 or "?" in names or len(numbers) < 2 or not all(map(_is_number, numbers)):
         return None
     return f"{names.pop()} {' '.join(sorted(numbers))}"

@@ -22,13 +22,14 @@ SAME = [
         "gcd(120, 11)",
         "What is the GCD of 120 and 11?",
     ],
-    ["Find the Least Common Multiple (LCM) of these numbers: 61, 71", "lcm of 71 and 61"],
+    ["Find the Least Common Multiple (LCM) of these numbers: 61, 71", "lcm of 71 and 61", "lcm(71, 61) ="],
     ["gap 9 105", "gap 105 9"],
     ["Solve for q: q + 4 = 7", "Determine the value of f that satisfies: 4 + f = 7", "7 = 4 + a. Find a."],
 ]
 NONE = [
     "Round 2 + 7 to tens.", "Factor 12", "Express 1/4 as a decimal", "Find x.", "2 3", "What is 5!?", "12 mod 5",
     "x + y = 3", "What is 2 +?", "", "(" * 290, "1" + "+1" * 400, "gcd of 5", "What is 20% of 50?",
+    "gcd of 5 and 10 = 5",
 ]  # fmt: skip
 
 
