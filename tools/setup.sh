@@ -20,7 +20,8 @@ if [ ! -x .venv/bin/pip ]; then
     "$python" -m venv .venv || { "$python" -m venv --without-pip .venv && "$python" -m pip --python .venv/bin/python install -q pip; }
 fi
 
-install=(.venv/bin/python -m pip install --quiet --disable-pip-version-check)
+# pip would compile file by file on one core: compileall does it at the end on all.
+install=(.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile)
 constraint=()
 if [[ $extras != *gpu* ]] && ! { command -v nvidia-smi && nvidia-smi; } >/dev/null 2>&1; then
     constraint=(--constraint tools/constraints-cpu.txt)
@@ -34,4 +35,5 @@ fi
 if [ -z "${MPI4PY_LIBMPI:-}" ]; then
     "${install[@]}" mpich
 fi
+.venv/bin/python -m compileall -q -j 0 .venv/lib >/dev/null 2>&1 || true # templates for other Pythons do not compile
 echo "$wanted" > .venv/.installed

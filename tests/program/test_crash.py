@@ -12,6 +12,7 @@ import sys
 import pytest
 from support.mini_run import work
 from support.program import command, start, user_environment, warm
+from torture_run import seed_of_commit
 
 from hpc_saidpo.store.check import check
 from hpc_saidpo.store.compare import compare
@@ -71,10 +72,11 @@ def reference(tmp_path):
 
 
 def test_a_crash_before_any_operation_loses_nothing(tmp_path, reference):
-    n = 0
+    """Before every second operation: the first or the second, the third or the fourth ..., as the commit has it."""
+    n = seed_of_commit() % 2 - 1
     crashed = True
     while crashed:
-        n += 1
+        n += 2
         crashed = crash_at(n, tmp_path / f"{n}")
         assert not crash_at(10**6, tmp_path / f"{n}")
         assert_whole(tmp_path / f"{n}", reference)

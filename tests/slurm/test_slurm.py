@@ -6,17 +6,19 @@ import os
 import signal
 
 import pytest
-from support.program import start
+from support.pools import write_arithmetic
+from support.program import TOYS, start
 from support.slurm_cluster import FINAL, HOME, ONE_RANK, TWO_NODES
 from support.small_run import assert_same
 
 from hpc_saidpo.store.check import check
 
 pytestmark = [pytest.mark.slurm, pytest.mark.e2e]
-# A run of about a minute: it must still be at work when something happens to it.
+# It must still be at work when something happens to it: its verifier rests for as long as TOY_PAUSE_S says.
 LONG = (
-    "experiment=tiny", "pool.n=1200", "pool.held_out=24", "clusters.n=6", "rollouts.k=16", "rollouts.chunk_questions=4",
-    "sampler.n_questions=300", "loop.iterations=3", "evaluate.samples=4", "dpo.epochs=4",
+    "experiment=tiny", "pool=jsonl", "pool.held_out=24", "pool.verifier=toy_plugin.verifiers:unhurried", "clusters.n=6",
+    "probe.fraction=0.15", "rollouts.k=4", "rollouts.chunk_questions=4", "sampler.n_questions=60", "loop.iterations=3",
+    "evaluate.samples=4", "dpo.batch_pairs=8",
 )  # fmt: skip
 SHORT = (
     "experiment=tiny", "pool.n=240", "pool.held_out=24", "clusters.n=6", "probe.fraction=0.15", "rollouts.k=4",
@@ -47,12 +49,15 @@ def test_ranks_that_do_not_see_each_other_are_refused(slurm):
     assert "use srun --mpi=pmi2" in done.stderr and not (slurm.folder / "singletons").exists()
 
 
-def test_a_job_survives_a_time_limit_a_killed_rank_and_a_dead_node(slurm):
+def test_a_job_survives_a_time_limit_a_killed_rank_and_a_dead_node(slurm, monkeypatch):
     """Its result is that of an uninterrupted run."""
     run = slurm.folder / "troubled"
     sweep = slurm.folder / "troubled.txt"
     sweep.write_text("# one run\nrun.name=troubled\n")
-    job = slurm.submit("slurm/run.sbatch", sweep, *LONG, f"run.root={slurm.folder}", array="0", **TWO_NODES) + "_0"
+    write_arithmetic(slurm.folder / "pool.jsonl", n=264)
+    arguments = (*LONG, f"pool.path={slurm.folder / 'pool.jsonl'}", f"run.root={slurm.folder}")
+    monkeypatch.setitem(slurm.env, "TOY_PAUSE_S", "0.1")
+    job = slurm.submit("slurm/run.sbatch", sweep, *arguments, array="0", **TWO_NODES) + "_0"
     slurm.until(lambda: any(run.rglob("DONE")), "the first finished stage")
     # From now on less than 5 minutes are left, so Slurm warns the job at its next check, within 30 s.
     slurm.run("scontrol", "update", f"JobId={job}", "TimeLimit=5")
@@ -77,7 +82,8 @@ def test_a_job_survives_a_time_limit_a_killed_rank_and_a_dead_node(slurm):
     assert slurm.restarts(job) == 3
     slurm.run(HOME / "tools" / "local_slurm.sh", "start-node", "n2")
     assert all(path.read_bytes() == content for path, content in kept.items())
-    whole = start(*LONG, f"run.root={slurm.folder}", "run.name=whole", ranks=2)
+    monkeypatch.setenv("PYTHONPATH", str(TOYS))
+    whole = start(*arguments, "run.name=whole", ranks=2)
     assert whole.returncode == 0, whole.stderr
     assert_same(run, slurm.folder / "whole")
 

@@ -14,7 +14,7 @@ import pytest
 
 from hpc_saidpo import settings
 from hpc_saidpo.parallel.world import World
-from hpc_saidpo.pool import pieces, writer
+from hpc_saidpo.pool import generated, pieces, writer
 from hpc_saidpo.pool.pool import Pool
 from hpc_saidpo.pool.stage import load_pool
 from hpc_saidpo.records import Question
@@ -128,3 +128,11 @@ def use_small_pieces(monkeypatch: pytest.MonkeyPatch, n_bytes: int, n_rows: int)
     monkeypatch.setattr(pieces, "PIECE_BYTES", n_bytes)
     monkeypatch.setattr(writer, "CHUNK_ROWS", n_rows)
     monkeypatch.setattr(writer, "BATCH_ROWS", 3)
+
+
+def write_arithmetic(path: Path, n: int) -> None:
+    """Write `n` questions of pool=arithmetic as a file."""
+    made = generated.make(settings.Arithmetic(n=n, held_out=0)).questions
+    names = ("id", "answer", "solution", "subject", "level")
+    rows = [{"question": q.text, "tags": q.tags, **{name: getattr(q, name) for name in names}} for q in made]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))

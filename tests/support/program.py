@@ -20,6 +20,7 @@ from .warm import Warm
 
 HOME = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
+TOYS = HOME / "tests" / "support"  # holds the package toy_plugin
 LAUNCHER_VARIABLES = ("PMI_", "PMIX_", "OMPI_", "MPI_", "HYDI_", "HYDRA_", "SLURM_")
 
 

@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from support.program import user_environment
+from support.program import TOYS, user_environment
 
 HOME = Path(__file__).parents[2]
 TOOL = HOME / "tools" / "local_slurm.sh"
@@ -33,7 +33,7 @@ class Cluster:
         assert started.returncode == 0, started.stderr
         exported = dict(word.split("=", 1) for word in started.stdout.split()[1:])
         self.env = user_environment(
-            **exported, SAIDPO_PYTHON=sys.executable, SAIDPO_HOME=str(HOME), PYTHONPATH=str(HOME)
+            **exported, SAIDPO_PYTHON=sys.executable, SAIDPO_HOME=str(HOME), PYTHONPATH=f"{HOME}:{TOYS}"
         )
 
     def run(self, *command, timeout_s: float = 120, check: bool = True, **env: str) -> subprocess.CompletedProcess:

@@ -93,6 +93,10 @@ def serve(path: str) -> None:
             connection = key.data or key.fileobj
             if connection not in forks:
                 continue
+            if key.data is None and (numbers := connection.recv(64)):
+                for number in numbers:
+                    os.kill(forks[connection][0], number)
+                continue
             pid, ended = forks.pop(connection)
             if key.data is None:  # the process that stands in for it is gone
                 os.kill(pid, signal.SIGKILL)
@@ -101,7 +105,7 @@ def serve(path: str) -> None:
             selector.unregister(connection)
             os.close(ended)
             with contextlib.suppress(OSError):
-                connection.sendall(f"{status}\n".encode())
+                connection.sendall(str(status).encode())
             connection.close()
 
 
@@ -111,7 +115,6 @@ def _fork(connection: socket.socket, listener: socket.socket, others: list[socke
     if pid:
         for file in files:
             os.close(file)
-        connection.sendall(f"{pid}\n".encode())
         return pid
     try:
         for own in (listener, connection, *others):
@@ -153,7 +156,7 @@ def _run(request: dict, files: list[int]) -> int:
     os.chdir(request["folder"])
     dash, module, *arguments = request["arguments"]
     assert dash == "-m"
-    sys.path[0] = request["folder"]
+    sys.path[:1] = [request["folder"], *filter(None, request["environment"].get("PYTHONPATH", "").split(":"))]
     sys.argv = [module, *arguments]
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -21,21 +21,20 @@ def main() -> None:
     request = json.dumps(
         {"arguments": arguments, "environment": dict(os.environ), "folder": os.getcwd(), "files": files}
     )
-    waiting = []
-    for number in FORWARDED:
-        signal.signal(number, lambda number, frame: waiting.append(number))
+    waiting: list[int] = []
     with socket.socket(socket.AF_UNIX) as connection:
+        # Before anything is sent: a signal that comes earlier ends this process, as it would end one that starts.
         connection.connect(path)
+        for number in FORWARDED:
+            signal.signal(number, lambda number, frame: waiting.append(number))
         length = len(request.encode()).to_bytes(8, "big")
         connection.sendmsg([length], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", files))])
         connection.sendall(request.encode())
-        answers = connection.makefile("r")
-        pid = int(answers.readline())
         for number in FORWARDED:
-            signal.signal(number, lambda number, frame: os.kill(pid, number))
-        for number in waiting:
-            os.kill(pid, number)
-        status = int(answers.readline() or -signal.SIGKILL)
+            # Not os.kill: in a namespace of processes of its own, this process does not see the fork.
+            signal.signal(number, lambda number, frame: connection.sendall(bytes([number])))
+        connection.sendall(bytes(waiting))
+        status = int(connection.makefile("r").read() or -signal.SIGKILL)
     if status < 0:  # the fork was killed by this signal
         signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)

@@ -314,17 +314,17 @@ def test_bfloat16_weights_are_cast_once_and_restored(micro):
 
 @pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="needs a C++ compiler: not run")
 def test_compiled_decoding_gives_the_same_tokens(micro):
-    sampling = Sampling(0.0, 1.0, 20)
-    forward = type(micro.model.base_model).forward
+    policy, sampling = tiny(micro, "llama-gqa"), Sampling(0.0, 1.0, 20)
+    forward = type(policy.model.base_model).forward
     counters.clear()
     graphs = []
     for n in (4, 3):  # another number of rows
-        arguments = tokens(micro)[:n], seeds(n, 2)
-        plain, compiled = (generate(micro, *arguments, sampling, settings.Engine(compile=on)) for on in (False, True))
+        arguments = tokens(policy)[:n], seeds(n, 2)
+        plain, compiled = (generate(policy, *arguments, sampling, settings.Engine(compile=on)) for on in (False, True))
         assert [[r.tokens for r in row] for row in plain] == [[r.tokens for r in row] for row in compiled]
         graphs.append(counters["stats"]["unique_graphs"])
     assert graphs[0] == graphs[1] > 0  # compiled once, for any number
-    assert type(micro.model.base_model).forward is forward and "forward" not in vars(micro.model.base_model)
+    assert type(policy.model.base_model).forward is forward and "forward" not in vars(policy.model.base_model)
 
 
 def test_compile_needs_a_compiler(micro, monkeypatch):

@@ -1,6 +1,8 @@
 """Verifiers of a user, good ones and bad ones."""
 
+import os
 import re
+import time
 
 from hpc_saidpo.grader.verifiers import Verifier
 from hpc_saidpo.records import CORRECT, WRONG, Judgement
@@ -13,6 +15,12 @@ def last_number(response, question):
     calls.append(question.id)
     numbers = re.findall(r"-?\d+", response)
     return numbers[-1] == question.answer if numbers else None
+
+
+def unhurried(response, question):
+    """`last_number` after a pause of TOY_PAUSE_S seconds: a run lasts as long as a test needs and computes little."""
+    time.sleep(float(os.environ.get("TOY_PAUSE_S", 0)))
+    return last_number(response, question)
 
 
 def _judge(checkers, response, question):
