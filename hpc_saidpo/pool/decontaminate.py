@@ -2,7 +2,8 @@
 
 Classes of a match, of which the first that holds counts:
 
-- equal: the same canonical text (`canonical`), or the same arithmetic (`expressions`).
+- equal: the same canonical text (`canonical`), if need be after other words for "compute", or the same arithmetic
+  (`expressions`).
 - contained: a short question inside a longer text, or the text inside a known question, with other sentences around.
 - ngrams: the one of both that has fewer n-grams of words shares more than half of them, and more than half of those of
   all tokens, so that the same words around another formula are no match. The other one shares more than half of its
@@ -23,7 +24,7 @@ from .canonical import canonical
 from .expressions import expression
 from .grams import Grams, Tokens
 from .indexes import Endings, Phrases, Whole
-from .wrappers import cores, is_wrapped
+from .wrappers import cores, is_wrapped, n_requesting
 
 EQUAL, CONTAINED, NGRAMS, NUMBERS = KINDS = ("equal", "contained", "ngrams", "numbers")
 LEAKS = (EQUAL, CONTAINED, NGRAMS)
@@ -69,7 +70,7 @@ class Filter:
         tokens = Tokens.extract(self._canonical)
         words = tokens.words()
         numbers = np.arange(len(flat))
-        self._whole = Whole(tokens.whole(), numbers)
+        self._whole, self._asked = Whole(tokens.whole(), numbers), Whole(_asked(tokens, self._canonical), numbers)
         self._worded = Whole(*_worded(tokens, numbers))
         parts = [
             (core, number) for number in numbers.tolist() for core in cores(texts[number], self._canonical[number], n)
@@ -111,6 +112,7 @@ class Filter:
         if self._expressions:
             found = ((q, self._expressions.get(expression(text) or "")) for q, text in enumerate(texts))
             note(EQUAL, ((q, number) for q, number in found if number is not None))
+        note(EQUAL, self._asked.find(_asked(tokens, canonical_Q), every_Q))
         note(EQUAL, self._whole.find(tokens.whole(), every_Q))
         return matches
 
@@ -137,6 +139,12 @@ def _common_share(a: str, b: str, n: int) -> float:
     """Return the share of common n-grams of all tokens of two canonical texts, of those of the one that has fewer."""
     grams_a, grams_b = ({tuple(t[i : i + n]) for i in range(len(t) - n + 1)} for t in (a.split(), b.split()))
     return len(grams_a & grams_b) / min(len(grams_a), len(grams_b))
+
+
+def _asked(tokens: Tokens, canonical_Q: Sequence[str]) -> np.ndarray:
+    """Return the hash of each question without its words of request."""
+    n_Q = np.array([n_requesting(form) for form in canonical_Q], dtype=np.int64)
+    return np.where(tokens.n_tokens_Q > 0, tokens.spans(tokens.first_Q[:-1] + n_Q, tokens.first_Q[1:]), np.uint64(0))
 
 
 def _worded(tokens: Tokens, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -18,6 +18,23 @@ _BREAK = re.compile(
     r"|\((?:answer|enter|express|give|hint|note|please|round|show|source|use|write|your)\b)|$"
 )
 
+# Different words for the same request at the beginning of a canonical text.
+_REQUEST = re.compile(
+    r"(?:please )?(?:calculate|compute|determine|evaluate|find|give|state|what (?:is|are))"
+    r"(?: (?:the|exact|numerical|value|values|of))* "
+)
+_LEAST_ASKED = 3  # tokens after a request, at least
+
+
+def n_requesting(form: str) -> int:
+    """Return the number of first tokens that only request an answer, as in "what is the value of".
+
+    Args:
+        form: canonical form of a question. Its request does not count if hardly anything follows.
+    """
+    request = _REQUEST.match(form)
+    return request[0].count(" ") if request and form.count(" ", request.end()) + 1 >= _LEAST_ASKED else 0
+
 
 def is_wrapped(known: str, text: str) -> bool:
     """Whether a text asks a known question, with other sentences around it.
