@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import re
 import textwrap
 from collections.abc import Iterator
 
 LONGEST = 300  # characters of a library's message that are shown
+# Errors of a network file system that pass: its server restarts, the connection is lost, another node replaces a file.
+TRANSIENT = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ESHUTDOWN, errno.EINTR, errno.ENOTCONN})
+# Forms in which libraries without an errno attribute report it: safetensors, written in Rust, and HDF5.
+_ERRNO = re.compile(r"os error (\d+)|errno = (\d+)")
 
 
 class RunError(Exception):
     """A problem that the user can solve: the message says what is wrong, where, what to do. No traceback is shown."""
+
+
+class TryAgain(RunError):
+    """A fault outside the program that passes: finished work is stored, and the same command resumes."""
 
 
 class Ended(Exception):
@@ -26,6 +35,21 @@ class Ended(Exception):
         self.is_failure = is_failure
 
 
+def mark_shared(error: Exception, origin: str) -> Exception:
+    """Mark an exception that is raised on every rank: then the ranks can end together, without an abort.
+
+    Args:
+        origin: the rank and host where it occurred first; "" for root or all.
+    """
+    error.origin = origin  # pyright: ignore[reportAttributeAccessIssue]
+    return error
+
+
+def origin_of(error: BaseException) -> str | None:
+    """Return the origin of an exception that is raised on every rank; None if this rank alone raises it."""
+    return getattr(error, "origin", None)
+
+
 @contextlib.contextmanager
 def input_errors(problem: str, remedy: str) -> Iterator[None]:
     """Turn any exception of a library into a RunError: "problem (the library's words): remedy".
@@ -34,7 +58,8 @@ def input_errors(problem: str, remedy: str) -> Iterator[None]:
     itself. Use it around one call of a library that reads an input of the user, and around nothing else.
 
     Raises:
-        RunError: the call failed. A lack of memory is raised as it is.
+        TryAgain: the file system failed in a way that passes.
+        RunError: the call failed otherwise. A lack of memory is raised as it is.
     """
     try:
         yield
@@ -43,6 +68,8 @@ def input_errors(problem: str, remedy: str) -> Iterator[None]:
     except Exception as error:
         if is_out_of_memory(error):
             raise
+        if is_transient(error):
+            raise try_again(f"{problem} ({words_of(error)})") from error
         raise RunError(f"{problem} ({words_of(error)}): {remedy}") from error
 
 
@@ -80,3 +107,26 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or any(cls.__name__ == "OutOfMemoryError" for cls in type(error).__mro__):
         return True
     return isinstance(error, (RuntimeError, OSError)) and _NO_MEMORY.search(str(error)) is not None
+
+
+def errno_of(error: BaseException) -> int | None:
+    """Return the errno of a failed system call, also from the text of a library's exception; None if there is none."""
+    if isinstance(error, (RunError, Ended)):
+        return None
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    match = _ERRNO.search(str(error))
+    return int(match[1] or match[2]) if match else None
+
+
+def is_transient(error: BaseException) -> bool:
+    """Check whether an exception reports a fault of a file system that passes."""
+    return errno_of(error) in TRANSIENT
+
+
+def try_again(problem: str) -> TryAgain:
+    """Return the exception for a fault of a file system that passes."""
+    return TryAgain(
+        f"{problem}: a fault of the file system that should pass. Everything that was finished is kept: start the same "
+        "command again"
+    )

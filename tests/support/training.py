@@ -20,6 +20,7 @@ from hpc_saidpo.dpo.checkpoint import Checkpoint
 from hpc_saidpo.dpo.examples import key_of, tokenise
 from hpc_saidpo.dpo.train import Lesson, train
 from hpc_saidpo.parallel import shards
+from hpc_saidpo.parallel.task import Task
 from hpc_saidpo.parallel.world import World
 from hpc_saidpo.policy.model import Policy
 from hpc_saidpo.store.stage import Stage
@@ -52,9 +53,9 @@ def watched(on_tick: Callable[[str], None] = lambda label: None) -> Iterator[lis
     labels: list[str] = []
 
     @contextmanager
-    def show(label: str, total: int, is_root: bool):
+    def show(label: str, total: int, is_root: bool, n_done: int = 0):
         labels.append(label)
-        yield lambda *_: on_tick(label)
+        yield Task(label, total, n_done, advance=lambda: on_tick(label))
 
     with mock.patch.object(progress, "show", show):
         yield labels

@@ -72,6 +72,33 @@ def test_a_verifier_that_cannot_grade_here_is_reported(monkeypatch):
     assert verifier("pool=code").state == FAILURE and "code_unsandboxed" in verifier("pool=code").remedy
 
 
+@pytest.mark.parametrize(
+    "n_ranks, n_cores, n_threads, state, says",
+    [
+        (4, 64, 16, OK, "n0: 64 cores for 4 ranks with 16 threads each"),
+        (4, 64, 4, WARNING, "most cores are idle (OMP_NUM_THREADS=4)"),
+        (2, 4, 4, WARNING, "more threads than cores (OMP_NUM_THREADS=4)"),
+        (4, 2, 1, WARNING, "fewer cores than ranks"),
+        (1, 1, 1, OK, "n0: 1 core for 1 rank with 1 thread each"),
+    ],
+)
+def test_threads_are_compared_with_cores(n_ranks, n_cores, n_threads, state, says):
+    uses = [ranks.Use(0, "n0", range(n_cores), n_threads)] * n_ranks
+    found = ranks.judge_cores(uses, "4" if n_threads == 4 else "")
+    assert found.state == state and says in found.text + found.remedy, found
+
+
+def test_the_node_with_the_worst_balance_is_reported():
+    uses = [ranks.Use(0, "good", range(8), 8), ranks.Use(1, "bad", range(2), 8), ranks.Use(2, "good", range(8), 8)]
+    assert "bad: 2 cores" in ranks.judge_cores(uses, "").text
+
+
+def test_ranks_are_compared_with_chunks():
+    config = built("experiment=tiny", "sampler.n_questions=300", "rollouts.chunk_questions=64")
+    assert plan.judge_chunks(config, 2400, 5) == judge("chunks", "probe 4, explore 5")
+    assert "at most 5 ranks have work" in plan.judge_chunks(config, 2400, 6).remedy
+
+
 def test_rates_are_of_this_machine():
     rates = plan.measure(torch.device("cpu"), torch.float32)
     assert 1e8 < rates.flops < 1e15 and 1e7 < rates.bytes_per_s < 1e13
