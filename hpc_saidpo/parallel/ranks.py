@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 import numpy as np
 
+from ..errors import decode_failure, encode_failure
 from . import group, idle, launched, slices
 from .dispatch import STOP, Progress, sleep_until
 from .drain import drain
-from .failure import decode_failure, encode_failure
 from .task import Task
 from .world import POLL_S, World
 

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar, cast
 
 import numpy as np
 
-from ..errors import RunError
+from ..errors import RunError, decode_failure, encode_failure
 from . import cores, devices
 from .drain import drain
-from .failure import decode_failure, encode_failure
 from .stop import EXIT_STOPPED, Stopped, StopRequest
 from .task import Task
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from .. import settings
-from ..errors import RunError
 from ..parallel.world import World
 from . import agreement, disk, files, restarts, retention, shared
+from . import facts as run_facts
 from .hashes import Hashes
 from .layout import folder_of, iterations_of
 from .life import Life
@@ -109,14 +108,7 @@ class RunDir:
     def started(self) -> datetime | None:
         """Return the time of the run's first start, from env.json; None if it is not recorded there."""
 
-        def first() -> datetime | None:
-            starts = files.read_parsed(self.path / "env.json", json.loads) or [{}]
-            try:
-                return datetime.fromisoformat(str(starts[0].get("started")))
-            except ValueError:
-                return None
-
-        return self.world.on_root(first)
+        return self.world.on_root(lambda: run_facts.first_start(self.path / "env.json"))
 
     def finished_stage(self, iteration: int | str, name: str) -> Stage:
         """Return a finished stage, to read from it. Not collective.
@@ -226,10 +218,7 @@ class RunDir:
 
     def shared_before(self, name: str) -> list[Stage]:
         """Return the finished artefacts of a name, with any key, newest first. Not collective."""
-        named = re.compile(re.escape(name) + r"-[0-9a-f]{16}")
-        folders = [p for p in (self.path.parent / ".shared").glob(f"{name}-*") if named.fullmatch(p.name)]
-        done = [stage for stage in map(Stage, folders) if stage.done]
-        return sorted(done, key=lambda stage: (stage.path / "DONE").stat().st_mtime_ns, reverse=True)
+        return shared.finished(self.path.parent / ".shared", name)
 
     def sha256s(self, paths: Sequence[Path]) -> list[str]:
         """Return the SHA-256 of each file. A file that a manifest lists, or that has not changed, is not read.
@@ -252,15 +241,7 @@ class RunDir:
             RunError: the run was begun with other facts. The message shows both, and the remedy.
         """
 
-        def store_or_compare() -> None:
-            path = self.path / f"{name}.json"
-            known = files.read_parsed(path, json.loads)
-            if known not in (None, facts) and not accept and any(self.path.rglob("*.h5")):
-                raise RunError(f"run folder {self.path} was made with another {name} ({known}, now {facts}): {remedy}")
-            if known != facts:
-                files.write_text(path, json.dumps(facts))
-
-        self.world.on_root(store_or_compare)
+        self.world.on_root(lambda: run_facts.require_same(self.path / f"{name}.json", facts, remedy, accept))
 
     def keep(self, name: str, key: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Return a fact about the run. It is computed once, on root, and kept in <name>.json under its key. Collective.
@@ -269,15 +250,7 @@ class RunDir:
             compute: returns plain values.
         """
 
-        def load_or_compute() -> dict[str, Any]:
-            path = self.path / f"{name}.json"
-            known = files.read_parsed(path, json.loads) or {}
-            if key not in known:
-                known[key] = compute()
-                files.write_text(path, json.dumps(known, indent=1))
-            return known[key]
-
-        return self.world.on_root(load_or_compute)
+        return self.world.on_root(lambda: run_facts.keep(self.path / f"{name}.json", key, compute))
 
     @property
     def config_hash(self) -> str:

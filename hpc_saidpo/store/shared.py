@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -130,3 +131,10 @@ def _remove_stale_scratch(folder: Path) -> None:
                 path.unlink() if path.is_file() else shutil.rmtree(path)
         except OSError:  # another job removes it too
             continue
+
+
+def finished(folder: Path, name: str) -> list[Stage]:
+    """Return the finished artefacts of a name in a folder, with any key, newest first."""
+    named = re.compile(re.escape(name) + r"-[0-9a-f]{16}")
+    done = [stage for stage in map(Stage, folder.glob(f"{name}-*")) if named.fullmatch(stage.path.name) and stage.done]
+    return sorted(done, key=lambda stage: (stage.path / "DONE").stat().st_mtime_ns, reverse=True)

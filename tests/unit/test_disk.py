@@ -12,8 +12,7 @@ import pytest
 from support.program import user_environment
 
 from hpc_saidpo.cli.failures import failures_end_the_job
-from hpc_saidpo.errors import RunError, TryAgain, input_errors
-from hpc_saidpo.parallel.failure import decode_failure, encode_failure
+from hpc_saidpo.errors import RunError, TryAgain, decode_failure, encode_failure, input_errors
 from hpc_saidpo.parallel.world import World
 from hpc_saidpo.pool.read import rows
 from hpc_saidpo.records import Draw
