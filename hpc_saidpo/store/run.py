@@ -11,8 +11,7 @@ from typing import Any, Literal, TypeVar
 
 from .. import settings
 from ..parallel.world import World
-from . import agreement, disk, files, restarts, retention, shared
-from . import facts as run_facts
+from . import agreement, disk, files, restarts, retention, run_facts, shared
 from .hashes import Hashes
 from .layout import folder_of, iterations_of
 from .life import Life
