@@ -5,6 +5,8 @@
 #   SAIDPO_PYTHON      the Python with hpc_saidpo                 (.venv/bin/python of the code)
 #   SAIDPO_PYTHONPATH  folders with your own rules and verifiers  (none); with colons
 #   SAIDPO_CONTAINER   Apptainer image to run in                  (none); SAIDPO_BIND: folders to bind, with commas
+#   SAIDPO_IMAGE       file made by tools/setup.sh --tar          (none): every node unpacks it below SAIDPO_LOCAL
+#   SAIDPO_LOCAL       folder on a disk of each node              (TMPDIR, else /tmp)
 #   SAIDPO_BUNDLE      folder made by tools/bundle.sh             (none): its models are used first
 #   SAIDPO_MPI         value of srun --mpi                        (pmi2; Open MPI needs pmix)
 #   SAIDPO_SRUN        further options of srun                    (none)
@@ -20,6 +22,23 @@ if [ -n "${SAIDPO_MODULES:-}" ]; then
     # shellcheck disable=SC2086
     module purge && module load $SAIDPO_MODULES
     set -u
+fi
+
+# on_each_node SECONDS COMMAND...: run a command once on every node of the job; give up after this time.
+on_each_node() {
+    timeout "$1" srun --mpi=none --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 "${@:2}"
+}
+
+# One file is read from the shared file system in place of ten thousands.
+if [ -n "${SAIDPO_IMAGE:-}" ]; then
+    unpacked=${SAIDPO_LOCAL:-${TMPDIR:-/tmp}}/saidpo-${USER:-$UID}-$SLURM_JOB_ID
+    trap 'on_each_node 300 rm -rf "$unpacked"' EXIT
+    # shellcheck disable=SC2016
+    if ! on_each_node 3600 bash -c 'rm -rf "$1" && mkdir -p "$1" && tar -xf "$2" -C "$1"' - "$unpacked" "$SAIDPO_IMAGE"; then
+        echo "cannot unpack $SAIDPO_IMAGE to $unpacked on every node: the reason is above; SAIDPO_LOCAL is the place" >&2
+        exit 2
+    fi
+    SAIDPO_PYTHON=$unpacked/bin/python
 fi
 python=("${SAIDPO_PYTHON:-$SAIDPO_HOME/.venv/bin/python}")
 if [ -n "${SAIDPO_CONTAINER:-}" ]; then
@@ -81,5 +100,5 @@ can_continue() {
     # The ranks of a dead node are gone. The other ranks notice it before Slurm does, and the step fails first: they are
     # killed (code above 128), or MPI reports an error to them (code 1).
     if [ "$1" -ne 1 ] && [ "$1" -le 128 ]; then return 1; fi
-    ! timeout 60 srun --mpi=none --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 true
+    ! on_each_node 60 true
 }
