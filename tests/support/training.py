@@ -148,9 +148,13 @@ def train_by(
         if folder:
             Stage(folder).write_folder("model", lambda f: policy.save(f, world, 100_000), world)
 
+    def save_adapters(adapters):
+        if folder:
+            Stage(folder).write_folder("adapter", lambda f: adapters.save(f, "base", world.is_root), world)
+
     resume = Checkpoint(*checkpoint, key_of(pairs), world) if checkpoint else None
     lesson = Lesson(pairs, tokenise(pairs, policy, False, ()), 0, 0, False)
-    return untimed(train(policy, lesson, plan, world, resume, save)), weights
+    return untimed(train(policy, lesson, plan, world, resume, save, save_adapters=save_adapters)), weights
 
 
 @functools.cache
