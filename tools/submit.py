@@ -45,7 +45,7 @@ from submit_freeze import Frozen
 from submit_options import Options, read_options
 from submit_sweep import read_sweep
 
-from hpc_saidpo.doctor import inputs
+from hpc_saidpo.doctor import inputs, room
 from hpc_saidpo.errors import RunError
 from hpc_saidpo.rollouts.chunks import too_many_ranks
 from hpc_saidpo.settings.pool import compared_benchmarks
@@ -68,6 +68,12 @@ def main(arguments: Sequence[str]) -> int:
         frozen = submit_freeze.freeze(read_sweep(words[0], common), for_evaluation, name)
         for warning in warnings(frozen, options):
             print(f"submit: warning: {warning}", file=sys.stderr)
+        n_runs = len(frozen.runs)
+        text, problem = room.compare(frozen.root, room.needed(frozen.settings), n_runs)
+        print(
+            f"submit: {'warning: ' * bool(problem)}{frozen.root}: {text}{': ' * bool(problem)}{problem}",
+            file=sys.stderr,
+        )
         folder = frozen.root / "slurm" / name
         with_code = options.snapshot if options.snapshot is not None else submit_freeze.is_git(HOME)
         scripts = job_scripts(folder, options, folder / "code" if with_code else HOME)

@@ -165,11 +165,6 @@ def in_words(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def disk_bytes(model: Model, n_iterations: int) -> float:
-    """Bytes that a run writes to disk: a float32 policy for every iteration, and a checkpoint during training."""
-    return model.n_parameters * (4.0 * n_iterations + 12)
-
-
 def check(world: World, config: Settings, model: Model) -> list[Finding]:
     """Check the memory of this model, the times of the stages and the time limit."""
     precision = attention.precision_of(config.policy, world.device)
