@@ -146,7 +146,8 @@ def test_the_chain_of_a_sweep(slurm):
     second = slurm.sweep(sweep, *SHORT, f"run.root={root}", **{**ONE_RANK, **by_mpiexec})["prepare"]
 
     def ended():
-        facts = {step: slurm.jobs(job) for step, job in jobs.items()}
+        # The last step first: what is seen to have begun has been waiting for what is looked at later.
+        facts = {step: slurm.jobs(job) for step, job in reversed(jobs.items())}
         begun = [step for step, tasks in facts.items() if any(f["JobState"] != "PENDING" for f in tasks.values())]
         assert "run" not in begun or facts["prepare"][jobs["prepare"]]["JobState"] == "COMPLETED"
         return facts["report"][jobs["report"]]["JobState"] in FINAL

@@ -266,27 +266,11 @@ def test_a_run_keeps_the_result(tmp_path, monkeypatch, micro):
     ],
 )
 def test_the_driver_must_fit_torch(monkeypatch, driver, built, can_use, state, says):
-    monkeypatch.setattr(software, "driver_cuda", lambda: driver)
+    monkeypatch.setattr(software.devices, "driver_cuda", lambda: driver)
     monkeypatch.setattr(torch.version, "cuda", built)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: can_use)
     found = software._cuda()
     assert found.state == state and says in table([found])
-
-
-@pytest.mark.parametrize(("n_visible", "index"), [(1, 0), (2, 1), (4, 1)])
-def test_a_rank_has_the_gpu_of_its_place_on_the_node(monkeypatch, n_visible, index):
-    """A launcher that hides the GPUs of other ranks leaves one, whatever the rank's place."""
-
-    def properties(number):
-        return SimpleNamespace(uuid=number, name=f"GPU number {number}", total_memory=1)
-
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: n_visible)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", properties)
-    world = World()
-    world.local_rank, world.local_size = 1, 2
-    found = ranks._gpus(world)
-    assert found.state == OK and f"1 × GPU number {index}" in table([found])
-    assert world.device == torch.device("cuda", index)
 
 
 def test_the_file_that_measures_the_bandwidth_has_the_bytes_that_are_counted(monkeypatch, tmp_path):

@@ -1,5 +1,6 @@
 """What runs write to disk, estimated before they run."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -40,7 +41,7 @@ def test_a_policy_without_headers_is_estimated_by_what_is_known_of_it():
     config = composed("policy.path=/no/model", "loop.iterations=1")
     assert room.needed([config]) is None
     assert room.needed([config], Weights(10, "F32")).n_bytes == 160
-    text, problem = room.compare(MICRO, None, 1)
+    text, problem = room.compare(Path(MICRO), None, 1)
     assert "GiB" in text and not problem
 
 
