@@ -70,7 +70,7 @@ launch() {
     local step code=0 start=(srun --mpi="${SAIDPO_MPI:-pmi2}" --kill-on-bad-exit=1)
     # shellcheck disable=SC2206
     if [ -n "${SAIDPO_LAUNCH:-}" ]; then start=($SAIDPO_LAUNCH -n "$SLURM_NTASKS"); else start+=(${SAIDPO_SRUN:-}); fi
-    echo "== start ${SLURM_RESTART_COUNT:-0} of job $job on ${SLURM_JOB_NODELIST:-this host}, $(date)"
+    echo "== start ${SLURM_RESTART_COUNT:-0} of job $job on ${SLURM_JOB_NODELIST:-this host} by ${python[*]}, $(date)"
     "${start[@]}" "${python[@]}" -m mpi4py -m hpc_saidpo "$@" &
     step=$!
     trap 'warned=1; kill -USR1 "$step"' USR1 # the ranks finish the work in flight and save

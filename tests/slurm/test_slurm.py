@@ -3,8 +3,12 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
+import sys
+import sysconfig
+from pathlib import Path
 
 import pytest
 from support.pools import write_arithmetic
@@ -179,8 +183,24 @@ def test_the_chain_of_a_sweep(slurm):
     assert (root / "sweep" / "sweep.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_doctor_examines_both_nodes(slurm):
+def image_of_the_environment(folder):
+    """A file as tools/setup.sh --tar makes one, of an environment that holds a pointer to this one only."""
+    packages = folder / f"env/lib/python3.{sys.version_info.minor}/site-packages"
+    packages.mkdir(parents=True)
+    (packages / "all.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    (folder / "env/bin").mkdir()
+    (folder / "env/bin/python").symlink_to(Path(sys.executable).resolve())
+    shutil.copy(Path(sys.prefix) / "pyvenv.cfg", folder / "env")
+    subprocess.run(["tar", "-cf", folder / "env.tar", "-C", folder / "env", "."], check=True)
+    return folder / "env.tar"
+
+
+def test_the_doctor_examines_both_nodes(slurm, tmp_path, monkeypatch):
+    """For root every node of this cluster has a /dev/shm of its own: there it unpacks the environment."""
     report = slurm.folder / "doctor.json"
+    if os.geteuid() == 0:
+        monkeypatch.setitem(slurm.env, "SAIDPO_IMAGE", str(image_of_the_environment(tmp_path)))
+        monkeypatch.setitem(slurm.env, "SAIDPO_LOCAL", "/dev/shm")
     job = slurm.submit(
         "tests/slurm/doctor.sbatch", "experiment=tiny", f"run.root={slurm.folder}", "--json", report, **TWO_NODES
     )
@@ -191,6 +211,10 @@ def test_the_doctor_examines_both_nodes(slurm):
     assert "gloo" in findings["all-reduce"]["told"] and "GB/s" in findings["all-reduce"]["told"]
     assert "min left; 3 iterations need about" in findings["time limit"]["told"]
     assert not list(slurm.folder.glob(".doctor-*"))
+    if os.geteuid() == 0:
+        assert f"/dev/shm/saidpo-root-{job}/bin/python" in slurm.log(f"*{job}*")
+        left = slurm.run("srun", "-N2", "-n2", "--ntasks-per-node=1", "--mem-per-cpu=100M", "ls", "/dev/shm").stdout
+        assert "saidpo" not in left
 
 
 def test_dead_ranks_do_not_outlive_their_cluster(slurm):

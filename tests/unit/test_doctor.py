@@ -1,7 +1,6 @@
 """The preflight: its arithmetic against hand-made figures, its checks on this machine, its failures by name."""
 
 import json
-from types import SimpleNamespace
 
 import pytest
 import torch
