@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from support.program import BIN, HOME, user_environment
+from support.program import BIN, HOME, command, user_environment
 
 # On 3 ranks, what depends on the number of ranks beyond "one or several"; on 4, how ranks train together.
 ON_RANKS = {
@@ -18,8 +18,8 @@ ON_RANKS = {
 }  # fmt: skip
 
 
-def succeed(*command):
-    done = subprocess.run(command, cwd=HOME, env=user_environment(), capture_output=True, text=True, timeout=900)
+def succeed(*words):
+    done = subprocess.run(words, cwd=HOME, env=user_environment(), capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout[-30_000:] + done.stderr[-30_000:]
     return done
 
@@ -27,8 +27,8 @@ def succeed(*command):
 @pytest.mark.e2e
 @pytest.mark.parametrize("ranks", ON_RANKS)
 def test_on_ranks(ranks):
-    pytest_on_ranks = (BIN / "mpiexec", "-n", str(ranks), sys.executable, "-m", "mpi4py", "-m", "pytest")
-    done = succeed(*pytest_on_ranks, "-q", "-m", "mpi", "-p", "no:cacheprovider", *ON_RANKS[ranks])
+    words = ("-q", "-m", "mpi", "-p", "no:cacheprovider", *ON_RANKS[ranks])
+    done = succeed(*command(*words, ranks=ranks, program=("-m", "pytest"), is_warm=True))
     last = done.stdout.rstrip().splitlines()[-1]
     print(last)
     assert " passed" in last and "failed" not in last

@@ -125,7 +125,8 @@ def test_the_chain_of_a_sweep(slurm):
     assert list(jobs) == ["prepare", "run", "evaluate", "report"]
 
     def ended():
-        facts = {step: slurm.jobs(job) for step, job in jobs.items()}
+        # The last step first: what is seen to have begun has been waiting for what is looked at later.
+        facts = {step: slurm.jobs(job) for step, job in reversed(jobs.items())}
         begun = [step for step, tasks in facts.items() if any(f["JobState"] != "PENDING" for f in tasks.values())]
         assert "run" not in begun or facts["prepare"][jobs["prepare"]]["JobState"] == "COMPLETED"
         return facts["report"][jobs["report"]]["JobState"] in FINAL
@@ -161,15 +162,15 @@ def test_hydra_sweeps_by_submitting_jobs_of_two_ranks(slurm):
     root = slurm.folder / "submitit"
     shim = f"{HOME / 'tests' / 'slurm' / 'bin'}:{slurm.env['PATH']}"  # sacct: this cluster has no accounting
     done = slurm.run(
-        slurm.env["SAIDPO_PYTHON"], "-m", "hpc_saidpo", "-m", *launcher, *SHORT, "clusters.n=2,4,6", f"run.root={root}",
+        slurm.env["SAIDPO_PYTHON"], "-m", "hpc_saidpo", "-m", *launcher, *SHORT, "clusters.n=2,6", f"run.root={root}",
         timeout_s=300, PATH=shim,
     )  # fmt: skip
     runs = sorted(path for path in root.iterdir() if (path / "metrics.jsonl").exists())
     cluster_counts = {len(json.loads((path / "metrics.jsonl").read_text())["cluster_weight"]) for path in runs}
-    assert cluster_counts == {2, 4, 6}, done.stdout + done.stderr
+    assert cluster_counts == {2, 6}, done.stdout + done.stderr
     for path in runs:
         env = json.loads((path / "env.json").read_text())
-        assert len(env) == 1 and env[0]["world_size"] == 2 and env[0]["hosts"] == ["n1", "n2"]
+        assert len(env) == 1 and env[0]["world_size"] == 2 and len(set(env[0]["hosts"])) == 2
         assert not check(path).findings
 
 
