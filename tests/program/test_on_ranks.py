@@ -6,16 +6,12 @@ import sys
 import pytest
 from support.program import BIN, HOME, command, user_environment
 
-# On 3 ranks, what depends on the number of ranks beyond "one or several"; on 4, how ranks train together.
+# On 3 ranks, how work is handed out, shared, stored and stopped; on 4, how ranks train together.
 ON_RANKS = {
     2: ("tests/ranks",),
-    3: (
-        "tests/ranks", "--ignore-glob=tests/ranks/test_[ac]*", "--ignore=tests/ranks/test_strategies.py",
-        "--ignore=tests/ranks/test_reference.py", "--ignore=tests/ranks/test_dpo_figures_ranks.py",
-        "-k", "not how_a_batch_is_cut",
-    ),
-    4: ("tests/ranks/test_strategies.py",),
-}  # fmt: skip
+    3: tuple(f"tests/ranks/test_{name}.py" for name in ("parallel", "draw_ranks", "rollouts_ranks", "stop", "store")),
+    4: ("tests/ranks/test_strategies.py", "-k", "one_process or shards or turns"),
+}
 
 
 def succeed(*words):

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import signal
+import sys
 
 import pytest
 from support.pools import write_arithmetic
@@ -88,10 +89,11 @@ def test_a_job_survives_a_time_limit_a_killed_rank_and_a_dead_node(slurm, monkey
     assert_same(run, slurm.folder / "whole")
 
 
-def test_five_tasks_two_at_a_time_of_which_one_is_cancelled_and_sent_again(slurm):
+def test_five_tasks_two_at_a_time_of_which_one_is_cancelled_and_sent_again(slurm, monkeypatch):
+    monkeypatch.setitem(slurm.env, "SAIDPO_PYTHON", str(slurm.warm_python()))
     root, sweep = slurm.folder / "five", slurm.folder / "five.txt"
     sweep.write_text("# task 0 is the first line below\n\n" + "".join(f"run.name=task{i}\n" for i in range(5)))
-    arguments = (sweep, *SHORT, f"run.root={root}")
+    arguments = (sweep, *SHORT, "pool.held_out=0", "evaluate.benchmarks=[]", f"run.root={root}")
     job = slurm.submit("slurm/run.sbatch", *arguments, array="0-4%2", **ONE_RANK)
     cancelled, most = root / "task3", 0
 
@@ -112,13 +114,14 @@ def test_five_tasks_two_at_a_time_of_which_one_is_cancelled_and_sent_again(slurm
     assert_same(cancelled, root / "task0")
 
 
-def test_the_chain_of_a_sweep(slurm):
+def test_the_chain_of_a_sweep(slurm, monkeypatch):
     """tools/submit.py: prepare, the runs, their evaluations, one report."""
+    monkeypatch.setitem(slurm.env, "SAIDPO_PYTHON", str(slurm.warm_python()))
     root, sweep = slurm.folder / "sweep", slurm.folder / "two.txt"
     sweep.write_text("run.name=few clusters.n=2\nrun.name=many clusters.n=6\n")
     options = [f"{key.replace('-', '_')}={value}" for key, value in ONE_RANK.items()]
     submitted = slurm.run(
-        slurm.env["SAIDPO_PYTHON"], "tools/submit.py", sweep, *options, "report.mem=900M", "at_once=2", "--", *SHORT,
+        sys.executable, "tools/submit.py", sweep, *options, "report.mem=900M", "at_once=2", "--", *SHORT,
         f"run.root={root}", "--", "evaluate.samples=2",
     )  # fmt: skip
     jobs = dict(line.split() for line in submitted.stdout.splitlines())
