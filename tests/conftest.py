@@ -31,7 +31,8 @@ gc.freeze()  # what is imported stays: no search for garbage looks at it again
 
 # Files of long tests, the longest first: no process is then left alone with one of them at the end.
 DEAR_FIRST = (
-    "test_slurm", "test_demo", "test_crash", "test_loop", "test_readme_blocks", "test_stop_signals", "test_install",
+    "test_slurm", "test_on_ranks", "test_demo", "test_crash", "test_loop", "test_readme_blocks", "test_stop_signals",
+    "test_install",
     "test_tags_program", "test_dpo_ranks", "test_plugins", "test_container", "test_verifiers_program", "test_bundle",
     "test_bench_memory", "test_evaluate_command", "test_warm", "test_strategies", "test_reference",
 )  # fmt: skip

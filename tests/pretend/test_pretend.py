@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pretend_device
 import pytest
+from support.compiler import COMPILER, needs_compiler
 
 from hpc_saidpo.doctor.device.examine import CHECKS
 from hpc_saidpo.doctor.device.result import FAIL, PASS, SKIP
 
 HOME = Path(__file__).resolve().parents[2]
-COMPILER = next(filter(None, map(shutil.which, ("g++", "c++", "clang++"))), None)
 SKIPPED = {
     "flash_attention": "there is no GPU",
     "cuda_graph": "there are no CUDA graphs on a pretend",
@@ -24,7 +24,7 @@ SKIPPED = {
     "distributed": "there is no process group for a pretend",
     "vllm": "vllm",
 }
-pytestmark = pytest.mark.skipif(COMPILER is None, reason="needs a C++ compiler: not run")
+pytestmark = needs_compiler
 
 
 @pytest.fixture(scope="module")

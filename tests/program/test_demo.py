@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from support.converted import give_smollm2
 from support.offline import NAMESPACE, needs_namespace, permitted
 from support.program import command, user_environment
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -14,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 def short_demo(tmp_path_factory):
     """A short run of the demonstration, as the README starts it; without a network where that is permitted."""
     root = tmp_path_factory.mktemp("runs")
+    give_smollm2(root, tmp_path_factory)
     short = ("loop.iterations=1", "pool.held_out=8", "probe.fraction=0.004", "sampler.n_questions=8", "rollouts.k=4",
              "evaluate.samples=1", "evaluate.temperature=0", f"run.root={root}")  # fmt: skip
     done = subprocess.run(

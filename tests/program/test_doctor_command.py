@@ -7,6 +7,16 @@ import pytest
 import torch
 from support.program import start
 
+from hpc_saidpo.doctor.device.examine import CHECKS
+from hpc_saidpo.doctor.device.result import PASS, SKIP
+
+NO_GPU = {
+    "flash_attention": "there is no GPU",
+    "cuda_graph": "there are no CUDA graphs on a cpu",
+    "cuml": "cuml",
+    "cupy": "cupy",
+    "vllm": "vllm",
+}
 # Runs main() with each line of words, then prints whether torch has been imported.
 WITHOUT_TORCH = """
 import contextlib, io, sys
@@ -50,6 +60,21 @@ def test_a_wrong_command_about_one_gpu_is_refused(words, says):
 def test_one_gpu_cannot_be_examined_where_there_is_none():
     done = start("doctor", "--gpu")
     assert done.returncode == 2 and "torch sees no GPU" in done.stderr
+
+
+def test_every_check_of_one_gpu_passes_on_a_cpu_or_says_why_it_cannot_be_made(tmp_path):
+    done = start("doctor", "--gpu", "--device", "cpu", "--json", str(tmp_path / "gpu.json"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    stored = json.loads((tmp_path / "gpu.json").read_text())
+    states = {key.removesuffix(".state"): value for key, value in stored.items() if key.endswith(".state")}
+    assert list(states) == [check.name for check in CHECKS]
+    assert {name for name, state in states.items() if state != PASS} == NO_GPU.keys()
+    assert all(states[name] == SKIP and says in stored[f"{name}.text"] for name, says in NO_GPU.items())
+    assert f"{len(CHECKS) - len(NO_GPU)} PASS, 0 FAIL, {len(NO_GPU)} SKIP in " in done.stdout
+    assert stored["machine"]["torch"] == str(torch.__version__)
+    assert stored["dpo_round.float32_weights"] < 1e-6
+    assert stored["rollouts.tokens_per_s"] > 0 and stored["dpo_step.flops_utilisation"] > 0
+    assert not list(tmp_path.glob("*.tmp"))
 
 
 def test_a_check_of_one_gpu_without_time_is_reported_and_stored(tmp_path):

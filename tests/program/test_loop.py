@@ -209,7 +209,7 @@ def test_a_second_job_on_the_same_run_is_refused(root):
 def test_a_person_sees_bars_and_a_log_file_plain_lines(root):
     screen, terminal = os.openpty()
     process = subprocess.Popen(
-        command(*SMALL, "loop.iterations=1", f"run.root={root}", "run.name=watched", ranks=2, is_warm=True),
+        command(*SMALL, "loop.iterations=1", f"run.root={root}", "run.name=watched", ranks=2),
         stdin=subprocess.DEVNULL,
         stdout=terminal,
         stderr=terminal,

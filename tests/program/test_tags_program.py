@@ -29,8 +29,7 @@ def test_a_run_ends_with_its_export_and_continues_with_the_answers(tmp_path):
 
 
 TEXTS = [
-    "What is 3 + 4?", "Solve 2x = 10.", "How many primes are below 20?", "What is the area of a circle of radius 2?",
-    "What is 1/2 + 1/3?", "Find gcd(12, 18).",
+    "What is 3 + 4?", "How many primes are below 20?", "What is the area of a circle of radius 2?", "Find gcd(12, 18).",
 ]  # fmt: skip
 
 
@@ -50,7 +49,7 @@ def test_a_real_model_tags_on_any_number_of_ranks_and_after_a_kill(tmp_path, tmp
     def arguments(root):
         return [
             "policy=smollm2", f"pool.path={pool}", "tags.mode=model", f"tags.model={SMOLLM2}", "clusters.n=2",
-            "tags.chunk_questions=2", "tags.max_new_tokens=24", "loop.stop_after=prepare", f"run.root={root}",
+            "tags.chunk_questions=1", "tags.max_new_tokens=16", "loop.stop_after=prepare", f"run.root={root}",
             "run.threads=1", "pool.on_bad=skip", "sampler.n_questions=2", "loop.iterations=1",
         ]  # fmt: skip
 
@@ -58,7 +57,7 @@ def test_a_real_model_tags_on_any_number_of_ranks_and_after_a_kill(tmp_path, tmp
     assert whole.returncode == 0, whole.stdout + whole.stderr
     assert (
         "questions tagged" in whole.stdout
-        and "6 distinct questions, 6 were sent to the tagger for this pool" in whole.stdout
+        and "4 distinct questions, 4 were sent to the tagger for this pool" in whole.stdout
     )
     expected = replies_of(tmp_path / "whole")
     assert any(expected[1]) and all(expected[2])
@@ -77,5 +76,5 @@ def test_a_real_model_tags_on_any_number_of_ranks_and_after_a_kill(tmp_path, tmp
     job.wait()
     resumed = start(*arguments(root))
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
-    assert int(resumed.stdout.partition("tags: ")[2].split()[0]) <= len(TEXTS) - 2 * len(chunks)
+    assert int(resumed.stdout.partition("tags: ")[2].split()[0]) <= len(TEXTS) - len(chunks)
     assert replies_of(root) == expected

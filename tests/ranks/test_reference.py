@@ -28,7 +28,7 @@ def rounds(folder, world):
         with opened as run, killed_after(1) if killed else watched() as labels:
             job = Job(config, run, Pool([]), [], np.zeros(0, dtype=np.int64), {})
             try:
-                job.iteration(0, path).train(pairs or make_pairs(12))
+                job.iteration(0, path).train(pairs or make_pairs(6))
             except Killed:
                 labels.append("killed")
             finally:
@@ -49,8 +49,8 @@ def test_once_for_a_policy_and_its_pairs(rounds, folder, world):
     assert rounds("other settings", *other) == ROUND  # none of them is part of the key
     for i, setting in enumerate(("rollouts.stop=[zz]", "policy.precision=bfloat16", "dpo.micro_pairs=1")):
         assert rounds(f"computed {i}", setting) == BOTH, setting
-    assert rounds("other pairs", pairs=make_pairs(12, seed=1)) == BOTH
-    assert rounds("another order", pairs=make_pairs(12).take(range(11, -1, -1))) == BOTH
+    assert rounds("other pairs", pairs=make_pairs(6, seed=1)) == BOTH
+    assert rounds("another order", pairs=make_pairs(6).take(range(5, -1, -1))) == BOTH
 
 
 def test_again_for_changed_weights_also_at_the_same_path(rounds, folder, world):

@@ -96,11 +96,13 @@ def test_a_job_survives_a_time_limit_a_killed_rank_and_a_dead_node(slurm, monkey
     assert_same(run, slurm.folder / "whole")
 
 
-def test_five_tasks_two_at_a_time_of_which_some_are_preempted_and_one_is_cancelled(slurm):
+def test_five_tasks_two_at_a_time_of_which_some_are_preempted_and_one_is_cancelled(slurm, monkeypatch):
     """After the grace time of a preemption a task goes back into the queue and ends equal; a cancelled one does not."""
+    monkeypatch.setitem(slurm.env, "SAIDPO_PYTHON", str(slurm.warm_python()))
     root, sweep = slurm.folder / "five", slurm.folder / "five.txt"
     sweep.write_text("# task 0 is the first line below\n\n" + "".join(f"run.name=task{i}\n" for i in range(5)))
-    job = slurm.sweep(sweep, *SHORT, f"run.root={root}", steps="run", at_once=2, **ONE_RANK)["run"]
+    short = (*SHORT, "pool.held_out=0", "evaluate.benchmarks=[]", f"run.root={root}")
+    job = slurm.sweep(sweep, *short, steps="run", at_once=2, **ONE_RANK)["run"]
     sweep.write_text("run.name=edited\n")  # a waiting array does not read it again
     slurm.until(lambda: any((root / name / "lock").exists() for name in ("task0", "task1")), "the first work")
     urgent = slurm.submit("--partition=urgent", "--exclusive", "--wrap=true", nodes=3, time=1)
@@ -139,7 +141,7 @@ def test_the_chain_of_a_sweep(slurm):
     sweep.write_text("run.name=few clusters.n=2\nrun.name=many clusters.n=6\n")
     options = [f"{key.replace('-', '_')}={value}" for key, value in {**ONE_RANK, **NO_GPU}.items()]
     submitted = slurm.run(
-        slurm.env["SAIDPO_PYTHON"], "tools/submit.py", sweep, *options, "report.mem=900M", "at_once=2", "--", *SHORT,
+        sys.executable, "tools/submit.py", sweep, *options, "report.mem=900M", "at_once=2", "--", *SHORT,
         f"run.root={root}", "--", "evaluate.samples=2",
     )  # fmt: skip
     jobs = dict(line.split() for line in submitted.stdout.splitlines())

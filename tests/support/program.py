@@ -21,7 +21,7 @@ from .warm import Warm
 HOME = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 TOYS = HOME / "tests" / "support"  # holds the package toy_plugin
-LAUNCHER_VARIABLES = ("PMI_", "PMIX_", "OMPI_", "MPI_", "HYDI_", "HYDRA_", "SLURM_")
+LAUNCHER_VARIABLES = ("PYTEST_XDIST_", "PMI_", "PMIX_", "OMPI_", "MPI_", "HYDI_", "HYDRA_", "SLURM_")
 
 
 def user_environment(**variables: str) -> dict[str, str]:

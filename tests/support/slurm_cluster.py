@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from support.program import TOYS, user_environment
+from support.program import TOYS, user_environment, warm
 
 HOME = Path(__file__).parents[2]
 TOOL = HOME / "tools" / "local_slurm.sh"
@@ -36,6 +37,13 @@ class Cluster:
             **exported, SAIDPO_PYTHON=sys.executable, SAIDPO_HOME=str(HOME), PYTHONPATH=f"{HOME}:{TOYS}"
         )
         del self.env["OMP_NUM_THREADS"]
+
+    def warm_python(self) -> Path:
+        """A program in place of Python, for jobs whose start is not what is tested: see `support.warm`."""
+        script = self.folder / "warm-python"
+        script.write_text(f'#!/bin/sh\nexec {shlex.join(warm().command())} "$@"\n')
+        script.chmod(0o755)
+        return script
 
     def run(self, *command, timeout_s: float = 120, check: bool = True, **env: str) -> subprocess.CompletedProcess:
         """Run a command as the cluster's user."""

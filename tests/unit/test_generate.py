@@ -10,6 +10,7 @@ import pytest
 import torch
 from scipy import stats
 from support.architectures import UNUSUAL
+from support.compiler import needs_compiler
 from support.generating import SUPPORTED, greedy_by_transformers, seeds, tiny, tokens
 from torch._dynamo.utils import counters
 from transformers import LogitsProcessorList, MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
@@ -312,7 +313,7 @@ def test_bfloat16_weights_are_cast_once_and_restored(micro):
     assert generate(rounding, tokens(micro), seeds(4, 2), Sampling(0.0, 1.0, 4))[0][0].tokens
 
 
-@pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="needs a C++ compiler: not run")
+@needs_compiler
 def test_compiled_decoding_gives_the_same_tokens(micro):
     policy, sampling = tiny(micro, "llama-gqa"), Sampling(0.0, 1.0, 20)
     forward = type(policy.model.base_model).forward

@@ -172,3 +172,11 @@ def test_sampling_parameters_without_sampling_do_not_prevent_saving(folder, tmp_
     policy = load(folder)
     policy.save(tmp_path / "saved")
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "saved").generation_config.temperature == 0.6
+
+
+@pytest.mark.parametrize("method", ["bitsandbytes", "gptq", "fp8"])
+def test_a_policy_with_quantised_weights_is_refused_before_any_work(tmp_path, method):
+    config = json.loads((Path(MICRO) / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": method}}))
+    with pytest.raises(RunError, match=rf"policy.path=.*: its weights are quantised \({method}\)"):
+        check_trainable(skeleton(str(tmp_path)), str(tmp_path), settings.Dpo())
