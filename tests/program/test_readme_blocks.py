@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support.program import HOME, user_environment
+from support.program import HOME, command, user_environment
 from support.readmes import READMES, Block, blocks, commands
 
 AFTER_A_RUN = "runnable after a run"
@@ -83,8 +83,8 @@ def checkout(tmp_path_factory) -> Path:
 def demo(checkout) -> None:
     """runs/demo, small."""
     small = ("loop.iterations=2", "pool.n=240", "pool.held_out=24", "sampler.n_questions=60", "clusters.n=1")
-    command = [sys.executable, "-m", "hpc_saidpo", "experiment=tiny", "run.name=demo", *small]
-    done = subprocess.run(command, cwd=checkout, env=user_environment(), capture_output=True, text=True, timeout=300)
+    words = command("experiment=tiny", "run.name=demo", *small, is_warm=True)
+    done = subprocess.run(words, cwd=checkout, env=user_environment(), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -102,15 +102,15 @@ def runnable() -> list[Block]:
 def script(text: str) -> str:
     """A bash block as it is run here."""
     lines = []
-    for command in commands(text):
-        words = command.removeprefix("source .venv/bin/activate")
+    for printed in commands(text):
+        line, words = printed, printed.removeprefix("source .venv/bin/activate")
         for means in MEANS:
             if words.startswith(means.start):
                 at = words.index(means.place) if means.place else len(words)
-                command = words[:at] + means.before + words[at:]
+                line = words[:at] + means.before + words[at:]
         for place, here in PLACES.items():
-            command = command.replace(place, here)
-        lines.append(command)
+            line = line.replace(place, here)
+        lines.append(line)
     return "\n".join(["set -euo pipefail", *lines])
 
 

@@ -13,7 +13,7 @@ out, and the models that `tests/support/every_model.py` lists with a reason.
 A model is `right`, or `refused` by the try-out (one message that says what to do), or `wrong`: something differs, or
 `crashed`. The last two must be 0. Then the demo explores once (--run names a finished run instead): is what DPO would
 train what was drawn, and what do the stored token ids cost on disk? --quick: one architecture of each kind, those of
-tests/unit/test_architectures.py, and the tiny model in place of the demo's.
+tests/slow/test_architectures.py, and the tiny model in place of the demo's.
 """
 
 from __future__ import annotations
