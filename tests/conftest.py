@@ -17,6 +17,7 @@ import transformers
 from support.make import load_micro
 
 from hpc_saidpo.cli import environment  # noqa: F401 - before heavy imports, as the program does
+from hpc_saidpo.grader.grader import Grader
 from hpc_saidpo.parallel.launch import connect
 from hpc_saidpo.parallel.world import World
 from hpc_saidpo.policy.model import Policy
@@ -24,6 +25,8 @@ from hpc_saidpo.policy.model import Policy
 transformers.logging.disable_progress_bar()
 torch.set_num_threads(1)
 WORLD = connect()
+# CI sets it to the name of what its machine lacks: a test that does not run for another reason is a failure there.
+MAY_BE_MISSING = os.environ.get("MAY_BE_MISSING")
 gc.enable()
 gc.freeze()  # what is imported stays: no search for garbage looks at it again
 
@@ -49,7 +52,12 @@ def pytest_configure(config):
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
-    yield
+    outcome = yield
+    report = outcome.get_result()
+    if report.skipped and MAY_BE_MISSING is not None and not hasattr(report, "wasxfail"):
+        reason = str(report.longrepr[2])
+        if MAY_BE_MISSING not in reason:
+            report.outcome, report.longrepr = "failed", f"only tests that need {MAY_BE_MISSING} may not run: {reason}"
     if call.excinfo is not None and WORLD.size > 1 and not call.excinfo.errisinstance(pytest.skip.Exception):
         # The other ranks may be waiting in a collective that this one will never reach.
         traceback.print_exception(call.excinfo.value)
@@ -57,7 +65,9 @@ def pytest_runtest_makereport(item, call):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """What could not be run here, by count: it must not pass for tested."""
+    """The number of ranks, and what could not be run here, by count: it must not pass for tested."""
+    if WORLD.size > 1:
+        terminalreporter.write_line(f"on {WORLD.size} ranks")
     skipped = terminalreporter.stats.get("skipped", [])
     reasons = Counter(str(report.longrepr[2]).removeprefix("Skipped: ") for report in skipped)
     for reason, n in reasons.items():
@@ -81,12 +91,19 @@ def micro() -> Policy:
     return load_micro()
 
 
+@pytest.fixture(scope="module")
+def grader():
+    """A grading process with the default limits."""
+    with Grader() as grader:
+        yield grader
+
+
 @pytest.fixture(scope="session")
 def slurm(tmp_path_factory):
-    """A real Slurm of three nodes; CI sets REQUIRE_SLURM, so that there its absence is a failure."""
+    """A real Slurm of three nodes."""
     from support.slurm_cluster import Cluster, not_run
 
-    if not_run() and not os.environ.get("REQUIRE_SLURM"):
+    if not_run():
         pytest.skip(not_run())
     cluster = Cluster(tmp_path_factory.mktemp("slurm"))
     yield cluster

@@ -21,13 +21,15 @@ def check_trainable(model: PreTrainedModel, path: str, config: settings.Dpo) -> 
     Raises:
         RunError: the model cannot be trained like this; the message names the setting to change.
     """
-    if (quantised := getattr(model.config, "quantization_config", None)) is not None:
-        method = quantised.get("quant_method") if isinstance(quantised, dict) else quantised.quant_method
-        raise RunError(
-            f"policy.path={path}: its weights are quantised ({getattr(method, 'value', method)}), which cannot be "
-            "trained: name the model that they were made from, or save it with plain weights (transformers: "
-            "model.dequantize(), then save_pretrained)"
-        )
+    for part in (model.config, model.config.get_text_config()):
+        if quantised := getattr(part, "quantization_config", None):
+            named = quantised if isinstance(quantised, dict) else quantised.to_dict()
+            method = named.get("quant_method", "by an unnamed method")
+            raise RunError(
+                f"policy.path={path}: its weights are quantised ({method}), which cannot be trained: name the model that "
+                "they were made from, or save it with plain weights (transformers: model.dequantize(), then "
+                "save_pretrained)"
+            )
     check_strategy(model, path, config)
     if config.checkpointing and not model.supports_gradient_checkpointing:
         raise RunError(

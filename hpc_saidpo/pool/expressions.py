@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 
 from .canonical import plain
+from .spellings import REQUESTS
 
 # Words that only say that a value is requested. No word that requests another form of it: "express", "factor", "round".
-INSTRUCTIONS = {
-    "and", "answer", "arithmetic", "as", "calculate", "compute", "determine", "equal", "equals", "equation",
-    "evaluate", "expression", "final", "find", "following", "for", "give", "in", "is", "it", "math", "me",
-    "multiplication", "number", "numbers", "of", "only", "please", "problem", "question", "result", "satisfies",
-    "simplify", "solve", "state", "tell", "that", "the", "these", "this", "to", "value", "what", "which", "with",
-    "your",
+INSTRUCTIONS = REQUESTS | {
+    "and", "answer", "arithmetic", "as", "equal", "equals", "equation", "expression", "final", "following", "for",
+    "in", "is", "it", "math", "me", "multiplication", "number", "numbers", "of", "only", "please", "problem",
+    "question", "result", "satisfies", "simplify", "solve", "tell", "that", "the", "these", "this", "to", "value",
+    "what", "which", "with", "your",
 }  # fmt: skip
 # Functions that do not depend on the order of their numbers; `gap` is one of this package's generated arithmetic.
 _FUNCTIONS = {"gcd": "gcd", "gcf": "gcd", "hcf": "gcd", "lcm": "lcm", "gap": "gap"}

@@ -51,6 +51,8 @@ LOOKS = {
     "operatorname", "operatorname*", "boldsymbol", "bm", "pmb", "boxed", "fbox", "ensuremath", "mathop", "mathrel",
     "mathbin", "mathopen", "mathclose",
 }  # fmt: skip
+# Verbs that request a value, and no particular form of it.
+REQUESTS = frozenset({"calculate", "compute", "determine", "evaluate", "find", "give", "state"})
 # Commands before whose braces an argument is, not a mere group.
 ARGUMENTS = {
     "frac", "dfrac", "tfrac", "cfrac", "nicefrac", "sfrac", "binom", "dbinom", "tbinom", "sqrt", "pmod", "overline",

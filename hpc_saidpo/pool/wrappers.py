@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from .canonical import canonical
+from .spellings import REQUESTS
 
 _CORE_TOKENS = 4  # of a core, at least
 _NOTATION, _AROUND = 10, 300  # characters of a text for one of its canonical form, and for what stands before
@@ -18,16 +19,15 @@ _BREAK = re.compile(
     r"|\((?:answer|enter|express|give|hint|note|please|round|show|source|use|write|your)\b)|$"
 )
 
-# Different words for the same request at the beginning of a canonical text.
+# Words for the same request at the beginning of a canonical text.
 _REQUEST = re.compile(
-    r"(?:please )?(?:calculate|compute|determine|evaluate|find|give|state|what (?:is|are))"
-    r"(?: (?:the|exact|numerical|value|values|of))* "
+    rf"(?:please )?(?:{'|'.join(sorted(REQUESTS))}|what (?:is|are))(?: (?:the|exact|numerical|value|values|of))* "
 )
 _LEAST_ASKED = 3  # tokens after a request, at least
 
 
 def n_requesting(form: str) -> int:
-    """Return the number of first tokens that only request an answer, as in "what is the value of".
+    """Return how many tokens at the beginning only request an answer: 5 of "what is the value of 2 + 3".
 
     Args:
         form: canonical form of a question. Its request does not count if hardly anything follows.

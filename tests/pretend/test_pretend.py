@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pretend_device
 import pytest
-from support.compiler import COMPILER, needs_compiler
+from support.needs import COMPILER, needs_compiler
 
 from hpc_saidpo.doctor.device.examine import CHECKS
 from hpc_saidpo.doctor.device.result import FAIL, PASS, SKIP

@@ -2,16 +2,11 @@
 
 import pytest
 from support.converted import give_smollm2
+from support.needs import needs_sandbox
 from support.program import start
 
-from hpc_saidpo import settings
-from hpc_saidpo.grader.code import obstacle
 from hpc_saidpo.records import CORRECT, Pairs, Rollouts
 from hpc_saidpo.store.stage import Stage
-
-needs_sandbox = pytest.mark.skipif(
-    bool(obstacle(settings.Grader())), reason="not run: the kernel does not let this user make namespaces"
-)
 
 
 @pytest.mark.e2e

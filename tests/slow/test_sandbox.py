@@ -8,9 +8,10 @@ import sys
 import threading
 
 import pytest
+from support.needs import needs_sandbox
 
 from hpc_saidpo import settings
-from hpc_saidpo.grader.code import obstacle, run_tests
+from hpc_saidpo.grader.code import run_tests
 from hpc_saidpo.grader.grader import Grader
 from hpc_saidpo.records import CORRECT, UNGRADABLE, VERDICTS, WRONG, Question
 from hpc_saidpo.sandbox import values
@@ -27,10 +28,7 @@ def look():
     except BaseException as error:
         return repr(error)
 """
-pytestmark = pytest.mark.skipif(
-    bool(obstacle(LIMITS)) and not os.environ.get("REQUIRE_SANDBOX"),
-    reason="not run: the kernel does not let this user make namespaces",
-)
+pytestmark = needs_sandbox
 
 
 def judged(code, tests=TESTS, limits=LIMITS):

@@ -6,12 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
+from support.needs import needs_sandbox
 
 from hpc_saidpo import settings
 from hpc_saidpo.cli.grade import main
 from hpc_saidpo.errors import RunError
 from hpc_saidpo.grader.answers.stated import code_of
-from hpc_saidpo.grader.code import obstacle
 from hpc_saidpo.grader.grader import Grader
 from hpc_saidpo.grader.self_check import by_grading
 from hpc_saidpo.grader.stage import check_golds
@@ -22,16 +22,6 @@ from hpc_saidpo.pool.stage import load_pool
 from hpc_saidpo.records import CORRECT, UNGRADABLE, WRONG, Question
 from hpc_saidpo.settings.pool import EVALUATING, VERIFIER_NAMES
 from hpc_saidpo.store.run import RunDir
-
-needs_sandbox = pytest.mark.skipif(
-    bool(obstacle(settings.Grader())), reason="not run: the kernel does not let this user make namespaces"
-)
-
-
-@pytest.fixture(scope="module")
-def grader():
-    with Grader() as grader:
-        yield grader
 
 
 @pytest.mark.parametrize(

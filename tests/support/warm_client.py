@@ -31,7 +31,7 @@ def main() -> None:
         connection.sendmsg([length], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", files))])
         connection.sendall(request.encode())
         for number in FORWARDED:
-            # Not os.kill: in a namespace of processes of its own, this process does not see the fork.
+            # The server kills the fork: a process on a node of the test's Slurm does not see processes outside it.
             signal.signal(number, lambda number, frame: connection.sendall(bytes([number])))
         connection.sendall(bytes(waiting))
         status = int(connection.makefile("r").read() or -signal.SIGKILL)

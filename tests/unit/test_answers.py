@@ -8,7 +8,6 @@ from bench import grader_sets
 
 from hpc_saidpo.grader.answers.fast import decide, thorough
 from hpc_saidpo.grader.answers.gold import defects
-from hpc_saidpo.grader.grader import Grader
 from hpc_saidpo.grader.self_check import self_check
 from hpc_saidpo.records import CORRECT, UNGRADABLE, WRONG
 
@@ -35,12 +34,6 @@ FORMS = (
     ("[[1,2],[3,4]]", "[[1,2],[3,VALUE]]"), ("\\{x|x=3k,k\\in\\mathbb{Z}\\}", "\\{x|x=VALUE,k\\in\\mathbb{Z}\\}"),
 )  # fmt: skip
 LIBRARY_FORMS = FORMS[:2] + FORMS[6:8] + FORMS[13:14] + FORMS[19:20]
-
-
-@pytest.fixture(scope="module")
-def grader():
-    with Grader() as grader:
-        yield grader
 
 
 def read_pairs(name):

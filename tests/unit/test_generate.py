@@ -10,8 +10,8 @@ import pytest
 import torch
 from scipy import stats
 from support.architectures import UNUSUAL
-from support.compiler import needs_compiler
 from support.generating import SUPPORTED, greedy_by_transformers, seeds, tiny, tokens
+from support.needs import needs_compiler
 from torch._dynamo.utils import counters
 from transformers import LogitsProcessorList, MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 

@@ -18,12 +18,6 @@ from hpc_saidpo.records import CORRECT, UNGRADABLE, WRONG
 SUM = "\\boxed{\\sum_{i=1}^n i}", "\\frac{n(n+1)}{2}"
 
 
-@pytest.fixture(scope="module")
-def grader():
-    with Grader() as grader:
-        yield grader
-
-
 @pytest.mark.parametrize(
     "answer, gold, verdict",
     [

