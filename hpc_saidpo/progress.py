@@ -16,6 +16,7 @@ from tqdm import tqdm
 from .errors import RunError
 
 LINE_EVERY_S = 10.0
+WIDEST, DEFAULT_COLUMNS = 100, 80  # characters of a bar; of a terminal that does not tell its width
 LAUNCHERS = ("mpiexec", "mpirun", "hydra", "prte", "orte")
 log = logging.getLogger("hpc_saidpo")
 
@@ -68,8 +69,9 @@ def show(label: str, total: int, is_root: bool) -> Iterator[Callable[..., None]]
         yield lambda *_: None
         return
     started = time.monotonic()
-    if on_terminal():
-        with tqdm(total=total, desc=f"  {label}", leave=False, file=sys.stderr, ncols=100) as bar:
+    if columns := terminal_columns():
+        # A full line would make some terminals begin the next one.
+        with tqdm(total=total, desc=f"  {label}", leave=False, file=sys.stderr, ncols=min(columns - 1, WIDEST)) as bar:
 
             def tick(*_: object) -> None:
                 bar.update()
@@ -81,20 +83,37 @@ def show(label: str, total: int, is_root: bool) -> Iterator[Callable[..., None]]
 
 
 @functools.cache
-def on_terminal() -> bool:
-    """Return whether a person watches: stderr is a terminal, or a pipe to an MPI launcher that has one as stderr."""
+def terminal_columns() -> int:
+    """Return the width of the terminal at which a person watches, in characters; 0 if there is none.
+
+    It is stderr, or stderr of the MPI launcher to which our stderr is a pipe.
+    """
     if sys.stderr.isatty():
-        return True
+        return _columns("/dev/fd/2")
     pid = os.getppid()
     try:
         while (name := Path(f"/proc/{pid}/comm").read_text().strip()).startswith(LAUNCHERS):
             if os.readlink(f"/proc/{pid}/fd/2").startswith(("/dev/pts/", "/dev/tty")):
-                return True
+                return _columns(f"/proc/{pid}/fd/2")
             # "pid (name) state ppid ...": only the name may contain spaces and brackets
             pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(f"({name})")[2].split()[1])
     except OSError:  # no /proc, or a launcher of another user
         pass
-    return False
+    return 0
+
+
+def _columns(terminal: str) -> int:
+    """Return the width of a terminal; DEFAULT_COLUMNS where it does not tell."""
+    try:
+        descriptor = os.open(terminal, os.O_RDONLY | os.O_NOCTTY)
+    except OSError:
+        return DEFAULT_COLUMNS
+    try:
+        return os.get_terminal_size(descriptor).columns or DEFAULT_COLUMNS
+    except OSError:
+        return DEFAULT_COLUMNS
+    finally:
+        os.close(descriptor)
 
 
 class _Lines:

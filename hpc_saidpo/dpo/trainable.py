@@ -26,8 +26,8 @@ def check_trainable(model: PreTrainedModel, path: str, config: settings.Dpo) -> 
             named = quantised if isinstance(quantised, dict) else quantised.to_dict()
             method = named.get("quant_method", "by an unnamed method")
             raise RunError(
-                f"policy.path={path}: its weights are quantised ({method}), which cannot be trained: name the model that "
-                "they were made from, or save it with plain weights (transformers: model.dequantize(), then "
+                f"policy.path={path}: its weights are quantised ({method}), which cannot be trained: name the model "
+                "that they were made from, or save it with plain weights (transformers: model.dequantize(), then "
                 "save_pretrained)"
             )
     check_strategy(model, path, config)

@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
+import termios
 import time
 
 import numpy as np
@@ -206,6 +208,7 @@ def test_a_second_job_on_the_same_run_is_refused(root):
 
 def test_a_person_sees_bars_and_a_log_file_plain_lines(root):
     screen, terminal = os.openpty()
+    termios.tcsetwinsize(terminal, (24, 60))
     process = subprocess.Popen(
         command(*SMALL, "loop.iterations=1", f"run.root={root}", "run.name=watched", ranks=2),
         stdin=subprocess.DEVNULL,
@@ -221,7 +224,8 @@ def test_a_person_sees_bars_and_a_log_file_plain_lines(root):
     except OSError:  # Linux ends a terminal without writers this way
         pass
     assert process.wait(timeout=60) == 0
-    assert b"%|" in shown and b"probe: 36 questions" in shown
+    bars = [line for line in re.split(r"[\r\n]+", shown.decode()) if "%|" in line]
+    assert bars and len(bars[0]) == 59 and max(map(len, (line for line in bars if line.startswith("  ")))) == 59 and "probe: 36 questions" in shown.decode()
     log = (root / "watched" / "log" / "rank-0000.log").read_text()
     assert "probe: 36 questions" in log and "%|" not in log and "\r" not in log
 
