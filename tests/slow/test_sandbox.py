@@ -1,11 +1,15 @@
 """Programs of responses against tests: verdicts, and what hostile code can do where it runs."""
 
+import ctypes
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 from support.needs import needs_sandbox
@@ -252,13 +256,37 @@ def test_no_process_and_no_thread_can_be_made():
     for made in ("os.fork()", "threading.Thread(target=print).start()", "subprocess.run(['/bin/true'])"):
         assert any(e in seen(made, "import os, threading, subprocess") for e in ("Error", "can't start")), made
     bomb = "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass"
-    before = len(processes())
-    assert judged(bomb)[0] == WRONG
-    assert len(processes()) < before + 20
+    with what_is_left() as left:
+        assert judged(bomb)[0] == WRONG
+    assert not left
 
 
-def processes():
-    return [name for name in os.listdir("/proc") if name.isdigit()]
+@contextmanager
+def what_is_left():
+    """A list that holds, at the end, the command lines of the processes that the block started and did not end.
+
+    A process whose parent has ended becomes a child of this one (PR_SET_CHILD_SUBREAPER), so that what other tests
+    start meanwhile is not counted.
+    """
+    prctl, subreaper = ctypes.CDLL(None).prctl, 36
+    left, before = [], set(children())
+    prctl(subreaper, 1)
+    try:
+        yield left
+        left += [line for pid, line in children().items() if pid not in before]
+    finally:
+        prctl(subreaper, 0)
+
+
+def children():
+    """The command line of each living child of this process, by its process number."""
+    lines = {}
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[:2]
+            if int(parent) == os.getpid() and state != "Z":
+                lines[pid] = Path(f"/proc/{pid}/cmdline").read_bytes()
+    return lines
 
 
 def test_the_network_is_unreachable():
@@ -377,19 +405,16 @@ def test_without_the_sandbox_limits_hold_all_the_same():
 
 
 def test_nothing_is_left_when_a_response_is_judged():
-    before = set(processes())
-    for code in ("while True: pass", "import os\nos.setsid()\nos._exit(3)", "def add(a, b): return a + b"):
-        judged(code)
-    left = [p for p in set(processes()) - before if b"sandbox.process" in command_line(p)]
+    with what_is_left() as left:
+        for code in ("while True: pass", "import os\nos.setsid()\nos._exit(3)", "def add(a, b): return a + b"):
+            judged(code)
     assert not left
-
-
-def command_line(pid):
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            return file.read()
-    except OSError:
-        return b""
+    with what_is_left() as left:  # a process whose parent ends is found
+        start = "sleep 60 >/dev/null 2>&1 & echo $!"
+        pid = int(subprocess.run(start, shell=True, check=True, capture_output=True, text=True).stdout)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert left == [b"sleep\x0060\0"]
 
 
 def test_values_come_back_as_they_went_and_of_plain_types():
