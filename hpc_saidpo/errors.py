@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import re
 import textwrap
 from collections.abc import Iterator
 
 LONGEST = 300  # characters of a library's message that are shown
+# Errors of a network file system that pass: its server restarts, the connection is lost, another node replaces a file.
+TRANSIENT = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ESHUTDOWN, errno.EINTR, errno.ENOTCONN})
+# Forms in which libraries without an errno attribute report it: safetensors, written in Rust, and HDF5.
+_ERRNO = re.compile(r"os error (\d+)|errno = (\d+)")
 
 
 class RunError(Exception):
     """A problem that the user can solve: the message says what is wrong, where, what to do. No traceback is shown."""
+
+
+class TryAgain(RunError):
+    """A fault outside the program that passes: finished work is stored, and the same command resumes."""
 
 
 class Ended(Exception):
@@ -26,6 +35,21 @@ class Ended(Exception):
         self.is_failure = is_failure
 
 
+def mark_shared(error: Exception, origin: str) -> Exception:
+    """Mark an exception that is raised on every rank: then the ranks can end together, without an abort.
+
+    Args:
+        origin: the rank and host where it occurred first; "" for root or all.
+    """
+    error.origin = origin  # pyright: ignore[reportAttributeAccessIssue]
+    return error
+
+
+def origin_of(error: BaseException) -> str | None:
+    """Return the origin of an exception that is raised on every rank; None if this rank alone raises it."""
+    return getattr(error, "origin", None)
+
+
 @contextlib.contextmanager
 def input_errors(problem: str, remedy: str) -> Iterator[None]:
     """Turn any exception of a library into a RunError: "problem (the library's words): remedy".
@@ -34,7 +58,8 @@ def input_errors(problem: str, remedy: str) -> Iterator[None]:
     itself. Use it around one call of a library that reads an input of the user, and around nothing else.
 
     Raises:
-        RunError: the call failed. A lack of memory is raised as it is.
+        TryAgain: the file system failed in a way that passes.
+        RunError: the call failed otherwise. A lack of memory is raised as it is.
     """
     try:
         yield
@@ -43,6 +68,8 @@ def input_errors(problem: str, remedy: str) -> Iterator[None]:
     except Exception as error:
         if is_out_of_memory(error):
             raise
+        if is_transient(error):
+            raise try_again(f"{problem} ({words_of(error)})") from error
         raise RunError(f"{problem} ({words_of(error)}): {remedy}") from error
 
 
@@ -80,3 +107,51 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or any(cls.__name__ == "OutOfMemoryError" for cls in type(error).__mro__):
         return True
     return isinstance(error, (RuntimeError, OSError)) and _NO_MEMORY.search(str(error)) is not None
+
+
+def errno_of(error: BaseException) -> int | None:
+    """Return the errno of a failed system call, also from the text of a library's exception; None if there is none."""
+    if isinstance(error, (RunError, Ended)):
+        return None
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    match = _ERRNO.search(str(error))
+    return int(match[1] or match[2]) if match else None
+
+
+def is_transient(error: BaseException) -> bool:
+    """Check whether an exception reports a fault of a file system that passes."""
+    return errno_of(error) in TRANSIENT
+
+
+def try_again(problem: str) -> TryAgain:
+    """Return the exception for a fault of a file system that passes."""
+    return TryAgain(
+        f"{problem}: a fault of the file system that should pass. Everything that was finished is kept: start the same "
+        "command again"
+    )
+
+
+_KEPT = (TryAgain, RunError)  # raised as themselves on the other ranks
+Failure = tuple[str, str, str]  # of another rank: its type, its text, the name of the rank
+
+
+def encode_failure(error: Exception, rank: int, name: str) -> Failure:
+    """Return a failure of this rank in a form that other ranks can receive: some exceptions cannot be pickled."""
+    origin = name if rank else ""
+    for kind in _KEPT:
+        if isinstance(error, kind):
+            return kind.__name__, str(error), origin
+    if is_transient(error):
+        return TryAgain.__name__, str(try_again(str(error))), origin
+    return "", f"{type(error).__name__} on {name}: {error}", origin
+
+
+def decode_failure(failure: Failure, error: Exception | None = None) -> Exception:
+    """Return the exception to raise on every rank for a failure of one.
+
+    Args:
+        error: the exception, on the rank where it occurred.
+    """
+    kind, text, origin = failure
+    return mark_shared(error or {k.__name__: k for k in _KEPT}.get(kind, RuntimeError)(text), origin)

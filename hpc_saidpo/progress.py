@@ -7,13 +7,14 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from tqdm import tqdm
 
 from .errors import RunError
+from .parallel.task import Task
 
 LINE_EVERY_S = 10.0
 WIDEST, DEFAULT_COLUMNS = 100, 80  # characters of a bar; of a terminal that does not tell its width
@@ -62,24 +63,40 @@ class _Console(logging.Handler):
         sys.stdout.flush()
 
 
+_tasks: list[Task] = []  # on root; the last one is the present one
+
+
+def present() -> Task | None:
+    """Return the task that is being worked on; None between tasks, and on other ranks than root."""
+    return _tasks[-1] if _tasks else None
+
+
 @contextmanager
-def show(label: str, total: int, is_root: bool) -> Iterator[Callable[..., None]]:
-    """Show the progress of one stage. Yields tick(...), which is to be called once per finished item."""
+def show(label: str, total: int, is_root: bool, n_done: int = 0, names: Sequence[int] | None = None) -> Iterator[Task]:
+    """Show the progress of one stage. Yields the task that the ranks report to. Args: as `Task`."""
     if not is_root:
-        yield lambda *_: None
+        yield Task()
         return
-    started = time.monotonic()
+    with _display(label, total, n_done) as advance:
+        task = Task(label, total, n_done, names, advance)
+        _tasks.append(task)
+        try:
+            yield task
+        finally:
+            _tasks.remove(task)
+    log.info("  %s: done in %.1f s", label, time.monotonic() - task.started)
+
+
+@contextmanager
+def _display(label: str, total: int, n_done: int) -> Iterator[Callable[[], object]]:
+    """Yield a function that shows one more finished item."""
     if columns := terminal_columns():
         # A full line would make some terminals begin the next one.
-        with tqdm(total=total, desc=f"  {label}", leave=False, file=sys.stderr, ncols=min(columns - 1, WIDEST)) as bar:
-
-            def tick(*_: object) -> None:
-                bar.update()
-
-            yield tick
+        width = min(columns - 1, WIDEST)
+        with tqdm(total=total, initial=n_done, desc=f"  {label}", leave=False, file=sys.stderr, ncols=width) as bar:
+            yield bar.update
     else:
-        yield _Lines(label, total, started)
-    log.info("  %s: done in %.1f s", label, time.monotonic() - started)
+        yield _Lines(label, total, n_done)
 
 
 @functools.cache
@@ -119,10 +136,10 @@ def _columns(terminal: str) -> int:
 class _Lines:
     """A line every few seconds, for log files."""
 
-    def __init__(self, label: str, total: int, started: float):
-        self.label, self.total, self.count, self.last = label, total, 0, started
+    def __init__(self, label: str, total: int, n_done: int):
+        self.label, self.total, self.count, self.last = label, total, n_done, time.monotonic()
 
-    def __call__(self, *_: object) -> None:
+    def __call__(self) -> None:
         self.count += 1
         if time.monotonic() - self.last >= LINE_EVERY_S:
             self.last = time.monotonic()

@@ -164,9 +164,7 @@ class Stages:
         Args:
             uses_policy: store the policy's hash in its tables.
         """
-        facts = {}
-        if uses_policy:
-            facts["policy_hash"] = self.run.world.on_root(lambda: fingerprint(self.policy_path))
+        facts = {"policy_hash": lambda: fingerprint(self.policy_path, self.run.sha256s)} if uses_policy else {}
         return self.run.stage(self.t, name, compute, load, **facts)
 
 
@@ -187,16 +185,15 @@ class Iteration(Stages):
 
     def probe(self, sampler: Sampler) -> Rollouts:
         """Return K rollouts of a small sample of the pool with the current policy."""
-        allowed = np.flatnonzero(~sampler.never_N)
-        question_P = allowed[choose(self.job.cluster_N[allowed], self.settings.probe, self._seeded("choose"))]
-        self.facts["probed"] = self._pool_rollouts("probe", question_P, sampler)
+        chosen_P = self.run.world.on_root(lambda: self._choose_probed(np.flatnonzero(~sampler.never_N)))
+        self.facts["probed"] = self._pool_rollouts("probe", chosen_P, sampler)
         self._stop_after("probe")
         return self.facts["probed"]
 
     def draw(self, sampler: Sampler) -> Draw:
         """Return the questions that this iteration explores."""
-        weights = {"weight_C": sampler.cluster_weights(), "entropy_share": sampler.entropy_share()}
-        self.facts.update(counts=sampler.counts, **weights)
+        share = self.run.world.on_root(sampler.entropy_share)
+        self.facts.update(counts=sampler.counts, weight_C=sampler.cluster_weights(), entropy_share=share)
         drawn = self._stage("draw", lambda stage: write_draw(stage, sampler, self.run.world), load_draw)
         self._stop_after("draw")
         sampler.note_drawn(drawn.question_Q)
@@ -273,6 +270,8 @@ class Iteration(Stages):
         job.records.append(record)
         for warning in record["signatures"]:
             log.warning("  %s", warning)
+        for t in [] if run.has_finished(self.t + 1) else run.remove_policies(config.loop.keep):
+            log.info("  loop.keep=%s: the policy of iteration %d is removed", config.loop.keep, t)
         stopped = signatures.stops(record, config.loop.on_signature, run.config_hash)
         if stopped and not run.has_finished(self.t + 1):  # an earlier start has already continued after this iteration
             raise Ended(stopped, is_failure=True)
@@ -284,6 +283,9 @@ class Iteration(Stages):
         config = self.settings.rollouts
         expected_Q = expected_tokens(sampler.history.tokens_N, self.job.cluster_N, question_Q)
         return self._rollouts(name, self.pool.questions, question_Q, config.k, config.sampling(), expected_Q)
+
+    def _choose_probed(self, allowed: np.ndarray) -> np.ndarray:
+        return allowed[choose(self.job.cluster_N[allowed], self.settings.probe, self._seeded("choose"))]
 
     def _stored_prompts(self, names: Sequence[str]) -> Prompts:
         """The prompts of some stages of this iteration. Not collective."""

@@ -25,6 +25,7 @@ from hpc_saidpo.policy.model import Policy
 transformers.logging.disable_progress_bar()
 torch.set_num_threads(1)
 WORLD = connect()
+WORLD.use_device("auto" if torch.cuda.device_count() >= WORLD.size else "cpu")
 # CI sets it to the name of what its machine lacks: a test that does not run for another reason is a failure there.
 MAY_BE_MISSING = os.environ.get("MAY_BE_MISSING")
 gc.enable()

@@ -21,7 +21,7 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--install", action="store_true")
     parser.add_argument("--python", default=HERE, help="the compute nodes' Python (default: the one running this)")
     parser.add_argument("--cuda", help="which build of torch: cu130, cpu, ... (default: PyPI's)")
-    parser.add_argument("--extra", action="append", default=[], help="of setup.py: gpu, slurm, ...")
+    parser.add_argument("--extra", action="append", default=[], help="of setup.py: gpu, gpu12, ...")
     parser.add_argument("--no-wheels", action="store_true", help="leave wheels/ as it is")
     parser.add_argument("folder", type=Path)
     parser.add_argument("venv", type=Path, nargs="?", help="with --install")

@@ -129,7 +129,7 @@ def _required(project: Path, target: Target, config: Settings) -> list[str]:
     )
     gpu = config.clusters.backend == "gpu" or config.policy.attention.startswith("flash_attention")
     arrow = any(path.suffix in (".parquet", ".arrow") for path in project.parent.parent.rglob("*"))
-    extras = {*target.extras, *["demo"] * demo, *["gpu"] * gpu, *["data"] * arrow}
+    extras = {*target.extras, *["demo"] * demo, *["gpu"] * (gpu and "gpu12" not in target.extras), *["data"] * arrow}
     if unknown := extras - set(known.get_all("Provides-Extra")):
         raise BundleError(f"--extra {', '.join(unknown)}: there are {', '.join(known.get_all('Provides-Extra'))}")
     mpi = [] if "MPI4PY_LIBMPI" in os.environ else ["mpich"]

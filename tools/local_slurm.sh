@@ -5,8 +5,8 @@
 #   tools/local_slurm.sh kill-node NAME [FOLDER]       kill the node NAME (n1, n2, ...) at once, with all its processes
 #   tools/local_slurm.sh start-node NAME [FOLDER]      start it again
 # FOLDER: by default a new one in /tmp for start, $LOCAL_SLURM for the others. Environment of start: NODES (2), CPUS (4)
-# and GPUS (0, simulated) per node; CPUS may exceed the real number. Partitions: test (default) and urgent, which
-# requeues the jobs of test. For root each node is a set of namespaces. For other users all nodes share the host name,
+# and GPUS (0, simulated) per node; CPUS may exceed the real number; GRACE_S (60). Partitions: test (default) and urgent,
+# which requeues the jobs of test, GRACE_S seconds after it has sent them SIGTERM. For root each node is a set of namespaces. For other users all nodes share the host name,
 # /dev/shm and the processes.
 set -euo pipefail
 export LC_ALL=C PATH=$PATH:/usr/sbin:/sbin
@@ -144,7 +144,7 @@ END
       echo "NodeName=n$p NodeHostname=$host NodeAddr=127.0.0.1 Port=$((port + 10 + p)) CPUs=$cpus Sockets=1" \
         "CoresPerSocket=$cpus ThreadsPerCore=1 RealMemory=4000 State=UNKNOWN Gres=gpu:$gpus"
     done
-    echo "PartitionName=test Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1"
+    echo "PartitionName=test Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=${GRACE_S:-60}"
     echo "PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10"
   } >"$SLURM_CONF"
   for ((i = 0; i < gpus; i++)); do # it must be a device; the number at the end becomes CUDA_VISIBLE_DEVICES

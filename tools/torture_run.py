@@ -11,6 +11,10 @@ those of the reference.
 Printed, and written by --json: kills, resumes, lost, duplicated, different (rows, against the reference), redone
 (rollouts that were on disk at a kill and were generated again), damaged (files), temporary (files left behind).
 Exit code 0 if all of these but the first two are zero. Further arguments are Hydra overrides.
+
+    python tools/torture_run.py --locks --rounds 200 --json locks.json
+
+kills no run: many processes fight for the lock of a dead owner on a slow file system (torture_locks.py).
 """
 
 from __future__ import annotations
@@ -31,6 +35,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+import torture_locks
 from torture_start import Start
 
 from hpc_saidpo.records import Rollouts
@@ -187,7 +192,14 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="folder of the runs; a temporary one if not set")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--python", metavar="COMMAND", help="start the Python of a rank by this command line")
+    parser.add_argument("--locks", action="store_true", help="torture the lock instead of runs")
+    parser.add_argument("--rounds", type=int, default=200, help="of --locks")
+    parser.add_argument("--jobs", type=int, default=12, help="of --locks: challengers")
+    parser.add_argument("--delay-ms", type=float, default=4.0, help="of --locks: added to each operation on a file")
     arguments, overrides = parser.parse_known_args()
+    if arguments.locks:
+        delay_s = arguments.delay_ms / 1000
+        return torture_locks.main(arguments.rounds, arguments.jobs, delay_s, arguments.seed, arguments.json)
     Start.python = tuple(shlex.split(arguments.python)) if arguments.python else Start.python
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="torture-"))
     rng, tally = random.Random(arguments.seed), Tally()

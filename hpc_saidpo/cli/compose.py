@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TypeVar, cast, overload
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
@@ -14,13 +17,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
-from ..errors import RunError
+from ..errors import RunError, words_of
 from ..settings.keys import check_key, conf_folder, explain, options_of
 from ..settings.pool import VERIFIER_NAMES, Files, ReasoningGym
 from ..settings.whole import Evaluation, Settings
 from .failures import describe
 
 T = TypeVar("T")
+INTERPOLATION = re.compile(r"(\\*)\$\{")
 NO_VALUE = ("-m", "--multirun")  # options of Hydra without a value
 
 
@@ -30,11 +34,19 @@ def from_overrides(overrides: Sequence[str]) -> Settings:
     Raises:
         RunError: a key, a value or a group is wrong, or missing.
     """
+    return build(composed(overrides))[0]
+
+
+def composed(overrides: Sequence[str]) -> DictConfig:
+    """Return the configuration that these overrides compose, unchecked but for their keys.
+
+    Raises:
+        RunError: it cannot be composed.
+    """
     check_overrides(overrides)
     try:
         with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-            composed = compose("config", overrides=list(overrides))
-        return build(composed)[0]
+            return compose("config", overrides=list(overrides))
     except (HydraException, OmegaConfBaseException) as error:
         raise RunError(describe(error)) from error
 
@@ -53,19 +65,51 @@ def build(composed: DictConfig, tree: type = Settings) -> tuple[Any, dict[str, A
         RunError: missing, unknown, mistyped or out-of-range keys. The message names all of them, and the valid ones.
     """
     composed = OmegaConf.masked_copy(composed, [f.name for f in dataclasses.fields(tree) if f.name in composed])
-    missing = sorted(OmegaConf.missing_keys(composed))
+    try:
+        missing = sorted(OmegaConf.missing_keys(composed))
+        plain = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True))
+    except OmegaConfBaseException as error:  # an interpolation that leads nowhere
+        raise RunError(describe(error)) from error
     if missing:
         raise RunError(
             f"must be given: {', '.join(missing)} (for example {missing[0]}=...; or choose experiment=demo, which sets "
             "every key)"
         )
-    plain = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True))
     try:
         settings: Any = TypeAdapter(tree).validate_python(plain)
     except ValidationError as error:
         raise RunError("configuration:\n" + "\n".join(explain(e) for e in error.errors())) from None
     check_names(settings)
     return settings, plain
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """Return the whole configuration in a file: the config.yaml of a run, or one that tools/submit.py wrote.
+
+    Raises:
+        RunError: there is no such file, or it holds no configuration.
+    """
+    try:
+        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise RunError(f"cannot read the configuration {path}: {words_of(error)}") from error
+    if not isinstance(plain, dict) or not isinstance(plain.get("run"), dict) or "name" not in plain["run"]:
+        raise RunError(f"{path} holds no whole configuration: run.name is missing. A run's config.yaml is one")
+    return plain
+
+
+def as_composed(plain: dict[str, Any]) -> DictConfig:
+    """Return plain values as a composed configuration in which no text is an interpolation."""
+    return cast(DictConfig, OmegaConf.create(_escaped(plain)))
+
+
+def _escaped(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _escaped(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_escaped(item) for item in value]
+    # Before ${ OmegaConf reads two backslashes as one, and \${ as the characters ${ themselves.
+    return INTERPOLATION.sub(r"\1\1\\${", value) if isinstance(value, str) else value
 
 
 def check_names(settings: Settings | Evaluation) -> None:

@@ -36,6 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     """Examine the nodes, or one GPU, and print the findings. Returns the exit code. Collective."""
     options = parser("doctor", __doc__)
     options.add_argument("--json", type=Path, metavar="FILE", help="write the findings to this file, too")
+    options.add_argument("--runs", type=int, default=1, metavar="N", help="room on disk for N such runs (default: 1)")
     options.add_argument("--gpu", action="store_true", help="examine one GPU: is it right, and how fast is it?")
     options.add_argument("--minutes", type=float, default=8.0, help="time limit of --gpu (default: 8)")
     options.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="device of --gpu (default: cuda)")
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str]) -> int:
         from ..doctor.examine import examine  # takes seconds: only when the configuration is valid
 
         world.use_threads(1 if config.run.deterministic else config.run.threads)
-        findings = examine(world, config)
+        findings = examine(world, config, values.runs)
         if world.is_root:
             print(table(findings), flush=True)
             if values.json:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import platform
 import sys
 import time
 import traceback
 from collections.abc import Iterator
+from typing import NoReturn
 
 from hydra.errors import HydraException
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
-from ..errors import RunError
+from ..errors import RunError, TryAgain, is_transient, origin_of, try_again, words_of
+from ..parallel import launched
+from ..parallel.stop import EXIT_STOPPED
 from ..parallel.world import World
 
 EXIT_BUG, EXIT_USER, EXIT_SIGNATURE = 1, 2, 3
-ROOT_FIRST_S = 2.0  # pause of the other ranks before they print a message that root may have printed
+TOGETHER_S = 30.0  # how long a rank that ends waits for the others
+ROOT_FIRST_S = 2.0  # the same, where the others may be well; a rank that prints an error lets root do so first
 
 
 @contextlib.contextmanager
@@ -29,27 +33,45 @@ def failures_end_the_job(world: World | None) -> Iterator[None]:
     try:
         yield
     except RunError as error:
-        fail(world, str(error))
+        fail(world, str(error), origin_of(error), EXIT_STOPPED if isinstance(error, TryAgain) else EXIT_USER)
     except (HydraException, OmegaConfBaseException) as error:
         fail(world, describe(error))
-    except Exception:  # noqa: BLE001 - after any failure the other ranks must not wait for this one
-        print(f"rank {world.rank if world else 0} failed:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
+    except Exception as error:  # noqa: BLE001 - after any failure the other ranks must not wait for this one
+        if is_transient(error):
+            fail(world, str(try_again(words_of(error))), origin_of(error), EXIT_STOPPED)
+        print(f"{_this_rank(world)} failed:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
         if world is None:
             sys.exit(EXIT_BUG)
         world.abort(EXIT_BUG)
 
 
-def fail(world: World | None, message: str) -> None:
-    """Print a message once and end the job. Root prints an error that all ranks have; else the failing rank does."""
+def fail(world: World | None, message: str, origin: str | None = None, code: int = EXIT_USER) -> NoReturn:
+    """Print a message once and end the job with an exit code.
+
+    Root prints an error that all ranks have; else the failing rank does.
+
+    Args:
+        origin: where the error occurred, if it is known that every rank has it (`errors.origin_of`).
+    """
     # Without a world this may be one of many processes that do not see each other.
-    rank = world.rank if world else int(os.environ.get("SLURM_PROCID", "0"))
-    if rank:
-        time.sleep(ROOT_FIRST_S)
-        message = f"rank {rank}: {message}"
-    say(message)
-    if world is None or world.size == 1:
-        sys.exit(EXIT_USER)
-    world.abort(EXIT_USER)
+    is_first = world.is_root if world else launched.rank() == 0
+    if is_first:
+        say(f"{origin}: {message}" if origin else message)
+    if world is None:
+        time.sleep(0 if is_first else ROOT_FIRST_S)
+    else:
+        world.leave(code, ROOT_FIRST_S if origin is None else TOGETHER_S)
+    if not is_first:
+        say(f"{_this_rank(world)}: {message}")
+    if world is None:
+        sys.exit(code)
+    world.abort(code)
+
+
+def _this_rank(world: World | None) -> str:
+    if world:
+        return world.name_of(world.rank)
+    return f"rank {launched.rank()} on {platform.node()}"
 
 
 def describe(error: HydraException | OmegaConfBaseException) -> str:

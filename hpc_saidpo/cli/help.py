@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import textwrap
 from typing import TextIO
 
+from ..parallel import launched
 from ..settings.keys import conf_folder, fields_at, options_of
 
 WIDTH = 80
@@ -21,6 +21,7 @@ VERBS = {
     "doctor": ("check nodes, inputs and memory before a job", "hpc-saidpo doctor experiment=tiny"),
     "plan": ("estimate the memory of each GPU", "hpc-saidpo plan Qwen2.5-7B --gpus 8"),
     "clusters": ("suggest a number of clusters", "hpc-saidpo clusters --n 6,12,24 experiment=tiny"),
+    "status": ("show how far each run is", "hpc-saidpo status runs --watch"),
     "compare": ("compare several runs", "hpc-saidpo compare runs --by sampler.rule"),
     "explain": (
         "explain why a question was drawn",
@@ -37,13 +38,11 @@ OVERRIDES = """\
 An override is KEY=VALUE and changes one setting of a run: sampler.alpha=3,
 'evaluate.benchmarks=[math500]'. GROUP=NAME selects a file of a group of
 settings: policy=smollm2. experiment=NAME selects a whole set-up."""
-RANK_VARIABLES = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK", "PALS_RANKID", "SLURM_PROCID")
 
 
 def show(text: str, file: TextIO | None = None) -> None:
     """Print a text once: under mpiexec or srun only the first process prints, without a start of MPI."""
-    rank = next((os.environ[name] for name in RANK_VARIABLES if name in os.environ), "0")
-    if rank == "0":
+    if launched.rank() == 0:
         print(text, file=file or sys.stdout, flush=True)
 
 

@@ -29,6 +29,7 @@ def work(settings: Settings, plain: dict[str, Any], run: RunDir) -> int:
     if run.world.is_root:
         page.write(run, outcome, plain)
         log.info("%s", page.table(outcome))
+    run.note_end(outcome.stopped or outcome.paused)
     if outcome.paused:
         log.info("stopped after %s", outcome.paused)
     if outcome.stopped:

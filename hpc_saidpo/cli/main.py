@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 
 from .. import __version__, imports
+from ..parallel import launched, stop
 from . import environment  # noqa: F401 - sets environment variables before anything else is imported
-from .help import VERBS, overview, show
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,6 +20,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     first = words[0] if words else ""
+    is_run = "=" in first or first.startswith("-") or first in ("", "run")
+    if is_run or first == "evaluate":
+        stop.REQUEST.listen_from_start(is_rank=bool(launched.marks()))  # before the imports, which take seconds
+    from .help import VERBS, overview, show
+
     if first in ("-h", "--help", "help"):
         show(overview())
         return 0
@@ -27,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         show(f"hpc_saidpo {__version__}")
         return 0
     is_verb = first in VERBS
-    if first and not is_verb and not first.startswith("-") and "=" not in first:
+    if not is_verb and not is_run:
         show(f"hpc_saidpo: {unknown_verb(first)}", sys.stderr)
         return 2
     verb, rest = (first, words[1:]) if is_verb else ("run", words)
@@ -38,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def unknown_verb(word: str) -> str:
     """Return the message about a first word that is neither a verb nor an override: the nearest verb, and all verbs."""
+    from .help import VERBS
+
     near = difflib.get_close_matches(word, VERBS, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     return (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -16,12 +15,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from .. import imports
+from ..errors import RunError
 from ..parallel.launch import connect
 from ..parallel.world import World
 from ..settings.keys import conf_folder
 from ..settings.whole import Evaluation, Settings
 from ..store.layout import newest_policy
-from .compose import build, check_overrides
+from .compose import as_composed, build, check_overrides, read_file
 from .failures import failures_end_the_job
 
 
@@ -44,38 +44,62 @@ class Program:
     may_differ: tuple[str, ...] = ()
 
 
+FROM_FILES = "--config"
+
+
 def start(program: Program, arguments: Sequence[str]) -> int:
     """Compose the configuration, connect the ranks, open the run folder, do the program's work.
+
+    Args:
+        arguments: overrides and options of Hydra; or --config and files with whole configurations, each done in turn.
 
     Returns:
         The exit code. 0: complete; 3: depletion, or a failure signature with loop.on_signature=stop. The process exits
         by itself with 1 on a bug, with 2 on wrong input, and with 75 when the ranks were requested to stop; then the
         same command resumes.
     """
-    process = os.getpid()
     codes: list[int] = []
 
     def guarded_job(composed: DictConfig) -> None:
-        # Failures of the job are reported here. Hydra would report one on every rank before that. The job connects the
-        # ranks itself: a Hydra launcher may call it in another process, on another node.
-        with failures_end_the_job(None):
-            world = connect()
+        # Failures of the job are reported here. Hydra would report one on every rank before that.
         with failures_end_the_job(world):
-            codes.append(run_job(program, composed, world))
-        if codes[-1] and os.getpid() != process:
-            sys.exit(codes[-1])
+            codes.append(run_job(program, composed, world, is_set("run.name"), run_name))
 
     with failures_end_the_job(None):
         world = connect()
     with failures_end_the_job(world):
-        check_overrides(arguments)
-        sys.argv[1:] = arguments
-        hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(guarded_job)()
-    return max(codes, default=0)  # a run that ends with a failure signature does not end its multirun
+        if arguments[:1] == [FROM_FILES]:
+            for plain in world.on_root(lambda: [read_file(path) for path in files_of(arguments[1:])]):
+                codes.append(run_job(program, as_composed(plain), world, True, lambda composed: composed.run.name))
+        else:
+            world.everywhere(lambda: check_overrides(arguments))
+            sys.argv[1:] = arguments
+            hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(guarded_job)()
+    code = max(codes, default=0)  # a run that ends with a failure signature does not end its multirun
+    if code:
+        world.leave(code)
+    return code
 
 
-def run_job(program: Program, composed: DictConfig, world: World) -> int:
+def files_of(words: Sequence[str]) -> list[Path]:
+    """Return the files that follow --config.
+
+    Raises:
+        RunError: there is none, or an override.
+    """
+    if not words or any("=" in Path(word).name or word.startswith("-") for word in words):
+        raise RunError(f"{FROM_FILES} takes files with whole configurations, and neither overrides nor other options")
+    return [Path(word) for word in words]
+
+
+def run_job(
+    program: Program, composed: DictConfig, world: World, is_named: bool, name_of: Callable[[DictConfig], str]
+) -> int:
     """Do one job of a program, of which a multirun has several. Returns the exit code. Collective.
+
+    Args:
+        is_named: whether the user named the run; otherwise the program may name it.
+        name_of: the run's name in the configuration that the program has adapted.
 
     Raises:
         RunError: the configuration is wrong; raised before any heavy library is imported.
@@ -84,9 +108,9 @@ def run_job(program: Program, composed: DictConfig, world: World) -> int:
         # A run folder means its newest policy. The path of that policy is stored, because a run may grow.
         newest = world.on_root(lambda: newest_policy(Path(composed.policy.path)))
         composed.policy.path = str(newest or composed.policy.path)
-    program.adapt(composed, is_set("run.name"))
-    composed.run.name = run_name(composed)
-    build(composed, program.tree)
+    program.adapt(composed, is_named)
+    composed.run.name = name_of(composed)
+    world.everywhere(lambda: build(composed, program.tree))
     with imports.of_large_libraries():
         session = importlib.import_module("hpc_saidpo.cli.session")
     return session.work(composed, world, program)

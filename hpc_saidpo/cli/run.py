@@ -3,6 +3,10 @@
     hpc-saidpo experiment=tiny
     mpiexec -n 2 python -m mpi4py -m hpc_saidpo experiment=demo run.seed=1
     hpc-saidpo -m experiment=tiny clusters.n=6,12
+    hpc-saidpo run --config runs/tiny/config.yaml
+
+--config starts from files with whole configurations, without overrides: those
+of a run, or those that tools/submit.py writes.
 
 The same command, started again, resumes the run.
 Exit codes: 0 complete; 1 a bug; 2 wrong input; 3 a failure signature ended the

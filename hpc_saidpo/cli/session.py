@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import os
 import platform
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 from omegaconf import DictConfig
 
 from .. import __version__, imports, progress
+from ..parallel import launched
 from ..parallel.stop import EXIT_STOPPED, Stopped
 from ..parallel.world import World
 from ..store import software
@@ -33,6 +33,7 @@ def work(composed: DictConfig, world: World, program: Program) -> int:
     Exits with EXIT_STOPPED when the ranks were requested to stop.
     """
     settings, plain = build(composed, program.tree)
+    device = world.use_device(settings.run.device)
     n_threads = world.use_threads(1 if settings.run.deterministic else settings.run.threads)
     if world.device.type == "cuda":
         torch.cuda.set_device(world.device)
@@ -47,24 +48,25 @@ def work(composed: DictConfig, world: World, program: Program) -> int:
         do = getattr(importlib.import_module(module), function)
     try:
         with RunDir.open(settings.run, plain, facts, world, say, program.may_differ) as run:
-            start_logging(run, n_threads)
+            start_logging(run, n_threads, device)
             code = do(settings, plain, run)
     except Stopped as stopped:
         if world.is_root:
             say(f"stopped by {stopped}: all finished work is stored, the same command resumes from there")
-        world.barrier()
-        sys.exit(EXIT_STOPPED)
+        world.leave(EXIT_STOPPED)
     world.barrier()
     return code
 
 
-def start_logging(run: RunDir, n_threads: int) -> None:
+def start_logging(run: RunDir, n_threads: int, device: str) -> None:
     """Open a log file for every rank. Root logs to the console too, and logs the size of the world."""
     world = run.world
     progress.start_logging(run.log_path(), world.is_root)
     ranks, threads = "s" * (world.size > 1), "s" * (n_threads > 1)
-    started = (run.path, world.size, ranks, n_threads, threads, world.device)
+    started = (run.path, world.size, ranks, n_threads, threads, device)
     progress.log.info("hpc_saidpo: run %s on %d rank%s × %d thread%s, %s", *started)
+    if alone := launched.unused_tasks(world.size):
+        progress.log.warning("%s", alone)
 
 
 def environment(world: World, n_threads: int) -> dict[str, Any]:
@@ -91,9 +93,14 @@ def gpu_name(device: torch.device) -> str:
 
 
 def commit() -> str | None:
-    """Return the git commit of the running checkout, read without a subprocess (MPI and fork do not mix well)."""
-    git = Path(__file__).parents[2] / ".git"
+    """Return the git commit of the running code, read without a subprocess (MPI and fork do not mix well).
+
+    A copy that tools/submit.py made has a file with it, which ends in -dirty if files had been changed.
+    """
+    git, copied = (Path(__file__).parents[2] / name for name in (".git", ".commit"))
     try:
+        if copied.exists():
+            return copied.read_text().strip()
         head = (git / "HEAD").read_text().strip()
         return (git / head.removeprefix("ref: ")).read_text().strip() if head.startswith("ref: ") else head
     except OSError:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ..errors import RunError, input_errors, memory_errors
-from ..policy.locate import hash_of, locate
+from ..policy.locate import Hashes, hash_of, locate, sha256s
 from ..progress import say_once
 from ..table import Columns, column
 
@@ -45,8 +45,11 @@ def chunks(text_N: Iterable[str]) -> list[list[str]]:
     return [distinct[begin : begin + size] for begin in range(0, len(distinct), size)]
 
 
-def weights_hash(encoder: str) -> str:
+def weights_hash(encoder: str, hashes: Hashes = sha256s) -> str:
     """Return the hash of an encoder's weights, tokenizer and settings; it does not depend on the folder's place.
+
+    Args:
+        hashes: returns the SHA-256 of each file.
 
     Raises:
         RunError: no folder with weights there.
@@ -56,7 +59,7 @@ def weights_hash(encoder: str) -> str:
     paths = sorted(p for p in folder.rglob("*") if p.suffix in suffixes and p.is_file())
     if not paths:
         raise RunError(f"clusters.encoder={encoder}: no sentence encoder there: no folder with weights")
-    return hash_of(paths)
+    return hash_of(paths, hashes)
 
 
 def load(encoder: str, device: torch.device) -> SentenceTransformer:

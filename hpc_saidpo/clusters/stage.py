@@ -26,22 +26,25 @@ def cluster(
     embedding, and results from a GPU are used on a node without one.
 
     Args:
-        points: knowledge points of each question.
+        points: knowledge points of each question; only root's value is used.
         probed: share of the pool that an iteration probes (probe.fraction).
 
     Raises:
         RunError: no sentence encoder, more clusters than questions, or clusters.backend cannot run here.
     """
+    world = run.world
     if config.n == 1:
-        cluster_N, facts = np.zeros(len(points), dtype=np.int64), {}
+        cluster_N, facts = world.on_root(lambda: (np.zeros(len(points), dtype=np.int64), {}))
     else:
-        text_N = embed.texts(points)
+        text_N = world.kept_on_root(lambda: embed.texts(points)) or []
         cluster_N, facts = assign(text_N, embed_all(text_N, config, run), config, run)
-    return cluster_N, health(cluster_N, points, config.n, probed, facts)
+    return cluster_N, world.on_root(lambda: health(cluster_N, points, config.n, probed, facts))
 
 
 def embed_all(text_N: Sequence[str], config: settings.Clusters, run: RunDir) -> Stage:
     """Compute the vectors of the distinct texts on all ranks. Returns a stage of `Embedding` in chunks. Collective.
+
+    Only root's texts are used.
 
     Raises:
         RunError: no sentence encoder.
@@ -59,7 +62,7 @@ def embed_all(text_N: Sequence[str], config: settings.Clusters, run: RunDir) -> 
 
         world.spread(len(todo), write_chunk)
 
-    key = repr((world.on_root(lambda: embed.weights_hash(config.encoder)), chunks))
+    key = repr((world.on_root(lambda: embed.weights_hash(config.encoder, run.sha256s)), chunks))
     return run.shared("embedding", key, write, lambda stage: stage, resumes=True)
 
 
@@ -67,6 +70,7 @@ def assign(text_N: Sequence[str], embedding: Stage, config: settings.Clusters, r
     """Return the cluster of each question and `Clustering.facts`. Collective; root computes.
 
     Args:
+        text_N: only root's value is used.
         embedding: the stage that `embed_all` returned for these texts.
     """
 
@@ -80,7 +84,7 @@ def assign(text_N: Sequence[str], embedding: Stage, config: settings.Clusters, r
 
         run.world.on_root(on_root)
 
-    texts = hashlib.sha256("\0".join(text_N).encode()).hexdigest()
+    texts = run.world.on_root(lambda: hashlib.sha256("\0".join(text_N).encode()).hexdigest())
     return run.shared(
         "clusters",
         repr((embedding.path.name, texts, config.n, config.seed, ALGORITHM)),

@@ -18,21 +18,22 @@ from ..records import Draw
 from ..settings.whole import Settings
 from ..store import files
 from ..store.stage import Stage
-from . import inputs
+from . import inputs, room
 from .finding import Finding, judge
+from .room import Room
 
 WRITTEN_BYTES = 256 << 20
 SLOW_BYTES_PER_S = 50e6
 VISIBLE_WITHIN_S = 60.0
 LATE_S = 5.0
-GIB = 2**30
 
 
-def check(world: World, config: Settings, needed_bytes: float | None) -> list[Finding]:
+def check(world: World, config: Settings, needed: Room | None, n_runs: int = 1) -> list[Finding]:
     """Check the file system of run.root (format, visibility, speed, free space) and the run's input files.
 
     Args:
-        needed_bytes: bytes that the run will write; None when they could not be estimated.
+        needed: what the runs will write; None when it could not be estimated.
+        n_runs: number of runs that is meant.
     """
     root = Path(config.run.root)
     folder = root / f".doctor-{world.bcast(uuid.uuid4().hex[:8])}"
@@ -48,7 +49,7 @@ def check(world: World, config: Settings, needed_bytes: float | None) -> list[Fi
         return [judge("run folder", config.run.root, failure=failure), *_inputs(world, config)]
     finally:
         world.on_root(lambda: shutil.rmtree(folder, ignore_errors=True))
-    space = world.on_root(lambda: _space(root, needed_bytes))
+    space = world.on_root(lambda: _space(root, needed, n_runs))
     return [*findings, space, *_inputs(world, config)]
 
 
@@ -103,14 +104,10 @@ def _speed(folder: Path) -> Finding:
     return judge("write bandwidth", f"{rate / 1e6:.0f} MB/s ({WRITTEN_BYTES >> 20} MiB, synced)", warning=slow)
 
 
-def _space(root: Path, needed_bytes: float | None) -> Finding:
-    """Compare the free space with the bytes that the run will write."""
-    free = shutil.disk_usage(root).free
-    text = f"{free / GIB:.0f} GiB free{_quota(root)}"
-    if needed_bytes is None:
-        return judge("space", text)
-    text += f"; the run writes about {needed_bytes / GIB:.1f} GiB"
-    return judge("space", text, failure="too little: free space, or choose another run.root" * (free < needed_bytes))
+def _space(root: Path, needed: Room | None, n_runs: int) -> Finding:
+    """Compare the free space and the free inodes with what the runs will write."""
+    text, failure = room.compare(root, needed, n_runs)
+    return judge("space", f"{text}{_quota(root)}", failure=failure)
 
 
 def _quota(root: Path) -> str:

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from ..parallel.world import World
 from ..settings.whole import Settings
-from . import disk, gpu, inputs, memory, plan, ranks, software, tryout
+from . import disk, gpu, inputs, memory, plan, ranks, room, software, tryout
 from .finding import Finding, judge
 
 
-def examine(world: World, config: Settings) -> list[Finding]:
-    """Make every check, in under a minute. On GPUs this includes the self-check of each GPU path. Collective."""
+def examine(world: World, config: Settings, n_runs: int = 1) -> list[Finding]:
+    """Make every check, in under a minute. On GPUs this includes the self-check of each GPU path. Collective.
+
+    Args:
+        n_runs: number of such runs for which there must be room on disk.
+    """
     model = _model(config, world)
     is_read = isinstance(model, memory.Model)
-    needed = plan.disk_bytes(model, config.loop.iterations) if is_read else None
+    known = room.Weights(model.n_parameters, "F32") if isinstance(model, memory.Model) else None
+    needed = world.on_root(lambda: room.needed([config] * n_runs, known))
     return [
-        *ranks.check(world),
+        *ranks.check(world, config.run.device),
         *software.check(world, config),
-        *disk.check(world, config, needed),
+        *disk.check(world, config, needed, n_runs),
         *(plan.check(world, config, model) if is_read else [model]),
         *(tryout.check(world, config) if is_read else []),
         *gpu.check(world, config.rollouts.generate.compile),

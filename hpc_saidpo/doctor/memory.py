@@ -168,7 +168,7 @@ def micro_batch_tokens(dpo: settings.Dpo, lengths: Lengths) -> int:
 
 def decoded_at_once(config: settings.Rollouts) -> int:
     """Responses of a chunk that are decoded together. On a GPU the engine decodes more when memory allows it."""
-    return min(config.chunk_questions * config.k, config.generate.rows or CPU_ROWS)
+    return min(config.chunk_bounds("explore")[0] * config.k, config.generate.rows or CPU_ROWS)
 
 
 def rollouts(model: Model, config: settings.Rollouts, n_prompt: int, n_bytes: int) -> dict[str, float]:

@@ -25,6 +25,7 @@ from ..parallel.world import World
 from ..policy import attention
 from ..pool.stage import load_pool
 from ..records import Question
+from ..rollouts.chunks import count, too_many_ranks
 from ..settings.whole import Settings
 from ..store.run import RunDir
 from . import memory
@@ -70,7 +71,7 @@ def chunk_s(model: Model, config: settings.Rollouts, rates: Rates, n_bytes: int)
     A decoding step reads the weights once and multiplies them with every row; the slower of both counts.
     """
     rows = memory.decoded_at_once(config)
-    times = config.chunk_questions * config.k / rows
+    times = config.chunk_bounds("explore")[0] * config.k / rows
     step = max(n_bytes * model.n_parameters / rates.bytes_per_s, 2 * rows * model.n_parameters / rates.flops)
     return times * config.max_new_tokens * (step / DECODING + LAYER_OVERHEAD_S * model.n_layers)
 
@@ -84,7 +85,7 @@ def stage_times(
         n_bytes: bytes of a number in the precision of the computation.
     """
     # Seconds for the K rollouts of one question.
-    one = chunk_s(model, config.rollouts, rates, n_bytes) / config.rollouts.chunk_questions
+    one = chunk_s(model, config.rollouts, rates, n_bytes) / config.rollouts.chunk_bounds("explore")[0]
     n_pairs = YIELD * config.sampler.n_questions * config.pairs.per_question
     tokens = memory.Lengths(sizes.prompt_tokens, config.rollouts.max_new_tokens).pair
     # A forward and backward pass each epoch (6 FLOP per parameter and token), a forward pass of the reference (2).
@@ -164,11 +165,6 @@ def in_words(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def disk_bytes(model: Model, n_iterations: int) -> float:
-    """Bytes that a run writes to disk: a float32 policy for every iteration, and a checkpoint during training."""
-    return model.n_parameters * (4.0 * n_iterations + 12)
-
-
 def check(world: World, config: Settings, model: Model) -> list[Finding]:
     """Check the memory of this model, the times of the stages and the time limit."""
     precision = attention.precision_of(config.policy, world.device)
@@ -185,9 +181,23 @@ def check(world: World, config: Settings, model: Model) -> list[Finding]:
         times = stage_times(model, config, sizes, rates, world.size, n_bytes)
         one = chunk_s(model, config.rollouts, rates, n_bytes)
         needed = _needed_bytes(model, config, sizes.prompt_tokens, world.size, n_bytes)
-        return [_memory(model, *needed, usable_bytes), *_times(config, times, one, time_left_s())]
+        found = [_memory(model, *needed, usable_bytes), *_times(config, times, one, time_left_s())]
+        return [*found, judge_chunks(config, sizes.pool_questions, world.size)]
 
     return world.on_root(on_root)
+
+
+def judge_chunks(config: Settings, n_pool: int, n_ranks: int) -> Finding:
+    """Compare the chunks of the stages of rollouts with the ranks.
+
+    Args:
+        n_pool: number of questions in the pool.
+    """
+    questions = {"probe": max(1, round(config.probe.fraction * n_pool)), "explore": config.sampler.n_questions}
+    counts = {stage: count(n, *config.rollouts.chunk_bounds(stage)) for stage, n in questions.items()}
+    text = ", ".join(f"{stage} {n}" for stage, n in counts.items())
+    stage = "explore"  # most of the work of an iteration; the probe is short
+    return judge("chunks", text, warning=too_many_ranks(n_ranks, questions[stage], config.rollouts, stage))
 
 
 def _sizes(config: Settings) -> Sizes:

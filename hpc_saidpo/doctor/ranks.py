@@ -6,9 +6,13 @@ import os
 import platform
 import socket
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
+from ..errors import RunError
+from ..parallel import devices, launched
 from ..parallel.world import World
 from .finding import Finding, judge
 
@@ -16,9 +20,13 @@ REDUCED_BYTES = 64 << 20
 SLOW_BYTES_PER_S = 1e9  # of gradients between GPUs: below this an all-reduce of a 1B model's takes more than 8 s
 
 
-def check(world: World) -> list[Finding]:
-    """Check MPI, nodes, cores, GPUs and all-reduce."""
-    return [_mpi(world), _nodes(world), _cores(world), _gpus(world), *_network(world)]
+def check(world: World, requested: devices.Requested) -> list[Finding]:
+    """Check MPI, nodes, cores, GPUs and all-reduce.
+
+    Args:
+        requested: run.device.
+    """
+    return [_mpi(world), _nodes(world), _cores(world), _gpus(world, requested), *_network(world)]
 
 
 def _mpi(world: World) -> Finding:
@@ -27,11 +35,12 @@ def _mpi(world: World) -> Finding:
     libraries = set(world.gather(facts["library"]))
     text = f"{world.size} rank{'s' * (world.size > 1)}; {facts['library']}"
     if world.size == 1:
+        alone = launched.unused_tasks(world.size)
         warning = (
             "one process. Start the check like the run: srun --mpi=pmi2 (or mpiexec -n 2) python -m mpi4py "
             "-m hpc_saidpo doctor ..."
-        )
-        return judge("MPI", text, warning=warning if "SLURM_JOB_ID" in os.environ or facts["launcher"] else "")
+        ) * bool("SLURM_JOB_ID" in os.environ or facts["launcher"])
+        return judge("MPI", text, warning=alone or warning)
     text += f"; started by {facts['launcher']}; threads {facts['threads']}"
     failure = warning = ""
     if len(libraries) > 1:
@@ -55,41 +64,72 @@ def _nodes(world: World) -> Finding:
 
 
 def _cores(world: World) -> Finding:
-    """Count the cores for each rank, on the node with the fewest."""
-    cores = sorted(os.sched_getaffinity(0))
-    together: dict[str, set[int]] = {}
-    for host, of_rank in world.gather((platform.node(), cores)):
-        together.setdefault(host, set()).update(of_rank)
-    ranks_of = Counter(world.gather(platform.node()))
-    least = min(len(together[host]) / n for host, n in ranks_of.items())
-    text = f"{least:g} per rank, {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"
-    few = "fewer cores than ranks: ranks share cores; request --cpus-per-task=8 or so" * (least < 1)
-    return judge("cores", text, warning=few)
+    """Compare the threads of the ranks with the cores that they may use, on each node."""
+    everyones = world.gather((world.node, platform.node(), sorted(os.sched_getaffinity(0)), torch.get_num_threads()))
+    return judge_cores([Use(*of_rank) for of_rank in everyones], os.environ.get("OMP_NUM_THREADS", ""))
 
 
-def _gpus(world: World) -> Finding:
-    """Check that every rank has its GPU, or no rank has one."""
-    n_visible = torch.cuda.device_count()
-    mine = None
-    if n_visible:
-        properties = torch.cuda.get_device_properties(world.local_rank if n_visible > 1 else 0)
-        mine = (platform.node(), str(properties.uuid), properties.name, properties.total_memory)
-    everyones = world.gather(mine)
-    gpus = [gpu for gpu in everyones if gpu]
-    if not gpus:
-        requested = any(k.startswith("SLURM_GPUS") for k in os.environ)
-        remedy = "the job requested GPUs, but torch sees none: see driver and CUDA below" if requested else ""
-        return judge("GPUs", "none: the run computes on the CPU", failure=remedy)
-    shared = [key for key, n in Counter(gpu[:2] for gpu in gpus).items() if n > 1]
-    without = [rank for rank, gpu in enumerate(everyones) if gpu is None]
-    names = Counter(gpu[2] for gpu in gpus)
-    text = ", ".join(f"{n} × {name}" for name, n in names.items())
-    failure = ""
-    if shared:
-        failure = f"{len(shared)} GPU(s) are used by several ranks: one rank per GPU, --gpus-per-task=1"
-    elif without:
-        failure = f"ranks {without} see no GPU while others do: set --gpus-per-task=1"
-    return judge("GPUs", text, failure=failure, warning="ranks compute on different kinds of GPUs" * (len(names) > 1))
+@dataclass(frozen=True)
+class Use:
+    """The cores that a rank may use, and its threads.
+
+    Attributes:
+        node: number of the first rank of the rank's node.
+    """
+
+    node: int
+    host: str
+    cores: Sequence[int]
+    n_threads: int
+
+
+def judge_cores(uses: Sequence[Use], requested: str) -> Finding:
+    """Judge the node on which threads and cores differ most.
+
+    Args:
+        uses: one for each rank.
+        requested: OMP_NUM_THREADS; "" if it is not set.
+    """
+    balance = []
+    for node in dict.fromkeys(use.node for use in uses):
+        mine = [use for use in uses if use.node == node]
+        n_cores = len({core for use in mine for core in use.cores})
+        balance.append((n_cores / sum(use.n_threads for use in mine), n_cores, mine))
+    balance.sort(key=lambda of_node: of_node[0])
+    ratio, n_cores, mine = balance[0] if balance[0][0] < 1 else balance[-1]
+    n_threads, n_ranks = mine[0].n_threads, len(mine)
+    text = (
+        f"{mine[0].host}: {n_cores} core{'s' * (n_cores > 1)} for {n_ranks} rank{'s' * (n_ranks > 1)} with {n_threads} "
+        f"thread{'s' * (n_threads > 1)} each"
+    )
+    source = f" (OMP_NUM_THREADS={requested})" * bool(requested)
+    warning = ""
+    if n_cores < n_ranks:
+        warning = "fewer cores than ranks: request --cpus-per-task=8 or so; mpirun may need --bind-to none"
+    elif ratio < 1:
+        warning = f"more threads than cores{source}: threads take turns; lower run.threads or OMP_NUM_THREADS"
+    elif ratio >= 2:
+        warning = f"most cores are idle{source}: raise --cpus-per-task or OMP_NUM_THREADS, or set run.threads"
+    return judge("cores", text, warning=warning)
+
+
+def _gpus(world: World, requested: devices.Requested) -> Finding:
+    """Choose the device of every rank as a run does. If that fails, the other checks use the CPU."""
+    try:
+        description = world.use_device(requested)
+    except RunError as error:
+        world.use_device("cpu")
+        return judge("GPUs", "not usable", failure=str(error))
+    if world.device.type == "cpu":
+        return judge("GPUs", f"none: the run computes on the {description}")
+    mine = torch.cuda.get_device_name(world.device)
+    names = Counter(world.gather(mine))
+    given = os.environ.get("SLURM_GPUS_ON_NODE", "")
+    idle = int(given) - world.local_size if given.isdigit() else 0
+    warning = "ranks compute on different kinds of GPUs" * (len(names) > 1)
+    if max(world.gather(idle)) > 0:
+        warning = f"{max(world.gather(idle))} GPU(s) of a node have no rank: start one rank per GPU (--ntasks-per-node)"
+    return judge("GPUs", ", ".join(f"{n} × {name}" for name, n in names.items()), warning=warning)
 
 
 def _network(world: World) -> list[Finding]:

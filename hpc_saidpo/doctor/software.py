@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import platform
 import re
 from importlib import metadata
@@ -11,6 +10,7 @@ import torch
 
 from ..errors import RunError
 from ..grader.available import check_verifiers
+from ..parallel import devices
 from ..parallel.world import World
 from ..policy import attention, flash
 from ..settings.whole import Settings
@@ -44,19 +44,9 @@ def _versions(world: World) -> Finding:
     return judge("software", text, failure=remedy * bool(different))
 
 
-def driver_cuda() -> int | None:
-    """Return the newest CUDA version that the driver supports, as 1000·major + 10·minor; None without a driver."""
-    try:
-        library = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return None
-    version = ctypes.c_int()
-    return version.value if library.cuDriverGetVersion(ctypes.byref(version)) == 0 else None
-
-
 def _cuda() -> Finding:
     """Check that torch's CUDA fits the driver, and that torch can use the GPU."""
-    driver, built = driver_cuda(), torch.version.cuda
+    driver, built = devices.driver_cuda(), torch.version.cuda
     if driver is None:
         text = f"no driver; torch is built for {'CUDA ' + built if built else 'the CPU'}"
         return judge("driver and CUDA", text)
@@ -66,7 +56,10 @@ def _cuda() -> Finding:
     major = int(built.split(".")[0])
     failure = ""
     if driver // 1000 < major:
-        failure = f"the driver is too old for CUDA {built}: install a torch built for CUDA {driver // 1000}"
+        failure = (
+            f"the driver is too old for CUDA {built}: install a torch built for CUDA {driver // 1000}. For CUDA 12: "
+            "EXTRAS=demo,gpu12 tools/setup.sh (slurm/README.md has a table)"
+        )
     elif not torch.cuda.is_available():
         failure = "torch cannot use the GPU (see nvidia-smi): is one allocated to this job?"
     return judge("driver and CUDA", text, failure=failure)
@@ -84,7 +77,7 @@ def _clustering(config: Settings) -> Finding:
     if others:
         failure = f"{', '.join(others)}: built for another CUDA than torch ({built}): install the cu{built} packages"
     if config.clusters.backend == "gpu" and not any("cuml" in name for name in installed):
-        failure = "clusters.backend=gpu, but cuML is not installed: pip install 'hpc_saidpo[gpu]', or backend=auto"
+        failure = "clusters.backend=gpu, but cuML is not installed: pip install 'hpc_saidpo[gpu]' (CUDA 12: [gpu12])"
     return judge("cuML and CuPy", text, failure=failure)
 
 

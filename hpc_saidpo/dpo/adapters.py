@@ -2,36 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import cast
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from .. import settings
 from ..errors import RunError, input_errors
+from ..parallel import shards
 from ..records import seed_of
+
+if TYPE_CHECKING:
+    from peft import LoraConfig, LoraModel
 
 REMEDY = "name other layers in dpo.lora.targets, or train all weights with dpo.lora.rank=null"
 
 
-def inject(model: PreTrainedModel, config: settings.Lora, seed: int, iteration: int) -> Callable[[], None]:
+class Adapters:
+    """The adapters of a model; of no rank, there are none.
+
+    Args:
+        adapted: peft's model around it, and its plan.
+        originals: the weights that are trained without adapters.
+    """
+
+    def __init__(self, adapted: LoraModel | None = None, plan: LoraConfig | None = None, originals: Sequence = ()):
+        self._adapted, self._plan, self._originals = adapted, plan, originals
+
+    def __bool__(self) -> bool:
+        return self._adapted is not None
+
+    def save(self, folder: Path, base: str, is_root: bool) -> None:
+        """Write the adapters as peft does: `PeftModel.from_pretrained(model, folder)` reads them. Collective.
+
+        Args:
+            base: path of the model that they change.
+        """
+        assert self._adapted is not None and self._plan is not None
+        weights = {}
+        for name, parameter in self._adapted.model.named_parameters():
+            if parameter.requires_grad:
+                tensor = shards.gather(parameter.detach())
+                if is_root:
+                    weights[f"base_model.model.{name.replace('.default.', '.')}"] = tensor.cpu().contiguous()
+        if is_root:
+            self._plan.base_model_name_or_path = base
+            self._plan.save_pretrained(str(folder))
+            save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+
+    def merge(self) -> None:
+        """Add (alpha / rank) · B A to every W, and restore the model's layers."""
+        if self._adapted is not None:
+            self._adapted.merge_and_unload()
+        for parameter in self._originals:
+            parameter.requires_grad_(True)
+
+
+def inject(model: PreTrainedModel, config: settings.Lora, seed: int, iteration: int) -> Adapters:
     """Add adapters to the model's linear layers, W x + (alpha / rank) · B A x, and train them instead of its weights.
 
     B is 0 at first, so the model's output does not change, bit for bit. peft replaces the layers in place; the model
     keeps its class. Without `dpo.lora.rank` nothing changes.
-
-    Returns:
-        A function that merges the adapters: it adds (alpha / rank) · B A to every W and restores the model's layers.
 
     Raises:
         RunError: peft is not installed, or cannot adapt these layers; `dpo.lora.targets` names no linear layer, or a
             head tied to the embeddings.
     """
     if config.rank is None:
-        return lambda: None
+        return Adapters()
     targets = _targets(model, config)
     try:
         from peft import LoraConfig, LoraModel
@@ -47,13 +90,7 @@ def inject(model: PreTrainedModel, config: settings.Lora, seed: int, iteration: 
     with torch.random.fork_rng(), input_errors(problem, REMEDY):
         torch.manual_seed(seed_of(seed, iteration, "lora"))
         adapted = LoraModel(model, plan, "default")
-
-    def merge() -> None:
-        adapted.merge_and_unload()
-        for parameter in originals:
-            parameter.requires_grad_(True)
-
-    return merge
+    return Adapters(adapted, plan, originals)
 
 
 def linear_layers(model: PreTrainedModel) -> dict[str, nn.Module]:

@@ -12,9 +12,10 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from ..errors import RunError
+from ..errors import RunError, is_transient
 from ..parallel import shards
 from ..parallel.world import World
+from ..store import disk
 from ..store.stage import Stage
 
 NAME, FACTS = "checkpoint", "facts.json"
@@ -69,9 +70,11 @@ class Checkpoint:
                 if parameters:
                     _fill(folder, saved, parameters, optimizer)
             except (SafetensorError, OSError, RuntimeError, KeyError, ValueError) as error:
+                if is_transient(error):
+                    raise
                 raise _damaged(folder, error) from error
 
-        self.world.everywhere(read)
+        disk.persist(folder, lambda: self.world.everywhere(read))
         return facts["steps"], np.array(facts["reference"])
 
     def save_if_due(
@@ -109,7 +112,7 @@ class Checkpoint:
         """The folder and the facts of this round's newest checkpoint; None when there is none."""
         for folder in sorted(self.stage.path.glob(f"{NAME}-" + 6 * "[0-9]"), reverse=True):
             try:
-                facts = json.loads((folder / FACTS).read_text())
+                facts = json.loads(disk.persist(folder, (folder / FACTS).read_text))
                 if facts["key"] == self.key:
                     return folder, facts
             except (OSError, ValueError, KeyError, TypeError) as error:

@@ -105,8 +105,8 @@ def reference_logps(
     """
     chunks = micro_batches(range(len(examples)), examples.width_B, config)
     of_rank, label = {}, f"reference log-probabilities: {len(examples)} pairs"
-    with progress.show(label, len(chunks), world.is_root) as tick, torch.no_grad(), policy.autocast():
-        for c in replicas.claim(len(chunks), tick):
+    with progress.show(label, len(chunks), world.is_root) as task, torch.no_grad(), policy.autocast():
+        for c in replicas.claim(len(chunks), task):
             of_rank[c] = examples.logps(replicas.bare, chunks[c]).sum_BR.cpu().numpy()
     reference_B2 = np.empty((len(examples), 2))
     for part in world.gather(of_rank):

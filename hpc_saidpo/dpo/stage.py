@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from ..records import Pairs, Prompts, Reference, Rollouts, seeded
 from ..store.run import RunDir
 from ..store.stage import Stage
 from .pairs import select
+
+if TYPE_CHECKING:
+    from .adapters import Adapters
 
 
 def write_pairs(
@@ -66,7 +70,7 @@ class Round:
 def train_round(
     stage: Stage, round_: Round, policy: settings.Policy, rollouts: settings.Rollouts, config: settings.Dpo, run: RunDir
 ) -> None:
-    """Train the policy on the pairs, and write model/ and steps.json. Collective.
+    """Train the policy on the pairs, and write model/ and steps.json; with LoRA adapter/ too. Collective.
 
     Raises:
         RunError: a loss or gradient is not finite, or the policy cannot be trained like this (`train.train`); or memory
@@ -116,10 +120,14 @@ def _train(
     def save() -> None:
         stage.write_folder("model", lambda folder: current.save(folder, world), world)
 
+    def save_adapters(adapters: Adapters) -> None:
+        base = round_.policy_path
+        stage.write_folder("adapter", lambda folder: adapters.save(folder, base, world.is_root), world)
+
     key = reference_key(examples, current, stage.facts["policy_hash"], config)
     reference = functools.partial(_reference, run, key)
     lesson = Lesson(round_.pairs, examples, round_.seed, round_.iteration, round_.exact)
-    return train(current, lesson, config, world, resume, save, reference)
+    return train(current, lesson, config, world, resume, save, reference, save_adapters)
 
 
 def _reference(run: RunDir, key: str, compute: Callable[[], np.ndarray]) -> np.ndarray:

@@ -15,10 +15,11 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from .. import progress, settings
 from ..parallel.gradients import Replicas, replicate
 from ..parallel.stop import Stopped
+from ..parallel.task import ALL_RANKS
 from ..parallel.world import World
 from ..policy.model import Policy
 from ..records import Pairs
-from .adapters import inject
+from .adapters import Adapters, inject
 from .arrangement import try_arrangement
 from .checkpoint import Checkpoint
 from .examples import Examples, reference_logps
@@ -55,6 +56,7 @@ def train(
     checkpoint: Checkpoint | None = None,
     save: Callable[[], None] = lambda: None,
     reference: Callable[[Callable[[], np.ndarray]], np.ndarray] = lambda compute: compute(),
+    save_adapters: Callable[[Adapters], None] = lambda adapters: None,
 ) -> list[dict]:
     """Do one DPO round. Collective.
 
@@ -64,6 +66,7 @@ def train(
     Args:
         checkpoint: restores the round, if it was interrupted, and saves it from time to time.
         save: called on every rank after the training.
+        save_adapters: called on every rank before they are merged, if there are any.
         reference: returns the reference log-probabilities, [B, 2], nats. Its argument computes them.
 
     Returns:
@@ -77,14 +80,16 @@ def train(
     """
     check_strategy(policy.model, policy.path, config)
     unused = try_arrangement(policy.model, policy.precision).unused
-    merge = inject(policy.model, config.lora, lesson.seed, lesson.iteration)
+    adapters = inject(policy.model, config.lora, lesson.seed, lesson.iteration)
     layers = [layer for layer in policy.model.modules() if isinstance(layer, GradientCheckpointingLayer)]
     if config.checkpointing:
         checkpoint_layers(policy.model)
     module = ResponseLogps(policy.model, config.head_tokens)
     with replicate(world, module, lesson.exact, config.strategy, layers, policy.precision, unused) as replicas:
         steps = _Round(policy, lesson, config, world, replicas).run(checkpoint, reference)
-        merge()
+        if adapters:
+            save_adapters(adapters)
+        adapters.merge()
         save()
     return steps
 
@@ -108,8 +113,9 @@ class _Round:
         resumed = f", from step {len(steps)} of {len(self.schedule)}" if steps else ""
         todo = range(len(steps), len(self.schedule))
         label = f"DPO: {len(self.lesson.pairs)} pairs{resumed}"
-        with progress.show(label, len(todo), self.world.is_root) as tick:
+        with progress.show(label, len(self.schedule), self.world.is_root, len(steps)) as task:
             for step in todo:
+                task.begin(ALL_RANKS, step)
                 steps.append(self._step(step, reference_B2))
                 if step + 1 < len(self.schedule):
                     stopping = self.world.stop_signal()
@@ -119,7 +125,8 @@ class _Round:
                         )
                     if stopping:
                         raise Stopped(stopping)
-                tick()
+                n_tokens = self.tokens_B[[i for rows in self.schedule[step] for i in rows]].sum()
+                task.end(ALL_RANKS, {"tokens": int(n_tokens)})
         return steps
 
     def _reference(self) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from .available import check_verifiers
 from .grader import Grader
 from .self_check import by_grading, self_check, together
 
+BATCH = 65_536  # questions whose texts are in memory at a time
 GRADED_GOLDS = 256  # gold answers of a rank's share that are graded in a process; evenly spread
 
 
@@ -29,15 +30,33 @@ def check_golds(named: Mapping[str, Sequence[Question]], world: World, grader: G
     """
     for name, questions in named.items():
         begin, end = (len(questions) * r // world.size for r in (world.rank, world.rank + 1))
-        share = questions[begin:end]
-        table = share if isinstance(share, Questions) else None
-        verifier_N = np.array(table.verifier_N if table else [q.verifier for q in share], dtype=object)
-        check_verifiers(set(verifier_N), world, grader.limits)
-        golds = zip(table.id_N, table.answer_N, strict=True) if table else ((q.id, q.answer) for q in share)
-        is_math_N = verifier_N == "math"
-        by_text = self_check(gold for gold, is_math in zip(golds, is_math_N, strict=True) if is_math)
-        others = np.flatnonzero(~is_math_N)
+        share = np.arange(begin, end)
+        codes: dict[str, int] = {}
+        code_N = np.fromiter((codes.setdefault(v, len(codes)) for v in _verifiers(questions, share)), np.int32)
+        check_verifiers(set(codes), world, grader.limits)
+        is_math_N = code_N == codes.get("math", -1)
+        by_text = self_check(_golds(questions, share[is_math_N]))
+        others = share[~is_math_N]
         some = others[:: max(1, -(-len(others) // GRADED_GOLDS))]
-        graded = by_grading(pick(share, some).values(), grader)
+        graded = by_grading(pick(questions, some).values(), grader)
         reports = world.gather(together([by_text, graded]))
         log.info("%s: %s", name, together(reports).text())
+
+
+def _verifiers(questions: Sequence[Question], rows: np.ndarray) -> Iterator[str]:
+    for part in _batches(questions, rows):
+        yield from part.verifier_N if isinstance(part, Questions) else (question.verifier for question in part)
+
+
+def _golds(questions: Sequence[Question], rows: np.ndarray) -> Iterator[tuple[str, str]]:
+    for part in _batches(questions, rows):
+        if isinstance(part, Questions):  # of a table on disk, read no more than these two columns
+            yield from zip(part.id_N, part.answer_N, strict=True)
+        else:
+            yield from ((question.id, question.answer) for question in part)
+
+
+def _batches(questions: Sequence[Question], rows: np.ndarray) -> Iterator[Sequence[Question]]:
+    for start in range(0, len(rows), BATCH):
+        some = rows[start : start + BATCH]
+        yield questions.take(some) if isinstance(questions, Questions) else [questions[row] for row in some]

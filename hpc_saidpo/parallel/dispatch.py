@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import atexit
 import functools
+import logging
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from .world import POLL_S, World, drain
+from .drain import drain
+from .task import Task
+from .world import POLL_S, World
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -20,9 +23,11 @@ if TYPE_CHECKING:
 DONE, STOP = -1, -2  # sent in place of the index of a work item
 _POLL_MAX_S = 0.05  # longest pause between two polls
 _ANSWER_WITHIN_S = 0.02  # the same, while there are items to hand out
+_MISSING_S = 60.0  # root answers within milliseconds: after so long it is suspended, or its node does not respond
 _GROWTH = 1.05  # of root's pause: a rank waits for at most a twentieth of the time since the last claim
 _PROBES = 2  # per message: MPI receives it in one call and reports it in the next
 _SWITCH_S = 0.0005  # after this time a thread that computes in Python lets the MPI call of another thread return
+_log = logging.getLogger("hpc_saidpo")  # that of progress.py, which this box must not import
 
 
 class Progress(threading.Thread):
@@ -68,12 +73,13 @@ class Progress(threading.Thread):
         answered, (tag, counter) = False, self._current
         status = self._mpi.Status()
         while self._has_message(self._mpi.ANY_SOURCE, tag, status) and counter is not None:
-            stop_requested = self._comm.recv(source=status.source, tag=tag)
-            self._comm.send(counter.next(stop_requested), dest=status.source, tag=tag)
+            rank = status.source
+            stop_requested, counts = self._comm.recv(source=rank, tag=tag)
+            self._comm.send(counter.next(rank, stop_requested, counts), dest=rank, tag=tag)
             answered = True
         return answered
 
-    def claim(self, tag: int, n: int, tick: Callable[[int], None], world: World) -> Callable[[], int]:
+    def claim(self, tag: int, n: int, task: Task, world: World) -> Callable[[], int]:
         """Begin to hand out n items. Return a function that returns this rank's next item, in the end DONE or STOP.
 
         The first item of a rank is not among them: it is the rank's own number (see `Counter`).
@@ -81,15 +87,15 @@ class Progress(threading.Thread):
         Args:
             tag: a tag that the previous claim did not use. A rank that is ahead then never receives an item of the
                 claim before.
-            tick: called on root with the index of each item that is handed out.
+            task: see `World.claim`.
         """
         if not world.is_root:
             return functools.partial(self._request, tag, world)
-        counter = Counter(n, world.size, tick)
+        counter = Counter(n, world.size, task)
         self._current = (tag, counter)
 
         def take() -> int:
-            index = counter.next(bool(world.stop_request))
+            index = counter.next(world.rank, bool(world.stop_request), world.take_counts())
             if index in (DONE, STOP):
                 while not counter.all_informed.wait(1.0):
                     pass
@@ -103,8 +109,19 @@ class Progress(threading.Thread):
         return any(self._comm.iprobe(source, tag, status) for _ in range(_PROBES))
 
     def _request(self, tag: int, world: World) -> int:
-        self._comm.send(bool(world.stop_request), dest=0, tag=tag)
-        sleep_until(lambda: self._has_message(0, tag), _ANSWER_WITHIN_S)
+        self._comm.send((bool(world.stop_request), world.take_counts()), dest=0, tag=tag)
+        sent, has_warned = time.monotonic(), False
+
+        def is_answered() -> bool:
+            nonlocal has_warned
+            if not has_warned and time.monotonic() - sent > _MISSING_S:
+                has_warned = True
+                logging.getLogger("hpc_saidpo").warning(
+                    "%s has not answered for %.0f s: is it suspended?", world.name_of(0), _MISSING_S
+                )
+            return self._has_message(0, tag)
+
+        sleep_until(is_answered, _ANSWER_WITHIN_S)
         return self._comm.recv(source=0, tag=tag)
 
 
@@ -117,22 +134,24 @@ class Counter:
         all_informed: set when every rank has received DONE or STOP.
     """
 
-    def __init__(self, n: int, n_ranks: int, tick: Callable[[int], None]):
-        self._next, self._n, self._tick = min(n, n_ranks), n, tick
+    def __init__(self, n: int, n_ranks: int, task: Task):
+        self._next, self._n, self._task = min(n, n_ranks), n, task
         for index in range(self._next):
-            tick(index)
+            task.begin(index, index)
         self._n_working = n_ranks
         self._stop_requested = False
         self._lock = threading.Lock()
         self.all_informed = threading.Event()
 
-    def next(self, stop_requested: bool) -> int:
+    def next(self, rank: int, stop_requested: bool, counts: Mapping[str, float]) -> int:
         """Return the next number for one rank. Return DONE after the last one, STOP if a stop left some of them.
 
         Args:
             stop_requested: whether this rank has received a request to stop.
+            counts: what the rank has counted in its last item (`World.count`).
         """
         with self._lock:
+            self._task.end(rank, counts)
             self._stop_requested |= stop_requested
             if self._next >= self._n or self._stop_requested:
                 self._n_working -= 1
@@ -141,7 +160,7 @@ class Counter:
                 return DONE if self._next >= self._n else STOP
             index = self._next
             self._next += 1
-            self._tick(index)
+            self._task.begin(rank, index)
             return index
 
     @property

@@ -13,6 +13,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
 from . import shards
+from .task import Task
 from .world import World
 
 Strategy = Literal["ddp", "fsdp", "single"]
@@ -69,9 +70,9 @@ class Replicas:
         share: list[T | None] = list(items[self._world.rank :: self._size])
         return share + [None] * (-(-len(items) // self._size) - len(share))
 
-    def claim(self, n: int, tick: Callable[[int], None]) -> Iterator[int]:
+    def claim(self, n: int, task: Task) -> Iterator[int]:
         """Yield items 0 .. n-1 for forward passes without a gradient. Two ranks may receive the same. Collective."""
-        return self._world.claim(n, tick)
+        return self._world.claim(n, task)
 
     def gradient(self, losses: Iterable[Callable[[nn.Module], torch.Tensor]]) -> None:
         """Set .grad of every parameter to the gradient of the sum of all ranks' losses. Collective.
@@ -155,8 +156,8 @@ class Shards(Replicas):
         self.bare.register_forward_hook(_reshard_without_gradient)
         return self.bare
 
-    def claim(self, n: int, tick: Callable[[int], None]) -> Iterator[int]:
-        return self._world.take_turns(n, tick)
+    def claim(self, n: int, task: Task) -> Iterator[int]:
+        return self._world.take_turns(n, task)
 
     def gradient(self, losses: Iterable[Callable[[nn.Module], torch.Tensor]]) -> None:
         for loss in losses:

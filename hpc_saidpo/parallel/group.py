@@ -53,10 +53,6 @@ class GroupOfOne(World):
         super().__init__()
         self._device = device
 
-    @property
-    def device(self) -> torch.device:
-        return self._device
-
     @contextlib.contextmanager
     def group(self) -> Iterator[None]:
         import torch

@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import os
 
 from ..errors import RunError
-from .ranks import LAUNCHER_MARKS, MPIWorld
+from . import launched, stop
+from .ranks import MPIWorld
 from .world import World
-
-# Number of ranks, as launchers report it. The count of the Slurm step is last: under an mpiexec inside a step it counts
-# the proxies of mpiexec.
-_SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 
 
 @functools.cache
 def connect() -> World:
     """Return the world of this process: `MPIWorld` under mpiexec or srun, otherwise one process (`World`).
 
+    Its request to stop is that of the process (`stop.REQUEST`). If the process listens to signals already, a signal
+    now ends all ranks.
+
     Raises:
         RunError: a launcher started several processes, but MPI is missing or does not see the other processes.
     """
-    n_started = int(next((os.environ[name] for name in _SIZES if name in os.environ), "1"))
-    if not any(mark in os.environ for mark in LAUNCHER_MARKS) and n_started <= 1:
+    world = _connected()
+    world.stop_request = stop.REQUEST
+    if stop.REQUEST.is_listening:
+        world.listen(None)
+    return world
+
+
+def _connected() -> World:
+    n_started = launched.size()
+    if not launched.marks() and n_started <= 1:
         return World()
     if importlib.util.find_spec("mpi4py") is None:
         raise RunError("started by an MPI launcher, but mpi4py is not installed: pip install mpi4py mpich")

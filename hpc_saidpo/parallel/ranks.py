@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import os
+import shutil
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from types import ModuleType
-from typing import TYPE_CHECKING, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 import numpy as np
 
-from . import group, idle
+from ..errors import decode_failure, encode_failure
+from . import group, idle, launched, slices
 from .dispatch import STOP, Progress, sleep_until
-from .world import World, decode_failure, drain, encode_failure, no_tick
+from .drain import drain
+from .task import Task
+from .world import POLL_S, World
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-# mpiexec or srun sets these for the processes that it starts.
-LAUNCHER_MARKS = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK", "PALS_RANKID")
 T = TypeVar("T")
 
 
@@ -36,10 +40,12 @@ class MPIWorld(World):
         self.rank, self.size = self._comm.rank, self._comm.size
         self.has_group = self.size > 1
         node = self._comm.Split_type(mpi.COMM_TYPE_SHARED)
-        self.local_rank, self.local_size = node.rank, node.size
+        self.node, self.local_size = node.bcast(self.rank), node.size
         node.Free()
+        self.hosts = self._comm.allgather(self.hosts[0])
+        self._leaving = self._comm.Dup()  # ranks that do not leave use the other one
         self._n_claims = 0
-        self._n_groups = 0
+        self._n_groups, self._group_folder = 0, ""
         self._work = idle.Work()
         self._progress = None
         if self.size > 1 and mpi.Query_thread() == mpi.THREAD_MULTIPLE:
@@ -48,9 +54,9 @@ class MPIWorld(World):
     def stop_signal(self) -> str:
         return next(filter(None, self.gather(self.stop_request.signal_name)), "")
 
-    def claim(self, n: int, tick: Callable[[int], None] = no_tick) -> Iterator[int]:
+    def claim(self, n: int, task: Task | None = None) -> Iterator[int]:
         self._work = idle.Work()
-        return self._work.measure(self._claim(n, tick))
+        return self._work.measure(self._claim(n, task or Task()))
 
     def idle_shares(self) -> list[float]:
         if self.size == 1:
@@ -58,12 +64,12 @@ class MPIWorld(World):
         self.barrier()
         return idle.idle_shares(self.gather(self._work.elapsed()))
 
-    def _claim(self, n: int, tick: Callable[[int], None]) -> Iterator[int]:
+    def _claim(self, n: int, task: Task) -> Iterator[int]:
         self._n_claims += 1
         if self._progress is None:
-            yield from self._static_share(n, tick)
+            yield from self._static_share(n, task)
             return
-        take = self._progress.claim(self._n_claims % 1000 + 1, n, tick, self)
+        take = self._progress.claim(self._n_claims % 1000 + 1, n, task, self)
         if self.rank < n:
             yield self.rank
         while (index := take()) >= 0:
@@ -71,15 +77,15 @@ class MPIWorld(World):
         if index == STOP:
             self.stop_if_requested()
 
-    def _static_share(self, n: int, tick: Callable[[int], None]) -> Iterator[int]:
+    def _static_share(self, n: int, task: Task) -> Iterator[int]:
         items_left = False
         for index in range(self.rank, n, self.size):
             items_left = bool(self.stop_request)
             if items_left:
                 break
-            if self.is_root:
-                tick(index)
+            task.begin(self.rank, index)
             yield index
+            task.end(self.rank, self.take_counts())
         if any(self.gather(items_left)):
             self.stop_if_requested()
 
@@ -89,11 +95,11 @@ class MPIWorld(World):
 
     def bcast(self, value: T) -> T:
         self.barrier()
-        return self._comm.bcast(value, root=0)
+        return slices.bcast(self._mpi, self._comm, value)
 
     def gather(self, value: T) -> list[T]:
         self.barrier()
-        return self._comm.allgather(value)
+        return slices.gather(self._mpi, self._comm, value)
 
     def sum(self, array: np.ndarray) -> np.ndarray:
         array = np.ascontiguousarray(array)
@@ -103,17 +109,15 @@ class MPIWorld(World):
         return total
 
     def on_root(self, function: Callable[[], T]) -> T:
-        value, error, message = None, None, None
+        value, error, failure = None, None, None
         if self.is_root:
             try:
                 value = function()
             except Exception as caught:  # noqa: BLE001 - it is raised again, on every rank
-                error, message = caught, encode_failure(caught, rank=0)
-        message, value = self.bcast((message, value))
-        if error is not None:
-            raise error
-        if message is not None:
-            raise decode_failure(message)
+                error, failure = caught, encode_failure(caught, self.rank, self.name_of(self.rank))
+        failure, value = self.bcast((failure, value))
+        if failure is not None:
+            raise decode_failure(failure, error)
         return cast(T, value)
 
     def describe(self) -> dict[str, str]:
@@ -122,7 +126,7 @@ class MPIWorld(World):
         return {
             "library": self._mpi.Get_library_version().splitlines()[0].strip(" \0"),
             "threads": by_value[self._mpi.Query_thread()],
-            "launcher": ", ".join(name for name in LAUNCHER_MARKS if name in os.environ) or "none",
+            "launcher": ", ".join(launched.marks()) or "none",
         }
 
     def all_reduce_rate(self, n_bytes: int, repeats: int = 5) -> tuple[str, float]:
@@ -141,6 +145,18 @@ class MPIWorld(World):
             backend = torch.distributed.get_backend()
         return backend, 2 * (self.size - 1) / self.size * n_bytes / float(np.median(times[1:]))
 
+    def leave(self, code: int, within_s: float = math.inf) -> None:
+        deadline, all_here = time.monotonic() + within_s, self._leaving.Ibarrier()
+        while not (is_over := all_here.Test()) and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+        if not is_over:
+            return
+        if self._progress:
+            self._progress.end()
+        drain(sys.stdout, sys.stderr)
+        self._mpi.Finalize()
+        super().leave(code)
+
     def abort(self, code: int) -> NoReturn:
         drain(sys.stdout, sys.stderr)
         self._comm.Abort(code)
@@ -154,29 +170,55 @@ class MPIWorld(World):
             yield
         finally:
             group.leave()
+            if self.is_root:
+                shutil.rmtree(self._group_folder, ignore_errors=True)
         # Gloo's threads may outlive the group on another rank. If all ranks leave together, none aborts at its exit.
         self.barrier()
 
     def _join_group(self) -> None:
-        """Initialise torch.distributed: root opens a store on a free port and broadcasts its address."""
+        """Initialise torch.distributed, with a store through which the ranks find each other."""
         import torch
 
-        one_node = self.local_size == self.size
-        if one_node:
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        store = self._open_file_store() or self._open_tcp_store()
+        prefixed = torch.distributed.PrefixStore(  # pyright: ignore[reportPrivateImportUsage] - public, without __all__
+            f"group{self._n_groups}", store
+        )
+        group.join(prefixed, self.rank, self.size, self.device)
+
+    def _open_file_store(self) -> Any:
+        """Return a store in a file, where all ranks are on one node and see its temporary folder; else None.
+
+        With it no rank opens a port to others, and none asks a name server: torch's store in TCP requests the name of
+        every address that connects.
+        """
+        import torch
+
+        if self.local_size < self.size:
+            return None
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        folder = self.bcast(tempfile.mkdtemp(prefix="saidpo-ranks-") if self.is_root else "")
+        if not all(self.gather(os.path.isdir(folder))):
+            return None
+        self._group_folder = folder
+        store = torch.distributed.FileStore(  # pyright: ignore[reportPrivateImportUsage] - public, without __all__
+            os.path.join(folder, "store"), self.size
+        )
+        store.set_timeout(group.TIMEOUT)
+        return store
+
+    def _open_tcp_store(self) -> Any:
+        """Return a store on a free port of root, whose address is broadcast."""
+        import torch
+
         open_store = functools.partial(
-            torch.distributed.TCPStore,  # pyright: ignore[reportPrivateImportUsage] - public, but without __all__
+            torch.distributed.TCPStore,  # pyright: ignore[reportPrivateImportUsage] - public, without __all__
             world_size=self.size,
             timeout=group.TIMEOUT,
         )
         if self.is_root:
-            host = os.environ.get("MASTER_ADDR") or ("127.0.0.1" if one_node else socket.gethostname())
+            host = os.environ.get("MASTER_ADDR") or socket.gethostname()
             store = open_store(host, 0, is_master=True, wait_for_workers=False)
             self.bcast((store.host, store.port))
-        else:
-            host, port = self.bcast(("", 0))
-            store = open_store(host, port, is_master=False)
-        prefixed = torch.distributed.PrefixStore(  # pyright: ignore[reportPrivateImportUsage] - as above
-            f"group{self._n_groups}", store
-        )
-        group.join(prefixed, self.rank, self.size, self.device)
+            return store
+        host, port = self.bcast(("", 0))
+        return open_store(host, port, is_master=False)

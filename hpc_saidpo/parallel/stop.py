@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
@@ -16,47 +17,77 @@ class Stopped(Exception):
     """The ranks have stopped on request. Finished work is on disk, and the same command resumes from there."""
 
 
+def exit_at_once(signal_name: str) -> None:
+    """End this process during its start, when it has begun no work: exit code 75."""
+    print(f"hpc_saidpo: {signal_name}: during the start: the same command starts again", file=sys.stderr)
+    os._exit(EXIT_STOPPED)
+
+
 class StopRequest:
     """A request to this process to stop. True once there is one.
 
     Attributes:
         signal_name: the signal that requested the stop; "" before there was one.
+        is_listening: whether signals are handled.
     """
 
     def __init__(self):
         self.signal_name = ""
+        self.is_listening = False
+        self._grace_s = 0.0
+        self._give_up: Callable[[str], None] | None = None
+        self._can_end = threading.Event()
 
     def __bool__(self) -> bool:
         return bool(self.signal_name)
 
-    def listen(self, grace_s: float, give_up: Callable[[str], None]) -> None:
+    def listen_from_start(self, is_rank: bool) -> None:
+        """Listen before the ranks are connected. One process ends at once; a rank ends all as soon as it is connected.
+
+        A rank must not end alone: the others would wait for it in MPI_Init, where they react to no signal.
+
+        Args:
+            is_rank: whether an MPI launcher has started this process.
+        """
+        self.listen(0.0, None if is_rank else exit_at_once)
+
+    def listen(self, grace_s: float, give_up: Callable[[str], None] | None) -> None:
         """Let SIGUSR1, SIGUSR2 and SIGTERM request a stop, from now on, instead of ending the process.
 
-        A signal that another part of this process (submitit) handles already is left to it.
+        A later call replaces the arguments.
 
         Args:
             grace_s: time after the signal in which the work may continue, in seconds.
             give_up: called with the name of the signal, in a separate thread, if the process still runs after that.
+                None: a later call brings it.
         """
-        unhandled = [s for s in SIGNALS if signal.getsignal(s) in (signal.SIG_DFL, signal.SIG_IGN, None)]
-        if not unhandled:  # also in the second run of a multirun
+        self._grace_s, self._give_up = grace_s, give_up
+        if give_up is not None:
+            self._can_end.set()
+        if self.is_listening:
             return
+        self.is_listening = True
         reader, writer = os.pipe()
         os.set_blocking(writer, False)
         # Python's own handlers wait for the main thread, which may be inside a library for minutes. This descriptor
         # is written at once, and a thread reads it.
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        for number in unhandled:
+        for number in SIGNALS:
             signal.signal(number, _ignore)
-        threading.Thread(target=self._watch, args=(reader, grace_s, give_up), daemon=True).start()
+        threading.Thread(target=self._watch, args=(reader,), daemon=True).start()
 
-    def _watch(self, reader: int, grace_s: float, give_up: Callable[[str], None]) -> None:
+    def _watch(self, reader: int) -> None:
         while not self.signal_name:
             number = os.read(reader, 1)[0]
             if number in SIGNALS:
                 self.signal_name = signal.Signals(number).name
-        threading.Event().wait(grace_s)
-        give_up(self.signal_name)
+        self._can_end.wait()
+        threading.Event().wait(self._grace_s)
+        if self._give_up is not None:
+            self._give_up(self.signal_name)
+
+
+REQUEST = StopRequest()  # of this process: signals are sent to a process, not to a world
 
 
 def _ignore(number: int, frame: FrameType | None) -> None:

@@ -3,94 +3,109 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import math
 import os
-import stat
-import struct
+import platform
 import sys
-import termios
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NoReturn, TextIO, TypeVar, cast
+from typing import TYPE_CHECKING, NoReturn, TypeVar, cast
 
 import numpy as np
 
-from ..errors import RunError
+from ..errors import RunError, decode_failure, encode_failure
+from . import cores, devices
+from .drain import drain
 from .stop import EXIT_STOPPED, Stopped, StopRequest
+from .task import Task
 
 if TYPE_CHECKING:
     import torch
 
 T = TypeVar("T")
 POLL_S = 0.001  # pause between two polls of a waiting rank: it must not take the core from a rank that computes
-_DRAIN_S = 2.0  # how long a failing rank waits for the readers of its last messages
-
-
-def no_tick(index: int) -> None:
-    """Show no progress."""
 
 
 class World:
     """One process without MPI. Also the interface of `MPIWorld`: the docstrings below hold for both.
 
     Attributes:
+        hosts: name of the node of each rank.
         has_group: whether `group` makes a process group.
         stop_request: the request to this process to stop; see `stop_signal` for the whole world.
+        node: number of the first rank on this rank's node.
     """
 
-    rank, size, local_rank, local_size = 0, 1, 0, 1
+    rank, size, node, local_size = 0, 1, 0, 1
     has_group = False
 
     def __init__(self):
+        self.hosts = [platform.node()]
         self.stop_request = StopRequest()
+        self._device: torch.device | None = None
+        self._counts: Counter[str] = Counter()
 
     @property
     def is_root(self) -> bool:
         return self.rank == 0
 
+    def name_of(self, rank: int) -> str:
+        """Return a rank's number and host, for messages."""
+        return f"rank {rank} on {self.hosts[rank]}"
+
     @property
     def device(self) -> torch.device:
-        """This rank's GPU, or the CPU if there is no GPU.
+        """This rank's device. Before a call of `use_device` the first use decides it, and is collective."""
+        if self._device is None:
+            self.use_device()
+        return cast("torch.device", self._device)
+
+    def use_device(self, requested: devices.Requested = "auto") -> str:
+        """Choose the device of every rank. Return a description of this rank's device for the log. Collective.
+
+        Args:
+            requested: run.device. auto: a GPU for each rank; the CPU if no rank sees a GPU.
 
         Raises:
-            RunError: more ranks than GPUs on a node.
+            RunError: for each reason in `devices.assign`.
         """
         import torch
 
-        n_gpus = torch.cuda.device_count()
-        if n_gpus == 0:
-            return torch.device("cpu")
-        # A launcher that hides the GPUs of other ranks (--gpus-per-task) leaves exactly one visible.
-        if n_gpus > 1 and self.local_size > n_gpus:
-            raise RunError(f"{self.local_size} ranks on a node with {n_gpus} GPUs: start one rank per GPU")
-        return torch.device("cuda", self.local_rank if n_gpus > 1 else 0)
+        sight = devices.Sight(self.rank, "", self.node) if requested == "cpu" else devices.look(self.rank, self.node)
+        try:
+            index = devices.assign(self.gather(sight), requested)[self.rank]
+        except devices.Unusable as error:
+            raise RunError(str(error)) from None
+        self._device = torch.device("cpu") if index is None else torch.device("cuda", index)
+        return f"{self._device} ({sight.obstacle})" if sight.obstacle else str(self._device)
 
     def use_threads(self, n: int) -> int:
-        """Compute with n threads on this rank; 0: this node's cores divided by its ranks. Return the number."""
+        """Compute with n threads on this rank; 0: as `cores.n_threads` decides. Return the number. Collective."""
         import torch
 
-        n = n or max(1, len(os.sched_getaffinity(0)) // self.local_size)
+        everyones = self.gather((self.node, sorted(os.sched_getaffinity(0))))
+        n = n or cores.n_threads([mask for node, mask in everyones if node == self.node])
         torch.set_num_threads(n)
         return n
 
-    def listen(self, grace_s: float) -> None:
+    def listen(self, grace_s: float | None) -> None:
         """Let SIGUSR1, SIGUSR2 and SIGTERM request a stop of all ranks from now on. A signal to one rank is enough.
 
         Args:
             grace_s: time for the work in flight to finish, in seconds. After it every rank ends at once, with exit
-                code 75.
+                code 75. None: no work has begun yet, and every rank ends at once.
         """
+        outcome = "during the start: the same command starts again"
+        if grace_s is not None:
+            outcome = f"not done after {grace_s:.0f} s, the work in flight is given up"
 
         def give_up(signal_name: str) -> None:
             time.sleep(2.0 * self.rank / self.size)  # root prints first, if it can
-            print(
-                f"hpc_saidpo: {signal_name}: not done after {grace_s:.0f} s, the work in flight is given up",
-                file=sys.stderr,
-            )
+            print(f"hpc_saidpo: {signal_name}: {outcome}", file=sys.stderr)
             self.abort(EXIT_STOPPED)
 
-        self.stop_request.listen(grace_s, give_up)
+        self.stop_request.listen(grace_s or 0.0, give_up)
 
     def stop_signal(self) -> str:
         """Return the signal that requested a stop on any rank, "" if there was none. Collective."""
@@ -106,21 +121,32 @@ class World:
         if signal_name:
             raise Stopped(signal_name)
 
-    def claim(self, n: int, tick: Callable[[int], None] = no_tick) -> Iterator[int]:
+    def count(self, **counts: float) -> None:
+        """Count results of this rank's present item of a `claim`. Root adds them to the task when the item is done."""
+        self._counts.update(counts)
+
+    def take_counts(self) -> dict[str, float]:
+        """Return what this rank has counted since the last call."""
+        counts, self._counts = self._counts, Counter()
+        return dict(counts)
+
+    def claim(self, n: int, task: Task | None = None) -> Iterator[int]:
         """Yield work items of 0 .. n-1: each goes to exactly one rank, the next one to a free rank. Collective.
 
         Args:
-            tick: called on root with the index of each item that is handed out.
+            task: on root the beginning and end of each item on any rank are noted there.
 
         Raises:
             Stopped: a stop was requested while items were left. The ranks have finished the items they had begun.
         """
+        task = task or Task()
         for index in range(n):
             self.stop_if_requested()
-            tick(index)
+            task.begin(self.rank, index)
             yield index
+            task.end(self.rank, self.take_counts())
 
-    def spread(self, n: int, do: Callable[[int], object], tick: Callable[[int], None] = no_tick) -> None:
+    def spread(self, n: int, do: Callable[[int], object], task: Task | None = None) -> None:
         """Call do(index) for 0 .. n-1, each on one rank, in the order of `claim`. Collective.
 
         A failure on any rank is raised on every rank, after all ranks have finished the items they had begun. Of
@@ -128,13 +154,13 @@ class World:
         ascending order, so that failure always occurs.)
 
         Args:
-            tick: see `claim`.
+            task: see `claim`.
 
         Raises:
             Stopped: as by `claim`.
         """
         failure = None
-        for index in self.claim(n, tick):
+        for index in self.claim(n, task):
             if failure is None:  # else the remaining items are claimed only to end the loop
                 try:
                     do(index)
@@ -157,13 +183,19 @@ class World:
 
     def _raise_lowest(self, failure: tuple[int, Exception] | None) -> None:
         """Raise the failure with the lowest number on every rank, if any rank has one."""
-        messages = [m for m in self.gather(failure and (failure[0], encode_failure(failure[1], self.rank))) if m]
+        messages = [
+            m
+            for m in self.gather(
+                failure and (failure[0], encode_failure(failure[1], self.rank, self.name_of(self.rank)))
+            )
+            if m
+        ]
         if not messages:
             return
         index, message = min(messages)
-        raise failure[1] if failure and failure[0] == index else decode_failure(message)
+        raise decode_failure(message, failure[1] if failure and failure[0] == index else None)
 
-    def take_turns(self, n: int, tick: Callable[[int], None] = no_tick) -> Iterator[int]:
+    def take_turns(self, n: int, task: Task | None = None) -> Iterator[int]:
         """Yield work items as `claim` does, for collective work: every rank receives the same number of items.
 
         In the last turn the ranks that are left over all receive the last item.
@@ -171,11 +203,15 @@ class World:
         Raises:
             Stopped: a stop was requested. The ranks have finished the same turn.
         """
+        task = task or Task()
         for first in range(0, n, self.size):
             self.stop_if_requested()
-            for index in range(first, min(first + self.size, n)) if self.is_root else ():
-                tick(index)
+            turn = range(min(self.size, n - first))
+            for rank in turn:
+                task.begin(rank, first + rank)
             yield min(first + self.rank, n - 1)
+            for rank in turn:
+                task.end(rank)
 
     def idle_shares(self) -> list[float]:
         """Return the share of the last `claim`'s time that each rank waited for an item or for the others. Collective.
@@ -203,6 +239,15 @@ class World:
         """Call a function on root. Return its result, or raise its failure, on every rank. Collective."""
         return function()
 
+    def kept_on_root(self, function: Callable[[], T]) -> T | None:
+        """Call a function on root. Return its result there and None on the other ranks. Collective.
+
+        For values of the size of a pool: the other ranks need no memory for them. A failure is raised on every rank.
+        """
+        values: list[T] = []
+        self.on_root(lambda: values.append(function()))
+        return values[0] if values else None
+
     def describe(self) -> dict[str, str]:
         """Return facts about MPI: library, threads (the permitted level), launcher (the variables of its protocol)."""
         return {"library": "none: one process", "threads": "", "launcher": ""}
@@ -215,6 +260,16 @@ class World:
         """
         return "none", math.inf
 
+    def leave(self, code: int, within_s: float = math.inf) -> None:
+        """End this process with an exit code if every rank comes here. Return if they do not come in time.
+
+        MPI is ended before: a launcher reports no abort, whatever the code. A call after this one may only be `abort`.
+
+        Args:
+            within_s: how long to wait for the other ranks, in seconds.
+        """
+        sys.exit(code)
+
     def abort(self, code: int) -> NoReturn:
         """End every rank of the job at once. Earlier output still reaches its readers."""
         drain(sys.stdout, sys.stderr)
@@ -224,36 +279,3 @@ class World:
     def group(self) -> Iterator[None]:
         """A torch.distributed process group over the ranks, for the time of the context. Collective."""
         yield
-
-
-def encode_failure(error: Exception, rank: int) -> tuple[bool, str]:
-    """Return a failure in a form that other ranks can receive: some exceptions cannot be pickled."""
-    is_run_error = isinstance(error, RunError)
-    return is_run_error, str(error) if is_run_error else f"{type(error).__name__} on rank {rank}: {error}"
-
-
-def decode_failure(message: tuple[bool, str]) -> Exception:
-    """Return the exception for a failure of another rank, from `encode_failure`."""
-    is_run_error, text = message
-    return RunError(text) if is_run_error else RuntimeError(text)
-
-
-def drain(*streams: TextIO) -> None:
-    """Flush streams and wait until the readers of pipes have read everything.
-
-    Otherwise a launcher drops the rest of the output at an abort.
-    """
-    deadline = time.monotonic() + _DRAIN_S
-    for stream in streams:
-        try:
-            stream.flush()
-            is_pipe = stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode)
-            while is_pipe and _unread(stream.fileno()) and time.monotonic() < deadline:
-                time.sleep(POLL_S)
-        except (OSError, ValueError):  # closed, or not a file
-            continue
-
-
-def _unread(handle: int) -> int:
-    """Return the number of bytes in a pipe."""
-    return struct.unpack("i", fcntl.ioctl(handle, termios.FIONREAD, bytes(4)))[0]

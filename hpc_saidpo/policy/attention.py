@@ -44,6 +44,17 @@ def precision_of(config: Policy, device: torch.device) -> torch.dtype:
     return getattr(torch, name)
 
 
+def save_precision_of(config: Policy, stored: str | torch.dtype | None) -> torch.dtype:
+    """The precision of saved weights; auto is bfloat16 for a policy that is stored in bfloat16, else float32.
+
+    Args:
+        stored: the precision in the policy's configuration; None if it names none.
+    """
+    if config.save_precision != "auto":
+        return getattr(torch, config.save_precision)
+    return torch.bfloat16 if stored in (torch.bfloat16, "bfloat16") else torch.float32
+
+
 def attention_of(config: Policy, device: torch.device, model: type[PreTrainedModel] | None = None) -> str:
     """The attention implementation, by transformers' name.
 

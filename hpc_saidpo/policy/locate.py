@@ -5,14 +5,15 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from ..errors import RunError
+from ..errors import RunError, is_transient
 
 # Files of which a folder with a tokenizer has at least one.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tokenizer_config.json")
+Hashes = Callable[[Sequence[Path]], list[str]]
 PACKAGE = "pkg://"  # pkg://some_package/inner/path: a file in an installed Python package
 
 
@@ -55,8 +56,22 @@ def is_gguf(path: str) -> bool:
     return path.endswith(".gguf")
 
 
-def fingerprint(folder: str) -> str:
+def sha256s(paths: Sequence[Path]) -> list[str]:
+    """Return the SHA-256 of each file. Unchanged files are read once per process (`RunDir.sha256s`: once per run)."""
+    return [_sha256(path, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+
+
+@functools.lru_cache
+def _sha256(path: Path, *state: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(folder: str, hashes: Hashes = sha256s) -> str:
     """A hash of a policy's configuration and weights files, 16 hex digits: equal policies have equal hashes.
+
+    Args:
+        hashes: returns the SHA-256 of each file.
 
     Raises:
         RunError: the folder does not exist.
@@ -64,20 +79,14 @@ def fingerprint(folder: str) -> str:
     try:
         content = sorted(Path(folder).iterdir())
         files = [p for p in content if p.suffix in (".safetensors", ".bin") or p.name == "config.json"]
-        return hash_of(files)
+        return hash_of(files, hashes)
     except OSError as error:
+        if is_transient(error):
+            raise
         raise RunError(f"policy.path={folder}: no model could be loaded from there: {error}") from error
 
 
-def hash_of(files: Iterable[Path]) -> str:
-    """A hash of the names and contents of files, 16 hex digits. Unchanged files are read once per process."""
-    return _fingerprint(tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files))
-
-
-@functools.lru_cache
-def _fingerprint(files: tuple[tuple[Path, int, int], ...]) -> str:
-    whole = hashlib.sha256()
-    for path, *_ in files:
-        with open(path, "rb") as file:
-            whole.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    return whole.hexdigest()[:16]
+def hash_of(files: Sequence[Path], hashes: Hashes = sha256s) -> str:
+    """A hash of the names and contents of files, 16 hex digits. `hashes`: as in `fingerprint`."""
+    lines = (f"{path.name} {value}\n" for path, value in zip(files, hashes(files), strict=True))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]

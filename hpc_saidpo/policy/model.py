@@ -19,10 +19,19 @@ from ..errors import RunError, memory_errors
 from ..parallel import shards
 from ..parallel.world import World
 from ..progress import say_once
-from .attention import attention_of, precision_of, selected_tokens
+from .attention import attention_of, precision_of, save_precision_of, selected_tokens
 from .chat import apply_template
-from .read import MEMORY_REMEDY, check_vocabulary, end_ids, read_class, read_tokenizer, read_weights, skeleton
-from .save import FILE_BYTES, save_sharded, save_whole
+from .read import (
+    MEMORY_REMEDY,
+    check_vocabulary,
+    end_ids,
+    read_class,
+    read_config,
+    read_tokenizer,
+    read_weights,
+    skeleton,
+)
+from .save import FILE_BYTES, is_stored_as_computed, save_by_file, save_whole
 
 ROPES_BY_LENGTH = ("longrope", "dynamic")
 # Names under which configurations limit the length of a row.
@@ -34,9 +43,10 @@ class Policy:
     """A causal language model with its tokenizer, on one device.
 
     Attributes:
-        precision: of the computation; weights are always float32.
+        precision: of the computation; weights in memory are always float32.
         path: the folder that it was loaded from.
         ends: token ids that end a response; None: those of its generation config and its tokenizer.
+        saved: precision of the weights that `save` writes.
     """
 
     model: PreTrainedModel
@@ -45,6 +55,7 @@ class Policy:
     precision: torch.dtype
     path: str
     ends: frozenset[int] | None = None
+    saved: torch.dtype = torch.float32
 
     @classmethod
     def load(cls, path: str, config: settings.Policy, device: torch.device) -> Policy:
@@ -57,7 +68,8 @@ class Policy:
         model = read_weights(path, attn_implementation=attention_of(config, device, read_class(path)))
         with memory_errors(f"while policy.path={path} is moved to {device}", MEMORY_REMEDY):
             model.to(device)  # pyright: ignore[reportArgumentType] - transformers wraps it without `self`
-        policy = cls(model, read_tokenizer(path), device, precision, path)
+        saved = save_precision_of(config, read_config(path).dtype)
+        policy = cls(model, read_tokenizer(path), device, precision, path, saved=saved)
         check_vocabulary(path, model, policy.tokenizer)
         model.config.use_cache = True
         return policy
@@ -75,19 +87,21 @@ class Policy:
         return policy
 
     def save(self, folder: Path, world: World | None = None, file_bytes: int = FILE_BYTES) -> None:
-        """Save in Hugging Face layout: AutoModelForCausalLM.from_pretrained(folder) loads it.
+        """Save in Hugging Face layout, in the precision `saved`: AutoModelForCausalLM.from_pretrained(folder) loads it.
 
         Args:
             world: if not None, the call is collective and root writes, also weights that are sharded over the ranks.
                 None: this rank writes.
-            file_bytes: maximum size of one file of weights. Root holds at most two copies of one file in memory.
+            file_bytes: maximum size of one file of weights. Root holds at most two copies of one file in memory; of a
+                model whose weights have other names in files, also a copy of all weights in a lower precision.
         """
         is_root = world is None or world.is_root
         weights = self.model.state_dict(keep_vars=True)
-        if any(map(shards.is_sharded, weights.values())):
-            save_sharded(self.model, weights, folder, is_root, file_bytes)
+        is_rounded = self.saved != torch.float32
+        if any(map(shards.is_sharded, weights.values())) or (is_rounded and is_stored_as_computed(self.model)):
+            save_by_file(self.model, weights, folder, is_root, file_bytes, self.saved)
         elif is_root:
-            save_whole(self.model, folder, file_bytes)
+            save_whole(self.model, folder, file_bytes, self.saved)
         if is_root:
             self.tokenizer.save_pretrained(folder)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import RunError
+from ..errors import RunError, is_transient, try_again
 from . import text_files
 from .arrow_files import arrow_rows, parquet_rows, parquet_spans
 from .text_files import Columns, Rows, Span, Unreadable, csv_rows, excerpt, json_rows, jsonl_rows, line_spans
@@ -76,5 +76,7 @@ def _failures_as_run_error(path: Path) -> Iterator[None]:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise RunError(f"{path}: its compressed content is damaged or cut off ({error}): copy it again") from error
     except OSError as error:
+        if is_transient(error):
+            raise try_again(f"question file {path} cannot be read: {error.strerror or error}") from error
         remedy = "check pool.path (or evaluate.benchmarks)"
         raise RunError(f"question file {path} cannot be read: {error.strerror or error}: {remedy}") from error

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from .. import settings
 from ..errors import RunError
@@ -122,22 +123,28 @@ def _load_files(config: settings.Files, run: RunDir, benchmarks: Mapping[str, Se
 
     def on_root() -> tuple[list[Path], dict[str, list[Question]], dict[str, Sequence[tuple[str, str]]], str]:
         paths = sources.resolve(columns.as_tuple(config.path), columns.as_tuple(config.files))
+        names = [path.name for path in paths]
+        contents = list(zip(sources.labels(paths), names, run.sha256s(paths), strict=True))
         examples = read_questions(config.examples) if config.examples else []
         avoided = dict(benchmarks)
         if examples and config.decontaminate:
             avoided[leaks.EXAMPLES] = _texts(examples)
-        return paths, by_subject(examples), avoided, _key(config, paths, avoided)
+        return paths, by_subject(examples), avoided, _key(config, contents, avoided)
 
     paths, examples, avoided, key = world.on_root(on_root)
     pool = run.shared("pool", key, lambda stage: writer.write_pool(config, paths, avoided, stage, world), read_pool)
     return replace(pool, examples=examples)
 
 
-def _key(config: settings.Files, paths: Sequence[Path], avoided: Mapping[str, Sequence[tuple[str, str]]]) -> str:
-    """Return a text with everything that the stored pool depends on."""
-    facts = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+def _key(config: settings.Files, contents: Sequence[tuple[str, ...]], avoided: Mapping[str, Any]) -> str:
+    """Return a text with everything that the stored pool depends on: not the place of its files, nor their times.
+
+    Args:
+        contents: label, name and SHA-256 of each file.
+        avoided: (id, text) of the questions of each benchmark.
+    """
     texts = hashlib.sha256(repr(avoided).encode()).hexdigest()
-    return repr((LAYOUT, replace(config, examples=None), facts, texts))
+    return repr((LAYOUT, replace(config, path="-", files=None, examples=None), contents, texts))
 
 
 def read_pool(stage: Stage) -> Pool:

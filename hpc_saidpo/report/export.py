@@ -27,7 +27,7 @@ import numpy as np
 
 from ..errors import RunError
 from ..records import VERDICTS, Pairs, Rollouts
-from ..store.files import make_folder, replacing
+from ..store.files import make_folder, replace
 from ..store.layout import folder_of
 from ..store.stage import Stage, lacking, stages_of
 
@@ -73,8 +73,7 @@ def export(run: Path, content: str, form: str, out: Path, iteration: int | None 
     if lacking(run):
         columns = {name: kind for name, kind in columns.items() if kind != IDS}
     make_folder(out.parent)
-    with replacing(out) as temporary:
-        return WRITERS[form](temporary, columns, _batches(content, stages, columns))
+    return replace(out, lambda temporary: WRITERS[form](temporary, columns, _batches(content, stages, columns)))
 
 
 def finished_stages(run: Path, content: str, iteration: int | None = None) -> dict[int, list[Stage]]:

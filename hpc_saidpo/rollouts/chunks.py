@@ -13,10 +13,42 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from ..settings.rollouts import Rollouts
+
 # A chunk takes this share of the remaining questions: several chunks for each of a few dozen ranks.
 REMAINING_SHARE = 1 / 64
 # Cost of a prompt token, relative to one more token in each response: a prompt is read once for all its responses.
 PROMPT_COST = 0.05
+
+
+def next_size(n_left: int, largest: int, smallest: int) -> int:
+    """Return the number of questions in the next chunk, of n_left questions that are in no chunk yet."""
+    return min(largest, max(smallest, math.ceil(n_left * REMAINING_SHARE)))
+
+
+def count(n: int, largest: int, smallest: int) -> int:
+    """Return the number of chunks of n questions in one family: so many ranks have work."""
+    n_chunks = 0
+    while n > 0:
+        n -= next_size(n, largest, smallest)
+        n_chunks += 1
+    return n_chunks
+
+
+def too_many_ranks(n_ranks: int, n_questions: int, config: Rollouts, stage: str) -> str:
+    """Return a message if a stage has fewer chunks than ranks, with the number of ranks that fits; "" otherwise.
+
+    Args:
+        n_questions: number of questions in the stage.
+        stage: name of the stage.
+    """
+    n_chunks = count(n_questions, *config.chunk_bounds(stage))
+    if n_ranks <= n_chunks:
+        return ""
+    return (
+        f"{n_ranks} ranks, but {stage} has {n_chunks} chunks of rollouts ({n_questions} questions): at most {n_chunks} "
+        "ranks have work. Start fewer ranks, or lower rollouts.min_chunk_questions, and rollouts.chunk_questions if set"
+    )
 
 
 def cut(
@@ -38,7 +70,7 @@ def cut(
     for _, group in itertools.groupby(order, key=family):
         rest = list(group)
         while rest:
-            size = min(largest, max(smallest, math.ceil(n_left * REMAINING_SHARE)))
+            size = next_size(n_left, largest, smallest)
             chunks.append(rest[:size])
             rest = rest[size:]
             n_left -= len(chunks[-1])

@@ -57,25 +57,25 @@ def collect_rollouts(stage: Stage, request: Request, config: settings.Rollouts, 
         RunError: a prompt cannot be rendered, or with its response is longer than the model supports.
     """
     from ..policy.model import check_length  # imports transformers: a finished stage needs none of it
-    from .waves import in_waves
+    from .waves import decided, in_waves
 
     renderer, name = request.renderer, request.seed[2]
     token_Q = world.on_root(lambda: _prompt_tokens(stage, request))
     if token_Q:
         check_length(renderer.policy, max(map(len, token_Q.values())) + request.sampling.max_new_tokens)
     waves = config.waves_of(name) or (request.k,)
-    # A wave decodes only some of a question's rows, so more questions are needed to fill a batch.
-    smallest = config.min_chunk_questions * request.k // waves[0]
-    chunks = cut(token_Q, renderer.family, config.chunk_questions, smallest)
+    chunks = cut(token_Q, renderer.family, *config.chunk_bounds(name))
     finished = world.on_root(stage.finished_chunks)
     todo = [i for i in longest_first(chunks, token_Q, request.expected_Q) if i not in finished]
     renderer.policy.model.eval()
     grader = shared_grader(config.grader)
-    with progress.show(f"{name}: {len(request.question_Q)} questions × {request.k}", len(todo), world.is_root) as tick:
-        for i in world.claim(len(todo), tick):
+    label = f"{name}: {len(request.question_Q)} questions × {request.k}"
+    with progress.show(label, len(chunks), world.is_root, len(chunks) - len(todo), todo) as task:
+        for i in world.claim(len(todo), task):
             prompt_Q = {q: token_Q[q] for q in chunks[todo[i]]}
             table = in_waves(waves, prompt_Q, renderer, request.sampling, config, request.seed, grader)
             stage.write_chunk(todo[i], table)
+            world.count(tokens=int(table.n_tokens_R.sum()), questions=len(prompt_Q), usable=len(decided(table)))
     idle_W = world.idle_shares()
     if world.size > 1:
         log.info("  ranks idle %.0f %% of the stage, at most %.0f %%", 100 * np.mean(idle_W), 100 * max(idle_W))
@@ -147,7 +147,9 @@ def find_too_long(
 
     def key() -> str:
         files = [p for p in Path(path).iterdir() if p.is_file() and p.suffix in _DESCRIBING]
-        return repr((LENGTHS, identity, dict(examples), hash_of(files), config.prompt, config.max_new_tokens))
+        return repr(
+            (LENGTHS, identity, dict(examples), hash_of(files, run.sha256s), config.prompt, config.max_new_tokens)
+        )
 
     def write(stage: Stage) -> None:
         write_too_long(stage, questions, examples, path, config, run.world)

@@ -11,13 +11,15 @@ from .sampler import Sampler
 
 def write_draw(stage: Stage, sampler: Sampler, world: World) -> None:
     """Choose the questions that this iteration explores; write them and the evidence of the draw. Collective."""
-    question_Q, weight_N, cluster_N = sampler.choose(), sampler.weights(), sampler.cluster_N
-    for name, table in (
-        ("draw", Draw(question_Q, weight_N[question_Q], cluster_N[question_Q])),
-        ("history", describe_questions(sampler.history, cluster_N, weight_N)),
-        ("clusters", describe_clusters(sampler.counts, cluster_N[~sampler.never_N], sampler.cluster_weights())),
-    ):
-        world.on_root(lambda name=name, table=table: stage.write(name, table))
+
+    def write() -> None:
+        question_Q, weight_N, cluster_N = sampler.choose(), sampler.weights(), sampler.cluster_N
+        clusters = describe_clusters(sampler.counts, cluster_N[~sampler.never_N], sampler.cluster_weights())
+        stage.write("draw", Draw(question_Q, weight_N[question_Q], cluster_N[question_Q]))
+        stage.write("history", describe_questions(sampler.history, cluster_N, weight_N))
+        stage.write("clusters", clusters)
+
+    world.on_root(write)  # every rank could choose the same, but only one needs the memory for all weights
 
 
 def load_draw(stage: Stage) -> Draw:

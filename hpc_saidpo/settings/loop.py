@@ -14,3 +14,4 @@ class Loop:
     iterations: Positive = 3
     stop_after: Literal["prepare", "base", "probe", "draw", "explore", "pairs", "policy", "evaluate"] | None = None
     on_signature: Literal["warn", "stop"] = "warn"
+    keep: Literal["all", "last", "best"] = "all"

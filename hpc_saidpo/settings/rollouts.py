@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field
 
 from .base import Count, Positive, group
 
+LARGEST_CHUNK = 64  # questions, where chunk_questions is not set
 PARAGRAPH, LINE, MARKER = RULES = ("paragraph", "line", "marker")  # definitions of a reasoning step
 
 
@@ -147,7 +148,7 @@ class Rollouts:
     min_p: Annotated[float, Field(ge=0, lt=1)] = 0.0
     max_new_tokens: Positive = 1024
     stop: tuple[Annotated[Text, Field(min_length=1)], ...] = ()
-    chunk_questions: Positive = 64
+    chunk_questions: Positive | None = None
     min_chunk_questions: Positive = 8
     steps: Annotated[str, AfterValidator(check_rule)] = PARAGRAPH
     prompt: Prompt = Field(default_factory=Prompt)
@@ -168,6 +169,17 @@ class Rollouts:
         """
         adaptive = self.adaptive and (stage == "explore" or (stage == "probe" and self.adaptive_probe))
         return self.waves if adaptive else ()
+
+    def chunk_bounds(self, stage: str) -> tuple[int, int]:
+        """Return the largest and the smallest number of questions in a chunk of a stage.
+
+        They are equal if chunk_questions is set. Otherwise chunks become smaller towards the end of the stage.
+        """
+        if self.chunk_questions is not None:
+            return self.chunk_questions, self.chunk_questions
+        # A wave decodes only some of a question's rows, so more questions are needed to fill a batch.
+        smallest = self.min_chunk_questions * self.k // (self.waves_of(stage) or (self.k,))[0]
+        return max(LARGEST_CHUNK, self.min_chunk_questions), smallest
 
     def sampling(self) -> Sampling:
         """Return the sampling of the method's rollouts."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -18,5 +18,6 @@ class Run:
     seed: Count = 0
     deterministic: bool = False
     threads: Count = 0
+    device: Literal["auto", "gpu", "cpu"] = "auto"
     accept_changes: bool = False
     grace_s: Annotated[float, Field(ge=0)] = 240.0

@@ -15,8 +15,8 @@ from . import files
 
 # Keys that change the result of an iteration by rounding at most: a run may resume with other values.
 MAY_DIFFER = (
-    "run.root", "run.name", "run.threads", "run.accept_changes", "run.grace_s", "loop.iterations",
-    "loop.stop_after", "loop.on_signature", "dpo.checkpoint_minutes", "dpo.strategy", "dpo.micro_pairs",
+    "run.root", "run.name", "run.threads", "run.device", "run.accept_changes", "run.grace_s", "loop.iterations",
+    "loop.stop_after", "loop.on_signature", "loop.keep", "dpo.checkpoint_minutes", "dpo.strategy", "dpo.micro_pairs",
     "dpo.micro_tokens", "dpo.head_tokens", "dpo.checkpointing",
     "tags.endpoint.url", "tags.endpoint.api_key_env", "tags.endpoint.concurrency", "tags.endpoint.per_minute",
     "tags.endpoint.timeout_s", "tags.endpoint.tries", "tags.endpoint.backoff_s",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,7 +95,7 @@ def _set_aside(findings: list[Finding]) -> Iterator[tuple[Path, Path]]:
         for path in (finding.stage.path / "DONE", finding.path):
             if path.exists():
                 kept = files.old_name(path, "damaged")
-                os.replace(path, kept)
+                files.move(path, kept)
                 yield path, kept
 
 
@@ -145,8 +144,11 @@ def _check_manifest(stage: Stage) -> Iterator[Finding]:
         yield Finding(stage.path / "DONE", str(error), "see the message")
         return
     present = {str(path.relative_to(stage.path)): path for path in stage.contents()}
+    discarded = stage.discarded()
     for name, facts in known.items():
         path = present.pop(name, None)
+        if Path(name).parts[0] in discarded:
+            continue
         if path is None:
             yield _damaged(stage, stage.path / name, "is missing")
         elif path.stat().st_size != facts["bytes"]:

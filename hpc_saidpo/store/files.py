@@ -1,69 +1,89 @@
-"""Atomic and durable writes: a file appears complete or not at all. Failures of the disk become plain messages."""
+"""Atomic and durable writes: a file appears complete or not at all."""
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import itertools
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from yaml import YAMLError
 
 from ..errors import RunError
 from ..parallel.world import World
+from . import disk
 
 _TEMPORARY = re.compile(r"\..+\.tmp")
-_OS_ERROR = re.compile(r"os error (\d+)")  # the form in which safetensors, written in Rust, reports its errno
-_REMEDIES = {
-    errno.ENOSPC: "the disk is full: free space",
-    errno.EDQUOT: "your quota is used up: free space or files",
-    errno.EFBIG: "a limit on file sizes is in force: raise it (ulimit -f)",
-    errno.EROFS: "the file system is read-only: have it mounted writable, or choose another run.root",
-    errno.EACCES: "permission is denied: make the folder writable, or choose another run.root",
-    errno.EPERM: "permission is denied: make the folder writable, or choose another run.root",
-    errno.ENOENT: "the file system refuses new folders there: choose another run.root",
-}
+T = TypeVar("T")
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path to write to. On success its file is on disk (fsync) and replaces `path` in one step.
+def replace(path: Path, write: Callable[[Path], T]) -> T:
+    """Let `write` write a temporary file. Its content is on disk (fsync) before it replaces `path` in one step.
+
+    Args:
+        write: writes a file at the path that it is given. It is called again if the file system fails for a moment.
+
+    Returns:
+        The result of `write`.
 
     Raises:
         RunError: the disk refuses the write; `path` is unchanged.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with disk_errors(path):
+
+    def replacing() -> T:
         try:
-            yield temporary
+            result = write(temporary)
             sync(temporary)
             os.replace(temporary, path)
             sync(path.parent)
+            return result
         finally:
             temporary.unlink(missing_ok=True)
 
+    return disk.write(path, replacing)
+
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file in one step; see `replacing`."""
-    with replacing(path) as temporary, open(temporary, "wb") as file:
-        file.write(content)
+    """Write a file in one step; see `replace`."""
+    replace(path, lambda temporary: temporary.write_bytes(content))
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8 in one step; see `replacing`."""
+    """Write a text file in UTF-8 in one step; see `replace`."""
     write_bytes(path, text.encode())
 
 
-def fill_folder(path: Path, fill: Callable[[Path], None], world: World) -> None:
+def append(path: Path, content: bytes) -> None:
+    """Append to a file. After a failure it has its earlier content.
+
+    Raises:
+        RunError: the disk refuses the write.
+    """
+    n_bytes = disk.write(path, lambda: path.stat().st_size if path.exists() else 0)
+
+    def append_after() -> None:
+        with open(path, "ab") as file:
+            file.truncate(n_bytes)  # to the earlier content, if this is not the first attempt
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+
+    disk.write(path, append_after)
+
+
+def fill_folder(path: Path, fill: Callable[[Path], object], world: World) -> None:
     """Let `fill` write to a new folder on every rank. Collective.
 
-    On success the folder is on disk at `path`. A folder that existed there is renamed.
+    On success the folder is on disk at `path`. A folder that existed there is renamed. Every rank syncs all files: a
+    rank on one node cannot flush what a rank on another node wrote.
+
+    Args:
+        fill: if the file system fails for a moment on any rank, it is called again on every rank, with an empty folder.
 
     Raises:
         RunError: the disk refuses a write on any rank; `path` is unchanged.
@@ -74,33 +94,64 @@ def fill_folder(path: Path, fill: Callable[[Path], None], world: World) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
 
+    def fill_on_all() -> None:
+        world.on_root(make)
+        for work in (lambda: fill(temporary), lambda: sync_below(temporary)):
+            world.everywhere(disk.disk_errors(path)(work))
+
     def put() -> None:
-        for below in [*temporary.rglob("*"), temporary]:
-            sync(below)
-        if path.exists():
-            os.replace(path, old_name(path))
-        os.replace(temporary, path)
+        if temporary.exists():  # else the last attempt has moved it
+            if path.exists():
+                os.replace(path, old_name(path))
+            os.replace(temporary, path)
         sync(path.parent)
 
-    def checked(work: Callable[[], None]) -> None:
-        with disk_errors(path):
-            work()
-
     try:
-        world.on_root(lambda: checked(make))
-        world.everywhere(lambda: checked(lambda: fill(temporary)))
-        world.on_root(lambda: checked(put))
+        disk.write(path, fill_on_all)
+        world.on_root(lambda: disk.write(path, put))
     finally:
         if world.is_root:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+def move(path: Path, to: Path) -> None:
+    """Rename a file or folder. One of that name is replaced, if it is a file or an empty folder.
+
+    Raises:
+        RunError: the disk refuses it.
+    """
+
+    def rename() -> None:
+        if path.exists() or not to.exists():  # else the last attempt has renamed it
+            os.replace(path, to)
+
+    disk.write(path, rename)
+
+
 def remove_folder(path: Path) -> None:
-    """Remove a folder: first its name in one step, then its content."""
+    """Remove a folder: first its name in one step, then its content.
+
+    Raises:
+        RunError: the disk refuses it.
+    """
     temporary = _temporary(path)
-    shutil.rmtree(temporary, ignore_errors=True)
-    os.replace(path, temporary)
-    shutil.rmtree(temporary)
+
+    def remove() -> None:
+        if path.exists():  # else the last attempt has renamed it
+            shutil.rmtree(temporary, ignore_errors=True)
+            os.replace(path, temporary)
+        shutil.rmtree(temporary)
+
+    disk.write(path, remove)
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file, if there is one.
+
+    Raises:
+        RunError: the disk refuses it.
+    """
+    disk.write(path, lambda: path.unlink(missing_ok=True))
 
 
 def _temporary(folder: Path) -> Path:
@@ -114,11 +165,20 @@ def make_folder(path: Path) -> None:
     Raises:
         RunError: the disk refuses it.
     """
-    with disk_errors(path, may_be_missing=False):  # /proc and automounters refuse a new folder by ENOENT
+
+    def make() -> None:
         new = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
         for folder in reversed(new):
             sync(folder.parent)
+
+    disk.write(path, make, may_be_missing=False)  # /proc and automounters refuse a new folder by ENOENT
+
+
+def sync_below(folder: Path) -> None:
+    """Flush a folder, and the files and folders in it, from the node's memory to the disk."""
+    for path in (*folder.rglob("*"), folder):
+        sync(path)
 
 
 def sync(path: Path) -> None:
@@ -130,38 +190,14 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-@contextmanager
-def disk_errors(path: Path, may_be_missing: bool = True) -> Iterator[None]:
-    """Turn a failure of the disk into a RunError that names the cause, the path and the remedy. Other errors pass.
-
-    Args:
-        may_be_missing: FileNotFoundError is the caller's to handle; False: it is a failure of the disk.
-    """
-    try:
-        yield
-    except Exception as error:
-        match = _OS_ERROR.search(str(error))
-        code = getattr(error, "errno", None) or (int(match[1]) if match else None)
-        if code is None or (may_be_missing and isinstance(error, FileNotFoundError)):
-            raise
-        remedy = _REMEDIES.get(code, "repair the file system")
-        raise RunError(
-            f"cannot write {path}: {os.strerror(code)} ({_free(path)}): {remedy}, then start the same command again. "
-            "Everything that was finished is kept"
-        ) from error
-
-
-def _free(path: Path) -> str:
-    try:
-        return f"{shutil.disk_usage(next(p for p in path.parents if p.exists())).free / 2**20:,.1f} MiB free there"
-    except OSError:
-        return "free space unknown"
-
-
 def sha256(path: Path) -> str:
     """Return a file's SHA-256, as `sha256sum` prints it."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def read() -> str:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    return disk.persist(path, read)
 
 
 def old_name(path: Path, reason: str = "old") -> Path:
@@ -187,10 +223,10 @@ def read_parsed(path: Path, parse: Callable[[str], Any]) -> Any:
     Raises:
         RunError: the file is empty or cannot be parsed.
     """
-    if not path.exists():
+    if not disk.exists(path):
         return None
     try:
-        value = parse(path.read_text())
+        value = parse(disk.persist(path, path.read_text))
     except (ValueError, YAMLError) as error:
         raise RunError(
             f"{path} is not readable ({error}): put back a copy, or move it away, and start again"

@@ -7,12 +7,14 @@
       pool.json, tags.json identity of a pool from files, and of knowledge points from a language model
       models.json          ways in which the policy's architecture is decoded and trained
       metrics.jsonl        one line per iteration
-      log/                 one file per rank and start
+      progress.json        signs of life of the present start, failure.json: the failure of one rank (`life`)
+      log/start-000/       one file per rank; a folder for each start
       base/                the policy before training: its evaluation
       iter-000/ probe/ draw/ explore/ pairs/ policy/ evaluate/
       report.html
     runs/.shared/          pools from files, replies of taggers, embeddings, clusters, questions that are too long,
                            converted policies, reference log-probabilities: keyed by content, shared by runs
+    runs/.hashes.json      SHA-256 of input files that starts have read
 
 Files are written under a temporary name, synced and renamed. Root writes a stage's DONE last, after a barrier. Readers
 trust no stage without DONE.
@@ -24,6 +26,7 @@ import re
 from pathlib import Path
 
 from ..errors import RunError
+from . import disk
 
 
 def newest_policy(run: Path) -> Path | None:
@@ -34,7 +37,7 @@ def newest_policy(run: Path) -> Path | None:
     """
     if not (run / "config.yaml").is_file() or (run / "config.json").exists():
         return None
-    finished = [folder for _, folder in iterations_of(run) if (folder / "DONE").exists()]
+    finished = [folder for _, folder in iterations_of(run) if disk.exists(folder / "DONE")]
     if not finished:
         raise RunError(f"policy.path={run}: no iteration of that run is finished: it has no policy yet")
     return finished[-1] / "policy" / "model"
@@ -47,5 +50,5 @@ def folder_of(iteration: int | str) -> str:
 
 def iterations_of(run: Path) -> list[tuple[int, Path]]:
     """Return the iterations of a run folder with their folders, in order."""
-    named = [(re.fullmatch(r"iter-(\d{3,})", path.name), path) for path in run.glob("iter-*")]
-    return sorted((int(match[1]), path) for match, path in named if match)
+    named = [re.fullmatch(r"iter-(\d{3,})", name) for name in disk.names_in(run)]
+    return sorted((int(match[1]), run / match[0]) for match in named if match)

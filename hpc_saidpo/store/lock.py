@@ -1,29 +1,37 @@
 """A lock file: one job at a time writes a run folder, or an artefact of several runs. A dead owner does not block it.
 
-The lock works on any shared file system: exactly one process can create the file, and its owner touches it every few
-seconds. On the same machine a dead owner is recognised at once: there is no process with its pid and start time. A
-requeued Slurm job recognises the lock of its earlier start. On other machines an owner counts as dead when it no longer
-touches the lock.
+The lock works on any shared file system. It is created with its content in one step, which exactly one process can do.
+Its owner touches it every few seconds. Every change of an existing lock (replacement, removal) is made under a second
+lock, the guard, so a process never replaces or removes another lock than the one that it has examined. The guard is
+held for a few operations of the file system; the guard of a dead process is replaced in the same way.
+
+On the same machine a dead owner is recognised at once: there is no process with its pid and start time. A requeued
+Slurm job recognises the lock of its earlier start. On other machines an owner counts as dead after many looks in a row
+at an untouched lock, each of them quick: while the file system stalls, the owner cannot touch the lock.
 """
 
 from __future__ import annotations
 
+import errno
 import json
+import math
 import os
 import threading
 import time
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ..errors import RunError
-from .files import disk_errors
+from . import disk
+from .owner import UNKNOWN, is_alive, this_process
 
 BEAT_S = 10.0
 DEAD_AFTER_S = 120.0  # NFS may show the touch of another node up to a minute late
-# Owner of a lock file without content: its writer is about to write it, or died before.
-_UNKNOWN_OWNER = {"token": "", "host": "unknown", "pid": 0, "slurm_job": "", "since": "this moment", "machine": ""}
+LOOK_EVERY_S = 1.0  # pause between two looks at the lock of an owner on another machine
+_GUARD_POLL_S = 0.01
+_LOOKS_BEFORE_LOST = 3  # a lock that is being replaced on another node may be invisible for a moment
+_WITHOUT_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)  # of a file system that has no hard links
 
 
 def _ignore(message: str) -> None:
@@ -35,15 +43,28 @@ class Lock:
 
     Args:
         path: the lock file.
-        guarded: name of the locked object for messages; by default the run folder that contains the lock file.
         beat_s: time between two touches of the owner, in seconds.
-        dead_after_s: time without a touch after which an owner on another machine counts as dead, in seconds.
+        dead_after_s: duration of the quick looks at an untouched lock after which an owner on another machine counts
+            as dead, in seconds.
+        guarded: name of the locked object for messages; by default the run folder that contains the lock file.
+        owner: facts about the owner (`owner.this_process`); by default this process.
     """
 
-    def __init__(self, path: Path, beat_s: float = BEAT_S, dead_after_s: float = DEAD_AFTER_S, guarded: str = ""):
+    def __init__(
+        self,
+        path: Path,
+        beat_s: float = BEAT_S,
+        dead_after_s: float = DEAD_AFTER_S,
+        guarded: str = "",
+        owner: dict[str, Any] | None = None,
+    ):
         self.path, self.beat_s, self.dead_after_s = path, beat_s, dead_after_s
         self.guarded = guarded or f"run folder {path.parent}"
-        self.owner = _this_process()
+        self.owner = owner or this_process()
+        end = ".lock" if path.suffix == ".lock" else ""  # all files of such a lock end in this way
+        stem = path.name.removesuffix(end)
+        self._guard = path.with_name(f"{stem}.guard{end}")
+        self._temporary = path.with_name(f".{stem}.{self.owner['token']}.tmp{end}")
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -64,20 +85,11 @@ class Lock:
 
     def try_acquire(self, report: Callable[[str], None] = _ignore) -> str:
         """Acquire the lock as `acquire` does. Return "", or a description of the living job that holds the lock."""
-        while not self._create():
-            owner = _read(self.path)
-            if owner is None:  # released this moment
-                continue
-            if _is_alive(owner) is None:
-                report(
-                    f"{self._describe(owner)}; waiting up to {self.dead_after_s:.0f} s for a sign of life of that job"
-                )
-            if self._owner_is_alive(owner):
-                return self._describe(owner)
-            self._remove(owner)
-        self._thread = threading.Thread(target=self._beat, daemon=True)
-        self._thread.start()
-        return ""
+        holder = disk.write(self.path, lambda: self._try(report))
+        if not holder:
+            self._thread = threading.Thread(target=self._beat, daemon=True)
+            self._thread.start()
+        return holder
 
     def check(self) -> None:
         """Make sure that this job still holds the lock.
@@ -85,71 +97,150 @@ class Lock:
         Raises:
             RunError: another job has replaced it, because this one was suspended for too long.
         """
-        owner = _read(self.path)
+        owner = None
+        for look in range(_LOOKS_BEFORE_LOST):
+            time.sleep(LOOK_EVERY_S * bool(look))
+            owner = disk.persist(self.path, lambda: _read(self.path))
+            if owner is not None:
+                break
         if owner is None or owner["token"] != self.owner["token"]:
             other = self._describe(owner) if owner else f"{self.path} is gone"
             raise RunError(f"this job lost its lock: {other}. It was suspended for too long, or the lock removed")
 
     def release(self) -> None:
-        """Remove the lock if this job holds it."""
+        """Remove the lock if this job holds it. If the file system fails, the lock stays, as that of a dead owner."""
         self._ended.set()
         if self._thread is not None:
             self._thread.join()
-        owner = _read(self.path)
-        if owner is not None and owner["token"] == self.owner["token"]:
+        try:
+            if self._is_own():
+                self._under_guard(self._remove_own)
+        except OSError:
+            return
+
+    def _try(self, report: Callable[[str], None] = _ignore) -> str:
+        """Acquire the lock, without touching it from then on. May be called again after an error of the file system."""
+        while True:
+            owner = _read(self.path)
+            if owner is None:
+                self._create()  # or another process creates it: the next look shows whose it is
+                continue
+            if owner["token"] == self.owner["token"]:
+                return ""
+            if is_alive(owner) is None:
+                report(
+                    f"{self._describe(owner)}; waiting up to {self.dead_after_s:.0f} s for a sign of life of that job"
+                )
+            if self._owner_is_alive(owner):
+                return self._describe(owner)
+            if holder := self._under_guard(lambda dead=owner: self._replace(dead)):
+                return holder
+
+    def _create(self) -> None:
+        """Create the lock file with its content in one step, unless it exists."""
+        try:
+            self._write_temporary()
+            os.link(self._temporary, self.path)
+        except FileExistsError:
+            return
+        except FileNotFoundError:
+            if not self.path.parent.is_dir():
+                raise
+            return  # a new owner of the folder has removed the temporary file
+        except OSError as error:
+            if error.errno not in _WITHOUT_LINKS:
+                raise
+            self._create_in_place()
+        finally:
+            self._temporary.unlink(missing_ok=True)
+
+    def _create_in_place(self) -> None:
+        """Create the lock file and then write its content, on a file system without hard links."""
+        try:
+            handle = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        except FileExistsError:
+            return
+        try:
+            os.write(handle, self._content())
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+    def _replace(self, dead: dict[str, Any]) -> None:
+        """Replace a dead owner's lock in one step, unless another process has done so. Under the guard only."""
+        self._write_temporary()
+        try:
+            if _read(self.path) == dead:
+                os.replace(self._temporary, self.path)
+        finally:
+            self._temporary.unlink(missing_ok=True)
+
+    def _remove_own(self) -> None:
+        """Remove the lock file if it is this process's. Under the guard only, or as the guard."""
+        if self._is_own():
             self.path.unlink(missing_ok=True)
 
-    def _create(self) -> bool:
-        """Create the lock file; False if it exists."""
-        with disk_errors(self.path):
-            try:
-                handle = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-            except FileExistsError:
-                return False
-            try:
-                os.write(handle, json.dumps(self.owner, indent=1).encode())
-                os.fsync(handle)
-            except OSError:
-                self.path.unlink()
-                raise
-            finally:
-                os.close(handle)
-        return True
+    def _under_guard(self, change: Callable[[], None]) -> str:
+        """Call `change` while this process holds the guard, for which it waits.
+
+        Returns:
+            "", or a description of the living job that has held the guard for too long; then nothing was changed.
+        """
+        guard = Lock(self._guard, self.beat_s, self.dead_after_s, self.guarded, self.owner)
+        deadline = time.monotonic() + self.dead_after_s
+        while holder := guard._try():
+            if time.monotonic() > deadline:
+                return holder
+            time.sleep(_GUARD_POLL_S)
+        try:
+            change()
+        finally:
+            guard._remove_own()
+        return ""
 
     def _owner_is_alive(self, owner: dict[str, Any]) -> bool:
-        alive = _is_alive(owner)
+        """Whether the owner is alive. On another machine: whether it touches the lock.
+
+        A look that takes as long as the time between two touches shows that the file system stalls. Then the owner
+        cannot touch the lock, and the looks are counted from the beginning.
+        """
+        alive = is_alive(owner)
         if alive is not None:
             return alive
-        touched = _touched(self.path)
-        deadline = time.monotonic() + self.dead_after_s
-        while time.monotonic() < deadline:
-            time.sleep(min(1.0, self.beat_s / 2))
+        pause_s = min(LOOK_EVERY_S, self.beat_s / 2)
+        touched, n_looks = _touched(self.path), 0
+        while n_looks < math.ceil(self.dead_after_s / pause_s):
+            time.sleep(pause_s)
+            started = time.monotonic()
             if _read(self.path) != owner:
-                return False  # released or replaced: `try_acquire` reads it again
+                return False  # released or replaced: `_try` reads it again
             if _touched(self.path) != touched:
                 return True
+            n_looks = n_looks + 1 if time.monotonic() - started < self.beat_s else 0
         return False
-
-    def _remove(self, dead: dict[str, Any]) -> None:
-        """Remove a dead owner's lock. If another job has replaced it meanwhile, put that lock back."""
-        if _read(self.path) != dead:
-            return
-        grabbed = self.path.with_name(f".{self.path.name}.{self.owner['token']}.dead.tmp")
-        try:
-            os.rename(self.path, grabbed)
-        except FileNotFoundError:
-            return
-        if _read(grabbed) == dead:
-            grabbed.unlink()
-        else:
-            os.rename(grabbed, self.path)
 
     def _beat(self) -> None:
         while not self._ended.wait(self.beat_s):
             try:
+                owner = _read(self.path)
+                if owner is not None and owner["token"] != self.owner["token"]:
+                    return  # another job has replaced the lock: `check` reports it
                 os.utime(self.path)
-            except OSError:  # removed, or a file system that hangs: `check` reports it
+            except (OSError, RunError):  # removed, or a file system that hangs: `check` reports it
                 continue
+
+    def _is_own(self) -> bool:
+        owner = _read(self.path)
+        return owner is not None and owner["token"] == self.owner["token"]
+
+    def _write_temporary(self) -> None:
+        with open(self._temporary, "wb") as file:
+            file.write(self._content())
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _content(self) -> bytes:
+        return json.dumps(self.owner, indent=1).encode()
 
     def _describe(self, owner: dict[str, Any]) -> str:
         job = f", Slurm job {owner['slurm_job']}" if owner["slurm_job"] else ""
@@ -159,62 +250,16 @@ class Lock:
         )
 
 
-def _this_process() -> dict[str, Any]:
-    return {
-        "token": uuid.uuid4().hex,
-        "host": os.uname().nodename,
-        "pid": os.getpid(),
-        "slurm_job": _slurm_job(),
-        "slurm_restart": int(os.environ.get("SLURM_RESTART_COUNT", "0")),
-        "since": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "machine": _machine(),
-        "process_start": _process_start(os.getpid()),
-    }
-
-
-def _is_alive(owner: dict[str, Any]) -> bool | None:
-    """Whether the owner is alive; None if this machine cannot decide it."""
-    if owner["machine"] and owner["machine"] == _machine():
-        return _process_start(owner["pid"]) == owner["process_start"]
-    restart = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-    if owner["slurm_job"] and owner["slurm_job"] == _slurm_job() and restart > owner["slurm_restart"]:
-        return False  # an earlier start of this job: Slurm does not requeue a running job
-    return None
-
-
-def _slurm_job() -> str:
-    array = [os.environ.get(f"SLURM_ARRAY_{part}_ID", "") for part in ("JOB", "TASK")]
-    return "_".join(array) if all(array) else os.environ.get("SLURM_JOB_ID", "")
-
-
-def _machine() -> str:
-    """Return the place in which a pid is unique: boot of the kernel and pid namespace; "" without /proc."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return ""
-
-
-def _process_start(pid: int) -> int | None:
-    """Return a process's start time in clock ticks since boot; None if there is no such process.
-
-    Together with the pid it identifies a process: no pid is used twice in one clock tick.
-    """
-    try:
-        # "pid (name) state ppid ...": only the name may contain spaces and parentheses
-        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return None if after_name[0] in "ZX" else int(after_name[19])
-    except OSError:
-        return None
-
-
 def _read(path: Path) -> dict[str, Any] | None:
-    """Return the lock's content; None if there is no lock."""
+    """Return the lock's content; None if there is no lock, or it is being replaced."""
     try:
-        return json.loads(path.read_text() or json.dumps(_UNKNOWN_OWNER))
+        return json.loads(path.read_text() or json.dumps(UNKNOWN))
     except FileNotFoundError:
         return None
+    except OSError as error:
+        if error.errno == errno.ESTALE:  # NFS: the file was replaced or removed while it was opened
+            return None
+        raise
     except ValueError:
         raise RunError(
             f"{path} is no lock of this program: make sure that no job uses the folder, then remove the file"
@@ -226,5 +271,7 @@ def _touched(path: Path) -> int:
     try:
         with open(path, "rb") as file:  # on NFS, open requests the present state from the server
             return os.fstat(file.fileno()).st_mtime_ns
-    except FileNotFoundError:
-        return -1
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ESTALE):
+            return -1
+        raise

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from .. import settings
-from ..errors import RunError
 from ..parallel.world import World
-from . import agreement, files, shared
+from . import agreement, disk, files, restarts, retention, run_facts, shared
+from .hashes import Hashes
 from .layout import folder_of, iterations_of
+from .life import Life
 from .lock import Lock
 from .stage import Stage
 from .tables import SCHEMA_VERSION
@@ -35,7 +34,9 @@ class RunDir:
 
     def __init__(self, path: Path, world: World, facts: dict[str, Any], report: Callable[[str], None]):
         self.path, self.world, self._facts, self._report = Path(path), world, facts, report
-        self._lock = Lock(self.path / "lock")
+        self._lock, self._life = Lock(self.path / "lock"), Life(self.path, world)
+        self._hashes = Hashes(self.path.parent / ".hashes.json")
+        self._n_starts = 0  # earlier starts of the run; known to root
 
     @classmethod
     def open(
@@ -66,7 +67,8 @@ class RunDir:
     def __enter__(self) -> RunDir:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self._life.end(error)
         if self.world.is_root:
             self._lock.release()
 
@@ -80,8 +82,14 @@ class RunDir:
             agreement.store_or_compare(
                 self.path, resolved, config.accept_changes, self._set_aside_unfinished, may_differ
             )
-            starts = self.path / "env.json"
-            files.write_text(starts, json.dumps([*(files.read_parsed(starts, json.loads) or []), env], indent=1))
+            path = self.path / "env.json"
+            starts = files.read_parsed(path, json.loads) or []
+            if env.get("slurm"):
+                env = {**env, "newest_result": restarts.newest_result(self.path, self.path.parent / ".shared")}
+                restarts.check_progress(starts, env)
+            self._n_starts = len(starts)
+            files.write_text(path, json.dumps([*starts, env], indent=1))
+            self._life.start(resolved.get("loop", {}).get("iterations", 0))
         except BaseException:
             self._lock.release()
             raise
@@ -93,20 +101,13 @@ class RunDir:
         """
         base = [] if self.finished_iterations() else [self.path / "base"]
         for folder in [*base, *(folder for _, folder in iterations_of(self.path))]:
-            if folder.exists() and not (folder / "DONE").exists():
-                os.replace(folder, files.old_name(folder))
+            if disk.exists(folder) and not disk.exists(folder / "DONE"):
+                files.move(folder, files.old_name(folder))
 
     def started(self) -> datetime | None:
         """Return the time of the run's first start, from env.json; None if it is not recorded there."""
 
-        def first() -> datetime | None:
-            starts = files.read_parsed(self.path / "env.json", json.loads) or [{}]
-            try:
-                return datetime.fromisoformat(str(starts[0].get("started")))
-            except ValueError:
-                return None
-
-        return self.world.on_root(first)
+        return self.world.on_root(lambda: run_facts.first_start(self.path / "env.json"))
 
     def finished_stage(self, iteration: int | str, name: str) -> Stage:
         """Return a finished stage, to read from it. Not collective.
@@ -119,8 +120,8 @@ class RunDir:
         return stage
 
     def log_path(self) -> Path:
-        """Return this rank's log file. Not collective: every rank has a separate file."""
-        folder = self.path / "log"
+        """Return this rank's log file: each start of the run has a folder, and each rank a file in it. Collective."""
+        folder = self.path / "log" / f"start-{self.world.bcast(self._n_starts):03d}"
         files.make_folder(folder)
         return folder / f"rank-{self.world.rank:04d}.log"
 
@@ -130,7 +131,7 @@ class RunDir:
         name: str,
         compute: Callable[[Stage], None],
         load: Callable[[Stage], T],
-        **facts: str,
+        **facts: str | Callable[[], str],
     ) -> T:
         """Load a finished stage, or compute it, mark it as done and load it. Every stage resumes in this way.
 
@@ -140,11 +141,25 @@ class RunDir:
             iteration: the number of the iteration, or "base" for stages before the first one.
             compute: writes the stage's files; called on every rank.
             load: called on root; its result is broadcast to every rank.
-            facts: further attributes of the stage's tables (policy_hash).
+            facts: further attributes of the stage's tables (policy_hash). A function is called on root, and only if
+                the stage is not done.
         """
-        stage = self._stage(iteration, name, facts)
+        stage = self._stage(iteration, name)
+        with self._life.working(f"{folder_of(iteration)}/{name}"):
+            return self._load_or_compute(stage, compute, load, facts)
+
+    def _load_or_compute(
+        self,
+        stage: Stage,
+        compute: Callable[[Stage], None],
+        load: Callable[[Stage], T],
+        facts: Mapping[str, str | Callable[[], str]],
+    ) -> T:
         if not self.world.on_root(lambda: stage.done):
             self.world.stop_if_requested()
+            stage.facts |= self.world.on_root(
+                lambda: {key: f if isinstance(f, str) else f() for key, f in facts.items()}
+            )
             self.world.on_root(stage.prepare)
             compute(stage)
             self.world.barrier()
@@ -184,14 +199,35 @@ class RunDir:
         self.world.stop_if_requested()
         digest = hashlib.sha256(key.encode()).hexdigest()[:16]
         path = self.path.parent / ".shared" / f"{name}-{digest}"
-        return shared.load_or_compute(path, self.world, self._report, compute, load, resumes)
+
+        def report(message: str) -> None:
+            self._life.waits(message)
+            self._report(message)
+
+        def begin(stage: Stage) -> None:
+            self._life.waits("")
+            compute(stage)
+
+        with self._life.working(name):
+            return shared.load_or_compute(path, self.world, report, begin, load, resumes)
+
+    def note_end(self, message: str) -> None:
+        """Note why this start ends before the last iteration, for `hpc-saidpo status`; "": it does not."""
+        self._life.note_end(message)
 
     def shared_before(self, name: str) -> list[Stage]:
         """Return the finished artefacts of a name, with any key, newest first. Not collective."""
-        named = re.compile(re.escape(name) + r"-[0-9a-f]{16}")
-        folders = [p for p in (self.path.parent / ".shared").glob(f"{name}-*") if named.fullmatch(p.name)]
-        done = [stage for stage in map(Stage, folders) if stage.done]
-        return sorted(done, key=lambda stage: (stage.path / "DONE").stat().st_mtime_ns, reverse=True)
+        return shared.finished(self.path.parent / ".shared", name)
+
+    def sha256s(self, paths: Sequence[Path]) -> list[str]:
+        """Return the SHA-256 of each file. A file that a manifest lists, or that has not changed, is not read.
+
+        Not collective: root only.
+
+        Raises:
+            OSError: there is no such file.
+        """
+        return self._hashes.of(paths)
 
     def require_same(self, name: str, facts: dict[str, Any], remedy: str, accept: bool = False) -> None:
         """Store facts about the run in <name>.json; refuse to resume it with other facts. Collective.
@@ -204,15 +240,7 @@ class RunDir:
             RunError: the run was begun with other facts. The message shows both, and the remedy.
         """
 
-        def store_or_compare() -> None:
-            path = self.path / f"{name}.json"
-            known = files.read_parsed(path, json.loads)
-            if known not in (None, facts) and not accept and any(self.path.rglob("*.h5")):
-                raise RunError(f"run folder {self.path} was made with another {name} ({known}, now {facts}): {remedy}")
-            if known != facts:
-                files.write_text(path, json.dumps(facts))
-
-        self.world.on_root(store_or_compare)
+        self.world.on_root(lambda: run_facts.require_same(self.path / f"{name}.json", facts, remedy, accept))
 
     def keep(self, name: str, key: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Return a fact about the run. It is computed once, on root, and kept in <name>.json under its key. Collective.
@@ -221,15 +249,7 @@ class RunDir:
             compute: returns plain values.
         """
 
-        def load_or_compute() -> dict[str, Any]:
-            path = self.path / f"{name}.json"
-            known = files.read_parsed(path, json.loads) or {}
-            if key not in known:
-                known[key] = compute()
-                files.write_text(path, json.dumps(known, indent=1))
-            return known[key]
-
-        return self.world.on_root(load_or_compute)
+        return self.world.on_root(lambda: run_facts.keep(self.path / f"{name}.json", key, compute))
 
     @property
     def config_hash(self) -> str:
@@ -257,19 +277,23 @@ class RunDir:
 
         return self.world.on_root(finish)
 
+    def remove_policies(self, keep: Literal["all", "last", "best"]) -> list[int]:
+        """Remove old policies (`retention.remove_policies`); return their iterations. Collective."""
+        return self.world.on_root(lambda: retention.remove_policies(self.path, keep))
+
     def has_finished(self, iteration: int | str) -> bool:
         """Whether an iteration is finished."""
         return self.world.on_root(lambda: self._stage(iteration, "").done)
 
     def finished_iterations(self) -> list[Path]:
         """Return the folders of the finished iterations, in order. Not collective."""
-        return [folder for _, folder in iterations_of(self.path) if (folder / "DONE").exists()]
+        return [folder for _, folder in iterations_of(self.path) if disk.exists(folder / "DONE")]
 
     def write_report(self, contents: dict[str, str | bytes]) -> None:
         """Write the files of the report to the run folder. Not collective: root only."""
         for name, content in contents.items():
             files.write_bytes(self.path / name, content.encode() if isinstance(content, str) else content)
 
-    def _stage(self, iteration: int | str, name: str, facts: dict[str, str] | None = None) -> Stage:
+    def _stage(self, iteration: int | str, name: str) -> Stage:
         where = {"iteration": -1 if isinstance(iteration, str) else iteration, "stage": name}
-        return Stage(self.path / folder_of(iteration) / name, {**self._facts, **where, **(facts or {})})
+        return Stage(self.path / folder_of(iteration) / name, {**self._facts, **where})

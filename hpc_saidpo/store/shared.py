@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..parallel.world import World
-from . import files
+from . import disk, files
 from .lock import Lock
 from .stage import Stage
 from .tables import Damaged
@@ -59,8 +60,8 @@ def _load_sound(
         damage = caught
     if report and damage:
         report(f"{damage.path}: {damage.problem}: computed again")
-    if report and final.path.exists():
-        os.replace(final.path, files.old_name(final.path, "damaged"))
+    if report and disk.exists(final.path):
+        files.move(final.path, files.old_name(final.path, "damaged"))
     return ()
 
 
@@ -108,7 +109,7 @@ def _compute(
     def finish() -> None:
         lock.check()
         scratch.mark_done()
-        os.rename(scratch.path, final.path)
+        files.move(scratch.path, final.path)
 
     world.on_root(prepare)
     try:
@@ -123,7 +124,17 @@ def _compute(
 
 
 def _remove_stale_scratch(folder: Path) -> None:
-    """Remove old scratch folders of killed jobs. The folder of a living job is younger."""
-    for path in folder.glob(".*.tmp"):
-        if time.time() - path.stat().st_mtime > STALE_SCRATCH_S:
-            shutil.rmtree(path, ignore_errors=True)
+    """Remove old scratch folders, and temporary files of locks, of killed jobs. Those of a living job are younger."""
+    for path in folder.glob(".*.tmp*"):
+        try:
+            if time.time() - path.stat().st_mtime > STALE_SCRATCH_S:
+                path.unlink() if path.is_file() else shutil.rmtree(path)
+        except OSError:  # another job removes it too
+            continue
+
+
+def finished(folder: Path, name: str) -> list[Stage]:
+    """Return the finished artefacts of a name in a folder, with any key, newest first."""
+    named = re.compile(re.escape(name) + r"-[0-9a-f]{16}")
+    done = [stage for stage in map(Stage, folder.glob(f"{name}-*")) if named.fullmatch(stage.path.name) and stage.done]
+    return sorted(done, key=lambda stage: (stage.path / "DONE").stat().st_mtime_ns, reverse=True)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
 import re
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,14 +16,14 @@ from ..errors import RunError
 from ..parallel.world import World
 from ..records import STAGES
 from ..table import Columns
-from . import files, stored, tables
+from . import disk, files, stored, tables
 from .layout import folder_of, iterations_of
 from .ragged import WITH_TOKENS
 from .tables import C, Damaged
 
 SHARD_ROWS = 32_768
-VISIBLE_AFTER_S = 60.0  # longest delay until a file is visible on another node of a network file system
 _CHUNK, _SHARD = "chunk-{:06d}", "shard-{:06d}-{:06d}"
+_DISCARDED = "DISCARDED"  # lists the files and folders that were removed after the stage was finished
 _PIECE = re.compile(r"(?:chunk|shard)-(\d{6,})(?:-(\d{6,}))?")
 
 
@@ -42,7 +40,7 @@ class Stage:
     @property
     def done(self) -> bool:
         """Whether the stage is finished."""
-        return (self.path / "DONE").exists()
+        return disk.exists(self.path / "DONE")
 
     def prepare(self) -> None:
         """Create the folder."""
@@ -63,7 +61,7 @@ class Stage:
         def counts(path: Path) -> bool:
             parts = path.relative_to(self.path).parts
             hidden = any(part.startswith(".") or ".old-" in part or ".damaged-" in part for part in parts)
-            return path.is_file() and not hidden and path.name != "DONE"
+            return path.is_file() and not hidden and path.name not in ("DONE", _DISCARDED)
 
         return sorted(path for path in self.path.rglob("*") if counts(path))
 
@@ -89,7 +87,7 @@ class Stage:
     def _done(self) -> tuple[int, dict[str, dict]]:
         path = self.path / "DONE"
         try:
-            manifest = json.loads(path.read_text())
+            manifest = json.loads(disk.persist(path, path.read_text))
             version, listed = manifest["schema_version"], manifest["files"]
             if manifest["sha256"] != _hash(listed):
                 raise ValueError("the SHA-256 of the list does not fit")
@@ -98,18 +96,22 @@ class Stage:
         return version, listed
 
     def check_complete(self, readable: tuple[int, ...] = tables.READABLE) -> None:
-        """Make sure that a finished stage still has its files, by name and size.
+        """Make sure that a finished stage still has its files, by name and size, but for discarded ones.
 
         Raises:
             Damaged: a file is missing or has another size.
             RunError: its layout is not one of the readable ones.
         """
+        discarded = self.discarded()
         for name, known in self.manifest(readable).items():
             path = self.path / name
-            if not path.is_file():
+            if Path(name).parts[0] in discarded:
+                continue
+            if not disk.exists(path):
                 raise Damaged(path, "is missing")
-            if path.stat().st_size != known["bytes"]:
-                raise Damaged(path, f"has {path.stat().st_size} bytes where it was finished with {known['bytes']}")
+            n_bytes = disk.persist(path, path.stat).st_size
+            if n_bytes != known["bytes"]:
+                raise Damaged(path, f"has {n_bytes} bytes where it was finished with {known['bytes']}")
 
     def write(self, name: str, table: Columns, **facts: Any) -> None:
         """Write a table as <name>.h5. The file appears complete or not at all.
@@ -121,7 +123,7 @@ class Stage:
 
     def has(self, name: str) -> bool:
         """Whether there is a table of this name."""
-        return (self.path / f"{name}.h5").exists()
+        return disk.exists(self.path / f"{name}.h5")
 
     def read(self, name: str, table: type[C]) -> C:
         """Read a table that `write` wrote.
@@ -129,7 +131,8 @@ class Stage:
         Raises:
             Damaged: the file is missing, damaged, or not such a table.
         """
-        return tables.read(self.path / f"{name}.h5", table, self.check_attributes)
+        path = self.path / f"{name}.h5"
+        return disk.persist(path, lambda: tables.read(path, table, self.check_attributes))
 
     def check_attributes(self, path: Path, attributes: Mapping) -> None:
         """Make sure that a table belongs to this stage and holds the chunks in its name.
@@ -176,10 +179,10 @@ class Stage:
         A stage of thousands of chunks becomes a few files: clusters limit the number of files as well as their size.
         """
         name = _SHARD.format(chunks[0], chunks[-1])
-        if not (self.path / f"{name}.h5").exists():
+        if not self.has(name):
             parts = []
             for index in chunks:
-                _wait_for(self.path / f"{_CHUNK.format(index)}.h5")
+                disk.wait_for(self.path / f"{_CHUNK.format(index)}.h5")
                 parts.append(self.read(_CHUNK.format(index), table))
             whole = table.concat(parts).sorted()
             self.write(name, whole, first_chunk=chunks[0], last_chunk=chunks[-1])
@@ -188,12 +191,12 @@ class Stage:
                     f"{self.path / name}.h5 does not hold the data that was written to it: repair the file system"
                 )
         for index in chunks:
-            (self.path / f"{_CHUNK.format(index)}.h5").unlink(missing_ok=True)
+            files.remove_file(self.path / f"{_CHUNK.format(index)}.h5")
 
     def await_chunks(self, indices: Iterable[int]) -> None:
         """Wait until chunks of other ranks are visible on this node."""
         for index in indices:
-            _wait_for(self.path / f"{_CHUNK.format(index)}.h5")
+            disk.wait_for(self.path / f"{_CHUNK.format(index)}.h5")
 
     def read_chunks(self, table: type[C], rows: np.ndarray | None = None) -> C:
         """Read all chunks as one table: numbers to memory, texts and token ids stay on disk until they are used.
@@ -208,7 +211,8 @@ class Stage:
 
     def _pieces(self) -> list[tuple[int, int, Path]]:
         """Return first chunk, last chunk and file of every shard, and of every chunk outside the shards."""
-        paths = [self.path / name for name in self.manifest()] if self.done else self.path.glob("*.h5")
+        names = self.manifest() if self.done else disk.names_in(self.path)
+        paths = [self.path / name for name in names if name.endswith(".h5")]
         named = [(_PIECE.fullmatch(path.stem), path) for path in paths]
         pieces = [(int(m[1]), int(m[2] or m[1]), path) for m, path in named if m]
         sealed = {i for first, last, path in pieces if path.stem.startswith("shard") for i in range(first, last + 1)}
@@ -226,19 +230,15 @@ class Stage:
         """
         path = self.path / f"{name}.json"
         try:
-            return json.loads(path.read_text())
+            return json.loads(disk.persist(path, path.read_text))
         except (OSError, ValueError) as error:
             raise Damaged(path, f"is not readable as JSON ({error})") from error
 
     def append_lines(self, name: str, lines: Iterable[str]) -> None:
         """Append lines to <name>.jsonl, in a stage whose folder appears only when it is finished (`RunDir.shared`)."""
-        path = self.path / f"{name}.jsonl"
-        with files.disk_errors(path), open(path, "a", encoding="utf-8", newline="\n") as file:
-            file.writelines(f"{line}\n" for line in lines)
-            file.flush()
-            os.fsync(file.fileno())
+        files.append(self.path / f"{name}.jsonl", "".join(f"{line}\n" for line in lines).encode())
 
-    def write_folder(self, name: str, save: Callable[[Path], None], world: World | None = None) -> None:
+    def write_folder(self, name: str, save: Callable[[Path], object], world: World | None = None) -> None:
         """Let `save` fill a folder that appears complete or not at all. An existing folder is kept under another name.
 
         Args:
@@ -252,7 +252,18 @@ class Stage:
         if path.is_dir():
             files.remove_folder(path)
         else:
-            path.unlink(missing_ok=True)
+            files.remove_file(path)
+
+    def discard(self, name: str) -> None:
+        """Remove a file or folder of a finished stage for good. The stage remains finished, and remembers it."""
+        discarded = sorted({*self.discarded(), name})
+        files.write_text(self.path / _DISCARDED, "".join(f"{name}\n" for name in discarded))
+        self.remove(name)
+
+    def discarded(self) -> list[str]:
+        """Return the names of the files and folders that `discard` has removed."""
+        path = self.path / _DISCARDED
+        return disk.persist(path, path.read_text).splitlines() if disk.exists(path) else []
 
 
 def stages_of(run: Path) -> list[Stage]:
@@ -283,10 +294,3 @@ def lacking(run: Path) -> str:
 
 def _hash(listed: dict[str, dict]) -> str:
     return hashlib.sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest()
-
-
-def _wait_for(path: Path) -> None:
-    """Wait for the file of another node, which a network file system may show late. A missing file is no error here."""
-    deadline = time.monotonic() + VISIBLE_AFTER_S
-    while not path.exists() and time.monotonic() < deadline:
-        time.sleep(0.2)

@@ -10,36 +10,65 @@ from typing import Any, cast
 import h5py
 import numpy as np
 
+from ..errors import is_transient
+from . import disk
 from .ragged import Ragged, attributes, dataset
 from .tables import READ_ERRORS, C, Damaged, Inspect, explain, is_ragged, on_disk_name, open_table
 
 OPEN_FILES = 512  # that a reader keeps open: half of the default limit of a process
+OPEN_COLUMNS = 16  # of all files, whose offsets (8 bytes per row) a reader keeps: memory does not grow with the pool
+# HDF5 would keep 1 MiB of decompressed blocks of each column of each file; a block is seldom read twice in a row.
+CACHE_BYTES = 0
 
 
 class _Readers:
-    """Open files, most recently used last. Each process opens the files itself."""
+    """Open files and columns, most recently used last. Each process opens the files itself."""
 
     def __init__(self):
-        self._open: dict[Path, tuple[h5py.File, dict[str, Ragged]]] = {}
+        self._files: dict[Path, h5py.File] = {}
+        self._columns: dict[tuple[Path, str], Ragged] = {}
 
     def __reduce__(self):
         return _Readers, ()
 
     def rows(self, path: Path, column: str, row: np.ndarray) -> list[Any]:
-        """Return ascending rows of a column of one file. Raises as `open_table` does."""
+        """Return ascending rows of a column of one file.
+
+        Raises:
+            Damaged, RunError: as `tables.read`.
+        """
+        return disk.persist(path, lambda: self._rows(path, column, row))
+
+    def _rows(self, path: Path, column: str, row: np.ndarray) -> list[Any]:
         try:
-            file, columns = self._open.pop(path, (None, {}))
-            if file is None:
-                with open_table(path):
-                    file = h5py.File(path, "r", locking=False)
-                while len(self._open) >= OPEN_FILES:
-                    self._open.pop(next(iter(self._open)))[0].close()
-            self._open[path] = file, columns
-            if column not in columns:
-                columns[column] = Ragged(file, column)
-            return columns[column].read(row)
+            file = self._file(path)
+            ragged = self._columns.pop((path, column), None) or Ragged(file, column)
+            while len(self._columns) >= OPEN_COLUMNS:
+                self._columns.pop(next(iter(self._columns)))
+            self._columns[path, column] = ragged
+            return ragged.read(row)
         except READ_ERRORS as error:
+            self._forget(path)  # it is opened again at the next access
+            if is_transient(error):
+                raise
             raise explain(path, error) from error
+
+    def _file(self, path: Path) -> h5py.File:
+        file = self._files.pop(path, None)
+        if file is None:
+            with open_table(path):
+                file = h5py.File(path, "r", locking=False, rdcc_nbytes=CACHE_BYTES)
+            while len(self._files) >= OPEN_FILES:
+                self._forget(next(iter(self._files)))
+        self._files[path] = file
+        return file
+
+    def _forget(self, path: Path) -> None:
+        """Close a file, if it is open."""
+        self._columns = {key: ragged for key, ragged in self._columns.items() if key[0] != path}
+        file = self._files.pop(path, None)
+        if file is not None:
+            file.close()
 
 
 class StoredRows(Sequence):
@@ -130,15 +159,23 @@ def read_many(paths: Sequence[Path], table: type[C], inspect: Inspect, rows: np.
         Damaged, RunError: as `tables.read`.
     """
     numbers: dict[str, list[np.ndarray]] = {f.name: [] for f in fields(table) if not is_ragged(f)}
-    n_rows = []
-    for path in paths:
+
+    def read_numbers(path: Path) -> tuple[int, list[np.ndarray]]:
         with open_table(path, table) as file:
             inspect(path, attributes(file))
-            n_rows.append(int(cast(int, file.attrs["n_rows"])))
-            for name, parts in numbers.items():
-                parts.append(dataset(file, on_disk_name(name))[:])
-                if len(parts[-1]) != n_rows[-1]:
-                    raise Damaged(path, f"has {len(parts[-1])} rows of {name} where there should be {n_rows[-1]}")
+            n = int(cast(int, file.attrs["n_rows"]))
+            columns = [dataset(file, on_disk_name(name))[:] for name in numbers]
+        for name, column in zip(numbers, columns, strict=True):
+            if len(column) != n:
+                raise Damaged(path, f"has {len(column)} rows of {name} where there should be {n}")
+        return n, columns
+
+    n_rows = []
+    for path in paths:
+        n, columns = disk.persist(path, lambda path=path: read_numbers(path))
+        n_rows.append(n)
+        for parts, column in zip(numbers.values(), columns, strict=True):
+            parts.append(column)
     if not paths:
         return table.concat([])
     chosen = slice(None) if rows is None else rows

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import h5py
 import numpy as np
 
-from ..errors import RunError
+from ..errors import RunError, is_transient
 from ..table import Columns, Ids
 from .ragged import Ragged, attributes, dataset, put, put_attributes, put_ragged
 
@@ -111,6 +111,7 @@ def open_table(path: Path, table: type[Columns] | None = None) -> Iterator[h5py.
         table: the class that the file must hold; None for any.
 
     Raises:
+        OSError: the file system failed in a way that passes: read inside `disk.persist`.
         Damaged: the file is missing, truncated, empty, foreign, of another kind, or its checksums do not fit.
         RunError: another version wrote the file, in another layout.
     """
@@ -125,6 +126,8 @@ def open_table(path: Path, table: type[Columns] | None = None) -> Iterator[h5py.
                 raise Damaged(path, f"holds {facts['table']}, not {table.__name__}")
             yield file
     except READ_ERRORS as error:
+        if is_transient(error):
+            raise
         raise explain(path, error) from error
 
 
@@ -136,6 +139,8 @@ def explain(path: Path, error: Exception) -> RunError:
     except FileNotFoundError:
         return Damaged(path, "is missing")
     except OSError as unreadable:
+        if is_transient(unreadable):
+            raise
         return RunError(f"{path}: cannot be read: {unreadable.strerror}. Make it readable, and start again")
     if "unable to lock" in str(error):
         return RunError(
@@ -158,7 +163,7 @@ def read(path: Path, table: type[C], inspect: Inspect) -> C:
         inspect: called with the path and the attributes of the file; may raise.
 
     Raises:
-        Damaged, RunError: as `open_table`, and as `inspect`.
+        OSError, Damaged, RunError: as `open_table`, and as `inspect`.
     """
     with open_table(path, table) as file:
         inspect(path, attributes(file))

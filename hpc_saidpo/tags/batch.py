@@ -25,12 +25,16 @@ def write(path: str, task: Task, requests: Iterable[tuple[str, str]], config: se
     Raises:
         RunError: the file cannot be written.
     """
+
+    def write_lines(temporary: Path) -> None:
+        with temporary.open("w", encoding="utf-8") as file:
+            for id, text in requests:
+                body = request_body(task.messages(text), config.model, config.max_new_tokens, config.endpoint.body)
+                line = {"custom_id": id, "method": "POST", "url": URL, "body": body}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
     files.make_folder(Path(path).parent)
-    with files.replacing(Path(path)) as temporary, temporary.open("w", encoding="utf-8") as file:
-        for id, text in requests:
-            body = request_body(task.messages(text), config.model, config.max_new_tokens, config.endpoint.body)
-            line = {"custom_id": id, "method": "POST", "url": URL, "body": body}
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    files.replace(Path(path), write_lines)
 
 
 def read(paths: Sequence[str]) -> tuple[dict[str, str], int]:

@@ -129,8 +129,9 @@ class Inquiry:
             stage.write_chunk(left[index], ask(self._task, tagger, texts))
 
         n_left = sum(len(chunks[i]) for i in left)
-        with progress.show(f"{self._task.name}: {n_left} requests", len(left), world.is_root) as tick:
-            world.spread(len(left), make, tick)
+        label = f"{self._task.name}: {n_left} requests"
+        with progress.show(label, len(chunks), world.is_root, len(finished), left) as task:
+            world.spread(len(left), make, task)
         shards = stage.shards(list(map(len, chunks)))
         world.spread(len(shards), lambda i: stage.seal(shards[i], Replies))
 

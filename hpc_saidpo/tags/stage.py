@@ -36,6 +36,8 @@ def tag(
 ) -> list[tuple[str, ...]]:
     """Return the knowledge points of each question, by tags.mode. Collective.
 
+    With tags.mode=column the other ranks than root may receive an empty list: only root needs so much memory.
+
     Args:
         policy: attention and precision of a tagger that runs in this process (tags.mode=model).
         engine: the rollout engine of such a tagger.
@@ -47,13 +49,13 @@ def tag(
     """
     world = run.world
     if config.mode == "column":
-        return read_points(questions)
+        return world.kept_on_root(lambda: read_points(questions)) or []
     local = None
     if config.mode == "model":
         from .local import Local  # imports transformers: a finished stage needs none of it
 
         folder = model_folder(config.model, run)
-        weights = world.on_root(lambda: fingerprint(folder))
+        weights = world.on_root(lambda: fingerprint(folder, run.sha256s))
 
         def load() -> Policy:
             try:

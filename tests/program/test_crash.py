@@ -201,3 +201,15 @@ def test_ten_kills_lose_nothing(tmp_path):
     assert tally["kills"] >= 10 and tally["resumes"] >= 10 and tally["stages_hit"] >= 6
     for name in ("lost", "duplicated", "different", "redone", "damaged", "temporary"):
         assert tally[name] == 0, name
+
+
+@pytest.mark.e2e
+def test_a_lock_never_has_two_owners(tmp_path):
+    """Real processes on a slow and a stopping disk: tools/torture_run.py --locks, which a user may run for longer."""
+    figures = tmp_path / "figures.json"
+    done = start("--locks", "--rounds", "20", "--json", str(figures), program=("tools/torture_run.py",), timeout_s=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    tally = json.loads(figures.read_text())
+    assert tally["rounds"] == 20 and tally["holds"] > 200 and tally["killed"] and tally["stalls"]
+    for name in ("two_owners", "lost", "stuck", "errors"):
+        assert tally[name] == 0, name

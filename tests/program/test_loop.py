@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import re
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hpc_saidpo.records import Draw, Pairs, Rollouts
 from hpc_saidpo.report.explain import explain
+from hpc_saidpo.report.status import read_state
 from hpc_saidpo.store.check import check
 from hpc_saidpo.store.compare import compare
 from hpc_saidpo.store.stage import Stage
@@ -66,7 +68,7 @@ def test_tiny_runs_end_to_end_on_two_ranks(tiny):
     for wanted in ("probe pass rate", "pair yield", "rewards/margins", "held_out before → after", "policy:", "probe: "):
         assert wanted in done.stdout
     assert "Traceback" not in done.stderr
-    for name in ("config.yaml", "env.json", "report.html", "curves.png", "log/rank-0001.log"):
+    for name in ("config.yaml", "env.json", "report.html", "curves.png", "log/start-000/rank-0001.log"):
         assert (run / name).is_file()
     assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((run / "env.json").read_text())[0]["world_size"] == 2
@@ -228,7 +230,7 @@ def test_a_person_sees_bars_and_a_log_file_plain_lines(root):
     # A log line comes by the other stream: it may follow a bar without a break.
     assert {len(bar) for bar in bars if "done in" not in bar} == {59}, bars
     assert "probe: 36 questions" in shown.decode()
-    log = (root / "watched" / "log" / "rank-0000.log").read_text()
+    log = (root / "watched" / "log" / "start-000" / "rank-0000.log").read_text()
     assert "probe: 36 questions" in log and "%|" not in log and "\r" not in log
 
 
@@ -259,13 +261,16 @@ def test_one_ranks_failure_ends_the_job_with_its_traceback(root, tmp_path):
     )
     done = start(*SMALL, f"run.root={root}", "run.name=crash", ranks=2, program=(str(program),), timeout_s=120)
     assert done.returncode not in (0, None)
-    assert "rank 1 failed" in done.stderr and "ZeroDivisionError: a bug on one rank" in done.stderr
+    assert f"rank 1 on {platform.node()} failed" in done.stderr
+    assert "ZeroDivisionError: a bug on one rank" in done.stderr
+    state = read_state(root / "crash", "crash")
+    assert (state.state, state.message.partition(":")[0]) == ("failed", f"rank 1 on {platform.node()}")
 
 
 def test_a_failure_signature_stops_the_run_if_it_shall(root):
     weak = (*SMALL, "sampler.kappa=1e6", f"run.root={root}", "run.name=weak")
     done = start(*weak, "loop.on_signature=stop", ranks=2)
-    assert done.returncode == 3 and "Traceback" not in done.stderr
+    assert done.returncode == 3 and "Traceback" not in done.stderr and "Abort" not in done.stderr
     assert "stopped after iteration 0" in done.stdout and "stagnation" in done.stdout
     assert check(root / "weak").n_unfinished == 0 and (root / "weak" / "report.html").is_file()
     succeed(root, "weak", *weak, ranks=1)
@@ -310,4 +315,6 @@ def test_bad_input_is_one_clear_message(root, overrides, says):
     base = ("experiment=tiny",) if "pool=jsonl" in overrides else SMALL
     done = start(*base, f"run.root={root}", f"run.name={name}", *overrides, ranks=2)
     assert done.returncode == 2, done.stderr
-    assert done.stderr.count(says) == 1 and "Traceback" not in done.stderr and "Error executing job" not in done.stderr
+    assert done.stderr.count(says) == 1
+    unwanted = {"Traceback", "Error executing job"} | ({"Abort"} if "pool=nothing" not in overrides else set())
+    assert not [word for word in unwanted if word in done.stderr]

@@ -26,6 +26,8 @@ ANSWERS = {
     "a misspelt verb": (("verfy",), 2, "did you mean 'verify'?"),
     "help": (("--help",), 0, "Verbs, each with an example:"),
     "help on a verb": (("evaluate", "--help"), 0, "Groups and their settings"),
+    "help on status": (("status", "--help"), 0, "Look at the runs under one root"),
+    "no runs": (("status", "/usr/lib"), 2, "no run in it"),
     "the version": (("--version",), 0, f"hpc_saidpo {__version__}\n"),
 }
 

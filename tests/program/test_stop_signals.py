@@ -60,7 +60,7 @@ def test_a_stopped_run_keeps_everything_and_resumes(tmp_path):
     run = root / "stopped"
     arguments = (*LONG, f"run.root={root}", "run.name=stopped")
     code, output = stop_at(run, "iter-000/explore/chunk-*.h5", signal.SIGUSR1, 1, *arguments)
-    assert code == 75, output
+    assert code == 75 and "Abort" not in output, output
     assert output.count("stopped by SIGUSR1: all finished work is stored, the same command resumes from there") == 1
     assert "Traceback" not in output and not (run / "lock").exists()
     chunks = {p: p.stat().st_mtime_ns for p in run.glob("iter-000/explore/*.h5")}
@@ -75,14 +75,40 @@ def test_a_stopped_run_keeps_everything_and_resumes(tmp_path):
     assert_same(run, root / "unstopped")
 
 
+PROBE = (
+    "import os, runpy, signal, sys\n"
+    "sys.argv[1:] = ['experiment=tiny', 'run.root=' + sys.argv[2], 'run.threads=1']\n"
+    "def tell(frame, event, argument):\n"
+    "    if event == 'call' and frame.f_code.co_name == WHERE:\n"
+    "        sys.setprofile(None)\n"
+    "        os.kill(os.getpid(), signal.SIGTERM)\n"
+    "sys.setprofile(tell)\n"
+    "runpy.run_module('hpc_saidpo', run_name='__main__', alter_sys=True)\n"
+)
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("ranks", [0, 2])
+@pytest.mark.parametrize("where", ["import_module", "connect", "work"])
+def test_a_signal_during_the_start_ends_all_ranks_to_start_again(tmp_path, where, ranks):
+    """The signal comes at the call of a function, on every rank: before MPI, at its start, after it."""
+    program = ("-c", f"WHERE = {where!r}\n{PROBE}", "", str(tmp_path))
+    done = start(ranks=ranks, program=program, timeout_s=60)
+    assert done.returncode == 75, done.stderr
+    assert done.stderr.count("SIGTERM: during the start: the same command starts again") == 1
+    assert "Traceback" not in done.stderr and not (tmp_path / "tiny" / "lock").exists()
+
+
 UNSHOWABLE = """
 import time
 from hpc_saidpo.parallel.launch import connect
+from hpc_saidpo.parallel.task import Task
+class Unshowable(Task):
+    def begin(self, rank, index):
+        if index == 3:
+            raise OSError("the terminal is gone")
 world = connect()
-def tick(index):
-    if index == 3:
-        raise OSError("the terminal is gone")
-for index in world.claim(20, tick):
+for index in world.claim(20, Unshowable()):
     time.sleep(0.05 if world.rank else 5)
 """
 

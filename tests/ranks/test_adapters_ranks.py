@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from peft import PeftModel
 from support.training import (
     KINDS,
     LORA,
@@ -9,6 +10,7 @@ from support.training import (
     Killed,
     assert_same,
     killed_after,
+    micro_of,
     prepared,
     train_by,
     train_micro,
@@ -50,6 +52,9 @@ def test_adapters_are_trained_and_merged_by_every_strategy(world, folder, strate
     saved = AutoModelForCausalLM.from_pretrained(folder / "model").state_dict()
     assert_same(result if world.is_root else (result[0], saved), wanted)
     assert_same((result[0], saved), wanted)
+    rebuilt = PeftModel.from_pretrained(micro_of().model, folder / "adapter").merge_and_unload()
+    assert_same((result[0], rebuilt.state_dict()), (result[0], saved), weights=1e-6)
+    world.barrier()
 
 
 def test_shards_of_adapters_are_read_whole(world, folder):

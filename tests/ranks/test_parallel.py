@@ -6,23 +6,26 @@ import time
 import numpy as np
 import pytest
 import torch
+from support.tasks import Noted
 from torch import nn
 
-from hpc_saidpo.errors import RunError
+from hpc_saidpo.errors import RunError, origin_of
+from hpc_saidpo.parallel import slices
 from hpc_saidpo.parallel.gradients import replicate
 from hpc_saidpo.parallel.world import World
+from hpc_saidpo.policy.stage import require_everywhere
 
 pytestmark = pytest.mark.mpi
 
 
 def test_every_item_is_claimed_once(world):
     for n in (0, 1, 7, 100):
-        ticked = []
-        mine = list(world.claim(n, ticked.append))
+        noted = Noted()
+        mine = list(world.claim(n, noted))
         assert sorted(itertools.chain(*world.gather(mine))) == list(range(n))
         assert mine[:1] == [world.rank] * (world.rank < n)  # nobody has to ask for a first one
         if world.is_root:
-            assert sorted(ticked) == list(range(n))
+            assert sorted(noted.items) == list(range(n)) and noted.n_done == n
 
 
 def test_spread_work_is_done_once_each(world):
@@ -165,3 +168,59 @@ def test_waiting_ranks_leave_the_core_to_others(world, late):
     elapsed = time.monotonic() - started
     assert elapsed > 2.9 and (time.process_time() - cpu_s) / elapsed < 0.05
     assert not torch.distributed.is_initialized()  # nor does a group's thread spin for them
+
+
+def test_root_receives_what_the_ranks_count_in_their_items(world):
+    noted = Noted()
+    for index in world.claim(30, noted):
+        world.count(tokens=index, items=1)
+    world.barrier()
+    if world.is_root:
+        assert noted.counts == {"tokens": sum(range(30)), "items": 30} and noted.n_done == 30
+
+
+def test_a_policy_that_one_node_does_not_see_is_said_as_that(world, folder, monkeypatch):
+    if world.size == 1:
+        require_everywhere(str(folder / "missing"), world)  # on root it is missing too: another message says so
+        return
+    monkeypatch.setattr(world, "hosts", [f"n{rank}" for rank in range(world.size)])
+    here = folder / "here"
+    if world.is_root:
+        here.mkdir()
+        (here / "config.json").write_text("{}")
+    world.barrier()
+    require_everywhere(str(here), world)
+    is_blind = world.rank == world.size - 1
+    with pytest.raises(RunError, match=rf"not seen on n{world.size - 1}, but on n0: put it on a file system") as error:
+        require_everywhere(str(folder / "elsewhere" if is_blind else here), world)
+    assert origin_of(error.value) == ""
+
+
+def test_the_origin_of_a_failure_is_the_same_on_every_rank(world):
+    def fail():
+        if world.rank == world.size - 1:
+            raise RunError("no room")
+
+    with pytest.raises(RunError, match=r"^no room$") as error:
+        world.everywhere(fail)
+    assert origin_of(error.value) == ("" if world.size == 1 else world.name_of(world.size - 1))
+
+
+@pytest.mark.parametrize("limit", [64, 2**30])
+def test_messages_longer_than_a_slice_arrive_whole(world, monkeypatch, limit):
+    monkeypatch.setattr(slices, "SLICE_BYTES", limit)
+    array = np.arange(100, dtype=np.int64)
+    assert (world.bcast(array if world.is_root else None) == array).all()
+    texts = world.gather("ä" * 40 * world.rank)  # of root nothing, of the others one slice or several
+    assert texts == ["ä" * 40 * rank for rank in range(world.size)]
+    assert world.on_root(lambda: ["x" * 63, "y" * 64]) == ["x" * 63, "y" * 64]
+
+
+def test_what_root_keeps_needs_no_memory_elsewhere_and_its_failure_is_everyones(world):
+    assert world.kept_on_root(lambda: [world.rank]) == ([0] if world.is_root else None)
+    with pytest.raises(RunError, match=r"^no points$"):
+        world.kept_on_root(_fail)
+
+
+def _fail():
+    raise RunError("no points")

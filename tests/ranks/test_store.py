@@ -1,16 +1,20 @@
 """The run folder: stages, resume, configuration, shared artefacts."""
 
+import errno
 import json
+import os
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 
 import h5py
 import pytest
 from support.make import make_rollouts
 
 from hpc_saidpo import settings
-from hpc_saidpo.errors import RunError
+from hpc_saidpo.errors import RunError, TryAgain
 from hpc_saidpo.records import CORRECT, WRONG, Draw, Rollouts
+from hpc_saidpo.store import disk
 from hpc_saidpo.store.ragged import attributes
 from hpc_saidpo.store.run import RunDir
 from hpc_saidpo.store.stage import Stage
@@ -305,3 +309,48 @@ def test_what_a_killed_job_left_half_written_is_removed_and_never_counted(folder
         world.barrier()
         assert not any(path.exists() for path in leftovers)
         assert run.stage(0, "probe", lambda s: None, lambda s: s.finished_chunks()) == {0}
+
+
+def test_each_rank_syncs_the_files_that_it_wrote(folder, world, monkeypatch):
+    """A node cannot flush the memory of another one."""
+    sync, synced = os.fsync, []
+
+    def note(handle):
+        synced.append(Path(os.readlink(f"/proc/self/fd/{handle}")).name)
+        sync(handle)
+
+    def fill(inside):
+        (inside / f"of-rank-{world.rank}").write_text("content")
+
+    monkeypatch.setattr(os, "fsync", note)
+    Stage(folder).write_folder("checkpoint", fill, world)
+    assert f"of-rank-{world.rank}" in synced
+    assert len(list((folder / "checkpoint").iterdir())) == world.size
+
+
+def test_a_moment_of_a_failing_disk_on_one_rank_is_waited_for_by_all(folder, world, monkeypatch):
+    monkeypatch.setattr(disk, "PAUSES_S", (0.01, 0.01))
+    attempts = []
+
+    def fill(inside):
+        attempts.append(inside)
+        (inside / f"of-rank-{world.rank}").write_text(f"attempt {len(attempts)}")
+        if len(attempts) == 1 and world.rank == world.size - 1:
+            raise OSError(errno.EIO, "Input/output error")
+
+    Stage(folder).write_folder("checkpoint", fill, world)
+    assert len(attempts) == 2
+    assert {p.read_text() for p in (folder / "checkpoint").iterdir()} == {"attempt 2"}
+
+
+def test_a_disk_of_one_rank_that_goes_on_failing_is_raised_on_every_rank(folder, world, monkeypatch):
+    monkeypatch.setattr(disk, "PAUSES_S", (0.01, 0.01))
+
+    def fill(inside):
+        if world.rank == world.size - 1:
+            raise OSError(errno.ESTALE, "Stale file handle")
+
+    with pytest.raises(TryAgain, match=r"checkpoint: Stale file handle"):
+        Stage(folder).write_folder("checkpoint", fill, world)
+    world.barrier()
+    assert not list(folder.iterdir())

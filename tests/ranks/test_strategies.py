@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from support.make import MICRO
+from support.tasks import Noted
 from support.training import (
     STRATEGIES,
     Killed,
@@ -133,9 +134,9 @@ def test_a_policy_in_shards_is_saved_file_by_file_as_from_one_process(world, fol
 
 def test_turns_give_every_rank_as_many_items_and_each_at_least_once(world):
     for n in (0, 1, 2, 7):
-        ticked = []
-        own = list(world.take_turns(n, ticked.append))
+        noted = Noted()
+        own = list(world.take_turns(n, noted))
         of_all = world.gather(own)
         assert len({len(items) for items in of_all}) == 1
         assert set(itertools.chain(*of_all)) == set(range(n))
-        assert ticked == (list(range(n)) if world.is_root else [])
+        assert noted.items == list(range(n)) and noted.n_done == n

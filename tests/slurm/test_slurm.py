@@ -3,16 +3,18 @@
 import csv
 import json
 import os
+import shutil
 import signal
+import subprocess
 import sys
+import sysconfig
+from pathlib import Path
 
 import pytest
 from support.pools import write_arithmetic
-from support.program import TOYS, start
-from support.slurm_cluster import FINAL, HOME, ONE_RANK, TWO_NODES
+from support.program import BIN, TOYS, start
+from support.slurm_cluster import FINAL, HOME, NO_GPU, ONE_RANK, TWO_NODES
 from support.small_run import assert_same
-
-from hpc_saidpo.store.check import check
 
 pytestmark = [pytest.mark.slurm, pytest.mark.e2e]
 # It must still be at work when something happens to it: its verifier rests for as long as TOY_PAUSE_S says.
@@ -25,6 +27,10 @@ SHORT = (
     "experiment=tiny", "pool.n=240", "pool.held_out=24", "clusters.n=6", "probe.fraction=0.15", "rollouts.k=4",
     "sampler.n_questions=60", "loop.iterations=1", "dpo.batch_pairs=8",
 )  # fmt: skip
+
+
+def git(*words):
+    return subprocess.run(["git", *words], cwd=HOME, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def test_two_nodes_are_one_world_and_train_together(slurm):
@@ -58,7 +64,8 @@ def test_a_job_survives_a_time_limit_a_killed_rank_and_a_dead_node(slurm, monkey
     write_arithmetic(slurm.folder / "pool.jsonl", n=264)
     arguments = (*LONG, f"pool.path={slurm.folder / 'pool.jsonl'}", f"run.root={slurm.folder}")
     monkeypatch.setitem(slurm.env, "TOY_PAUSE_S", "0.1")
-    job = slurm.submit("slurm/run.sbatch", sweep, *arguments, array="0", **TWO_NODES) + "_0"
+    monkeypatch.setitem(slurm.env, "SAIDPO_PYTHONPATH", str(TOYS))
+    job = slurm.sweep(sweep, *arguments, steps="run", **TWO_NODES)["run"] + "_0"
     slurm.until(lambda: any(run.rglob("DONE")), "the first finished stage")
     # From now on less than 5 minutes are left, so Slurm warns the job at its next check, within 30 s.
     slurm.run("scontrol", "update", f"JobId={job}", "TimeLimit=5")
@@ -89,12 +96,17 @@ def test_a_job_survives_a_time_limit_a_killed_rank_and_a_dead_node(slurm, monkey
     assert_same(run, slurm.folder / "whole")
 
 
-def test_five_tasks_two_at_a_time_of_which_one_is_cancelled_and_sent_again(slurm, monkeypatch):
+def test_five_tasks_two_at_a_time_of_which_some_are_preempted_and_one_is_cancelled(slurm, monkeypatch):
+    """After the grace time of a preemption a task goes back into the queue and ends equal; a cancelled one does not."""
     monkeypatch.setitem(slurm.env, "SAIDPO_PYTHON", str(slurm.warm_python()))
     root, sweep = slurm.folder / "five", slurm.folder / "five.txt"
     sweep.write_text("# task 0 is the first line below\n\n" + "".join(f"run.name=task{i}\n" for i in range(5)))
-    arguments = (sweep, *SHORT, "pool.held_out=0", "evaluate.benchmarks=[]", f"run.root={root}")
-    job = slurm.submit("slurm/run.sbatch", *arguments, array="0-4%2", **ONE_RANK)
+    short = (*SHORT, "pool.held_out=0", "evaluate.benchmarks=[]", f"run.root={root}")
+    job = slurm.sweep(sweep, *short, steps="run", at_once=2, **ONE_RANK)["run"]
+    sweep.write_text("run.name=edited\n")  # a waiting array does not read it again
+    slurm.until(lambda: any((root / name / "lock").exists() for name in ("task0", "task1")), "the first work")
+    urgent = slurm.submit("--partition=urgent", "--exclusive", "--wrap=true", nodes=3, time=1)
+    slurm.until(lambda: slurm.state(urgent) == "COMPLETED", "the urgent job")
     cancelled, most = root / "task3", 0
 
     def at_work():
@@ -108,24 +120,36 @@ def test_five_tasks_two_at_a_time_of_which_one_is_cancelled_and_sent_again(slurm
     assert slurm.wait(job) == expected, slurm.describe()
     assert most == 2
     assert {path.name for path in slurm.logs.glob(f"*-{job}_*")} == {f"saidpo-run-{job}_{i}.out" for i in range(5)}
-    assert not (cancelled / "iter-000" / "DONE").exists()
-    again = slurm.submit("slurm/run.sbatch", *arguments, array="3", **ONE_RANK)
+    restarts = [slurm.restarts(f"{job}_{i}") for i in range(5)]
+    assert 1 <= sum(restarts[:2]) <= 2 and restarts[2:] == [0, 0, 0], slurm.describe()
+    assert "stopped by SIGTERM" in slurm.log(f"saidpo-run-{job}_{restarts.index(1)}.out")
+    # The next start is not taken for a preempted one.
+    assert slurm.jobs(f"{job}_{restarts.index(1)}")[f"{job}_{restarts.index(1)}"]["PreemptTime"] == "None"
+    assert not (cancelled / "iter-000" / "DONE").exists() and not (root / "edited").exists()
+    for name in ("task0", "task1"):
+        assert_same(root / name, root / "task2")
+    # The line of a task in submit.sh, with another --array, submits it again.
+    (folder,) = (root / "slurm").iterdir()
+    again = slurm.submit(folder / "run.sbatch", folder, array="3", **ONE_RANK)
     assert slurm.wait(again) == {f"{again}_3": "COMPLETED"}, slurm.describe()
-    assert_same(cancelled, root / "task0")
+    assert_same(cancelled, root / "task2")
 
 
-def test_the_chain_of_a_sweep(slurm, monkeypatch):
-    """tools/submit.py: prepare, the runs, their evaluations, one report."""
-    monkeypatch.setitem(slurm.env, "SAIDPO_PYTHON", str(slurm.warm_python()))
+def test_the_chain_of_a_sweep(slurm):
+    """tools/submit.py: prepare, the runs, their evaluations, one report. Another sweep prepares at the same time."""
     root, sweep = slurm.folder / "sweep", slurm.folder / "two.txt"
     sweep.write_text("run.name=few clusters.n=2\nrun.name=many clusters.n=6\n")
-    options = [f"{key.replace('-', '_')}={value}" for key, value in ONE_RANK.items()]
+    options = [f"{key.replace('-', '_')}={value}" for key, value in {**ONE_RANK, **NO_GPU}.items()]
     submitted = slurm.run(
         sys.executable, "tools/submit.py", sweep, *options, "report.mem=900M", "at_once=2", "--", *SHORT,
         f"run.root={root}", "--", "evaluate.samples=2",
     )  # fmt: skip
     jobs = dict(line.split() for line in submitted.stdout.splitlines())
     assert list(jobs) == ["prepare", "run", "evaluate", "report"]
+    (folder,) = (root / "slurm").iterdir()
+    # mpiexec starts the ranks of the second preparation.
+    by_mpiexec = {"ntasks-per-node": 2, "steps": "prepare", "env.SAIDPO_LAUNCH": f"{BIN / 'mpiexec'} -launcher fork"}
+    second = slurm.sweep(sweep, *SHORT, f"run.root={root}", **{**ONE_RANK, **by_mpiexec})["prepare"]
 
     def ended():
         # From the last step to the first: each step waits for the one before it, whose state is read after its own.
@@ -135,7 +159,10 @@ def test_the_chain_of_a_sweep(slurm, monkeypatch):
         return facts["report"][jobs["report"]]["JobState"] in FINAL
 
     slurm.until(ended, "the report", 400)
-    logs = {path.name: path.read_text() for path in (root / "slurm").iterdir()}
+    logs = {path.name: path.read_text() for path in (folder / "logs").iterdir()}
+    assert slurm.wait(second) == {second: "COMPLETED"}, slurm.describe()
+    starts = json.loads((root / "few" / "env.json").read_text())
+    assert starts[0]["commit"].startswith(git("rev-parse", "HEAD")) and (folder / "code" / "hpc_saidpo").is_dir()
     for job in jobs.values():
         assert set(slurm.wait(job).values()) == {"COMPLETED"}, logs
     wanted = {f"saidpo-{step}-{jobs[step]}_{i}.out" for step in ("run", "evaluate") for i in range(2)}
@@ -158,27 +185,24 @@ def test_the_chain_of_a_sweep(slurm, monkeypatch):
     assert (root / "sweep" / "sweep.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_hydra_sweeps_by_submitting_jobs_of_two_ranks(slurm):
-    launcher = ("hydra/launcher=slurm", "hydra.launcher.nodes=2", "hydra.launcher.tasks_per_node=1",
-                "hydra.launcher.gpus_per_task=null", "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=1",
-                "hydra.launcher.timeout_min=30")  # fmt: skip
-    root = slurm.folder / "submitit"
-    shim = f"{HOME / 'tests' / 'slurm' / 'bin'}:{slurm.env['PATH']}"  # sacct: this cluster has no accounting
-    done = slurm.run(
-        slurm.env["SAIDPO_PYTHON"], "-m", "hpc_saidpo", "-m", *launcher, *SHORT, "clusters.n=2,6", f"run.root={root}",
-        timeout_s=300, PATH=shim,
-    )  # fmt: skip
-    runs = sorted(path for path in root.iterdir() if (path / "metrics.jsonl").exists())
-    cluster_counts = {len(json.loads((path / "metrics.jsonl").read_text())["cluster_weight"]) for path in runs}
-    assert cluster_counts == {2, 6}, done.stdout + done.stderr
-    for path in runs:
-        env = json.loads((path / "env.json").read_text())
-        assert len(env) == 1 and env[0]["world_size"] == 2 and len(set(env[0]["hosts"])) == 2
-        assert not check(path).findings
+def image_of_the_environment(folder):
+    """A file as tools/setup.sh --tar makes one, of an environment that holds a pointer to this one only."""
+    packages = folder / f"env/lib/python3.{sys.version_info.minor}/site-packages"
+    packages.mkdir(parents=True)
+    (packages / "all.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    (folder / "env/bin").mkdir()
+    (folder / "env/bin/python").symlink_to(Path(sys.executable).resolve())
+    shutil.copy(Path(sys.prefix) / "pyvenv.cfg", folder / "env")
+    subprocess.run(["tar", "-cf", folder / "env.tar", "-C", folder / "env", "."], check=True)
+    return folder / "env.tar"
 
 
-def test_the_doctor_examines_both_nodes(slurm):
+def test_the_doctor_examines_both_nodes(slurm, tmp_path, monkeypatch):
+    """For root every node of this cluster has a /dev/shm of its own: there it unpacks the environment."""
     report = slurm.folder / "doctor.json"
+    if os.geteuid() == 0:
+        monkeypatch.setitem(slurm.env, "SAIDPO_IMAGE", str(image_of_the_environment(tmp_path)))
+        monkeypatch.setitem(slurm.env, "SAIDPO_LOCAL", "/dev/shm")
     job = slurm.submit(
         "tests/slurm/doctor.sbatch", "experiment=tiny", f"run.root={slurm.folder}", "--json", report, **TWO_NODES
     )
@@ -189,6 +213,10 @@ def test_the_doctor_examines_both_nodes(slurm):
     assert "gloo" in findings["all-reduce"]["told"] and "GB/s" in findings["all-reduce"]["told"]
     assert "min left; 3 iterations need about" in findings["time limit"]["told"]
     assert not list(slurm.folder.glob(".doctor-*"))
+    if os.geteuid() == 0:
+        assert f"/dev/shm/saidpo-root-{job}/bin/python" in slurm.log(f"*{job}*")
+        left = slurm.run("srun", "-N2", "-n2", "--ntasks-per-node=1", "--mem-per-cpu=100M", "ls", "/dev/shm").stdout
+        assert "saidpo" not in left
 
 
 def test_dead_ranks_do_not_outlive_their_cluster(slurm):

@@ -19,23 +19,24 @@ FINAL = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"}
 # Options that replace the values in the sbatch scripts: 2 nodes with one rank each.
 TWO_NODES = {"nodes": 2, "ntasks-per-node": 1, "cpus-per-task": 1, "mem-per-cpu": "900M", "time": 60}
 ONE_RANK = {**TWO_NODES, "nodes": 1}
+NO_GPU = {"gpus-per-task": "null"}  # drops the line of the sbatch scripts
 
 
 class Cluster:
-    """Nodes n1 and n2, and n3 to replace a dead one. Each has 4 CPUs and 2 simulated GPUs."""
+    """Nodes n1 and n2, and n3 to replace a dead one. Each has 4 CPUs."""
 
     def __init__(self, folder: Path):
         self.folder = folder
         self.logs = folder / "logs"
         self.logs.mkdir()
-        started = subprocess.run(
-            [TOOL, "start"], env=user_environment(NODES="3", GPUS="2"), capture_output=True, text=True
-        )
+        started = subprocess.run([TOOL, "start"], env=user_environment(NODES="3"), capture_output=True, text=True)
         assert started.returncode == 0, started.stderr
         exported = dict(word.split("=", 1) for word in started.stdout.split()[1:])
+        # OMP_NUM_THREADS would decide the threads of a rank, SLURM_CPUS_PER_TASK shall.
         self.env = user_environment(
             **exported, SAIDPO_PYTHON=sys.executable, SAIDPO_HOME=str(HOME), PYTHONPATH=f"{HOME}:{TOYS}"
         )
+        del self.env["OMP_NUM_THREADS"]
 
     def warm_python(self) -> Path:
         """A program that jobs call in place of Python: their ranks start warm (`support.warm`)."""
@@ -61,6 +62,13 @@ class Cluster:
         where = {"output": self.logs / "%x-%A_%a.out", **options}
         words = [f"--{key}={value}" for key, value in where.items()]
         return self.run("sbatch", "--parsable", *words, script, *arguments).stdout.strip()
+
+    def sweep(self, lines: Path, *overrides: str, **options) -> dict[str, str]:
+        """Call tools/submit.py. Return the number of each step's job."""
+        given = {"output": self.logs / "%x-%A_%a.out", **NO_GPU, **options}
+        words = [f"{name}={value}" for name, value in given.items()]
+        done = self.run(sys.executable, "tools/submit.py", lines, *words, "--", *overrides)
+        return dict(line.split() for line in done.stdout.splitlines())
 
     def jobs(self, number: str) -> dict[str, dict[str, str]]:
         """Return facts about a job, or about each started task of an array, by the name in the queue."""

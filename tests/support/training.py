@@ -20,6 +20,7 @@ from hpc_saidpo.dpo.checkpoint import Checkpoint
 from hpc_saidpo.dpo.examples import key_of, tokenise
 from hpc_saidpo.dpo.train import Lesson, train
 from hpc_saidpo.parallel import shards
+from hpc_saidpo.parallel.task import Task
 from hpc_saidpo.parallel.world import World
 from hpc_saidpo.policy.model import Policy
 from hpc_saidpo.store.stage import Stage
@@ -52,9 +53,9 @@ def watched(on_tick: Callable[[str], None] = lambda label: None) -> Iterator[lis
     labels: list[str] = []
 
     @contextmanager
-    def show(label: str, total: int, is_root: bool):
+    def show(label: str, total: int, is_root: bool, n_done: int = 0):
         labels.append(label)
-        yield lambda *_: on_tick(label)
+        yield Task(label, total, n_done, advance=lambda: on_tick(label))
 
     with mock.patch.object(progress, "show", show):
         yield labels
@@ -147,9 +148,13 @@ def train_by(
         if folder:
             Stage(folder).write_folder("model", lambda f: policy.save(f, world, 100_000), world)
 
+    def save_adapters(adapters):
+        if folder:
+            Stage(folder).write_folder("adapter", lambda f: adapters.save(f, "base", world.is_root), world)
+
     resume = Checkpoint(*checkpoint, key_of(pairs), world) if checkpoint else None
     lesson = Lesson(pairs, tokenise(pairs, policy, False, ()), 0, 0, False)
-    return untimed(train(policy, lesson, plan, world, resume, save)), weights
+    return untimed(train(policy, lesson, plan, world, resume, save, save_adapters=save_adapters)), weights
 
 
 @functools.cache

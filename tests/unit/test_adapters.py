@@ -1,10 +1,12 @@
 """LoRA, and the optimizers in 8 bits, in one process."""
 
+import copy
 import functools
 import sys
 
 import pytest
 import torch
+from peft import PeftModel
 from support.architectures import ARCHITECTURES
 from support.make import load_micro, make_pairs
 from support.training import KINDS, LORA, Killed, killed_after, prepared, train_micro
@@ -78,18 +80,21 @@ def test_a_round_changes_the_targets_by_a_matrix_of_the_rank_and_leaves_a_plain_
 def test_what_is_computed_stays_the_same_when_adapters_come_and_when_they_are_merged(name, tmp_path):
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(ARCHITECTURES[name]).eval()
-    before = structure(model)
+    before, base = structure(model), copy.deepcopy(model)
     asked = [[5, 6, 7], [8, 9]], [([20, 21], [22]), ([23], [24, 25])], 0
     with torch.no_grad():
         reference = response_logps(model, *asked)
-        merge = inject(model, settings.Lora(rank=3), 0, 0)
+        adapters = inject(model, settings.Lora(rank=3), 0, 0)
         assert torch.equal(response_logps(model, *asked), reference)
         for parameter in trained(model).values():
             parameter.add_(torch.randn_like(parameter), alpha=0.1)
         adapted = response_logps(model, *asked)
         assert (adapted - reference).abs().max() > 0.01
-        merge()
+        adapters.save(tmp_path / "adapter", "base", True)
+        adapters.merge()
         torch.testing.assert_close(response_logps(model, *asked), adapted, rtol=1e-5, atol=1e-5)
+        again = PeftModel.from_pretrained(base, tmp_path / "adapter").get_base_model().eval()
+        torch.testing.assert_close(response_logps(again, *asked), adapted, rtol=1e-5, atol=1e-5)
         assert structure(model) == before
         model.save_pretrained(tmp_path)
         loaded = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
@@ -103,13 +108,13 @@ def test_adapters_of_full_rank_can_be_any_matrix_and_of_rank_k_the_best_of_that_
         model = LlamaForCausalLM(TINY)
         layer = model.model.layers[0].self_attn
         singular = torch.linalg.svdvals(wanted - layer.o_proj.weight.detach())
-        merge = inject(model, settings.Lora(rank=rank, alpha=1.0 * rank, targets=("o_proj",)), 0, 0)
+        adapters = inject(model, settings.Lora(rank=rank, alpha=1.0 * rank, targets=("o_proj",)), 0, 0)
         optimizer = torch.optim.Adam(trained(model).values(), lr=0.05)
         for _ in range(1000):
             optimizer.zero_grad()
             (layer.o_proj(torch.eye(8)) - wanted.T).pow(2).sum().backward()
             optimizer.step()
-        merge()
+        adapters.merge()
         error = (layer.o_proj.weight.detach() - wanted).norm()
         # Eckart and Young 1936: what is left of the best approximation is the other singular values.
         torch.testing.assert_close(error, singular[rank:].norm(), rtol=1e-2, atol=1e-2)

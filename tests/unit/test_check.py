@@ -69,7 +69,7 @@ def test_damage_is_named_and_repairing_redoes_that_and_no_more(run, sound, name,
     work(run.parent)
     assert check(run).findings == [] and compare(run, sound / "run").notes == []
     redone = path.parent if path.parent.name != "model" else path.parent.parent
-    rewritten = ("metrics.jsonl", "env.json", "config.yaml")
+    rewritten = ("metrics.jsonl", "env.json", "config.yaml", "progress.json")
     for other, (content, made) in intact.items():
         if redone not in other.parents and other.name not in rewritten:
             assert (other.read_bytes(), other.stat().st_mtime_ns) == (content, made), other

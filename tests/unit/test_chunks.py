@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from hpc_saidpo.rollouts import chunks
+from hpc_saidpo.settings import Rollouts
 
 
 def sizes(n, largest=64, smallest=8, families=1):
@@ -31,6 +32,26 @@ def test_few_questions_make_chunks_of_one_size():
     assert sizes(500) == [8] * 62 + [4]
     assert set(sizes(512, smallest=12)[:-1]) == {12}
     assert sizes(6, largest=2, smallest=8) == [2, 2, 2]
+
+
+def test_chunks_have_the_requested_size():
+    for size in (1, 16, 512):
+        config = Rollouts(chunk_questions=size)
+        found = sizes(1000, *config.chunk_bounds("explore"))
+        assert set(found[:-1]) <= {size} and len(found) == -(-1000 // size)
+    waves = Rollouts(adaptive=True, min_chunk_questions=8, k=8, waves=(2, 2, 4))
+    assert waves.chunk_bounds("explore") == (64, 32) and waves.chunk_bounds("evaluate") == (64, 8)
+
+
+def test_ranks_without_a_chunk_are_counted():
+    config = Rollouts()
+    for n in (0, 1, 8, 9, 500, 1000, 10_000):
+        assert chunks.count(n, *config.chunk_bounds("explore")) == len(sizes(n)), n
+    assert chunks.count(1000, *config.chunk_bounds("explore")) == 105
+    assert chunks.too_many_ranks(105, 1000, config, "explore") == ""
+    told = chunks.too_many_ranks(106, 1000, config, "explore")
+    assert "106 ranks" in told and "at most 105 ranks" in told
+    assert "at most 2 ranks" in chunks.too_many_ranks(3, 1000, Rollouts(chunk_questions=512), "explore")
 
 
 def test_what_is_expected_to_take_longest_is_claimed_first():

@@ -8,6 +8,7 @@ import pytest
 from hpc_saidpo import __version__
 from hpc_saidpo.cli import help as help_texts
 from hpc_saidpo.cli.main import main
+from hpc_saidpo.parallel import launched, stop
 from hpc_saidpo.settings.keys import conf_folder, fields_at
 
 VERBS = list(help_texts.VERBS)
@@ -77,6 +78,7 @@ def test_an_unknown_verb_is_answered_with_the_nearest(word, near, capsys):
 def test_a_word_after_an_override_is_no_verb(monkeypatch):
     """Only the first word is a verb; options of Hydra may come before overrides."""
     called = []
+    monkeypatch.setattr(stop.REQUEST, "listen_from_start", lambda is_rank: None)  # not in the process of the tests
     monkeypatch.setattr("hpc_saidpo.cli.run.main", lambda arguments: called.append(list(arguments)) or 0)
     assert main(["-m", "experiment=tiny"]) == main(["run", "experiment=tiny"]) == main([]) == 0
     assert called == [["-m", "experiment=tiny"], ["experiment=tiny"], []]
@@ -87,9 +89,9 @@ def test_every_verb_is_a_module_with_a_main(verb):
     assert callable(importlib.import_module(f"hpc_saidpo.cli.{verb}").main)
 
 
-@pytest.mark.parametrize("name", help_texts.RANK_VARIABLES)
+@pytest.mark.parametrize("name", launched.RANKS)
 def test_of_many_processes_the_first_one_shows_a_text(name, capsys, monkeypatch):
-    for other in help_texts.RANK_VARIABLES:
+    for other in launched.RANKS:
         monkeypatch.delenv(other, raising=False)
     for rank in "0", "1":
         monkeypatch.setenv(name, rank)

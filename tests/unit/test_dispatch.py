@@ -7,64 +7,66 @@ import threading
 import types
 
 import pytest
+from support.tasks import Noted
 
 from hpc_saidpo.parallel.dispatch import DONE, STOP, Counter, Progress
-from hpc_saidpo.parallel.world import World, no_tick
+from hpc_saidpo.parallel.task import Task
+from hpc_saidpo.parallel.world import World
 
 TAG = 7
 
 
 def test_items_beyond_the_ranks_first_ones_are_handed_out_once_each():
-    ticked = []
-    counter = Counter(5, 2, ticked.append)
-    assert ticked == [0, 1]  # the ranks begin with these without a request
-    assert [counter.next(False) for _ in range(3)] == [2, 3, 4]
-    assert ticked == [0, 1, 2, 3, 4]
-    assert [counter.next(False) for _ in range(2)] == [DONE, DONE]
+    noted = Noted()
+    counter = Counter(5, 2, noted)
+    assert noted.items == [0, 1]  # the ranks begin with these without a request
+    assert [counter.next(0, False, {}) for _ in range(3)] == [2, 3, 4]
+    assert noted.items == [0, 1, 2, 3, 4]
+    assert [counter.next(0, False, {}) for _ in range(2)] == [DONE, DONE]
 
 
 @pytest.mark.parametrize("n", [0, 1, 2])
 def test_there_is_nothing_to_hand_out_beyond_the_first_items(n):
-    ticked = []
-    counter = Counter(n, 2, ticked.append)
-    assert counter.is_exhausted and counter.next(False) == DONE and ticked == list(range(n))
+    noted = Noted()
+    counter = Counter(n, 2, noted)
+    assert counter.is_exhausted and counter.next(0, False, {}) == DONE and noted.items == list(range(n))
 
 
 def test_all_are_informed_when_the_last_rank_is_and_not_before():
-    counter = Counter(3, 3, no_tick)
+    counter = Counter(3, 3, Task())
     for _ in range(2):
-        assert counter.next(False) == DONE and not counter.all_informed.is_set()
-    assert counter.next(False) == DONE and counter.all_informed.is_set()
+        assert counter.next(0, False, {}) == DONE and not counter.all_informed.is_set()
+    assert counter.next(0, False, {}) == DONE and counter.all_informed.is_set()
 
 
 def test_an_item_is_no_end():
-    counter = Counter(2, 1, no_tick)
+    counter = Counter(2, 1, Task())
     assert not counter.is_exhausted
-    assert counter.next(False) == 1 and not counter.all_informed.is_set()
+    assert counter.next(0, False, {}) == 1 and not counter.all_informed.is_set()
     assert counter.is_exhausted
-    assert counter.next(False) == DONE and counter.all_informed.is_set()
+    assert counter.next(0, False, {}) == DONE and counter.all_informed.is_set()
 
 
 def test_after_a_request_to_stop_no_rank_receives_an_item():
-    ticked = []
-    counter = Counter(10, 2, ticked.append)
-    assert counter.next(False) == 2
-    assert counter.next(True) == STOP and counter.is_exhausted
-    assert counter.next(False) == STOP and counter.all_informed.is_set()  # the other rank had no request
-    assert ticked == [0, 1, 2]
+    noted = Noted()
+    counter = Counter(10, 2, noted)
+    assert counter.next(0, False, {}) == 2
+    assert counter.next(0, True, {}) == STOP and counter.is_exhausted
+    assert counter.next(0, False, {}) == STOP and counter.all_informed.is_set()  # the other rank had no request
+    assert noted.items == [0, 1, 2]
 
 
 def test_a_request_to_stop_after_the_last_item_leaves_nothing_undone():
-    counter = Counter(3, 2, no_tick)
-    assert counter.next(False) == 2
-    assert [counter.next(True), counter.next(False)] == [DONE, DONE]
+    counter = Counter(3, 2, Task())
+    assert counter.next(0, False, {}) == 2
+    assert [counter.next(0, True, {}), counter.next(0, False, {})] == [DONE, DONE]
 
 
 class FakeComm:
     """An MPI communicator on which a test plays the other ranks."""
 
     def __init__(self):
-        self.incoming: queue.Queue = queue.Queue()  # (rank, whether it has a request to stop, tag)
+        self.incoming: queue.Queue = queue.Queue()  # (rank, (whether it has a request to stop, counts), tag)
         self.sent: queue.Queue = queue.Queue()  # (message, rank, tag)
         self.probed: queue.Queue = queue.Queue()  # tags
         self.aborted: queue.Queue = queue.Queue()  # exit codes
@@ -90,7 +92,7 @@ class FakeComm:
 
     def answer_to(self, rank, stop_requested=False):
         """A rank requests an item from root; the answer that it receives."""
-        self.incoming.put((rank, stop_requested, TAG))
+        self.incoming.put((rank, (stop_requested, {}), TAG))
         message, dest, tag = self.sent.get(timeout=10)
         assert (dest, tag) == (rank, TAG)
         return message
@@ -115,7 +117,7 @@ def world_of(rank, size):
 
 def test_root_does_not_wait_before_an_item_and_waits_for_every_rank_after_the_last_one(progress):
     comm = progress._comm
-    take = progress.claim(TAG, 4, no_tick, world_of(0, 2))
+    take = progress.claim(TAG, 4, Task(), world_of(0, 2))
     assert take() == 2
     assert comm.answer_to(1) == 3
     ended, last = threading.Event(), []
@@ -134,7 +136,7 @@ def test_root_does_not_wait_before_an_item_and_waits_for_every_rank_after_the_la
 
 def test_root_and_the_ranks_stop_together(progress):
     comm, world = progress._comm, world_of(0, 3)
-    take = progress.claim(TAG, 50, no_tick, world)
+    take = progress.claim(TAG, 50, Task(), world)
     assert take() == 3
     assert comm.answer_to(1) == 4
     assert comm.answer_to(2, stop_requested=True) == STOP
@@ -144,12 +146,12 @@ def test_root_and_the_ranks_stop_together(progress):
 
 def test_a_rank_reports_its_request_to_stop_and_receives_an_item(progress):
     comm, world = progress._comm, world_of(1, 2)
-    take = progress.claim(TAG, 50, no_tick, world)
+    take = progress.claim(TAG, 50, Task(), world)
     for signal_name, item in (("", 5), ("SIGUSR1", STOP)):
         world.stop_request.signal_name = signal_name
         comm.incoming.put((0, item, TAG))
         assert take() == item
-        assert comm.sent.get(timeout=10) == (bool(signal_name), 0, TAG)
+        assert comm.sent.get(timeout=10) == ((bool(signal_name), {}), 0, TAG)
 
 
 def test_mpi_is_called_now_and_then_also_when_there_is_nothing_to_hand_out(progress):
@@ -158,10 +160,6 @@ def test_mpi_is_called_now_and_then_also_when_there_is_nothing_to_hand_out(progr
 
 
 def test_a_failure_while_items_are_handed_out_aborts_the_job(progress):
-    def tick(index):
-        if index == 2:
-            raise OSError("the terminal is gone")
-
-    progress.claim(TAG, 4, tick, world_of(0, 2))
-    progress._comm.incoming.put((1, False, TAG))
+    progress.claim(TAG, 4, Noted(fails_at=2), world_of(0, 2))
+    progress._comm.incoming.put((1, (False, {}), TAG))
     assert progress._comm.aborted.get(timeout=10) == 1

@@ -1,7 +1,6 @@
 """The preflight: its arithmetic against hand-made figures, its checks on this machine, its failures by name."""
 
 import json
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -70,6 +69,33 @@ def test_a_verifier_that_cannot_grade_here_is_reported(monkeypatch):
     assert (verifier().state, verifier().text) == (OK, "math")
     monkeypatch.setattr("sys.executable", "/bin/false")
     assert verifier("pool=code").state == FAILURE and "code_unsandboxed" in verifier("pool=code").remedy
+
+
+@pytest.mark.parametrize(
+    "n_ranks, n_cores, n_threads, state, says",
+    [
+        (4, 64, 16, OK, "n0: 64 cores for 4 ranks with 16 threads each"),
+        (4, 64, 4, WARNING, "most cores are idle (OMP_NUM_THREADS=4)"),
+        (2, 4, 4, WARNING, "more threads than cores (OMP_NUM_THREADS=4)"),
+        (4, 2, 1, WARNING, "fewer cores than ranks"),
+        (1, 1, 1, OK, "n0: 1 core for 1 rank with 1 thread each"),
+    ],
+)
+def test_threads_are_compared_with_cores(n_ranks, n_cores, n_threads, state, says):
+    uses = [ranks.Use(0, "n0", range(n_cores), n_threads)] * n_ranks
+    found = ranks.judge_cores(uses, "4" if n_threads == 4 else "")
+    assert found.state == state and says in found.text + found.remedy, found
+
+
+def test_the_node_with_the_worst_balance_is_reported():
+    uses = [ranks.Use(0, "good", range(8), 8), ranks.Use(1, "bad", range(2), 8), ranks.Use(2, "good", range(8), 8)]
+    assert "bad: 2 cores" in ranks.judge_cores(uses, "").text
+
+
+def test_ranks_are_compared_with_chunks():
+    config = built("experiment=tiny", "sampler.n_questions=300", "rollouts.chunk_questions=64")
+    assert plan.judge_chunks(config, 2400, 5) == judge("chunks", "probe 4, explore 5")
+    assert "at most 5 ranks have work" in plan.judge_chunks(config, 2400, 6).remedy
 
 
 def test_rates_are_of_this_machine():
@@ -239,27 +265,11 @@ def test_a_run_keeps_the_result(tmp_path, monkeypatch, micro):
     ],
 )
 def test_the_driver_must_fit_torch(monkeypatch, driver, built, can_use, state, says):
-    monkeypatch.setattr(software, "driver_cuda", lambda: driver)
+    monkeypatch.setattr(software.devices, "driver_cuda", lambda: driver)
     monkeypatch.setattr(torch.version, "cuda", built)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: can_use)
     found = software._cuda()
     assert found.state == state and says in table([found])
-
-
-@pytest.mark.parametrize(("n_visible", "index"), [(1, 0), (2, 1), (4, 1)])
-def test_a_rank_has_the_gpu_of_its_place_on_the_node(monkeypatch, n_visible, index):
-    """A launcher that hides the GPUs of other ranks leaves one, whatever the rank's place."""
-
-    def properties(number):
-        return SimpleNamespace(uuid=number, name=f"GPU number {number}", total_memory=1)
-
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: n_visible)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", properties)
-    world = World()
-    world.local_rank, world.local_size = 1, 2
-    found = ranks._gpus(world)
-    assert found.state == OK and f"1 × GPU number {index}" in table([found])
-    assert world.device == torch.device("cuda", index)
 
 
 def test_the_file_that_measures_the_bandwidth_has_the_bytes_that_are_counted(monkeypatch, tmp_path):

@@ -14,7 +14,8 @@ PACKAGE = HOME / "hpc_saidpo"
 # From the bottom to the top: a file imports files of its own box, and of boxes on lower floors only.
 FLOORS = (
     ("__init__", "errors", "table"),
-    ("settings", "imports", "plugin", "records", "progress", "parallel"),
+    ("settings", "imports", "plugin", "records", "parallel"),
+    ("progress",),
     ("difficulty", "store", "grader", "sandbox"),
     ("policy", "sampler"),
     ("rollouts", "dpo", "clusters", "pool", "loop"),

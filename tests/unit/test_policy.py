@@ -1,14 +1,17 @@
+import json
 import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from support.generating import tiny
-from support.make import MICRO
+from support.make import MICRO, load_micro
 
 from hpc_saidpo import settings
 from hpc_saidpo.errors import RunError
 from hpc_saidpo.policy import locate, model, plain
 from hpc_saidpo.policy.decoded import decoder_of
+from hpc_saidpo.policy.model import Policy
 
 CPU = torch.device("cpu")
 
@@ -57,6 +60,37 @@ def test_a_model_without_chat_template_says_so(micro):
 def test_too_long_a_prompt_is_refused(micro):
     with pytest.raises(RunError, match="max_new_tokens"):
         model.check_length(micro, micro.model.config.max_position_embeddings + 1)
+
+
+@pytest.mark.parametrize("chosen", ["auto", "bfloat16"])
+@pytest.mark.parametrize("by_file", [True, False])
+def test_weights_are_saved_in_bfloat16_where_the_policy_is_stored_in_it(micro, tmp_path, monkeypatch, chosen, by_file):
+    """Also a model whose weights have other names in files than in memory, which transformers saves as a whole."""
+    monkeypatch.setattr("hpc_saidpo.policy.model.is_stored_as_computed", lambda model: by_file)
+    stored = load_micro()
+    stored.saved = torch.bfloat16 if chosen == "auto" else torch.float32
+    stored.save(tmp_path / "base")
+    policy = Policy.load(str(tmp_path / "base"), settings.Policy(path="x", save_precision=chosen), torch.device("cpu"))
+    policy.save(tmp_path / "saved", file_bytes=100_000)
+    assert all(w.dtype == torch.float32 for w in policy.model.state_dict().values())  # those in memory stay
+    tensors = {}
+    for file in (tmp_path / "saved").glob("*.safetensors"):
+        tensors |= load_file(file)
+    assert {w.dtype for w in tensors.values()} == {torch.bfloat16}
+    assert json.loads((tmp_path / "saved" / "config.json").read_text())["dtype"] == "bfloat16"
+    again = Policy.load(str(tmp_path / "saved"), settings.Policy(path="x"), torch.device("cpu"))
+    assert again.saved == torch.bfloat16
+    for name, weight in micro.model.state_dict().items():
+        assert torch.equal(again.model.state_dict()[name], weight.to(torch.bfloat16).float())
+
+
+def test_weights_are_saved_in_float32_where_it_is_requested_or_the_policy_is_stored_in_it(tmp_path):
+    stored = load_micro()
+    assert stored.saved == torch.float32
+    stored.saved = torch.bfloat16
+    stored.save(tmp_path)
+    asked = Policy.load(str(tmp_path), settings.Policy(path="x", save_precision="float32"), torch.device("cpu"))
+    assert asked.saved == torch.float32
 
 
 def test_windows_are_short_while_a_model_is_tried_out(micro):

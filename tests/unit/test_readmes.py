@@ -22,7 +22,7 @@ from hpc_saidpo.settings.keys import check_key, fields_at, options_of
 from hpc_saidpo.settings.whole import Settings
 
 FOLDERS = ("hpc_saidpo", "conf", "slurm", "tools", "tests", ".ci")
-GROUPS = ("experiment", "sweep", "pool", "policy", "dpo", "rollouts/prompt", "hydra/launcher")
+GROUPS = ("experiment", "sweep", "pool", "policy", "dpo", "rollouts/prompt")
 ENDINGS = ("h5", "html", "json", "jsonl", "md", "png", "py", "sbatch", "txt", "yaml", "yml")
 NOT_KEYS = {"run.time", "evaluate.time", "evaluate.nodes", "run.stage"}  # STEP.OPTION of tools/submit.py; a method
 KEY = re.compile(rf"(?<![\w./@-])(?:{'|'.join(fields_at([]))})(?:\.[A-Za-z_][\w]*)+")
@@ -109,7 +109,7 @@ def test_files_of_groups_exist(group):
     pattern = re.compile(rf"(?<![\w./])(?:hpc_saidpo )?{group}=\[?([a-z_0-9]+(?:,[a-z_0-9]+)*)\]?(?![\w/.])")
     found = {name for _, text in named(pattern) for name in pattern.fullmatch(text)[1].split(",")}
     assert found <= set(options_of(group))
-    assert found or group == "hydra/launcher"
+    assert found
 
 
 def test_verbs_exist():

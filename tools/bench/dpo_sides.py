@@ -19,6 +19,7 @@ from hpc_saidpo.cli import compose
 from hpc_saidpo.dpo.examples import Examples, tokenise
 from hpc_saidpo.dpo.schedule import batches
 from hpc_saidpo.dpo.train import Lesson, train
+from hpc_saidpo.parallel.task import Task
 from hpc_saidpo.parallel.world import World
 from hpc_saidpo.policy.model import Policy
 from hpc_saidpo.store.stage import Stage
@@ -71,17 +72,17 @@ class Ours:
         """The losses of the steps; their CPU-seconds are noted."""
 
         @contextlib.contextmanager
-        def watch(label: str, total: int, is_root: bool) -> Iterator[Callable[..., None]]:
+        def watch(label: str, total: int, is_root: bool, n_done: int = 0) -> Iterator[Task]:
             started = time.process_time()
 
-            def tick(*_) -> None:
+            def advance() -> None:
                 nonlocal started
                 if label.startswith("DPO"):
                     self.seconds.append(time.process_time() - started)
                     between()
                     started = time.process_time()
 
-            yield tick
+            yield Task(advance=advance)
             if not label.startswith("DPO"):
                 self.reference_s = time.process_time() - started
 

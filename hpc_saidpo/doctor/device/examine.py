@@ -20,8 +20,8 @@ from types import FrameType
 import torch
 
 from ...errors import is_out_of_memory
+from ...parallel.devices import driver_cuda
 from .. import gpu
-from ..software import driver_cuda
 from . import decoding, kernels, libraries, speed, training
 from .bench import CPU_SIZES, GPU_SIZES, Bench
 from .result import FAIL, PASS, SKIP, Figures, Result, Skipped

@@ -1,0 +1,97 @@
+"""The work items of a stage: how many are done, and which rank has worked on which one for how long."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+ALL_RANKS = -1  # in place of a rank: the ranks work on the item together
+SILENT_FACTOR, SILENT_S = 3.0, 30.0  # a rank is silent after so many times the longest item, but not before so long
+
+
+@dataclass(frozen=True)
+class Silence:
+    """A rank that has worked on one item for much longer than any rank on any other item.
+
+    Attributes:
+        rank: its number; ALL_RANKS for an item that the ranks work on together.
+        item: name of the item: the number of a chunk, an optimizer step.
+        seconds: since it began the item.
+        longest_s: longest time that an item has taken.
+    """
+
+    rank: int
+    item: int
+    seconds: float
+    longest_s: float
+
+
+class Task:
+    """The work items of a stage. Root has the facts of all ranks. Several threads may call the methods.
+
+    Args:
+        label: the stage in words.
+        total: number of items, those included that were done before this start.
+        n_done: number of those.
+        names: name of each item that is left, for messages; None: an item is named by its index.
+        advance: called after each finished item.
+
+    Attributes:
+        n_done: number of finished items.
+        counts: sums of what the ranks have counted in their items (`World.count`).
+        longest_s: longest time that an item has taken; 0 before one is finished.
+    """
+
+    def __init__(
+        self,
+        label: str = "",
+        total: int = 0,
+        n_done: int = 0,
+        names: Sequence[int] | None = None,
+        advance: Callable[[], object] = lambda: None,
+    ):
+        self.label, self.total, self.n_done, self.n_before = label, total, n_done, n_done
+        self.counts: Counter[str] = Counter()
+        self.longest_s, self.started = 0.0, time.monotonic()
+        self._names, self._advance = names, advance
+        self._begun: dict[int, tuple[int, float]] = {}
+        self._lock = threading.Lock()
+
+    def begin(self, rank: int, index: int) -> None:
+        """Note that a rank begins an item."""
+        with self._lock:
+            self._begun[rank] = index, time.monotonic()
+
+    def end(self, rank: int, counts: Mapping[str, float] | None = None) -> None:
+        """Note that a rank has finished its item, if it had one.
+
+        Args:
+            counts: what it has counted in the item.
+        """
+        with self._lock:
+            if rank not in self._begun:
+                return
+            _, begun = self._begun.pop(rank)
+            self.longest_s = max(self.longest_s, time.monotonic() - begun)
+            self.n_done += 1
+            self.counts.update(counts or {})
+        self._advance()
+
+    def silences(self, least_s: float = SILENT_S) -> list[Silence]:
+        """Return the ranks that are silent: those busy for SILENT_FACTOR times the longest item, and for `least_s`.
+
+        Before an item is finished nothing is known about the time that an item takes, and no rank is silent.
+        """
+        now = time.monotonic()
+        with self._lock:
+            working = [(rank, index, now - begun) for rank, (index, begun) in sorted(self._begun.items())]
+            limit_s = max(least_s, SILENT_FACTOR * self.longest_s)
+            names = self._names
+            return [
+                Silence(rank, index if names is None else names[index], seconds, self.longest_s)
+                for rank, index, seconds in working
+                if self.longest_s and seconds > limit_s
+            ]

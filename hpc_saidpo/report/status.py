@@ -1,0 +1,222 @@
+"""The state of every run under a root, read from the run folders alone. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import RunError
+from ..records import STAGES
+from ..store import life
+from ..store.layout import iterations_of
+
+SILENT, UNKNOWN, WAITING = "silent", "unknown", "waiting"
+MISSED_BEATS = 6  # so many signs of life are missing before a run counts as silent
+WIDTH = 80
+_PLACE = re.compile(r"(?:iter-(\d+)|base)/(.+)")
+
+
+@dataclass(frozen=True)
+class State:
+    """One run at a moment. A figure that is not known is None.
+
+    Attributes:
+        name: its folder, relative to the root.
+        state: running, waiting, stopped, failed, complete, silent (no sign of life) or unknown (of an earlier version).
+        iteration, iterations: number of finished iterations, and of all; 0 and 0 for an evaluation.
+        stage: the stage in progress, such as iter-001/explore; "" for none.
+        done, total: chunks (or optimizer steps) of that stage.
+        tokens_per_s: of that stage, in this start.
+        pair_yield: share of the questions that make a pair, in this stage so far, else in the last iteration.
+        left_s: estimate of the time until the run is complete.
+        left_is_least: some stages have not been measured yet, so `left_s` counts only the others.
+        seen_s: since the last sign of life.
+        job: the Slurm job; "" outside of Slurm.
+        restarts: starts after the first one.
+        hosts: nodes of the last start.
+        message: what it waits for, why it ended, how it failed.
+        silent: ranks that are silent, with host and chunk.
+    """
+
+    name: str
+    state: str
+    iteration: int = 0
+    iterations: int = 0
+    stage: str = ""
+    done: int | None = None
+    total: int | None = None
+    tokens_per_s: float | None = None
+    pair_yield: float | None = None
+    left_s: float | None = None
+    left_is_least: bool = False
+    seen_s: float | None = None
+    job: str = ""
+    restarts: int = 0
+    hosts: list[str] = field(default_factory=list)
+    message: str = ""
+    silent: list[str] = field(default_factory=list)
+
+
+def read_states(root: Path) -> list[State]:
+    """Return the state of each run in a folder, and of the evaluations in its folder `evaluate`; or of one run.
+
+    Raises:
+        RunError: there is no run.
+    """
+    if not root.is_dir():
+        raise RunError(f"{root}: no such folder: name the folder that holds the runs (run.root), or one run")
+    if (root / "config.yaml").is_file():
+        return [read_state(root, root.resolve().name)]
+    runs = [path.parent for place in (root, root / "evaluate") for path in sorted(place.glob("*/config.yaml"))]
+    if not runs:
+        raise RunError(f"{root}: no run in it: name the folder that holds the runs (run.root), or one run")
+    return [read_state(run, str(run.relative_to(root))) for run in runs]
+
+
+def read_state(run: Path, name: str) -> State:
+    """Return the state of one run.
+
+    Args:
+        name: how to call it.
+    """
+    record, failure = life.read(run / life.PROGRESS), life.read(run / life.FAILURE)
+    starts = life.read_list(run / "env.json")
+    start = starts[-1] if starts else {}
+    finished = sum((folder / "DONE").exists() for _, folder in iterations_of(run))
+    about = {"job": _job(start.get("slurm", {})), "restarts": max(0, len(starts) - 1), "hosts": start.get("hosts", [])}
+    if not record:
+        return State(name, UNKNOWN, finished, **about)
+    seen_s = max(0.0, time.time() - record["written"])
+    state, message = record["state"], record["message"]
+    if state == life.RUNNING:
+        if failure:
+            state, message = life.FAILED, failure["message"]
+        elif seen_s > MISSED_BEATS * record["beat_s"]:
+            state, message = SILENT, "no sign of life: killed, suspended, or its disk hangs. Start it again to resume"
+        elif record["waits_for"]:
+            state, message = WAITING, record["waits_for"]
+    about |= {"state": state, "message": message, "iteration": finished, "iterations": record["iterations"]}
+    if state not in (life.RUNNING, WAITING, SILENT):
+        return State(name, seen_s=seen_s, pair_yield=_last_yield(run), **about)
+    left_s, is_least = time_left(record)
+    counts, task_s = record["counts"], record["task_s"]
+    return State(
+        name,
+        stage=record["place"],
+        done=record["done"],
+        total=record["total"],
+        tokens_per_s=counts["tokens"] / task_s if counts.get("tokens") and task_s else None,
+        pair_yield=_yield(record) or _last_yield(run),
+        left_s=left_s,
+        left_is_least=is_least,
+        seen_s=seen_s,
+        silent=record["silent"],
+        **about,
+    )
+
+
+def time_left(record: dict[str, Any]) -> tuple[float | None, bool]:
+    """Return the time until a run is complete, in seconds, and whether stages are missing in it that were not measured.
+
+    The stage in progress lasts as its items so far; each later stage as long as the same one of earlier iterations.
+    """
+    match, n_iterations = _PLACE.fullmatch(record["place"]), record["iterations"]
+    spent: dict[str, list[float]] = {}
+    for place, seconds in record["spent_s"].items():
+        if (known := _PLACE.fullmatch(place)) and place != record["place"]:
+            spent.setdefault(known[2], []).append(seconds)
+    if not match:  # the preparation
+        return None, True
+    expected = {name: sum(seconds) / len(seconds) for name, seconds in spent.items()}
+    evaluations = sorted(name for name in {*expected, match[2]} if name.startswith("evaluate/"))
+    names = [*STAGES, *evaluations]
+    of_stage = _stage_left(record, expected.get(match[2]))
+    iteration = int(match[1]) if match[1] else -1
+    later = names[names.index(match[2]) + 1 :]  # before the first iteration there are evaluations alone: all the rest
+    to_come = [*later, *names * max(0, n_iterations - iteration - 1)]
+    unknown = [name for name in to_come if name not in expected]
+    known_s = sum(expected[name] for name in to_come if name in expected)
+    return (of_stage or 0.0) + known_s, bool(unknown) or of_stage is None
+
+
+def _stage_left(record: dict[str, Any], expected_s: float | None) -> float | None:
+    if record["total"] is not None and record["done"] > record["done_before"]:
+        per_item_s = record["task_s"] / (record["done"] - record["done_before"])
+        return per_item_s * (record["total"] - record["done"])
+    return None if expected_s is None else max(0.0, expected_s - record["place_s"])
+
+
+def _yield(record: dict[str, Any]) -> float | None:
+    counts = record["counts"]
+    if not record["place"].endswith(("/probe", "/explore")) or not counts.get("questions"):
+        return None
+    return counts.get("usable", 0) / counts["questions"]
+
+
+def _last_yield(run: Path) -> float | None:
+    folders = [folder for _, folder in iterations_of(run)]
+    known = [life.read(folder / "metrics.json").get("pair_yield") for folder in folders]
+    return next((value for value in reversed(known) if value is not None), None)
+
+
+def _job(slurm: dict[str, str]) -> str:
+    array, task = slurm.get("SLURM_ARRAY_JOB_ID", ""), slurm.get("SLURM_ARRAY_TASK_ID", "")
+    return f"{array}_{task}" if array and task else slurm.get("SLURM_JOB_ID", "")
+
+
+def table(states: Sequence[State]) -> str:
+    """Return one line of at most 80 columns for each run, then what needs a look."""
+    lines = [_line("run", ("iter", "stage", "chunks", "tok/s", "yield", "left", "seen", "job", "re"))]
+    lines += [_line(state.name, _cells(state)) for state in states]
+    for state in states:
+        for message in [*([state.message] if state.message else []), *state.silent]:
+            lines.append(textwrap.fill(f"{state.name}: {message}", WIDTH, subsequent_indent="  "))
+    return "\n".join(lines)
+
+
+_WIDTHS = (5, 10, 9, 6, 5, 6, 5, 9, 3)  # with a space before each: 67 columns
+
+
+def _line(name: str, cells: Sequence[str]) -> str:
+    left = WIDTH - sum(width + 1 for width in _WIDTHS)
+    shown = name if len(name) <= left else name[: left - 1] + "…"
+    padded = [
+        f"{cell[:width]:<{width}}" if number == 1 else f"{cell[-width:]:>{width}}"
+        for number, (cell, width) in enumerate(zip(cells, _WIDTHS, strict=True))
+    ]
+    return f"{shown:<{left}} {' '.join(padded)}".rstrip()
+
+
+def _cells(state: State) -> tuple[str, ...]:
+    chunks = f"{state.done}/{state.total}" if state.total is not None else "-"
+    left = "-" if state.left_s is None else (">" if state.left_is_least else "") + duration(state.left_s)
+    stage = state.stage.partition("/")[2].replace("evaluate/", "eval ") or state.stage or "prepare"
+    at_work = state.state == life.RUNNING
+    return (
+        f"{state.iteration}/{state.iterations}" if state.iterations else "-",
+        stage if at_work else state.state.upper() if state.state in (life.FAILED, SILENT) else state.state,
+        chunks if state.state in (life.RUNNING, SILENT) else "-",
+        "-" if state.tokens_per_s is None or not at_work else f"{state.tokens_per_s:.0f}",
+        "-" if state.pair_yield is None else f"{state.pair_yield:.2f}",
+        left if at_work else "-",
+        "-" if state.seen_s is None else duration(state.seen_s),
+        state.job or "-",
+        str(state.restarts),
+    )
+
+
+def duration(seconds: float) -> str:
+    """Return a time in at most four characters: 45s, 12m, 7.5h, 3.2d."""
+    if seconds < 100:
+        return f"{seconds:.0f}s"
+    if seconds < 100 * 60:
+        return f"{seconds / 60:.0f}m"
+    hours = seconds / 3600
+    if hours < 48:
+        return f"{hours:.1f}h" if hours < 10 else f"{hours:.0f}h"
+    return f"{hours / 24:.1f}d" if hours < 240 else f"{hours / 24:.0f}d"
