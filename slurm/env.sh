@@ -31,10 +31,11 @@ on_each_node() {
 
 # One file is read from the shared file system in place of ten thousands.
 if [ -n "${SAIDPO_IMAGE:-}" ]; then
-    unpacked=${SAIDPO_LOCAL:-${TMPDIR:-/tmp}}/saidpo-${USER:-$UID}-$SLURM_JOB_ID
+    unpacked=${SAIDPO_LOCAL:-${TMPDIR:-/tmp}}/saidpo-$UID-$SLURM_JOB_ID
     trap 'on_each_node 300 rm -rf "$unpacked"' EXIT
     # shellcheck disable=SC2016
-    if ! on_each_node 3600 bash -c 'rm -rf "$1" && mkdir -p "$1" && tar -xf "$2" -C "$1"' - "$unpacked" "$SAIDPO_IMAGE"; then
+    unpack='rm -rf "$1" && mkdir -p "${1%/*}" && mkdir -m 700 "$1" && tar -xf "$2" -C "$1"'
+    if ! on_each_node 3600 bash -c "$unpack" - "$unpacked" "$SAIDPO_IMAGE"; then
         echo "cannot unpack $SAIDPO_IMAGE to $unpacked on every node: the reason is above; SAIDPO_LOCAL is the place" >&2
         exit 2
     fi

@@ -186,14 +186,16 @@ def test_the_chain_of_a_sweep(slurm):
 
 
 def image_of_the_environment(folder):
-    """A file as tools/setup.sh --tar makes one, of an environment that holds a pointer to this one only."""
+    """A file as tools/setup.sh --tar makes one, of an environment that holds MPI and a pointer to this one only."""
     packages = folder / f"env/lib/python3.{sys.version_info.minor}/site-packages"
     packages.mkdir(parents=True)
     (packages / "all.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
     (folder / "env/bin").mkdir()
     (folder / "env/bin/python").symlink_to(Path(sys.executable).resolve())
     shutil.copy(Path(sys.prefix) / "pyvenv.cfg", folder / "env")
-    subprocess.run(["tar", "-cf", folder / "env.tar", "-C", folder / "env", "."], check=True)
+    for part in [path for path in (Path(sys.prefix) / "lib").iterdir() if "mpi" in path.name]:
+        (folder / "env/lib" / part.name).symlink_to(part)
+    subprocess.run(["tar", "--dereference", "-cf", folder / "env.tar", "-C", folder / "env", "."], check=True)
     return folder / "env.tar"
 
 
@@ -214,7 +216,7 @@ def test_the_doctor_examines_both_nodes(slurm, tmp_path, monkeypatch):
     assert "min left; 3 iterations need about" in findings["time limit"]["told"]
     assert not list(slurm.folder.glob(".doctor-*"))
     if os.geteuid() == 0:
-        assert f"/dev/shm/saidpo-root-{job}/bin/python" in slurm.log(f"*{job}*")
+        assert f"/dev/shm/saidpo-0-{job}/bin/python" in slurm.log(f"*{job}*")
         left = slurm.run("srun", "-N2", "-n2", "--ntasks-per-node=1", "--mem-per-cpu=100M", "ls", "/dev/shm").stdout
         assert "saidpo" not in left
 
