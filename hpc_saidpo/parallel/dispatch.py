@@ -1,9 +1,8 @@
-"""Hand out work items to free ranks, and keep MPI moving meanwhile."""
+"""Answer the other ranks' requests while this rank computes: for work items, and from torch (see `store`)."""
 
 from __future__ import annotations
 
 import atexit
-import functools
 import logging
 import sys
 import threading
@@ -11,7 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .drain import drain
 from .task import Task
@@ -21,8 +20,11 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 DONE, STOP = -1, -2  # sent in place of the index of a work item
+STORE_TAG, CLAIM_TAGS = 1, range(2, 1002)  # of messages
+Handler = Callable[[int, Any], object]  # rank, message -> the reply
+_NO_TAG = 0  # that no message has
 _POLL_MAX_S = 0.05  # longest pause between two polls
-_ANSWER_WITHIN_S = 0.02  # the same, while there are items to hand out
+_ANSWER_WITHIN_S = 0.02  # the same, while requests can come
 _MISSING_S = 60.0  # root answers within milliseconds: after so long it is suspended, or its node does not respond
 _GROWTH = 1.05  # of root's pause: a rank waits for at most a twentieth of the time since the last claim
 _PROBES = 2  # per message: MPI receives it in one call and reports it in the next
@@ -31,18 +33,17 @@ _log = logging.getLogger("hpc_saidpo")  # that of progress.py, which this box mu
 
 
 class Progress(threading.Thread):
-    """A thread that keeps MPI moving while its rank computes. On root it hands out work items too.
+    """A thread that keeps MPI moving while its rank computes. On root it answers requests of the other ranks too.
 
     MPI may send or receive a message only during a later MPI call of the same rank: a rank that goes from a broadcast
     into torch would leave ranks on other nodes waiting for that broadcast forever. So this thread calls MPI now and
-    then. In the same calls it answers the ranks that request work from root. (An MPI RMA counter would stall while its
-    target rank computes.)
+    then. (An MPI RMA counter in place of requests would stall while its target rank computes.)
     """
 
     def __init__(self, mpi: ModuleType, comm: MPI.Comm):
         super().__init__(daemon=True)
         self._mpi, self._comm = mpi, comm
-        self._current: tuple[int, Counter | None] = (0, None)  # tag and counter of the present claim, for two threads
+        self._handlers: dict[int, Handler] = {}  # by tag; on root. Two threads use it
         self._ended = threading.Event()
         atexit.register(self.end)  # before MPI ends
         sys.setswitchinterval(_SWITCH_S)
@@ -64,20 +65,46 @@ class Progress(threading.Thread):
     def _poll(self) -> None:
         pause_s = POLL_S
         while not self._ended.wait(pause_s):
-            _, counter = self._current
-            longest_s = _POLL_MAX_S if counter is None or counter.is_exhausted else _ANSWER_WITHIN_S
+            longest_s = _ANSWER_WITHIN_S if self._handlers else _POLL_MAX_S
             pause_s = POLL_S if self._answer() else min(longest_s, _GROWTH * pause_s)
 
     def _answer(self) -> bool:
-        """Answer every rank that waits for work. Return whether there was one."""
-        answered, (tag, counter) = False, self._current
-        status = self._mpi.Status()
-        while self._has_message(self._mpi.ANY_SOURCE, tag, status) and counter is not None:
-            rank = status.source
-            stop_requested, counts = self._comm.recv(source=rank, tag=tag)
-            self._comm.send(counter.next(rank, stop_requested, counts), dest=rank, tag=tag)
-            answered = True
-        return answered
+        """Answer every rank that waits. Return whether there was one."""
+        answered, status = False, self._mpi.Status()
+        for tag, handle in tuple(self._handlers.items()):
+            while self._has_message(self._mpi.ANY_SOURCE, tag, status):
+                rank = status.source
+                reply = handle(rank, self._comm.recv(source=rank, tag=tag))
+                self._comm.send(reply, dest=rank, tag=tag)
+                answered = True
+        return self._has_message(self._mpi.ANY_SOURCE, _NO_TAG) or answered  # a call of MPI in any case
+
+    def answer(self, tag: int, handle: Handler) -> None:
+        """Answer every message with a tag, on root, until `ignore`."""
+        self._handlers[tag] = handle
+
+    def ignore(self, tag: int) -> None:
+        """Answer no further message with a tag."""
+        self._handlers.pop(tag, None)
+
+    def request(self, tag: int, message: object, root: str) -> Any:
+        """Send a message to root. Return its reply. One request with a tag at a time.
+
+        Args:
+            root: name of root, for a warning if it does not reply.
+        """
+        self._comm.send(message, dest=0, tag=tag)
+        sent, has_warned = time.monotonic(), False
+
+        def is_answered() -> bool:
+            nonlocal has_warned
+            if not has_warned and time.monotonic() - sent > _MISSING_S:
+                has_warned = True
+                _log.warning("%s has not answered for %.0f s: is it suspended?", root, _MISSING_S)
+            return self._has_message(0, tag)
+
+        sleep_until(is_answered, _ANSWER_WITHIN_S)
+        return self._comm.recv(source=0, tag=tag)
 
     def claim(self, tag: int, n: int, task: Task, world: World) -> Callable[[], int]:
         """Begin to hand out n items. Return a function that returns this rank's next item, in the end DONE or STOP.
@@ -90,16 +117,16 @@ class Progress(threading.Thread):
             task: see `World.claim`.
         """
         if not world.is_root:
-            return functools.partial(self._request, tag, world)
+            return lambda: self.request(tag, (bool(world.stop_request), world.take_counts()), world.name_of(0))
         counter = Counter(n, world.size, task)
-        self._current = (tag, counter)
+        self.answer(tag, lambda rank, message: counter.next(rank, *message))
 
         def take() -> int:
             index = counter.next(world.rank, bool(world.stop_request), world.take_counts())
             if index in (DONE, STOP):
                 while not counter.all_informed.wait(1.0):
                     pass
-                self._current = (0, None)
+                self.ignore(tag)
             return index
 
         return take
@@ -107,22 +134,6 @@ class Progress(threading.Thread):
     def _has_message(self, source: int, tag: int, status: MPI.Status | None = None) -> bool:
         """Whether a message can be received."""
         return any(self._comm.iprobe(source, tag, status) for _ in range(_PROBES))
-
-    def _request(self, tag: int, world: World) -> int:
-        self._comm.send((bool(world.stop_request), world.take_counts()), dest=0, tag=tag)
-        sent, has_warned = time.monotonic(), False
-
-        def is_answered() -> bool:
-            nonlocal has_warned
-            if not has_warned and time.monotonic() - sent > _MISSING_S:
-                has_warned = True
-                logging.getLogger("hpc_saidpo").warning(
-                    "%s has not answered for %.0f s: is it suspended?", world.name_of(0), _MISSING_S
-                )
-            return self._has_message(0, tag)
-
-        sleep_until(is_answered, _ANSWER_WITHIN_S)
-        return self._comm.recv(source=0, tag=tag)
 
 
 class Counter:
@@ -162,11 +173,6 @@ class Counter:
             self._next += 1
             self._task.begin(rank, index)
             return index
-
-    @property
-    def is_exhausted(self) -> bool:
-        """Whether no further number will be returned."""
-        return self._next >= self._n or self._stop_requested
 
 
 def sleep_until(is_true: Callable[[], bool], longest_s: float = _POLL_MAX_S) -> None:

@@ -57,9 +57,7 @@ class GroupOfOne(World):
     def group(self) -> Iterator[None]:
         import torch
 
-        store = torch.distributed.TCPStore(  # pyright: ignore[reportPrivateImportUsage] - public, but without __all__
-            "127.0.0.1", 0, 1, is_master=True, timeout=TIMEOUT
-        )
+        store = torch.distributed.HashStore()  # pyright: ignore[reportPrivateImportUsage] - public, but without __all__
         join(store, 0, 1, self.device)
         try:
             yield

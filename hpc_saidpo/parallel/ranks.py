@@ -6,10 +6,8 @@ import contextlib
 import functools
 import math
 import os
-import shutil
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -19,7 +17,7 @@ import numpy as np
 
 from ..errors import decode_failure, encode_failure
 from . import group, idle, launched, slices
-from .dispatch import STOP, Progress, sleep_until
+from .dispatch import CLAIM_TAGS, STOP, Progress, sleep_until
 from .drain import drain
 from .task import Task
 from .world import POLL_S, World
@@ -45,7 +43,6 @@ class MPIWorld(World):
         self.hosts = self._comm.allgather(self.hosts[0])
         self._leaving = self._comm.Dup()  # ranks that do not leave use the other one
         self._n_claims = 0
-        self._n_groups, self._group_folder = 0, ""
         self._work = idle.Work()
         self._progress = None
         if self.size > 1 and mpi.Query_thread() == mpi.THREAD_MULTIPLE:
@@ -69,7 +66,7 @@ class MPIWorld(World):
         if self._progress is None:
             yield from self._static_share(n, task)
             return
-        take = self._progress.claim(self._n_claims % 1000 + 1, n, task, self)
+        take = self._progress.claim(CLAIM_TAGS[self._n_claims % len(CLAIM_TAGS)], n, task, self)
         if self.rank < n:
             yield self.rank
         while (index := take()) >= 0:
@@ -164,52 +161,28 @@ class MPIWorld(World):
 
     @contextlib.contextmanager
     def group(self) -> Iterator[None]:
-        self._n_groups += 1
-        self._join_group()
+        if self.local_size == self.size:
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        store = self._open_store()
+        self.barrier()  # root answers for this store now, and not for an earlier group's
+        group.join(store, self.rank, self.size, self.device)
         try:
             yield
         finally:
             group.leave()
-            if self.is_root:
-                shutil.rmtree(self._group_folder, ignore_errors=True)
         # Gloo's threads may outlive the group on another rank. If all ranks leave together, none aborts at its exit.
         self.barrier()
+        if self._progress:
+            store.close()
 
-    def _join_group(self) -> None:
-        """Initialise torch.distributed, with a store through which the ranks find each other."""
+    def _open_store(self) -> Any:
+        """Return the store through which torch's ranks find each other: over MPI, if MPI lets threads call it."""
         import torch
 
-        store = self._open_file_store() or self._open_tcp_store()
-        prefixed = torch.distributed.PrefixStore(  # pyright: ignore[reportPrivateImportUsage] - public, without __all__
-            f"group{self._n_groups}", store
-        )
-        group.join(prefixed, self.rank, self.size, self.device)
+        if self._progress:
+            from .store import MPIStore  # imports torch
 
-    def _open_file_store(self) -> Any:
-        """Return a store in a file, where all ranks are on one node and see its temporary folder; else None.
-
-        With it no rank opens a port to others, and none asks a name server: torch's store in TCP requests the name of
-        every address that connects.
-        """
-        import torch
-
-        if self.local_size < self.size:
-            return None
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-        folder = self.bcast(tempfile.mkdtemp(prefix="saidpo-ranks-") if self.is_root else "")
-        if not all(self.gather(os.path.isdir(folder))):
-            return None
-        self._group_folder = folder
-        store = torch.distributed.FileStore(  # pyright: ignore[reportPrivateImportUsage] - public, without __all__
-            os.path.join(folder, "store"), self.size
-        )
-        store.set_timeout(group.TIMEOUT)
-        return store
-
-    def _open_tcp_store(self) -> Any:
-        """Return a store on a free port of root, whose address is broadcast."""
-        import torch
-
+            return MPIStore(self._progress, self.rank, self.name_of(0), group.TIMEOUT)
         open_store = functools.partial(
             torch.distributed.TCPStore,  # pyright: ignore[reportPrivateImportUsage] - public, without __all__
             world_size=self.size,

@@ -29,7 +29,7 @@ def test_items_beyond_the_ranks_first_ones_are_handed_out_once_each():
 def test_there_is_nothing_to_hand_out_beyond_the_first_items(n):
     noted = Noted()
     counter = Counter(n, 2, noted)
-    assert counter.is_exhausted and counter.next(0, False, {}) == DONE and noted.items == list(range(n))
+    assert counter.next(0, False, {}) == DONE and noted.items == list(range(n))
 
 
 def test_all_are_informed_when_the_last_rank_is_and_not_before():
@@ -41,9 +41,7 @@ def test_all_are_informed_when_the_last_rank_is_and_not_before():
 
 def test_an_item_is_no_end():
     counter = Counter(2, 1, Task())
-    assert not counter.is_exhausted
     assert counter.next(0, False, {}) == 1 and not counter.all_informed.is_set()
-    assert counter.is_exhausted
     assert counter.next(0, False, {}) == DONE and counter.all_informed.is_set()
 
 
@@ -51,7 +49,7 @@ def test_after_a_request_to_stop_no_rank_receives_an_item():
     noted = Noted()
     counter = Counter(10, 2, noted)
     assert counter.next(0, False, {}) == 2
-    assert counter.next(0, True, {}) == STOP and counter.is_exhausted
+    assert counter.next(0, True, {}) == STOP
     assert counter.next(0, False, {}) == STOP and counter.all_informed.is_set()  # the other rank had no request
     assert noted.items == [0, 1, 2]
 
@@ -131,7 +129,7 @@ def test_root_does_not_wait_before_an_item_and_waits_for_every_rank_after_the_la
     assert not ended.wait(1.5)  # rank 1 does not know yet: a new claim would leave it without an answer
     assert comm.answer_to(1) == DONE
     assert ended.wait(10) and last == [DONE]
-    assert progress._current == (0, None)  # the answering thread leaves the tag alone from now on
+    assert progress._handlers == {}  # the answering thread leaves the tag alone from now on
 
 
 def test_root_and_the_ranks_stop_together(progress):
