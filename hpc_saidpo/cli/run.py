@@ -6,7 +6,7 @@
     hpc-saidpo run --config runs/tiny/config.yaml
 
 --config starts from files with whole configurations, without overrides: those
-of a run, or those that tools/submit.py writes.
+of a run, or those that a submission to Slurm writes.
 
 The same command, started again, resumes the run.
 Exit codes: 0 complete; 1 a bug; 2 wrong input; 3 a failure signature ended the

@@ -48,5 +48,5 @@ def test_a_suspended_rank_is_named_with_host_and_chunk_in_the_log_and_in_status(
     host = os.uname().nodename
     says = f"rank 1 on {host}: silent at chunk 1 of iter-000/explore for"
     assert f"a: {says}" in " ".join(done.stdout.split()), done.stdout + done.stderr
-    log = (tmp_path / "a" / "log" / "rank-0000.log").read_text()
+    log = (tmp_path / "a" / "log" / "start-000" / "rank-0000.log").read_text()
     assert log.count(says) == 1 and "WARNING" in log

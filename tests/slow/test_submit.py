@@ -481,14 +481,14 @@ def test_a_job_unpacks_the_environment_on_each_node_and_removes_it(tmp_path):
     (tmp_path / "srun").write_text('#!/bin/bash\nwhile [[ $1 == --* ]]; do echo "$1"; shift; done; "$@"\n')
     (tmp_path / "srun").chmod(0o755)
     local = tmp_path / "local"
-    job = {"SLURM_JOB_ID": "9", "SLURM_JOB_NUM_NODES": "3", "USER": "me", "SAIDPO_LOCAL": str(local)}
+    job = {"SLURM_JOB_ID": "9", "SLURM_JOB_NUM_NODES": "3", "SAIDPO_LOCAL": str(local)}
     done = in_env(
         '"${python[@]}" -c "import sys; print(sys.executable)"', str(tmp_path), SAIDPO_IMAGE=str(image), **job
     )
     assert done.returncode == 0, done.stderr
-    assert f"{local}/saidpo-me-9/bin/python\n" in done.stdout and not list(local.iterdir())
+    assert f"{local}/saidpo-{os.getuid()}-9/bin/python\n" in done.stdout and not list(local.iterdir())
     assert done.stdout.count("--ntasks=3\n--ntasks-per-node=1") == 2
     image.write_text("not a tar file" * 99)
     done = in_env("echo started", str(tmp_path), SAIDPO_IMAGE=str(image), **job)
     assert done.returncode == 2 and "started" not in done.stdout and not list(local.iterdir())
-    assert f"cannot unpack {image} to {local}/saidpo-me-9 on every node" in done.stderr
+    assert f"cannot unpack {image} to {local}/saidpo-{os.getuid()}-9 on every node" in done.stderr
