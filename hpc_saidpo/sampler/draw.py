@@ -89,7 +89,7 @@ def uniforms(seed: int, start: int, stop: int, xp: Any = np) -> Array:
     x *= constant(_MIX_2)
     x ^= x >> constant(31)
     x >>= constant(11)
-    return xp.astype(x, xp.float64) * 2.0**-53
+    return xp.asarray(x, dtype=xp.float64) * 2.0**-53
 
 
 def namespace(array: Array) -> Any:

@@ -138,7 +138,9 @@ def test_the_operations_of_a_forward_pass_are_those_that_torch_counts():
     n = 7
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(input_ids=torch.arange(n)[None])
-    assert counter.get_total_flops() == shape.forward_flops(n, n, n * n)
+    # Some versions of transformers compute the angles of positions as a matrix product, which is not counted.
+    rotary = counter.get_flop_counts().get("Qwen2ForCausalLM.model.rotary_emb", {})
+    assert counter.get_total_flops() - sum(rotary.values()) == shape.forward_flops(n, n, n * n)
 
 
 def test_the_shape_of_the_large_model_is_that_of_qwen():

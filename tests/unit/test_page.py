@@ -45,7 +45,8 @@ def test_curves_show_accuracy_by_rounds_and_the_rest_by_iterations(drawn):
     accuracy, rates, weights, dpo = drawn[0].axes
     mean, low, high = accuracy.lines
     assert np.allclose(points(mean), [[0, 40], [1, 50], [2, 60]])  # before training, after one round, after two
-    assert np.allclose(low.get_ydata(), [30, 40, 50]) and np.allclose(high.get_ydata(), [45, 55, 65])
+    low_y, high_y = (np.asarray(line.get_ydata(), float) for line in (low, high))
+    assert np.allclose(low_y, [30, 40, 50]) and np.allclose(high_y, [45, 55, 65])
     assert [points(line) for line in rates.lines] == [[[0, 50], [1, 60]], [[0, 25], [1, 25]]]
     assert [points(line) for line in weights.lines[:2]] == [[[1, 2.0], [2, 1.0], [3, 0.5]]] * 2
     assert set(weights.lines[2].get_ydata()) == {1}  # the weight of the whole pool

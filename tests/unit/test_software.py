@@ -29,7 +29,8 @@ def test_a_start_records_all_that_grades_or_generates():
                  "mpi4py", "sentence-transformers", "scikit-learn", "numpy", "peft"):  # fmt: skip
         assert packages[name], name
     assert {"vllm", "flash-attn", "cuml-cu13", "cupy-cuda13x", "reasoning-gym", "bitsandbytes"} <= packages.keys()
-    assert packages["torch"] == torch.__version__ and facts["cuda"] == torch.version.cuda
+    assert packages["torch"] in (torch.__version__, torch.__version__.partition("+")[0])  # its metadata may lack +cu128
+    assert facts["cuda"] == torch.version.cuda
     assert facts["mpi"] and facts["python"] and isinstance(facts["gpus"], list)
 
 
