@@ -140,7 +140,7 @@ def test_an_answer_that_is_no_finite_number_is_a_bad_row(tmp_path):
             "",
             "has no column 'question', but problem, answer: name its columns",
         ),
-        ("x.jsonl.gz", gzip.compress(lines())[:-20], "", "compressed content is damaged or cut off"),
+        ("x.jsonl.gz", gzip.compress(lines(), mtime=0)[:-20], "", "compressed content is damaged or cut off"),
         ("x.jsonl.gz", b"plain", "", "compressed content is damaged"),
         ("x.parquet", b"PAR1 no", "", ": damaged, or its format is not the one of its name"),
         ("x.arrow", b"\xff\xff\xff\xff\x10\0\0\0", "", ": damaged"),
