@@ -57,8 +57,8 @@ def _cuda() -> Finding:
     failure = ""
     if driver // 1000 < major:
         failure = (
-            f"the driver is too old for CUDA {built}: install a torch built for CUDA {driver // 1000}. For CUDA 12: pip "
-            "install --index-url https://download.pytorch.org/whl/cu126 torch, and the extra gpu12 of hpc_saidpo"
+            f"the driver is too old for CUDA {built}: install a torch built for CUDA {driver // 1000}. For CUDA 12: "
+            "pip install --index-url https://download.pytorch.org/whl/cu126 torch, and the extra gpu12 of hpc_saidpo"
         )
     elif not torch.cuda.is_available():
         failure = "torch cannot use the GPU (see nvidia-smi): is one allocated to this job?"

@@ -1,5 +1,6 @@
 """tools/submit.py, the sweeps of conf/sweep, and the sbatch scripts as text; test_slurm.py runs them."""
 
+import os
 import re
 import shlex
 import shutil
