@@ -153,7 +153,7 @@ def measure(folder: Path, every: int, grade: Timed) -> dict[str, float]:
     if accepted := [a for rows in sets if rows for a in shuffled(rows, grade)]:
         figures["shuffle_false_accept_rate"] = statistics.fmean(accepted)
     if every_gold := [gold for some in golds.values() for gold in some]:
-        accepted_junk = junk(every_gold, grade)
+        accepted_junk = junk(every_gold, Timed(grade.grade))  # not among the pairs whose time is shown
         figures["junk_accept_rate"] = len(accepted_junk) / grader_sets.JUNK_PAIRS
         for gold, answer in accepted_junk:
             print(f"accepted: {answer}  for the gold answer  {gold}")
