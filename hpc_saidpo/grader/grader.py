@@ -16,7 +16,7 @@ from .answers.gold import is_prose
 from .process import Lost, WorkerProcess
 from .verifiers import find_verifier
 
-ATTEMPTS = 3  # of a request whose worker is killed from outside
+ATTEMPTS = 3  # of a request whose worker is killed or stopped from outside
 _LIST = re.compile(r",|\band\b|\bor\b|\\pm")
 
 
@@ -24,8 +24,9 @@ class Grader:
     """Grades responses; one per rank, usable from any thread.
 
     Most verdicts are made in place, from text. The rest needs a worker process, which starts when it is first needed
-    and is replaced when it ends. A pair of response and gold answer that reaches a limit is ungradable and costs that
-    limit once. A pair whose worker was killed from outside is graded again by the next worker.
+    and is replaced when it ends. A pair of response and gold answer that reaches a limit costs that limit once. It is
+    wrong if the gold answer alone can be graded, so that no response is better off for being beyond the limits; else it
+    is ungradable. A pair whose worker was killed or stopped from outside is graded again by the next worker.
     """
 
     def __init__(self, limits: settings.Grader | None = None, cache_size: int = 200_000):
@@ -93,9 +94,19 @@ class Grader:
             return Judgement(UNGRADABLE, "the gold answer is prose")
         return judgement
 
-    def request(self, *message: str) -> Judgement:
-        """The verdict of the worker on ("math", gold answer, answer) or ("reasoning_gym", entry, answer)."""
-        return self._once(message, lambda: self._request(message))
+    def request(self, kind: str, gold: str, answer: str) -> Judgement:
+        """The verdict of the worker.
+
+        Args:
+            kind: "math"; or "reasoning_gym", whose gold answer is an entry.
+        """
+        judgement = self._once((kind, gold, answer), lambda: self._request((kind, gold, answer)))
+        if judgement.verdict != UNGRADABLE:
+            return judgement
+        alone = self._once((kind, gold), lambda: self._request((kind, gold, None)))
+        if alone.verdict != CORRECT:
+            return judgement
+        return Judgement(WRONG, f"the gold answer can be graded, this answer cannot: {judgement.reason}")
 
     def run_tests(self, program: str, tests: str) -> Judgement:
         """Grade a program by tests."""
@@ -112,7 +123,8 @@ class Grader:
                 self._cache[key] = judgement
         return judgement
 
-    def _request(self, message: Sequence[str]) -> Judgement:
+    def _request(self, message: Sequence[str | None]) -> Judgement:
+        reason = ""
         for _ in range(ATTEMPTS):
             try:
                 if self._worker is None:
@@ -123,7 +135,8 @@ class Grader:
                 self.n_restarts += 1
                 if lost.by_limit:
                     return Judgement(UNGRADABLE, f"gave up: {lost}")
-        return Judgement(UNGRADABLE, "gave up: the grading process was killed three times")
+                reason = str(lost)
+        return Judgement(UNGRADABLE, f"gave up: the grading process was lost three times, at last: {reason}")
 
     def _stop(self) -> None:
         if self._worker is not None:
