@@ -9,18 +9,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import yaml
 
 from .. import difficulty, settings
 from ..dpo import pairs
 from ..errors import RunError
 from ..evaluate.table import interval
+from ..reading import parse_yaml
 from ..records import CORRECT, UNGRADABLE, WRONG, Draw, Pairs, Rollouts, seeded
 from ..sampler.betabinomial import fit
 from ..sampler.evidence import ClusterEvidence, QuestionEvidence, chances
 from ..sampler.rules import RULES, find_rule
 from ..sampler.spread import rate_intervals
 from ..sampler.weights import posterior_rate
+from ..store.files import read_parsed
 from ..store.layout import folder_of
 from ..store.stage import Stage
 from ..table import Columns
@@ -50,7 +51,7 @@ class Iteration:
         """
         if not (run / "config.yaml").is_file():
             raise RunError(f"{run} is no run folder: it has no config.yaml")
-        iteration = cls(run, t, yaml.safe_load((run / "config.yaml").read_text()))
+        iteration = cls(run, t, read_parsed(run / "config.yaml", parse_yaml, dict) or {})
         draw = iteration.stage("draw")
         if not draw.done:
             raise RunError(f"{run / folder_of(t)} has no finished draw: resume the run, or name another --iteration")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, TypeVar, cast, dataclass_transform
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
+
+from ..names import require_name
 
 T = TypeVar("T")
 Name = Annotated[str, Field(min_length=1)]
+FolderName = Annotated[str, AfterValidator(require_name)]  # becomes one part of a path
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 

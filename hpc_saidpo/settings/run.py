@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .base import Count, Name, group
+from .base import Count, FolderName, Name, group
 
 
 @group
@@ -14,7 +14,7 @@ class Run:
     """The run folder, and settings of the whole program."""
 
     root: Name = "runs"
-    name: Name = "saidpo"
+    name: FolderName = "saidpo"
     seed: Count = 0
     deterministic: bool = False
     threads: Count = 0
