@@ -91,7 +91,7 @@ def memory_errors(place: str, remedy: str) -> Iterator[None]:
 # Messages of libraries that advise to run the code in a folder: a part of each, and the words in its place.
 _OF_CODE = {
     "trust_remote_code": "it needs code of its own (auto_map), and code in a folder is never run",
-    "UnpicklingError": "a .bin file is damaged, or holds more than tensors, which could run code: use safetensors files",
+    "UnpicklingError": "a .bin file is damaged, or holds more than tensors, which may run code: use safetensors files",
 }
 
 

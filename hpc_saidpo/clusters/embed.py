@@ -72,9 +72,13 @@ def load(encoder: str, device: torch.device) -> SentenceTransformer:
     from sentence_transformers import SentenceTransformer
 
     dtype = torch.float16 if device.type == "cuda" else torch.float32
-    if not check_modules(Path(locate(encoder))):
-        say_once(f"clusters.encoder={encoder} has no modules.json: a vector is the mean over the tokens of a text")
     problem = f"clusters.encoder={encoder}: no sentence encoder there"
+    try:
+        parts = check_modules(Path(locate(encoder)))
+    except RunError as error:
+        raise RunError(f"{problem}: {error}") from error
+    if not parts:
+        say_once(f"clusters.encoder={encoder} has no modules.json: a vector is the mean over the tokens of a text")
     with input_errors(problem, "copy the whole folder of a sentence-transformers model again"):
         return SentenceTransformer(
             locate(encoder),

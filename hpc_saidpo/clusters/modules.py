@@ -31,7 +31,10 @@ def check_modules(folder: Path) -> list[Path]:
     if not path.exists():
         return []
     try:
-        return [_check(folder, module) for module in parse_json(read_text(path))]
+        modules = parse_json(read_text(path))
+        if not isinstance(modules, list) or not modules:
+            raise ValueError("it lists no part")
+        return [_check(folder, module) for module in modules]
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise RunError(
             f"{path} is damaged, or names code that is never run ({error}): copy the whole folder again, or name "

@@ -7,11 +7,16 @@ from typing import Annotated, TypeVar, cast, dataclass_transform
 from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from ..names import require_name
-
 T = TypeVar("T")
-Name = Annotated[str, Field(min_length=1)]
-FolderName = Annotated[str, AfterValidator(require_name)]  # becomes one part of a path
+
+
+def _without_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("contains the character NUL, which no path has")
+    return text
+
+
+Name = Annotated[str, Field(min_length=1), AfterValidator(_without_nul)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 

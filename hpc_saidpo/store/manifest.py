@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TypedDict
 
 from ..names import inside
 from ..reading import parse_json, read_text
-from . import disk, files, tables
-from .tables import Damaged
+from . import disk
+from .tables import SCHEMA_VERSION, Damaged
 
 DONE = "DONE"
 
@@ -23,13 +22,10 @@ class Facts(TypedDict):
     sha256: str
 
 
-def write_manifest(folder: Path, paths: Iterable[Path]) -> None:
-    """Write the manifest of these files of a stage: from now on the stage is finished."""
-    listed = {
-        str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": files.sha256(path)} for path in paths
-    }
-    manifest = {"schema_version": tables.SCHEMA_VERSION, "files": listed, "sha256": _hash(listed)}
-    files.write_text(folder / DONE, json.dumps(manifest, indent=1))
+def text_of(listed: dict[str, Facts]) -> str:
+    """Return the content of the manifest of these files."""
+    manifest = {"schema_version": SCHEMA_VERSION, "files": listed, "sha256": _hash(listed)}
+    return json.dumps(manifest, indent=1)
 
 
 def read_manifest(folder: Path) -> tuple[int, dict[str, Facts]]:

@@ -19,7 +19,7 @@ from ..records import STAGES
 from ..table import Columns
 from . import disk, files, stored, tables, temporaries
 from .layout import folder_of, iterations_of
-from .manifest import DONE, Facts, read_manifest, write_manifest
+from .manifest import DONE, Facts, read_manifest, text_of
 from .ragged import WITH_TOKENS
 from .tables import C, Damaged
 
@@ -50,7 +50,11 @@ class Stage:
 
     def mark_done(self) -> None:
         """Write the manifest with size and SHA-256 of every file: from now on the stage is finished."""
-        write_manifest(self.path, self.contents())
+        listed: dict[str, Facts] = {
+            str(path.relative_to(self.path)): {"bytes": path.stat().st_size, "sha256": files.sha256(path)}
+            for path in self.contents()
+        }
+        files.write_text(self.path / DONE, text_of(listed))
 
     def contents(self) -> list[Path]:
         """Return the stage's files, without DONE, unfinished files and files that were set aside."""
