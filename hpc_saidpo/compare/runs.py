@@ -152,7 +152,7 @@ def settings_of(path: Path) -> dict[str, Any]:
     Raises:
         RunError: the file is damaged, or no configuration of a run.
     """
-    settings = {key: _whole(value) for key, value in flat(files.read_parsed(path, parse_yaml, dict) or {}).items()}
+    settings = {key: _whole(value) for key, value in flat(files.read_parsed(path, parse_yaml, object)).items()}
     if type(settings.get("loop.iterations")) is not int:
         raise RunError(f"{path} has no loop.iterations, a whole number: restore the configuration of the run")
     return settings

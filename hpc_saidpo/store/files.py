@@ -205,7 +205,7 @@ def read_parsed(path: Path, parse: Callable[[str], Any], kind: type[T]) -> T | N
 
     Args:
         parse: raises ValueError if the text cannot be parsed.
-        kind: the type that its value must have: list or dict.
+        kind: the type that its value must have: list, dict, or object for any.
 
     Raises:
         RunError: the file cannot be read, is empty, cannot be parsed, or holds another type.

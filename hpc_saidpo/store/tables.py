@@ -142,7 +142,8 @@ def _require_own_content(file: h5py.File) -> None:
     """
 
     def is_foreign(name: bytes, link: Any) -> bytes | None:
-        return None if link.type == h5py.h5l.TYPE_HARD else name
+        hard = h5py.h5l.TYPE_HARD  # pyright: ignore[reportAttributeAccessIssue] - the stubs leave the module out
+        return None if link.type == hard else name
 
     if name := file.id.links.visit(is_foreign, info=True):
         raise ValueError(f"{name.decode(errors='replace')} is a link, which is not followed")
