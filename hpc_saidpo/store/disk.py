@@ -79,7 +79,7 @@ def write(path: Path, operation: Callable[[], T], may_be_missing: bool = True) -
 
 
 def exists(path: Path) -> bool:
-    """Whether there is a file or folder; links are followed. A disk that does not answer is no answer: see `persist`."""
+    """Whether there is a file or folder, behind links too. A silent disk is no answer: see `persist`."""
 
     def look() -> bool:
         try:
