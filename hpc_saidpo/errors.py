@@ -88,10 +88,20 @@ def memory_errors(place: str, remedy: str) -> Iterator[None]:
         raise RunError(f"out of memory {place} ({words_of(error)}): {remedy}") from error
 
 
+# Messages of libraries that advise to run the code in a folder: a part of each, and the words in its place.
+_OF_CODE = {
+    "trust_remote_code": "it needs code of its own (auto_map), and code in a folder is never run",
+    "UnpicklingError": "a .bin file is damaged, or holds more than tensors, which may run code: use safetensors files",
+}
+
+
 def words_of(error: BaseException) -> str:
     """Return the message of a library's exception on one line, with its type where that says more than the message."""
-    text = textwrap.shorten(str(error), LONGEST, placeholder=" ...")
     name = type(error).__name__
+    for mark, words in _OF_CODE.items():
+        if mark in f"{name}: {error}":
+            return words
+    text = textwrap.shorten(str(error), LONGEST, placeholder=" ...")
     return text if text and isinstance(error, (OSError, ValueError)) else f"{name}: {text}" if text else name
 
 

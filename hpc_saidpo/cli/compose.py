@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast, overload
 
-import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
@@ -18,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
 from ..errors import RunError, words_of
+from ..reading import parse_yaml
 from ..settings.keys import check_key, conf_folder, explain, options_of
 from ..settings.pool import VERIFIER_NAMES, Files, ReasoningGym
 from ..settings.whole import Evaluation, Settings
@@ -90,8 +90,8 @@ def read_file(path: Path) -> dict[str, Any]:
         RunError: there is no such file, or it holds no configuration.
     """
     try:
-        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        plain = parse_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise RunError(f"cannot read the configuration {path}: {words_of(error)}") from error
     if not isinstance(plain, dict) or not isinstance(plain.get("run"), dict) or "name" not in plain["run"]:
         raise RunError(f"{path} holds no whole configuration: run.name is missing. A run's config.yaml is one")
