@@ -13,12 +13,12 @@ Exits 0, or 2 on a problem that you can solve.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import RunError
+from ..terminal import complain
 from .help import parser
 
 COLUMNS = {
@@ -93,7 +93,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         rows = rows_of(values.overrides, ns)
     except RunError as error:
-        print(f"clusters: {error}", file=sys.stderr)
+        complain("clusters", error)
         return 2
     from ..clusters.suggest import suggest
 

@@ -11,11 +11,11 @@ Exits 0, or 2 when there is no such run, iteration or question.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import RunError
+from ..terminal import complain
 from .help import parser
 
 
@@ -33,8 +33,8 @@ def main(arguments: Sequence[str]) -> int:
         for topic, text in explain(values.run, values.iteration, values.question):
             print(f"{topic:12s}{text}")
         if lack := lacking(values.run):
-            print(f"explain: {lack}", file=sys.stderr)
+            complain("explain", lack)
     except RunError as error:
-        print(f"explain: {error}", file=sys.stderr)
+        complain("explain", error)
         return 2
     return 0

@@ -13,6 +13,7 @@ from typing import NoReturn
 from hydra.errors import HydraException
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
+from .. import terminal
 from ..errors import RunError, TryAgain, is_transient, origin_of, try_again, words_of
 from ..parallel import launched
 from ..parallel.stop import EXIT_STOPPED
@@ -39,7 +40,7 @@ def failures_end_the_job(world: World | None) -> Iterator[None]:
     except Exception as error:  # noqa: BLE001 - after any failure the other ranks must not wait for this one
         if is_transient(error):
             fail(world, str(try_again(words_of(error))), origin_of(error), EXIT_STOPPED)
-        print(f"{_this_rank(world)} failed:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
+        print(f"{_this_rank(world)} failed:\n{terminal.message(traceback.format_exc())}", file=sys.stderr, flush=True)
         if world is None:
             sys.exit(EXIT_BUG)
         world.abort(EXIT_BUG)
@@ -84,4 +85,4 @@ def describe(error: HydraException | OmegaConfBaseException) -> str:
 
 def say(message: str) -> None:
     """Print a message to stderr, for the time before there is a log."""
-    print(f"hpc_saidpo: {message}", file=sys.stderr, flush=True)
+    terminal.complain("hpc_saidpo", message)

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ from ..errors import RunError
 from ..grader.grader import Grader
 from ..grader.verifiers import VERIFIERS, check
 from ..records import CORRECT, VERDICTS, Question
+from ..terminal import complain
 from .help import parser
 
 SHOWN = 50  # lines that differ from `expected`, at most
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         grade(values.file, values.out, settings.Grader(cpu_s=values.cpu_s))
     except (RunError, OSError) as error:
-        print(f"grade: {error}", file=sys.stderr)
+        complain("grade", error)
         return 2
     return 0
 

@@ -10,12 +10,12 @@ Exits 0 when no file is damaged, 1 when one is, 2 when the check is impossible.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import RunError
 from ..store.check import check, repair
+from ..terminal import complain
 from .help import parser
 
 
@@ -39,6 +39,6 @@ def main(arguments: Sequence[str]) -> int:
             for old, new in repair(values.run, report.findings):
                 print(f"  renamed: {old} -> {new.name}")
     except RunError as error:
-        print(f"verify: {error}", file=sys.stderr)
+        complain("verify", error)
         return 2
     return 1 if report.findings else 0

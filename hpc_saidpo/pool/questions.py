@@ -8,8 +8,13 @@ from . import clean, sources
 from .columns import Row
 
 
-def read_questions(path: str, config: settings.Columns | None = None) -> list[Question]:
+def read_questions(
+    path: str, config: settings.Columns | None = None, limits: settings.Limits | None = None
+) -> list[Question]:
     """Read the questions of a benchmark or of few-shot examples into memory; repeated questions stay.
+
+    Args:
+        limits: the largest input that is read; None for the limits of a pool.
 
     Raises:
         RunError: no such file; a line that is no question, or repeats an id: names file and line.
@@ -19,7 +24,7 @@ def read_questions(path: str, config: settings.Columns | None = None) -> list[Qu
     bad: list[clean.Problem] = []
     where_of: dict[str, str] = {}
     for file, label in zip(files, sources.labels(files), strict=True):
-        for line, row in clean.rows(file, label, config or settings.Columns()):
+        for line, row in clean.rows(file, label, config or settings.Columns(), limits=limits or settings.Limits()):
             where = f"{file}:{line}"
             if isinstance(row, clean.Problem):
                 bad.append(row)

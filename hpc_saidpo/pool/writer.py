@@ -114,7 +114,8 @@ class Writer:
     def _items(self, parts: Sequence[pieces.Part]) -> Iterator[Item]:
         for part in parts:
             path, label = self._paths[part.file], self._labels[part.file]
-            for line, row in clean.rows(path, label, self._config.columns, part.span, self._config.verifier):
+            config = self._config
+            for line, row in clean.rows(path, label, config.columns, part.span, config.verifier, config.limits):
                 yield part.file, line, row
 
     def compare(self, chunks: Sequence[int], near: Filter, world: World) -> None:

@@ -13,7 +13,7 @@ from ..errors import RunError
 from ..grader.grader import shared_grader
 from ..parallel.world import World
 from ..policy.locate import hash_of
-from ..progress import log
+from ..progress import log, log_lines
 from ..records import Prompts, Question, Rollouts
 from ..settings.rollouts import Sampling
 from ..store.run import RunDir
@@ -99,7 +99,7 @@ def _prompt_tokens(stage: Stage, request: Request) -> dict[int, list[int]]:
     prompts = stage.read("prompts", Prompts)
     if len(prompts) and not _shown:
         _shown.append(True)
-        log.info("%s", describe(prompts, request.renderer.policy, request.sampling.stop))
+        log_lines(describe(prompts, request.renderer.policy, request.sampling.stop))
     return {q: ids.tolist() for q, ids in zip(prompts.question_Q.tolist(), prompts.tokens_Q, strict=True)}
 
 

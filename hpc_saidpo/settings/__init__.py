@@ -3,11 +3,11 @@
 from .clusters import Clusters
 from .difficulty import Difficulty
 from .dpo import Dpo, Lora
-from .evaluate import Benchmark, BenchmarkPlan, Evaluate
+from .evaluate import Benchmark, BenchmarkLimits, BenchmarkPlan, Evaluate
 from .loop import Loop
 from .pairs import Pairs
 from .policy import Policy
-from .pool import Arithmetic, Columns, Files, Pool, ReasoningGym, Task
+from .pool import Arithmetic, Columns, Files, Limits, Pool, ReasoningGym, Task
 from .probe import Probe
 from .rollouts import Engine, Grader, Prompt, Rollouts
 from .run import Run
@@ -15,7 +15,7 @@ from .sampler import Sampler
 from .tags import Endpoint, Tags
 
 __all__ = [
-    "Arithmetic", "Benchmark", "BenchmarkPlan", "Clusters", "Columns", "Difficulty", "Dpo", "Endpoint", "Engine",
-    "Evaluate", "Files", "Grader", "Loop", "Lora", "Pairs", "Policy", "Pool", "Probe", "Prompt", "ReasoningGym",
-    "Rollouts", "Run", "Sampler", "Tags", "Task",
+    "Arithmetic", "Benchmark", "BenchmarkLimits", "BenchmarkPlan", "Clusters", "Columns", "Difficulty", "Dpo",
+    "Endpoint", "Engine", "Evaluate", "Files", "Grader", "Limits", "Loop", "Lora", "Pairs", "Policy", "Pool", "Probe",
+    "Prompt", "ReasoningGym", "Rollouts", "Run", "Sampler", "Tags", "Task",
 ]  # fmt: skip

@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from ..errors import RunError
 from .base import Name, Positive, group
+from .pool import Limits
 
 HELD_OUT = "held_out"  # name of the benchmark of the pool's own questions that are never trained on
 SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")
@@ -46,6 +47,13 @@ class BenchmarkPlan:
 
 
 @group
+class BenchmarkLimits(Limits):
+    """The largest input that is read of a benchmark; the same limits as those of a pool."""
+
+    GROUP: ClassVar[str] = "evaluate"
+
+
+@group
 class Evaluate:
     """The benchmarks on which a policy is evaluated, and the sampling of its responses."""
 
@@ -55,6 +63,7 @@ class Evaluate:
     temperature: Annotated[float, Field(ge=0)] = 0.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     every: Positive = 1
+    limits: BenchmarkLimits = Field(default_factory=BenchmarkLimits)
     known: dict[str, Benchmark] = Field(default_factory=dict)
 
     def __post_init__(self):

@@ -19,7 +19,11 @@ MAY_DIFFER = (
     "loop.stop_after", "loop.on_signature", "loop.keep", "dpo.checkpoint_minutes", "dpo.strategy", "dpo.micro_pairs",
     "dpo.micro_tokens", "dpo.head_tokens", "dpo.checkpointing",
     "tags.endpoint.url", "tags.endpoint.api_key_env", "tags.endpoint.concurrency", "tags.endpoint.per_minute",
-    "tags.endpoint.timeout_s", "tags.endpoint.tries", "tags.endpoint.backoff_s",
+    "tags.endpoint.timeout_s", "tags.endpoint.tries", "tags.endpoint.backoff_s", "tags.reply_mib", "run.message_chars",
+    "rollouts.grader.reason_chars",
+    # They decide which rows are refused; a pool with other rows is refused by its fingerprint.
+    *(f"{group}.limits.{name}" for group in ("pool", "evaluate") for name in (
+        "line_mib", "json_mib", "columns", "cell_chars", "answer_chars", "alt_answers")),
 )  # fmt: skip
 # Keys that decide which question an index means: a run can never resume with other values.
 MUST_AGREE = ("pool.",)
