@@ -1,4 +1,4 @@
-"""What the program prints: no text from outside can move the cursor of a terminal, reverse a line, or fill the screen."""
+"""What the program prints: no text from outside can move the cursor, reverse a line, or fill the screen."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import RunError
+from ..errors import RunError, shown
 from ..terminal import complain
 from .help import parser
 
@@ -45,5 +45,5 @@ def main(arguments: Sequence[str]) -> int:
         complain("compare", error)
         return 2
     print(text(sweep))
-    print("\n" + "\n".join(map(str, paths)))
+    print("\n" + "\n".join(map(shown, paths)))
     return 0

@@ -14,9 +14,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import RunError
+from ..errors import RunError, shown
 from ..terminal import complain
 from .help import parser
+
+LINE_CHARS = 2000  # of a topic
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -31,7 +33,7 @@ def main(arguments: Sequence[str]) -> int:
 
     try:
         for topic, text in explain(values.run, values.iteration, values.question):
-            print(f"{topic:12s}{text}")
+            print(f"{topic:12s}{shown(text, LINE_CHARS)}")
         if lack := lacking(values.run):
             complain("explain", lack)
     except RunError as error:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import RunError
+from ..errors import RunError, shown
 from ..report.export import COLUMNS, WRITERS, export
 from ..store.stage import lacking
 from ..terminal import complain
@@ -37,5 +37,5 @@ def main(arguments: Sequence[str]) -> int:
     except RunError as error:
         complain("export", error)
         return 2
-    print(f"{n:,} rows of {values.what} -> {out}")
+    print(f"{n:,} rows of {values.what} -> {shown(out)}")
     return 0

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
-from ..errors import RunError
-from ..store import files
+from ..errors import RunError, words_of
+from ..store import files, parsed
 from ..store.agreement import MAY_DIFFER, flat
 from ..store.layout import iterations_of
 from ..store.stage import stages_of
@@ -26,9 +25,9 @@ NOT_A_SETTING = set(MAY_DIFFER) - {"loop.iterations"}  # keys that do not change
 class Score:
     """Accuracy on a benchmark and its 95 % interval, shares of 1; None when it has no questions."""
 
-    accuracy: float | None
-    low95: float | None
-    high95: float | None
+    accuracy: FiniteFloat | None
+    low95: FiniteFloat | None
+    high95: FiniteFloat | None
 
 
 @dataclass(frozen=True)
@@ -38,11 +37,11 @@ class Record:
     iteration: int
     explored_questions: int
     pairs: int
-    pair_yield: float
+    pair_yield: FiniteFloat
     scores: dict[str, Score]
     scores_before: dict[str, Score]
     signatures: list[str]
-    entropy_share: float | None = None
+    entropy_share: FiniteFloat | None = None
 
 
 NO_SCORE = Score(None, None, None)
@@ -147,7 +146,7 @@ def settings_of(path: Path) -> dict[str, Any]:
     Raises:
         RunError: the file is damaged, or no configuration of a run.
     """
-    settings = {key: _whole(value) for key, value in flat(files.read_parsed(path, yaml.safe_load)).items()}
+    settings = {key: _whole(value) for key, value in flat(files.read_parsed(path, parsed.parse_yaml)).items()}
     if type(settings.get("loop.iterations")) is not int:
         raise RunError(f"{path} has no loop.iterations, a whole number: restore the configuration of the run")
     return settings
@@ -167,12 +166,12 @@ def _records(text: str) -> list[Record]:
     records = []
     for number, line in enumerate(text.splitlines(), 1):
         try:
-            records.append(_RECORD.validate_python(json.loads(line)))
+            records.append(_RECORD.validate_python(parsed.parse_json(line)))
         except ValidationError as error:
             first = error.errors()[0]
             raise ValueError(f"line {number}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
         except ValueError as error:
-            raise ValueError(f"line {number}: {error}") from error
+            raise ValueError(f"line {number}: {words_of(error)}") from error
     return records
 
 

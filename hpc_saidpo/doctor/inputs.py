@@ -10,7 +10,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from .. import settings
-from ..errors import RunError
+from ..errors import RunError, words_of
 from ..policy import locate
 from ..pool import columns, sources
 from ..settings.pool import compared_benchmarks
@@ -149,7 +149,7 @@ def _encoder(path: Path) -> str:
     try:
         folder = path / json.loads(modules.read_text())[0]["path"]
     except (ValueError, LookupError, TypeError, OSError) as error:
-        return f"{modules} is damaged ({error})"
+        return f"{modules} is damaged ({words_of(error)})"
     return _weights(folder)
 
 
@@ -160,7 +160,7 @@ def _weights(folder: Path) -> str:
         try:
             shards = set(json.loads(index.read_text())["weight_map"].values())
         except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
-            return f"{index} is damaged ({error})"
+            return f"{index} is damaged ({words_of(error)})"
         lost = sorted(name for name in shards if not (folder / name).exists())
         if lost:
             return f"{folder} lacks {', '.join(lost[:3])}{' ...' if len(lost) > 3 else ''} of {len(shards)} files"
@@ -175,7 +175,7 @@ def _damage(file: Path) -> str:
         with safe_open(file, framework="numpy"):
             return ""
     except (SafetensorError, OSError) as error:
-        return f"{file} is damaged ({error}): copy it again"
+        return f"{file} is damaged ({words_of(error)}): copy it again"
 
 
 _PROBLEM_OF: dict[str, Callable[[Path], str]] = {"model": _model, "encoder": _encoder, "questions": _questions}

@@ -12,10 +12,10 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from ..errors import RunError, is_transient
+from ..errors import RunError, is_transient, words_of
 from ..parallel import shards
 from ..parallel.world import World
-from ..store import disk
+from ..store import disk, parsed
 from ..store.stage import Stage
 
 NAME, FACTS = "checkpoint", "facts.json"
@@ -112,7 +112,7 @@ class Checkpoint:
         """The folder and the facts of this round's newest checkpoint; None when there is none."""
         for folder in sorted(self.stage.path.glob(f"{NAME}-" + 6 * "[0-9]"), reverse=True):
             try:
-                facts = json.loads(disk.persist(folder, (folder / FACTS).read_text))
+                facts = disk.persist(folder, lambda folder=folder: parsed.read_json(folder / FACTS))
                 if facts["key"] == self.key:
                     return folder, facts
             except (OSError, ValueError, KeyError, TypeError) as error:
@@ -122,8 +122,8 @@ class Checkpoint:
 
 def _damaged(folder: Path, error: Exception) -> RunError:
     return RunError(
-        f"{folder}: the checkpoint is not readable ({error}). Move it away, and start the same command again: the "
-        "round is trained from its beginning"
+        f"{folder}: the checkpoint is not readable ({words_of(error)}). Move it away, and start the same command "
+        "again: the round is trained from its beginning"
     )
 
 

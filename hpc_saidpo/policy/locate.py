@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from ..errors import RunError, is_transient
+from ..errors import RunError, is_transient, words_of
 
 # Files of which a folder with a tokenizer has at least one.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tokenizer_config.json")
@@ -83,7 +83,7 @@ def fingerprint(folder: str, hashes: Hashes = sha256s) -> str:
     except OSError as error:
         if is_transient(error):
             raise
-        raise RunError(f"policy.path={folder}: no model could be loaded from there: {error}") from error
+        raise RunError(f"policy.path={folder}: no model could be loaded from there: {words_of(error)}") from error
 
 
 def hash_of(files: Sequence[Path], hashes: Hashes = sha256s) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Literal
 
 from .. import settings
 from ..errors import RunError, shown, visible
+from ..unicode import nfkc
 from . import columns, read
 
 Kind = Literal["bad", "duplicate", "conflict"]
@@ -81,7 +81,7 @@ def describe_used_id(id: str, where: str) -> str:
 
 def key_of(text: str) -> bytes:
     """Return a 16-byte hash that is equal for texts which differ only in Unicode form (NFKC) or white space."""
-    plain = text if text.isascii() else unicodedata.normalize("NFKC", text)
+    plain = nfkc(text)
     if "  " in plain or "\n" in plain or "\t" in plain or not plain.isascii():
         plain = " ".join(plain.split())
     return hashlib.blake2b(plain.encode(), digest_size=16).digest()

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import RunError
+from ..errors import RunError, words_of
 from ..policy.locate import hub_cache, locate
 from .read import format_of
 
@@ -111,7 +111,7 @@ def _saved_files(folder: Path) -> list[Path]:
         files = [folder / item["filename"] for item in listed]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(
-            f"{folder}/state.json damaged, or not written by save_to_disk ({error!r}): save it again"
+            f"{folder}/state.json damaged, or not written by save_to_disk ({words_of(error)}): save it again"
         ) from error
     lost = [path.name for path in files if not path.is_file()]
     if lost:

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import yaml
 
 from .. import difficulty, settings
 from ..dpo import pairs
-from ..errors import RunError
+from ..errors import RunError, shown
 from ..evaluate.table import interval
 from ..records import CORRECT, UNGRADABLE, WRONG, Draw, Pairs, Rollouts, seeded
 from ..sampler.betabinomial import fit
@@ -21,11 +20,13 @@ from ..sampler.evidence import ClusterEvidence, QuestionEvidence, chances
 from ..sampler.rules import RULES, find_rule
 from ..sampler.spread import rate_intervals
 from ..sampler.weights import posterior_rate
+from ..store import files, parsed
 from ..store.layout import folder_of
 from ..store.stage import Stage
 from ..table import Columns
 
 T = TypeVar("T", bound=Columns)
+_GROUPS = ("run", "sampler", "difficulty", "pairs", "rollouts")  # of the settings, that an explanation needs
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,10 @@ class Iteration:
         """
         if not (run / "config.yaml").is_file():
             raise RunError(f"{run} is no run folder: it has no config.yaml")
-        iteration = cls(run, t, yaml.safe_load((run / "config.yaml").read_text()))
+        config = files.read_parsed(run / "config.yaml", parsed.parse_yaml)
+        if not isinstance(config, dict) or not all(isinstance(config.get(group), dict) for group in _GROUPS):
+            raise RunError(f"{shown(run / 'config.yaml')} is no configuration of a run: put back a copy")
+        iteration = cls(run, t, config)
         draw = iteration.stage("draw")
         if not draw.done:
             raise RunError(f"{run / folder_of(t)} has no finished draw: resume the run, or name another --iteration")
@@ -106,7 +110,7 @@ def explain(run: Path, t: int, question_id: str) -> list[tuple[str, str]]:
     cluster = int(iteration.questions.cluster_Q[seen[0]] if len(seen) else iteration.draw.cluster_Q[drawn[0]])
     rollouts = iteration.rollouts.take(np.flatnonzero(iteration.rollouts.question_R == question))
     return [
-        ("question", f"{question_id}, number {question} of the pool; iteration {t} of {run}"),
+        ("question", f"{shown(question_id)}, number {question} of the pool; iteration {t} of {run}"),
         *_of_cluster(iteration, cluster),
         *_of_weight(iteration, cluster, seen, drawn),
         *_of_rollouts(iteration, question, rollouts),
@@ -123,9 +127,9 @@ def find(iteration: Iteration, question_id: str) -> int:
     ids = list(iteration.rollouts.id_R)
     if question_id in ids:
         return int(iteration.rollouts.question_R[ids.index(question_id)])
-    some = ", ".join(dict.fromkeys(ids[:400:40])) or "none yet"
+    some = ", ".join(shown(id, 80) for id in dict.fromkeys(ids[:400:40])) or "none yet"
     raise RunError(
-        f"no question with the id {question_id!r} was probed or explored in iteration {iteration.t} of "
+        f"no question with the id {shown(repr(question_id))} was probed or explored in iteration {iteration.t} of "
         f"{iteration.run}; some that were: {some}"
     )
 

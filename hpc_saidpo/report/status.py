@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import re
 import textwrap
 import time
@@ -10,15 +12,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import RunError
+from ..errors import RunError, shown, visible
 from ..records import STAGES
 from ..store import life
 from ..store.layout import iterations_of
+from ..store.parsed import read_json
+from ..store.software import read_starts
 
 SILENT, UNKNOWN, WAITING = "silent", "unknown", "waiting"
 MISSED_BEATS = 6  # so many signs of life are missing before a run counts as silent
 WIDTH = 80
-_PLACE = re.compile(r"(?:iter-(\d+)|base)/(.+)")
+MESSAGE_CHARS = 1000
+_PLACE = re.compile(r"(?:iter-(\d{1,9})|base)/(.+)")
 
 
 @dataclass(frozen=True)
@@ -84,87 +89,97 @@ def read_state(run: Path, name: str) -> State:
     Args:
         name: how to call it.
     """
-    record, failure = life.read(run / life.PROGRESS), life.read(run / life.FAILURE)
-    starts = life.read_list(run / "env.json")
+    record, failure = life.read_progress(run / life.PROGRESS), life.read_message(run / life.FAILURE)
+    starts = read_starts(run)
     start = starts[-1] if starts else {}
     finished = sum((folder / "DONE").exists() for _, folder in iterations_of(run))
-    about = {"job": _job(start.get("slurm", {})), "restarts": max(0, len(starts) - 1), "hosts": start.get("hosts", [])}
-    if not record:
+    about: dict[str, Any] = {"job": _job(start.get("slurm")), "restarts": max(0, len(starts) - 1)}
+    about["hosts"] = list(map(str, start.get("hosts") or [])) if isinstance(start.get("hosts"), list) else []
+    if record is None:
         return State(name, UNKNOWN, finished, **about)
-    seen_s = max(0.0, time.time() - record["written"])
-    state, message = record["state"], record["message"]
+    seen_s = max(0.0, time.time() - record.written)
+    state, message = record.state, record.message
     if state == life.RUNNING:
         if failure:
-            state, message = life.FAILED, failure["message"]
-        elif seen_s > MISSED_BEATS * record["beat_s"]:
+            state, message = life.FAILED, failure
+        elif seen_s > MISSED_BEATS * record.beat_s:
             state, message = SILENT, "no sign of life: killed, suspended, or its disk hangs. Start it again to resume"
-        elif record["waits_for"]:
-            state, message = WAITING, record["waits_for"]
-    about |= {"state": state, "message": message, "iteration": finished, "iterations": record["iterations"]}
+        elif record.waits_for:
+            state, message = WAITING, record.waits_for
+    about |= {"state": state, "message": message, "iteration": finished, "iterations": record.iterations}
     if state not in (life.RUNNING, WAITING, SILENT):
         return State(name, seen_s=seen_s, pair_yield=_last_yield(run), **about)
     left_s, is_least = time_left(record)
-    counts, task_s = record["counts"], record["task_s"]
+    counts, task_s = record.counts, record.task_s
     return State(
         name,
-        stage=record["place"],
-        done=record["done"],
-        total=record["total"],
+        stage=record.place,
+        done=record.done,
+        total=record.total,
         tokens_per_s=counts["tokens"] / task_s if counts.get("tokens") and task_s else None,
         pair_yield=_yield(record) or _last_yield(run),
         left_s=left_s,
         left_is_least=is_least,
         seen_s=seen_s,
-        silent=record["silent"],
+        silent=record.silent,
         **about,
     )
 
 
-def time_left(record: dict[str, Any]) -> tuple[float | None, bool]:
+def time_left(record: life.Progress) -> tuple[float | None, bool]:
     """Return the time until a run is complete, in seconds, and whether stages are missing in it that were not measured.
 
     The stage in progress lasts as its items so far; each later stage as long as the same one of earlier iterations.
     """
-    match, n_iterations = _PLACE.fullmatch(record["place"]), record["iterations"]
+    match = _PLACE.fullmatch(record.place)
     spent: dict[str, list[float]] = {}
-    for place, seconds in record["spent_s"].items():
-        if (known := _PLACE.fullmatch(place)) and place != record["place"]:
+    for place, seconds in record.spent_s.items():
+        if (known := _PLACE.fullmatch(place)) and place != record.place:
             spent.setdefault(known[2], []).append(seconds)
-    if not match:  # the preparation
-        return None, True
     expected = {name: sum(seconds) / len(seconds) for name, seconds in spent.items()}
-    evaluations = sorted(name for name in {*expected, match[2]} if name.startswith("evaluate/"))
+    evaluations = sorted(name for name in {*expected, match[2] if match else ""} if name.startswith("evaluate/"))
     names = [*STAGES, *evaluations]
+    if not match or match[2] not in names:  # the preparation
+        return None, True
     of_stage = _stage_left(record, expected.get(match[2]))
     iteration = int(match[1]) if match[1] else -1
     later = names[names.index(match[2]) + 1 :]  # before the first iteration there are evaluations alone: all the rest
-    to_come = [*later, *names * max(0, n_iterations - iteration - 1)]
-    unknown = [name for name in to_come if name not in expected]
-    known_s = sum(expected[name] for name in to_come if name in expected)
-    return (of_stage or 0.0) + known_s, bool(unknown) or of_stage is None
+    n_whole = max(0, record.iterations - iteration - 1)  # iterations that have not begun
+    is_known = all(name in expected for name in (names if n_whole else later))
+    known_s = sum(expected.get(name, 0.0) for name in later) + n_whole * sum(expected.get(name, 0.0) for name in names)
+    return (of_stage or 0.0) + known_s, not is_known or of_stage is None
 
 
-def _stage_left(record: dict[str, Any], expected_s: float | None) -> float | None:
-    if record["total"] is not None and record["done"] > record["done_before"]:
-        per_item_s = record["task_s"] / (record["done"] - record["done_before"])
-        return per_item_s * (record["total"] - record["done"])
-    return None if expected_s is None else max(0.0, expected_s - record["place_s"])
+def _stage_left(record: life.Progress, expected_s: float | None) -> float | None:
+    done, before = record.done or 0, record.done_before or 0
+    if record.total is not None and record.task_s is not None and done > before:
+        return record.task_s / (done - before) * (record.total - done)
+    return None if expected_s is None else max(0.0, expected_s - record.place_s)
 
 
-def _yield(record: dict[str, Any]) -> float | None:
-    counts = record["counts"]
-    if not record["place"].endswith(("/probe", "/explore")) or not counts.get("questions"):
+def _yield(record: life.Progress) -> float | None:
+    counts = record.counts
+    if not record.place.endswith(("/probe", "/explore")) or not counts.get("questions"):
         return None
     return counts.get("usable", 0) / counts["questions"]
 
 
 def _last_yield(run: Path) -> float | None:
     folders = [folder for _, folder in iterations_of(run)]
-    known = [life.read(folder / "metrics.json").get("pair_yield") for folder in folders]
+    known = [_pair_yield(folder / "metrics.json") for folder in folders]
     return next((value for value in reversed(known) if value is not None), None)
 
 
-def _job(slurm: dict[str, str]) -> str:
+def _pair_yield(metrics: Path) -> float | None:
+    with contextlib.suppress(OSError, ValueError):
+        value = read_json(metrics)
+        share = value.get("pair_yield") if isinstance(value, dict) else None
+        return share if isinstance(share, float) and math.isfinite(share) else None
+    return None
+
+
+def _job(slurm: Any) -> str:
+    slurm = {key: str(value) for key, value in slurm.items()} if isinstance(slurm, dict) else {}
     array, task = slurm.get("SLURM_ARRAY_JOB_ID", ""), slurm.get("SLURM_ARRAY_TASK_ID", "")
     return f"{array}_{task}" if array and task else slurm.get("SLURM_JOB_ID", "")
 
@@ -175,7 +190,8 @@ def table(states: Sequence[State]) -> str:
     lines += [_line(state.name, _cells(state)) for state in states]
     for state in states:
         for message in [*([state.message] if state.message else []), *state.silent]:
-            lines.append(textwrap.fill(f"{state.name}: {message}", WIDTH, subsequent_indent="  "))
+            text = f"{shown(state.name)}: {shown(message, MESSAGE_CHARS)}"
+            lines.append(textwrap.fill(text, WIDTH, subsequent_indent="  "))
     return "\n".join(lines)
 
 
@@ -184,12 +200,13 @@ _WIDTHS = (5, 10, 9, 6, 5, 6, 5, 9, 3)  # with a space before each: 67 columns
 
 def _line(name: str, cells: Sequence[str]) -> str:
     left = WIDTH - sum(width + 1 for width in _WIDTHS)
-    shown = name if len(name) <= left else name[: left - 1] + "…"
+    name, cells = visible(name[:WIDTH], kept=""), [visible(cell[:WIDTH], kept="") for cell in cells]
+    short = name if len(name) <= left else name[: left - 1] + "…"
     padded = [
         f"{cell[:width]:<{width}}" if number == 1 else f"{cell[-width:]:>{width}}"
         for number, (cell, width) in enumerate(zip(cells, _WIDTHS, strict=True))
     ]
-    return f"{shown:<{left}} {' '.join(padded)}".rstrip()
+    return f"{short:<{left}} {' '.join(padded)}".rstrip()
 
 
 def _cells(state: State) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from ..errors import RunError
-from . import files
+from . import files, parsed
 
 # Keys that change the result of an iteration by rounding at most: a run may resume with other values.
 MAY_DIFFER = (
@@ -48,7 +48,7 @@ def store_or_compare(
         RunError: the run was made with another configuration. Names the keys and the remedy.
     """
     stored = run / "config.yaml"
-    known = files.read_parsed(stored, yaml.safe_load)
+    known = files.read_parsed(stored, parsed.parse_yaml)
     changes = {} if known is None else _differences(known, resolved)
     binding = {key: both for key, both in changes.items() if key not in may_differ}
     if binding and any(run.rglob("*.h5")):  # else there is no result of it yet

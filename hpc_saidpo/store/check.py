@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import yaml
 from safetensors import SafetensorError, safe_open
 
-from ..errors import RunError
+from ..errors import RunError, words_of
 from ..records import Rollouts
-from . import files, tables
+from . import files, parsed, tables
 from .layout import iterations_of
 from .lock import Lock
 from .stage import Stage, stages_of
@@ -101,12 +99,13 @@ def _set_aside(findings: list[Finding]) -> Iterator[tuple[Path, Path]]:
 
 def _unreadable(run: Path) -> Iterator[Finding]:
     """Check the files of the run that belong to no stage."""
-    for path, parse in ((run / "config.yaml", yaml.safe_load), (run / "env.json", json.loads)):
+    for path, parse in ((run / "config.yaml", parsed.parse_yaml), (run / "env.json", parsed.parse_json)):
         try:
-            if path.exists() and not parse(path.read_text()):
+            if path.exists() and not parse(parsed.read_text(path)):
                 raise ValueError("it is empty")
-        except (ValueError, yaml.YAMLError, OSError) as error:
-            yield Finding(path, f"is not readable ({error})", "put back a copy, or move it away and start again")
+        except (ValueError, OSError) as error:
+            problem = f"is not readable ({words_of(error)})"
+            yield Finding(path, problem, "put back a copy, or move it away and start again")
 
     for _, folder in iterations_of(run):
         iteration, metrics = Stage(folder), folder / "metrics.json"
@@ -121,7 +120,7 @@ def _check_file(stage: Stage, path: Path) -> Iterator[Finding]:
         if path.suffix == ".h5":
             stage.check_attributes(path, tables.check(path))
         elif path.suffix == ".json":
-            json.loads(path.read_text())
+            parsed.read_json(path)
         elif path.suffix == ".safetensors":
             with safe_open(path, "np") as file:
                 file.keys()
@@ -131,7 +130,7 @@ def _check_file(stage: Stage, path: Path) -> Iterator[Finding]:
     except RunError as error:
         yield Finding(path, str(error), "see the message")
     except (OSError, ValueError, SafetensorError) as error:
-        yield _damaged(stage, path, f"is not readable ({error})")
+        yield _damaged(stage, path, f"is not readable ({words_of(error)})")
 
 
 def _check_manifest(stage: Stage) -> Iterator[Finding]:

@@ -11,11 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from yaml import YAMLError
-
-from ..errors import RunError
+from ..errors import RunError, words_of
 from ..parallel.world import World
-from . import disk
+from . import disk, parsed
 
 _TEMPORARY = re.compile(r"\..+\.tmp")
 T = TypeVar("T")
@@ -220,16 +218,19 @@ def remove_temporaries(folder: Path) -> None:
 def read_parsed(path: Path, parse: Callable[[str], Any]) -> Any:
     """Read a JSON or YAML file of a run; None if there is no such file.
 
+    Args:
+        parse: `parsed.parse_json`, `parsed.parse_yaml`, or a function that raises ValueError where it cannot read.
+
     Raises:
         RunError: the file is empty or cannot be parsed.
     """
     if not disk.exists(path):
         return None
     try:
-        value = parse(disk.persist(path, path.read_text))
-    except (ValueError, YAMLError) as error:
+        value = parse(disk.persist(path, lambda: parsed.read_text(path)))
+    except ValueError as error:
         raise RunError(
-            f"{path} is not readable ({error}): put back a copy, or move it away, and start again"
+            f"{path} is not readable ({words_of(error)}): put back a copy, or move it away, and start again"
         ) from error
     if not value:
         raise RunError(f"{path} is empty: put back a copy, or move it away, and start again")

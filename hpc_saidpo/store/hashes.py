@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RunError
-from . import disk, files
+from . import disk, files, parsed
 from .stage import Stage
 from .tables import READABLE, Damaged
 
@@ -52,7 +52,7 @@ class Hashes:
 
     def _load(self) -> dict[str, Any]:
         try:
-            known = files.read_parsed(self.path, json.loads) or {}
+            known = files.read_parsed(self.path, parsed.parse_json) or {}
             return {key: entry for key, entry in known.items() if len(entry) == 2}
         except (RunError, AttributeError, TypeError):  # damaged: the hashes are computed again
             return {}

@@ -13,18 +13,57 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import RunError, origin_of
+from pydantic import FiniteFloat, NonNegativeInt, TypeAdapter
+
+from ..errors import RunError, origin_of, words_of
 from ..parallel.stop import Stopped
 from ..parallel.task import ALL_RANKS, SILENT_S, Silence
 from ..parallel.world import World
 from ..progress import log, present
+from .parsed import read_json
 
 PROGRESS, FAILURE = "progress.json", "failure.json"
 BEAT_S = 10.0
 RUNNING, STOPPED, FAILED, COMPLETE = "running", "stopped", "failed", "complete"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The content of progress.json.
+
+    Attributes:
+        written: time of the sign of life, seconds since the epoch.
+        beat_s: time between two signs.
+        state, message: of the start, and why it ended.
+        iterations: of the whole run; 0 for an evaluation.
+        place: the stage in progress; "" between stages. It has taken `place_s`.
+        done, total, done_before: items of the stage: finished, all, finished by earlier starts. None: no such figures.
+        task_s: time since the first of its items in this start.
+        counts: sums over its finished items.
+        waits_for: what the run waits for; "" for nothing.
+        silent: messages about silent ranks.
+        spent_s: time spent on each stage.
+    """
+
+    written: FiniteFloat
+    beat_s: FiniteFloat
+    state: str
+    message: str
+    iterations: NonNegativeInt
+    place: str
+    place_s: FiniteFloat
+    waits_for: str
+    silent: list[str]
+    spent_s: dict[str, FiniteFloat]
+    done: NonNegativeInt | None = None
+    total: NonNegativeInt | None = None
+    done_before: NonNegativeInt | None = None
+    task_s: FiniteFloat | None = None
+    counts: dict[str, FiniteFloat] = field(default_factory=dict)
 
 
 class Life:
@@ -55,10 +94,10 @@ class Life:
         """
         self._iterations = iterations
         (self._folder / FAILURE).unlink(missing_ok=True)
-        before = read(self._folder / PROGRESS)
-        self._spent_s = dict(before.get("spent_s", {}))
-        if before.get("state") == RUNNING and before["place"]:  # a killed job
-            self._add(before["place"], before["place_s"])
+        if before := read_progress(self._folder / PROGRESS):
+            self._spent_s = dict(before.spent_s)
+            if before.state == RUNNING and before.place:  # a killed job
+                self._add(before.place, before.place_s)
         self._write()
         self._thread = threading.Thread(target=self._beat, daemon=True)
         self._thread.start()
@@ -152,22 +191,19 @@ class Life:
         return message
 
 
-def read(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file; {} if there is none, or it is not readable."""
-    value = _parsed(path)
-    return value if isinstance(value, dict) else {}
-
-
-def read_list(path: Path) -> list[dict[str, Any]]:
-    """Return the list in a JSON file, as `read`."""
-    value = _parsed(path)
-    return value if isinstance(value, list) else []
-
-
-def _parsed(path: Path) -> Any:
-    with contextlib.suppress(OSError, ValueError):
-        return json.loads(path.read_text())
+def read_progress(path: Path) -> Progress | None:
+    """Return the content of progress.json; None if there is none, or it is not readable."""
+    with contextlib.suppress(OSError, ValueError):  # pydantic's errors are ValueErrors
+        return TypeAdapter(Progress).validate_python(read_json(path))
     return None
+
+
+def read_message(path: Path) -> str:
+    """Return the message of failure.json; "" if there is none, or it is not readable."""
+    with contextlib.suppress(OSError, ValueError):
+        value = read_json(path)
+        return str(value.get("message", "")) if isinstance(value, dict) else ""
+    return ""
 
 
 def _replace(path: Path, record: dict[str, Any]) -> None:
@@ -179,4 +215,4 @@ def _replace(path: Path, record: dict[str, Any]) -> None:
 
 
 def _words(error: BaseException) -> str:
-    return str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, RunError) else words_of(error)

@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
-from . import disk
+from . import disk, parsed
 from .layout import iterations_of
 from .stage import Stage
 
@@ -59,14 +57,17 @@ def _is_named(model: Path, run: Path) -> bool:
         path = run.parent / name / "config.yaml"
         if name == run.name or not disk.exists(path):
             continue
-        text = disk.persist(path, path.read_text)
+        try:
+            text = disk.persist(path, lambda path=path: parsed.read_text(path))
+        except ValueError:
+            return True
         if run.name not in text:
             continue
         try:
-            config = yaml.safe_load(text)
+            config = parsed.parse_yaml(text)
             named = [(config.get(group) or {}).get(key) for group, key in _NAMING]
-        except (yaml.YAMLError, AttributeError):
-            return True
-        if any(isinstance(value, str) and Path(value).resolve() == place for value in named):
+            if any(isinstance(value, str) and Path(value).resolve() == place for value in named):
+                return True
+        except (ValueError, AttributeError):
             return True
     return False

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 
 from .. import settings
 from ..parallel.world import World
-from . import agreement, disk, files, restarts, retention, run_facts, shared
+from . import agreement, disk, files, parsed, restarts, retention, run_facts, shared
 from .hashes import Hashes
 from .layout import folder_of, iterations_of
 from .life import Life
@@ -83,7 +83,7 @@ class RunDir:
                 self.path, resolved, config.accept_changes, self._set_aside_unfinished, may_differ
             )
             path = self.path / "env.json"
-            starts = files.read_parsed(path, json.loads) or []
+            starts = files.read_parsed(path, parsed.parse_objects) or []
             if env.get("slurm"):
                 env = {**env, "newest_result": restarts.newest_result(self.path, self.path.parent / ".shared")}
                 restarts.check_progress(starts, env)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import RunError
+from ..errors import RunError, words_of
 from ..parallel.world import World
 from ..records import STAGES
 from ..table import Columns
@@ -92,7 +92,7 @@ class Stage:
             if manifest["sha256"] != _hash(listed):
                 raise ValueError("the SHA-256 of the list does not fit")
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise Damaged(path, f"is not readable ({error})") from error
+            raise Damaged(path, f"is not readable ({words_of(error)})") from error
         return version, listed
 
     def check_complete(self, readable: tuple[int, ...] = tables.READABLE) -> None:
@@ -232,7 +232,7 @@ class Stage:
         try:
             return json.loads(disk.persist(path, path.read_text))
         except (OSError, ValueError) as error:
-            raise Damaged(path, f"is not readable as JSON ({error})") from error
+            raise Damaged(path, f"is not readable as JSON ({words_of(error)})") from error
 
     def append_lines(self, name: str, lines: Iterable[str]) -> None:
         """Append lines to <name>.jsonl, in a stage whose folder appears only when it is finished (`RunDir.shared`)."""

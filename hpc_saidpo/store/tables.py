@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import h5py
 import numpy as np
 
-from ..errors import RunError, is_transient
+from ..errors import RunError, is_transient, words_of
 from ..table import Columns, Ids
 from .ragged import Ragged, attributes, dataset, put, put_attributes, put_ragged
 
@@ -153,7 +153,7 @@ def explain(path: Path, error: Exception) -> RunError:
         return Damaged(path, "is not an HDF5 file" if start.strip(b"\0") else "holds zeros where its content should be")
     if "truncated" in str(error):
         return Damaged(path, "is truncated")
-    return Damaged(path, f"is damaged: a checksum or its structure does not fit ({error})")
+    return Damaged(path, f"is damaged: a checksum or its structure does not fit ({words_of(error)})")
 
 
 def read(path: Path, table: type[C], inspect: Inspect) -> C:

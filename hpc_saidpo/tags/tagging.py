@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import settings
-from ..errors import Ended, RunError
+from ..errors import Ended, RunError, words_of
 from ..parallel.world import World
 from ..progress import log
 from ..records import Question, Questions, split
@@ -69,7 +69,7 @@ def read_skills(path: str) -> list[str]:
     try:
         lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise RunError(f"tags.skills={path}: not readable as text ({error})") from error
+        raise RunError(f"tags.skills={path}: not readable as text ({words_of(error)})") from error
     skills: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         if line and not line.startswith("#"):

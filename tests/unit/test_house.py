@@ -13,8 +13,8 @@ HOME = Path(__file__).parents[2]
 PACKAGE = HOME / "hpc_saidpo"
 # From the bottom to the top: a file imports files of its own box, and of boxes on lower floors only.
 FLOORS = (
-    ("__init__", "errors", "table"),
-    ("settings", "imports", "plugin", "records", "parallel"),
+    ("__init__", "errors", "table", "unicode"),
+    ("settings", "imports", "plugin", "records", "parallel", "picture", "terminal"),
     ("progress",),
     ("difficulty", "store", "grader", "sandbox"),
     ("policy", "sampler"),
@@ -46,7 +46,7 @@ ONLY_IN = {
 }
 # Files and boxes of pure functions: no path, rank, model, clock or global random state.
 PURE = (
-    "records", "table", "errors", "difficulty", "settings", "metrics", "grader.answers", "sampler",
+    "records", "table", "errors", "unicode", "difficulty", "settings", "metrics", "grader.answers", "sampler",
     "evaluate.intervals", "rollouts.chunks", "rollouts.steps", "rollouts.prompt", "dpo.pairs",
     "pool.arithmetic", "pool.canonical", "pool.decontaminate", "pool.expressions", "pool.grams", "pool.indexes",
     "pool.spellings", "pool.wrappers",

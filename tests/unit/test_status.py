@@ -34,7 +34,7 @@ def state_of(root):
 def put(folder, **facts):
     """Change the signs of life of a run."""
     path = folder / life.PROGRESS
-    path.write_text(json.dumps({**life.read(path), **facts}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), **facts}))
 
 
 def test_a_run_at_work_shows_its_stage_chunks_tokens_and_yield(tmp_path):
@@ -89,7 +89,7 @@ def test_a_killed_run_is_silent_and_its_time_is_kept(tmp_path):
     found = state_of(tmp_path)
     assert found.state == "silent" and "no sign of life" in found.message and 61 <= found.seen_s < 70
     with open_run(tmp_path) as run:
-        assert life.read(run.path / life.PROGRESS)["spent_s"] == {"iter-000/probe": 40.0}
+        assert life.read_progress(run.path / life.PROGRESS).spent_s == {"iter-000/probe": 40.0}
     assert state_of(tmp_path).restarts == 1
 
 
