@@ -117,12 +117,39 @@ def shown(value: object, longest: int = LONGEST) -> str:
     return start if len(text) <= longest else f"{start}... ({len(text):,} characters)"
 
 
-def words_of(error: BaseException) -> str:
-    """Return the message of a library's exception on one line, with its type where that says more than the message."""
+_message_chars = 10_000  # until run.message_chars is known
+
+
+def limit_messages(characters: int) -> None:
+    """Set the length of a message (run.message_chars) for this process."""
+    global _message_chars
+    _message_chars = characters
+
+
+def message(text: str) -> str:
+    """Return a message as a terminal or a log shows it: `visible`, in one or more lines.
+
+    A long one lacks its middle: it begins with the problem, and ends with what to do.
+    """
+    if len(text) > _message_chars:
+        n_last = _message_chars // 4
+        cut = f" ... ({len(text):,} characters, cut at run.message_chars={_message_chars:,}) ... "
+        text = f"{text[: _message_chars - n_last]}{cut}{text[-n_last:]}"
+    return visible(text)
+
+
+def words_of(error: BaseException, with_type: bool = False) -> str:
+    """Return the message of a library's exception on one line.
+
+    Args:
+        with_type: name the type, too. False: only where it says more than the message.
+    """
     whole = str(error)
     text = shown(" ".join(whole[: 2 * LONGEST].split()) + whole[2 * LONGEST :])
     name = type(error).__name__
-    return text if text and isinstance(error, (OSError, ValueError)) else f"{name}: {text}" if text else name
+    if text and isinstance(error, (OSError, ValueError)) and not with_type:
+        return text
+    return f"{name}: {text}" if text else name
 
 
 # Messages of failed allocations without an exception type of their own: of torch, the kernel, the GPU, the C++ library.

@@ -91,7 +91,7 @@ def _why_no_module(module: str, error: BaseException) -> str:
         )
     frames = [f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename]
     place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
-    return f"the module {module} cannot be imported: {words_of(error)}{place}"
+    return f"the module {module} cannot be imported: {words_of(error, with_type=True)}{place}"
 
 
 def _nearest(name: str, names: Mapping[str, object] | list[str]) -> str:

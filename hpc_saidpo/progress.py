@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from tqdm import tqdm
 
-from . import terminal
-from .errors import RunError, shown, visible
+from .errors import RunError, message, shown, visible
 from .parallel.task import Task
 
 LINE_EVERY_S = 10.0
@@ -61,7 +61,7 @@ class _Visible(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         if isinstance(record.args, tuple):
             record.args = tuple(a if isinstance(a, int | float) else visible(str(a), kept="") for a in record.args)
-        return terminal.message(super().format(record))
+        return message(super().format(record))
 
 
 class _File(logging.FileHandler):
@@ -75,7 +75,7 @@ class _Console(logging.Handler):
     """Writes while no bar is shown, so that a line never breaks a bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        with tqdm.external_write_mode(file=terminal.raw(sys.stderr)):
+        with tqdm.external_write_mode(file=_screen()):
             print(self.format(record), flush=True)
 
 
@@ -109,12 +109,16 @@ def _display(label: str, total: int, n_done: int) -> Iterator[Callable[[], objec
     if columns := terminal_columns():
         # A full line would make some terminals begin the next one.
         width = min(columns - 1, WIDEST)
-        screen = terminal.raw(sys.stderr)  # a bar moves the cursor
         desc = f"  {shown(label)}"
-        with tqdm(total=total, initial=n_done, desc=desc, leave=False, file=screen, ncols=width) as bar:
+        with tqdm(total=total, initial=n_done, desc=desc, leave=False, file=_screen(), ncols=width) as bar:
             yield bar.update
     else:
         yield _Lines(label, total, n_done)
+
+
+def _screen() -> TextIO:
+    """Return standard error without the guard of `terminal`: a bar moves the cursor."""
+    return getattr(sys.stderr, "unguarded", sys.stderr)
 
 
 @functools.cache

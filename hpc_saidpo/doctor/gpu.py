@@ -70,7 +70,7 @@ def compare(device: torch.device, compiled: bool = False) -> list[Finding]:
         try:
             text, good = path(device)
         except FAILURES as error:
-            text, good = words_of(error), False
+            text, good = words_of(error, with_type=True), False
         remedy = "the GPU path differs from the CPU path: do not trust this node; see software and driver above"
         findings.append(judge(name, text, failure=remedy * (not good)))
     return findings

@@ -44,10 +44,10 @@ def text(policy: str, rows: Sequence[Mapping], notes: Sequence[str]) -> str:
 
 def _table(first: str, rows: Sequence[tuple[str, Mapping]]) -> str:
     table = [(first, *HEADER), *((shown(name, NAME_CHARS).replace("|", "/"), *_cells(row)) for name, row in rows)]
-    shown = [i for i in range(len(table[0])) if i < 4 or {line[i] for line in table[1:]} - {"-", "0"}]
-    widths = [max(len(line[i]) for line in table) for i in shown]
+    used = [i for i in range(len(table[0])) if i < 4 or {line[i] for line in table[1:]} - {"-", "0"}]
+    widths = [max(len(line[i]) for line in table) for i in used]
     ruler = ["-" * widths[0], *(f"{'-' * (width - 1)}:" for width in widths[1:])]
-    lines = [[line[i] for i in shown] for line in table]
+    lines = [[line[i] for i in used] for line in table]
     aligned = [[line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in [lines[0], *lines[1:]]]
     return "\n".join(f"| {' | '.join(line)} |" for line in [aligned[0], ruler, *aligned[1:]])
 

@@ -25,7 +25,7 @@ def score(entry: str, answer: str) -> Judgement:
     try:
         result = scorer(answer, question)
     except Exception as error:  # noqa: BLE001 - the scorer reads the gold answer, so this answer is malformed
-        return Judgement(WRONG, f"the scorer cannot read it: {words_of(error)}")
+        return Judgement(WRONG, f"the scorer cannot read it: {words_of(error, with_type=True)}")
     return Judgement(CORRECT if result == 1 else WRONG, f"scores {result:g}")
 
 

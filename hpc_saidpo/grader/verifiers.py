@@ -86,7 +86,7 @@ class Verifier:
         except RunError:
             raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 - no response and no gold answer ends a run
-            return Judgement(UNGRADABLE, f"gave up: {words_of(error)}")
+            return Judgement(UNGRADABLE, f"gave up: {words_of(error, with_type=True)}")
         return judgement
 
     def answer(self, response: str) -> str | None:
@@ -230,6 +230,6 @@ def _reported(name: str, attribute: str, function: Callable[[A], str]) -> Callab
         try:
             return function(argument)
         except (Exception, SystemExit) as error:
-            raise RunError(f"{KEY}={name}: its {attribute} fails: {words_of(error)}") from error
+            raise RunError(f"{KEY}={name}: its {attribute} fails: {words_of(error, with_type=True)}") from error
 
     return call

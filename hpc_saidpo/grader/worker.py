@@ -33,7 +33,7 @@ def main() -> None:
         try:
             judgement = _JUDGES[kind](gold, answer)
         except Exception as error:  # noqa: BLE001 - the reason is reported, and the next request is served
-            judgement = Judgement(UNGRADABLE, f"gave up: {words_of(error)}")
+            judgement = Judgement(UNGRADABLE, f"gave up: {words_of(error, with_type=True)}")
         signal.setitimer(signal.ITIMER_PROF, 0)
         print(json.dumps([judgement.verdict, judgement.reason]), file=answers, flush=True)
 

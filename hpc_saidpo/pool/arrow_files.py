@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import RunError, shown, words_of
-from ..settings.pool import Limits
+from ..settings.base import Limits
 from .text_files import MIB, Columns, Rows, Span, Unreadable, check_header, excerpt
 
 BATCH_ROWS = 1024

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from ..errors import RunError, shown, words_of
-from ..settings.pool import Limits
+from ..settings.base import Limits
 from .text_files import MIB, Columns, Rows, Unreadable, check_header, excerpt, name_some, open_bytes, skip_line
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import RunError, is_transient, shown, try_again, words_of
-from ..settings.pool import Limits
+from ..settings.base import Limits
 from . import text_files
 from .arrow_files import arrow_rows, parquet_rows, parquet_spans
 from .csv_files import csv_rows

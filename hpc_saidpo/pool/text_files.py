@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TextIO, cast
 
 from ..errors import RunError, shown, words_of
-from ..settings.pool import Limits
+from ..settings.base import Limits
 
 RAW_CHARACTERS = 2000  # of a bad row, at most
 SHOWN_COLUMNS = 12  # of a table, in a message

@@ -10,8 +10,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from ..errors import RunError
-from .base import Name, Positive, group
-from .pool import Limits
+from .base import Limits, Name, Positive, group
 
 HELD_OUT = "held_out"  # name of the benchmark of the pool's own questions that are never trained on
 SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .base import Count, Name, Positive, group
+from .base import Count, Limits, Name, Positive, group
 
 # Verifiers that a row of a file may name. `pool.verifier` may also be package.module:name, a verifier of the user's own
 # module: `grader.verifiers.use_verifier` checks the setting.
@@ -51,34 +51,6 @@ class Columns:
     entry: Names = "entry"
     rows: Name | None = None
     message: Message = "last_user"
-
-
-@group
-class Limits:
-    """The largest input that is read. A row beyond a limit is a bad row; the message names the limit.
-
-    Attributes:
-        line_mib: a line of JSON lines, or a row of CSV, Parquet or Arrow.
-        json_mib: a whole JSON file.
-        columns: the columns of a table.
-        cell_chars: each text of a row: the question, the solution, tests.
-        answer_chars: a gold answer; all alternative answers of a row together.
-        alt_answers: alternative answers of a row.
-    """
-
-    GROUP: ClassVar[str] = "pool"
-    line_mib: Positive = 16
-    json_mib: Positive = 1024
-    columns: Positive = 1000
-    cell_chars: Positive = 1_000_000
-    answer_chars: Positive = 10_000
-    alt_answers: Positive = 100
-
-    def describe(self, name: str) -> str:
-        """Return a limit as a message shows it: "at most 1,000 (pool.limits.columns)"."""
-        unit = name.rpartition("_")[2]
-        unit = {"mib": " MiB", "chars": " characters"}.get(unit, "")
-        return f"at most {getattr(self, name):,}{unit} ({self.GROUP}.limits.{name})"
 
 
 @group

@@ -215,4 +215,4 @@ def _replace(path: Path, record: dict[str, Any]) -> None:
 
 
 def _words(error: BaseException) -> str:
-    return str(error) if isinstance(error, RunError) else words_of(error)
+    return str(error) if isinstance(error, RunError) else words_of(error, with_type=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import re
@@ -16,12 +15,13 @@ from ..errors import RunError, words_of
 from ..parallel.world import World
 from ..records import STAGES
 from ..table import Columns
-from . import disk, files, stored, tables
+from . import disk, files, manifest, parsed, stored, tables
 from .layout import folder_of, iterations_of
 from .ragged import WITH_TOKENS
 from .tables import C, Damaged
 
 SHARD_ROWS = 32_768
+MOST_CHUNKS = 10_000_000  # of a shard
 _CHUNK, _SHARD = "chunk-{:06d}", "shard-{:06d}-{:06d}"
 _DISCARDED = "DISCARDED"  # lists the files and folders that were removed after the stage was finished
 _PIECE = re.compile(r"(?:chunk|shard)-(\d{6,})(?:-(\d{6,}))?")
@@ -52,8 +52,7 @@ class Stage:
             str(path.relative_to(self.path)): {"bytes": path.stat().st_size, "sha256": files.sha256(path)}
             for path in self.contents()
         }
-        manifest = {"schema_version": tables.SCHEMA_VERSION, "files": listed, "sha256": _hash(listed)}
-        files.write_text(self.path / "DONE", json.dumps(manifest, indent=1))
+        files.write_text(self.path / "DONE", manifest.write(listed))
 
     def contents(self) -> list[Path]:
         """Return the stage's files, without DONE, unfinished files and files that were set aside."""
@@ -75,25 +74,14 @@ class Stage:
             Damaged: DONE cannot be read.
             RunError: a version made the stage whose layout this version cannot read.
         """
-        version, listed = self._done()
+        version, listed = manifest.read(self.path / "DONE")
         tables.check_layout(self.path / "DONE", version, readable)
         return listed
 
     @property
     def layout(self) -> int:
         """The layout (schema_version) of a finished stage. Raises Damaged: DONE cannot be read."""
-        return self._done()[0]
-
-    def _done(self) -> tuple[int, dict[str, dict]]:
-        path = self.path / "DONE"
-        try:
-            manifest = json.loads(disk.persist(path, path.read_text))
-            version, listed = manifest["schema_version"], manifest["files"]
-            if manifest["sha256"] != _hash(listed):
-                raise ValueError("the SHA-256 of the list does not fit")
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise Damaged(path, f"is not readable ({words_of(error)})") from error
-        return version, listed
+        return manifest.read(self.path / "DONE")[0]
 
     def check_complete(self, readable: tuple[int, ...] = tables.READABLE) -> None:
         """Make sure that a finished stage still has its files, by name and size, but for discarded ones.
@@ -215,6 +203,9 @@ class Stage:
         paths = [self.path / name for name in names if name.endswith(".h5")]
         named = [(_PIECE.fullmatch(path.stem), path) for path in paths]
         pieces = [(int(m[1]), int(m[2] or m[1]), path) for m, path in named if m]
+        for first, last, path in pieces:
+            if last - first > MOST_CHUNKS:
+                raise Damaged(path, "has a name with more chunks than a stage can have")
         sealed = {i for first, last, path in pieces if path.stem.startswith("shard") for i in range(first, last + 1)}
         return sorted(p for p in pieces if p[2].stem.startswith("shard") or p[0] not in sealed)
 
@@ -230,7 +221,7 @@ class Stage:
         """
         path = self.path / f"{name}.json"
         try:
-            return json.loads(disk.persist(path, path.read_text))
+            return disk.persist(path, lambda: parsed.read_json(path))
         except (OSError, ValueError) as error:
             raise Damaged(path, f"is not readable as JSON ({words_of(error)})") from error
 
@@ -263,7 +254,7 @@ class Stage:
     def discarded(self) -> list[str]:
         """Return the names of the files and folders that `discard` has removed."""
         path = self.path / _DISCARDED
-        return disk.persist(path, path.read_text).splitlines() if disk.exists(path) else []
+        return disk.persist(path, lambda: parsed.read_text(path)).splitlines() if disk.exists(path) else []
 
 
 def stages_of(run: Path) -> list[Stage]:
@@ -290,7 +281,3 @@ def lacking(run: Path) -> str:
     if all(layout(stage) >= WITH_TOKENS for stage in stages_of(run) if stage.done):
         return ""
     return f"{run} was made by an earlier version: it has the texts of prompts and responses, but not their token ids"
-
-
-def _hash(listed: dict[str, dict]) -> str:
-    return hashlib.sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest()

@@ -127,8 +127,9 @@ def test_what_a_run_waits_for_is_said(tmp_path):
 def record(place, **facts):
     spent = {"iter-000/probe": 10, "iter-000/draw": 1, "iter-000/explore": 30, "iter-000/pairs": 1}
     spent |= {"iter-000/policy": 20, "iter-000/evaluate/x": 8, "base/evaluate/x": 6, "pool": 500}
-    nothing = {"done": None, "total": None, "done_before": None, "task_s": None}
-    return {"place": place, "place_s": 0.0, "iterations": 3, "spent_s": spent, **nothing, **facts}
+    facts = {"place": place, "place_s": 0.0, "iterations": 3, "spent_s": spent, **facts}
+    ended = {"written": 0.0, "beat_s": 10.0, "state": life.RUNNING, "message": "", "waits_for": "", "silent": []}
+    return life.Progress(**ended, **facts)
 
 
 def test_the_time_left_is_that_of_the_items_and_of_later_stages():

@@ -112,6 +112,8 @@ def thorough(gold: str, answer: str, library: Library | None = None) -> Judgemen
     Args:
         library: compares expressions that this grammar cannot compare (`compare.same`).
     """
+    if max(len(gold), len(answer)) > MAX_ANSWER_CHARS:
+        return _by_text(gold, answer)
     plain_gold, plain = latex.clean(" ".join(gold.split())), latex.clean(" ".join(answer.split()))
     if latex.depth(plain) > max(MAX_DEPTH, latex.depth(plain_gold)):
         return Judgement(WRONG, f"brackets nested more than {MAX_DEPTH} deep")
