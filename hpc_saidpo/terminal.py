@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from typing import Any, TextIO
 
 from .errors import message, visible
@@ -22,6 +23,10 @@ class Guarded:
         """Write a text. Returns its length."""
         self.unguarded.write(visible(text))
         return len(text)
+
+    def writelines(self, texts: Iterable[str]) -> None:
+        """Write several texts."""
+        self.write("".join(texts))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.unguarded, name)

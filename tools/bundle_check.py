@@ -15,6 +15,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from hpc_saidpo.errors import shown
+
 MANIFEST = "MANIFEST.json"
 BUNDLE = "{BUNDLE}"  # in inputs/overrides.txt: the folder, wherever it lies
 PARTS = ("wheels", "huggingface/hub", "inputs")  # beside hub/, HF_HOME fills with caches and locks of its users
@@ -120,7 +124,7 @@ def _foreign(manifest: dict) -> str:
 def show(wrong: Mapping[str, tuple[str, str]], file: TextIO | None = None) -> None:
     """Print each problem and its remedy."""
     for name, (problem, remedy) in wrong.items():
-        print(f"  {name}: {problem}\n    {remedy}", file=file)
+        print(*(shown(text) for text in (f"  {name}: {problem}", f"    {remedy}")), sep="\n", file=file)
 
 
 def usage(folder: Path, manifest: dict) -> str:
