@@ -138,15 +138,24 @@ def message(text: str) -> str:
     return visible(text)
 
 
+# Messages of libraries that advise to run the code in a folder: a part of each, and the words in its place.
+_OF_CODE = {
+    "trust_remote_code": "it needs code of its own (auto_map), and code in a folder is never run",
+    "UnpicklingError": "a .bin file is damaged, or holds more than tensors, which may run code: use safetensors files",
+}
+
+
 def words_of(error: BaseException, with_type: bool = False) -> str:
     """Return the message of a library's exception on one line.
 
     Args:
         with_type: name the type, too. False: only where it says more than the message.
     """
-    whole = str(error)
+    name, whole = type(error).__name__, str(error)
+    for mark, words in _OF_CODE.items():
+        if mark in f"{name}: {whole}":
+            return words
     text = shown(" ".join(whole[: 2 * LONGEST].split()) + whole[2 * LONGEST :])
-    name = type(error).__name__
     if text and isinstance(error, (OSError, ValueError)) and not with_type:
         return text
     return f"{name}: {text}" if text else name

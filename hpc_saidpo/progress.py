@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TextIO
 
@@ -32,7 +33,9 @@ def start_logging(path: Path, is_root: bool) -> None:
     try:
         handlers: list[logging.Handler] = [_File(path, encoding="utf-8")]
     except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror}: free space, or choose another run.root") from error
+        raise RunError(
+            f"cannot write {path}: {error.strerror}: remove it, free space, or choose another run.root"
+        ) from error
     handlers[0].setFormatter(_Visible("%(asctime)s %(levelname)s %(message)s"))
     if is_root:
         handlers.append(_Console())
@@ -65,7 +68,11 @@ class _Visible(logging.Formatter):
 
 
 class _File(logging.FileHandler):
-    """A log file that ignores a full disk: the write that stops the run reports it."""
+    """A log file that ignores a full disk: the write that stops the run reports it. A link is not followed."""
+
+    def _open(self) -> TextIOWrapper:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        return os.fdopen(os.open(self.baseFilename, flags, 0o666), "a", encoding=self.encoding)
 
     def handleError(self, record: logging.LogRecord) -> None:
         pass

@@ -48,6 +48,7 @@ from submit_sweep import read_sweep
 from hpc_saidpo import terminal
 from hpc_saidpo.doctor import inputs, room
 from hpc_saidpo.errors import RunError, shown
+from hpc_saidpo.names import as_name
 from hpc_saidpo.rollouts.chunks import too_many_ranks
 from hpc_saidpo.settings.pool import compared_benchmarks
 from hpc_saidpo.settings.whole import Settings
@@ -67,7 +68,8 @@ def main(arguments: Sequence[str]) -> int:
         words, common, for_evaluation = (*_split(arguments), [], [])[:3]
         is_dry, words = "--dry-run" in words, [word for word in words if word != "--dry-run"]
         options = read_options(words[1:], HOME)
-        name = f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', Path(words[0]).stem)}-{time.strftime('%Y%m%d-%H%M%S')}"
+        stem = re.sub(r"[^A-Za-z0-9_.-]+", "_", Path(words[0]).stem)
+        name = as_name(f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}")
         frozen = submit_freeze.freeze(read_sweep(words[0], common), for_evaluation, name)
         for warning in warnings(frozen, options):
             terminal.complain("submit: warning", shown(warning, WARNING_CHARS))

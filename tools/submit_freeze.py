@@ -22,7 +22,9 @@ import yaml
 from submit_sweep import Composer, Sweep
 
 from hpc_saidpo.errors import RunError
+from hpc_saidpo.names import as_name
 from hpc_saidpo.settings.whole import Settings
+from hpc_saidpo.store.layout import PREPARATION
 
 NOT_RUN = ("tests/", "tools/")  # parts of the checkout that no job needs
 CODE = (".py", ".yaml")  # endings of files that git does not track, but that a run may need: a user's own modules
@@ -88,10 +90,10 @@ def freeze(sweep: Sweep, for_evaluation: Sequence[str], name: str) -> Frozen:
                 f"run.root={every[0].run.root}: the runs of one sweep need one run.root"
             )
         runs.append(_with(plain, run={"root": str(root)}))
-        where = {"root": str(root / "evaluate"), "name": f"{settings.run.name}-{number}"}
+        where = {"root": str(root / "evaluate"), "name": as_name(f"{settings.run.name}-{number}")}
         evaluations.append(_with(for_it, run=where, policy={"path": str(root / settings.run.name)}))
         prepared[repr((settings.pool, settings.tags, settings.clusters))] = runs[-1]
-    preparing = {"run": {"name": f".prepare-{name}"}, "loop": {"stop_after": "prepare"}}
+    preparing = {"run": {"name": as_name(f"{PREPARATION}{name}")}, "loop": {"stop_after": "prepare"}}
     return Frozen(root, runs, evaluations, [_with(plain, **preparing) for plain in prepared.values()], every, evaluated)
 
 

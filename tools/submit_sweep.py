@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hpc_saidpo.cli import compose
 from hpc_saidpo.errors import RunError, words_of
+from hpc_saidpo.names import as_name
 from hpc_saidpo.settings.keys import conf_folder, options_of
 from hpc_saidpo.settings.whole import Settings
 
@@ -133,7 +134,7 @@ def _run_name(naming: Mapping, known: Mapping[str, str], varied: Mapping[str, st
 
     missing = [f"{key}={value}" for key, value in varied.items() if f"{{{key}" not in pattern]
     name = ",".join([*filter(None, [PLACEHOLDER.sub(text, pattern)]), *missing])
-    return re.sub(r"[^\w.,=+-]+", "_", name)
+    return as_name(name)
 
 
 def _flat(content: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:

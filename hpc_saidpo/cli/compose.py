@@ -17,10 +17,10 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
 from ..errors import RunError, shown, words_of
+from ..reading import parse_yaml, read_text
 from ..settings.keys import check_key, conf_folder, explain, options_of
 from ..settings.pool import VERIFIER_NAMES, Files, ReasoningGym
 from ..settings.whole import Evaluation, Settings
-from ..store.parsed import parse_yaml, read_text
 from .failures import describe
 
 T = TypeVar("T")

@@ -14,6 +14,7 @@ from ..evaluate.table import percent, text
 from ..policy.stage import model_folder
 from ..prepare import prepare_evaluation
 from ..progress import log_lines
+from ..reading import parse_json, read_text
 from ..records import Rollouts
 from ..settings.whole import Evaluation
 from ..stages import Stages
@@ -73,7 +74,7 @@ def other_software(run: Path, benchmarks: set[str]) -> list[str]:
     starts = {run.name: read_starts(run)}
     for file in sorted(run.parent.glob("[!.]*/evaluation.json")):
         try:
-            known = {row["benchmark"] for row in json.loads(file.read_text(encoding="utf-8"))}
+            known = {str(row["benchmark"]) for row in parse_json(read_text(file))}
         except (OSError, ValueError, LookupError, TypeError):  # of another program, or being written
             continue
         if known & benchmarks:

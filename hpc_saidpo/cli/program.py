@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from .. import imports, terminal
 from ..errors import RunError
+from ..names import as_name
 from ..parallel.launch import connect
 from ..parallel.world import World
 from ..settings.keys import conf_folder
@@ -125,7 +126,7 @@ def is_set(key: str) -> bool:
 def run_name(composed: DictConfig) -> str:
     """Return the run's name. In a multirun each job's overrides are added, so that every job has its own folder.
 
-    Experiments are added by their names alone: [tiny,idpo] of a run called tiny is "tiny,idpo".
+    Experiments are added by their names alone: [tiny,idpo] of a run called tiny is "tiny,idpo". A long name is cut.
     """
     hydra_config = HydraConfig.get()
     if hydra_config.mode != RunMode.MULTIRUN or is_set("run.name"):
@@ -138,4 +139,4 @@ def run_name(composed: DictConfig) -> str:
             parts += [name for name in re.findall(r"[\w-]+", value) if name not in parts]
         elif not override.startswith(elsewhere):
             parts.append(override)
-    return re.sub(r"[^\w.,=+-]+", "_", ",".join(parts))
+    return as_name(",".join(parts))

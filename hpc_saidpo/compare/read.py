@@ -19,7 +19,7 @@ def read_runs(root: Path, by: Sequence[str] = ()) -> Sweep:
     Raises:
         RunError: there is no run, or no such setting. Damage of one of several runs is part of that run.
     """
-    every = [runs.read(path) for path in runs.run_folders(root)]
+    every = [run for run in map(runs.read, runs.run_folders(root)) if not run.is_preparation]
     if not every:
         raise RunError(f"{root} holds no run (a folder with a config.yaml): name the folder of the runs (run.root)")
     readable = [run for run in every if run.settings]

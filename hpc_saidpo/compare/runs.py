@@ -12,9 +12,10 @@ import numpy as np
 from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
 from ..errors import RunError, words_of
-from ..store import files, parsed
+from ..reading import parse_json, parse_yaml
+from ..store import files
 from ..store.agreement import MAY_DIFFER, flat
-from ..store.layout import iterations_of
+from ..store.layout import PREPARATION, iterations_of
 from ..store.stage import stages_of
 from .rollouts import Drawn, drawn
 
@@ -86,6 +87,11 @@ class Run:
         return "complete" if len(self.records) == self.requested else "unfinished"
 
     @property
+    def is_preparation(self) -> bool:
+        """Whether tools/submit.py made it for what the runs of a sweep share: it has no results of its own."""
+        return self.name.startswith(PREPARATION) and self.settings.get("loop.stop_after") == "prepare"
+
+    @property
     def complete(self) -> bool:
         return self.state == "complete"
 
@@ -131,7 +137,7 @@ def read(path: Path) -> Run:
     except (RunError, OSError) as error:
         return Run(path, damage=str(error))
     try:
-        records = files.read_parsed(path / "metrics.jsonl", _records) or []
+        records = files.read_parsed(path / "metrics.jsonl", _records, list) or []
     except (RunError, OSError) as error:
         return Run(path, settings, damage=str(error))
     finished = sum((folder / "DONE").exists() for _, folder in iterations_of(path))
@@ -146,7 +152,7 @@ def settings_of(path: Path) -> dict[str, Any]:
     Raises:
         RunError: the file is damaged, or no configuration of a run.
     """
-    settings = {key: _whole(value) for key, value in flat(files.read_parsed(path, parsed.parse_yaml)).items()}
+    settings = {key: _whole(value) for key, value in flat(files.read_parsed(path, parse_yaml, object)).items()}
     if type(settings.get("loop.iterations")) is not int:
         raise RunError(f"{path} has no loop.iterations, a whole number: restore the configuration of the run")
     return settings
@@ -166,7 +172,7 @@ def _records(text: str) -> list[Record]:
     records = []
     for number, line in enumerate(text.splitlines(), 1):
         try:
-            records.append(_RECORD.validate_python(parsed.parse_json(line)))
+            records.append(_RECORD.validate_python(parse_json(line)))
         except ValidationError as error:
             first = error.errors()[0]
             raise ValueError(f"line {number}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error

@@ -15,10 +15,12 @@ from torch import nn
 from ..errors import RunError, is_transient, words_of
 from ..parallel import shards
 from ..parallel.world import World
-from ..store import disk, parsed
+from ..reading import parse_json, read_text
+from ..store import disk
 from ..store.stage import Stage
 
 NAME, FACTS = "checkpoint", "facts.json"
+_FOLDERS = f"{NAME}-" + 6 * "[0-9]"
 
 
 class Checkpoint:
@@ -110,9 +112,9 @@ class Checkpoint:
 
     def _newest(self) -> tuple[Path, dict] | None:
         """The folder and the facts of this round's newest checkpoint; None when there is none."""
-        for folder in sorted(self.stage.path.glob(f"{NAME}-" + 6 * "[0-9]"), reverse=True):
+        for folder in sorted(self.stage.path.glob(_FOLDERS), reverse=True):
             try:
-                facts = disk.persist(folder, lambda folder=folder: parsed.read_json(folder / FACTS))
+                facts = parse_json(disk.persist(folder, lambda folder=folder: read_text(folder / FACTS)))
                 if facts["key"] == self.key:
                     return folder, facts
             except (OSError, ValueError, KeyError, TypeError) as error:
@@ -129,7 +131,7 @@ def _damaged(folder: Path, error: Exception) -> RunError:
 
 def remove(stage: Stage, but: str = "") -> None:
     """Remove every checkpoint of a round, except for the folder named `but`. Root only."""
-    for folder in stage.path.glob(f"{NAME}-*"):
+    for folder in stage.path.glob(_FOLDERS):
         if folder.name != but:
             stage.remove(folder.name)
 

@@ -23,6 +23,7 @@ from transformers.utils import GENERATION_CONFIG_NAME
 
 from ..errors import RunError, input_errors, memory_errors
 from ..progress import say_once
+from ..reading import parse_json, read_text
 from .locate import TOKENIZER_FILES
 
 FIRST = 3  # names that a message lists
@@ -115,7 +116,8 @@ def _read_generation_config(path: str, model: PreTrainedModel) -> None:
     if (Path(path) / GENERATION_CONFIG_NAME).exists():
         problem = f"policy.path={path}: {GENERATION_CONFIG_NAME} is not readable"
         with input_errors(problem, "copy it again, or remove it"):
-            model.generation_config = GenerationConfig.from_pretrained(path)
+            content = parse_json(read_text(Path(path) / GENERATION_CONFIG_NAME))
+            model.generation_config = GenerationConfig.from_dict(content)
 
 
 def read_tokenizer(path: str) -> PreTrainedTokenizerBase:

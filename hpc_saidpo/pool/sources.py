@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import glob
-import json
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import RunError, words_of
+from ..names import below
 from ..policy.locate import hub_cache, locate
+from ..reading import parse_json, read_text
 from .read import format_of
 
 _NO_DATA = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "config.json")
@@ -107,8 +108,8 @@ def _data_files(folder: Path) -> list[Path]:
 def _saved_files(folder: Path) -> list[Path]:
     """Return the files of a dataset that `save_to_disk` wrote, in their order."""
     try:
-        listed = json.loads((folder / "state.json").read_text(encoding="utf-8"))["_data_files"]
-        files = [folder / item["filename"] for item in listed]
+        listed = parse_json(read_text(folder / "state.json"))["_data_files"]
+        files = [below(folder, item["filename"]) for item in listed]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(
             f"{folder}/state.json damaged, or not written by save_to_disk ({words_of(error)}): save it again"

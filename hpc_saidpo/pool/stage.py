@@ -150,7 +150,7 @@ def _key(config: settings.Files, contents: Sequence[tuple[str, ...]], avoided: M
 
 def read_pool(stage: Stage) -> Pool:
     """Open the pool that `writer.write_pool` wrote; texts stay on disk."""
-    split, counts = stage.read("split", marks.Split), stage.read_json("counts")
+    split, counts = stage.read("split", marks.Split), stage.read_json("counts", dict)
     return Pool(
         stage.read_chunks(Questions, split.row_N[~split.held_out_N]),
         stage.read_chunks(Questions, split.row_N[split.held_out_N]) if split.held_out_N.any() else [],

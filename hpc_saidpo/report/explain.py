@@ -14,13 +14,14 @@ from .. import difficulty, settings
 from ..dpo import pairs
 from ..errors import RunError, shown
 from ..evaluate.table import interval
+from ..reading import parse_yaml
 from ..records import CORRECT, UNGRADABLE, WRONG, Draw, Pairs, Rollouts, seeded
 from ..sampler.betabinomial import fit
 from ..sampler.evidence import ClusterEvidence, QuestionEvidence, chances
 from ..sampler.rules import RULES, find_rule
 from ..sampler.spread import rate_intervals
 from ..sampler.weights import posterior_rate
-from ..store import files, parsed
+from ..store.files import read_parsed
 from ..store.layout import folder_of
 from ..store.stage import Stage
 from ..table import Columns
@@ -51,8 +52,8 @@ class Iteration:
         """
         if not (run / "config.yaml").is_file():
             raise RunError(f"{run} is no run folder: it has no config.yaml")
-        config = files.read_parsed(run / "config.yaml", parsed.parse_yaml)
-        if not isinstance(config, dict) or not all(isinstance(config.get(group), dict) for group in _GROUPS):
+        config = read_parsed(run / "config.yaml", parse_yaml, dict) or {}
+        if not all(isinstance(config.get(group), dict) for group in _GROUPS):
             raise RunError(f"{shown(run / 'config.yaml')} is no configuration of a run: put back a copy")
         iteration = cls(run, t, config)
         draw = iteration.stage("draw")

@@ -14,6 +14,7 @@ from .. import __version__
 from ..errors import visible
 from ..evaluate.table import interval, percent
 from ..picture import png
+from ..reading import read_text
 from ..records import Outcome
 from ..store.run import RunDir
 from . import clusters
@@ -100,8 +101,10 @@ def write(run: RunDir, outcome: Outcome, plain: dict[str, Any]) -> None:
     draw = {"curves.png": lambda: curves(outcome)}
     if clusters.is_shown(outcome.health):
         draw["clusters.png"] = lambda: clusters.sizes(outcome.health)
-    report = run.path / "report.html"
-    is_drawn = report.exists() and figures_stamp(outcome) in report.read_text(encoding="utf-8")
+    try:
+        is_drawn = figures_stamp(outcome) in read_text(run.path / "report.html")
+    except (OSError, ValueError):
+        is_drawn = False
     if not (is_drawn and all((run.path / name).exists() for name in draw)):
         pictures = {name: picture() for name, picture in draw.items()}
     run.write_report({**pictures, "report.html": text})

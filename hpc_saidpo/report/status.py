@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
 import re
 import textwrap
 import time
@@ -16,14 +14,11 @@ from ..errors import RunError, shown, visible
 from ..records import STAGES
 from ..store import life
 from ..store.layout import iterations_of
-from ..store.parsed import read_json
-from ..store.software import read_starts
 
 SILENT, UNKNOWN, WAITING = "silent", "unknown", "waiting"
 MISSED_BEATS = 6  # so many signs of life are missing before a run counts as silent
-WIDTH = 80
-MESSAGE_CHARS = 1000
-_PLACE = re.compile(r"(?:iter-(\d{1,9})|base)/(.+)")
+WIDTH, MESSAGE_CHARS = 80, 1000
+_PLACE = re.compile(r"(?:iter-([0-9]{1,9})|base)/(.+)")
 
 
 @dataclass(frozen=True)
@@ -89,99 +84,96 @@ def read_state(run: Path, name: str) -> State:
     Args:
         name: how to call it.
     """
-    record, failure = life.read_progress(run / life.PROGRESS), life.read_message(run / life.FAILURE)
-    starts = read_starts(run)
+    record, failure = life.read_progress(run), life.read(run / life.FAILURE)
+    starts = life.read_list(run / "env.json")
     start = starts[-1] if starts else {}
     finished = sum((folder / "DONE").exists() for _, folder in iterations_of(run))
-    about: dict[str, Any] = {"job": _job(start.get("slurm")), "restarts": max(0, len(starts) - 1)}
-    about["hosts"] = list(map(str, start.get("hosts") or [])) if isinstance(start.get("hosts"), list) else []
-    if record is None:
+    hosts = start.get("hosts")
+    about = {"job": _job(start.get("slurm")), "restarts": max(0, len(starts) - 1)}
+    about["hosts"] = [*map(str, hosts)] if isinstance(hosts, list) else []
+    if not record:
         return State(name, UNKNOWN, finished, **about)
-    seen_s = max(0.0, time.time() - record.written)
-    state, message = record.state, record.message
+    seen_s = max(0.0, time.time() - record["written"])
+    state, message = record["state"], record["message"]
     if state == life.RUNNING:
         if failure:
-            state, message = life.FAILED, failure
-        elif seen_s > MISSED_BEATS * record.beat_s:
+            state, message = life.FAILED, str(failure.get("message", ""))
+        elif seen_s > MISSED_BEATS * record["beat_s"]:
             state, message = SILENT, "no sign of life: killed, suspended, or its disk hangs. Start it again to resume"
-        elif record.waits_for:
-            state, message = WAITING, record.waits_for
-    about |= {"state": state, "message": message, "iteration": finished, "iterations": record.iterations}
+        elif record["waits_for"]:
+            state, message = WAITING, record["waits_for"]
+    about |= {"state": state, "message": message, "iteration": finished, "iterations": record["iterations"]}
     if state not in (life.RUNNING, WAITING, SILENT):
         return State(name, seen_s=seen_s, pair_yield=_last_yield(run), **about)
     left_s, is_least = time_left(record)
-    counts, task_s = record.counts, record.task_s
+    counts, task_s = record["counts"], record["task_s"]
     return State(
         name,
-        stage=record.place,
-        done=record.done,
-        total=record.total,
+        stage=record["place"],
+        done=record["done"],
+        total=record["total"],
         tokens_per_s=counts["tokens"] / task_s if counts.get("tokens") and task_s else None,
         pair_yield=_yield(record) or _last_yield(run),
         left_s=left_s,
         left_is_least=is_least,
         seen_s=seen_s,
-        silent=record.silent,
+        silent=record["silent"],
         **about,
     )
 
 
-def time_left(record: life.Progress) -> tuple[float | None, bool]:
+def time_left(record: dict[str, Any]) -> tuple[float | None, bool]:
     """Return the time until a run is complete, in seconds, and whether stages are missing in it that were not measured.
 
     The stage in progress lasts as its items so far; each later stage as long as the same one of earlier iterations.
     """
-    match = _PLACE.fullmatch(record.place)
+    match, n_iterations = _PLACE.fullmatch(record["place"]), record["iterations"]
     spent: dict[str, list[float]] = {}
-    for place, seconds in record.spent_s.items():
-        if (known := _PLACE.fullmatch(place)) and place != record.place:
+    for place, seconds in record["spent_s"].items():
+        if (known := _PLACE.fullmatch(place)) and place != record["place"]:
             spent.setdefault(known[2], []).append(seconds)
+    if not match:  # the preparation
+        return None, True
     expected = {name: sum(seconds) / len(seconds) for name, seconds in spent.items()}
-    evaluations = sorted(name for name in {*expected, match[2] if match else ""} if name.startswith("evaluate/"))
+    evaluations = sorted(name for name in {*expected, match[2]} if name.startswith("evaluate/"))
     names = [*STAGES, *evaluations]
-    if not match or match[2] not in names:  # the preparation
+    if match[2] not in names:
         return None, True
     of_stage = _stage_left(record, expected.get(match[2]))
     iteration = int(match[1]) if match[1] else -1
-    later = names[names.index(match[2]) + 1 :]  # before the first iteration there are evaluations alone: all the rest
-    n_whole = max(0, record.iterations - iteration - 1)  # iterations that have not begun
-    is_known = all(name in expected for name in (names if n_whole else later))
-    known_s = sum(expected.get(name, 0.0) for name in later) + n_whole * sum(expected.get(name, 0.0) for name in names)
-    return (of_stage or 0.0) + known_s, not is_known or of_stage is None
+    # Before the first iteration there are evaluations alone: they are all the rest.
+    to_come = {name: max(0, n_iterations - iteration - 1) for name in names}
+    for name in names[names.index(match[2]) + 1 :]:
+        to_come[name] += 1
+    unknown = [name for name, times in to_come.items() if times and name not in expected]
+    known_s = sum(times * expected[name] for name, times in to_come.items() if name in expected)
+    return (of_stage or 0.0) + known_s, bool(unknown) or of_stage is None
 
 
-def _stage_left(record: life.Progress, expected_s: float | None) -> float | None:
-    done, before = record.done or 0, record.done_before or 0
-    if record.total is not None and record.task_s is not None and done > before:
-        return record.task_s / (done - before) * (record.total - done)
-    return None if expected_s is None else max(0.0, expected_s - record.place_s)
+def _stage_left(record: dict[str, Any], expected_s: float | None) -> float | None:
+    total, done, before, task_s = (record[name] for name in ("total", "done", "done_before", "task_s"))
+    if None not in (total, done, before, task_s) and done > before:
+        return task_s / (done - before) * (total - done)
+    return None if expected_s is None else max(0.0, expected_s - record["place_s"])
 
 
-def _yield(record: life.Progress) -> float | None:
-    counts = record.counts
-    if not record.place.endswith(("/probe", "/explore")) or not counts.get("questions"):
+def _yield(record: dict[str, Any]) -> float | None:
+    counts = record["counts"]
+    if not record["place"].endswith(("/probe", "/explore")) or not counts.get("questions"):
         return None
     return counts.get("usable", 0) / counts["questions"]
 
 
 def _last_yield(run: Path) -> float | None:
     folders = [folder for _, folder in iterations_of(run)]
-    known = [_pair_yield(folder / "metrics.json") for folder in folders]
-    return next((value for value in reversed(known) if value is not None), None)
+    known = [life.read(folder / "metrics.json").get("pair_yield") for folder in folders]
+    return next((value for value in reversed(known) if life.is_number(value)), None)
 
 
-def _pair_yield(metrics: Path) -> float | None:
-    with contextlib.suppress(OSError, ValueError):
-        value = read_json(metrics)
-        share = value.get("pair_yield") if isinstance(value, dict) else None
-        return share if isinstance(share, float) and math.isfinite(share) else None
-    return None
-
-
-def _job(slurm: Any) -> str:
-    slurm = {key: str(value) for key, value in slurm.items()} if isinstance(slurm, dict) else {}
-    array, task = slurm.get("SLURM_ARRAY_JOB_ID", ""), slurm.get("SLURM_ARRAY_TASK_ID", "")
-    return f"{array}_{task}" if array and task else slurm.get("SLURM_JOB_ID", "")
+def _job(slurm: object) -> str:
+    ids = slurm if isinstance(slurm, dict) else {}
+    array, task = ids.get("SLURM_ARRAY_JOB_ID", ""), ids.get("SLURM_ARRAY_TASK_ID", "")
+    return f"{array}_{task}" if array and task else str(ids.get("SLURM_JOB_ID", ""))
 
 
 def table(states: Sequence[State]) -> str:

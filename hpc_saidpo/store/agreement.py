@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 
 from ..errors import RunError
-from . import files, parsed
+from ..reading import parse_yaml
+from . import files
 
 # Keys that change the result of an iteration by rounding at most: a run may resume with other values.
 MAY_DIFFER = (
@@ -48,7 +49,7 @@ def store_or_compare(
         RunError: the run was made with another configuration. Names the keys and the remedy.
     """
     stored = run / "config.yaml"
-    known = files.read_parsed(stored, parsed.parse_yaml)
+    known = files.read_parsed(stored, parse_yaml, dict)
     changes = {} if known is None else _differences(known, resolved)
     binding = {key: both for key, both in changes.items() if key not in may_differ}
     if binding and any(run.rglob("*.h5")):  # else there is no result of it yet
@@ -77,7 +78,8 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
     """Join the keys of a configuration's groups: {"run": {"seed": 0}} becomes {"run.seed": 0}."""
     if not isinstance(value, dict):
         return {prefix: value}
-    return {k: v for key, item in value.items() for k, v in flat(item, f"{prefix}.{key}" if prefix else key).items()}
+    names = {key: f"{prefix}.{key}" if prefix else str(key) for key in value}
+    return {k: v for key, item in value.items() for k, v in flat(item, names[key]).items()}
 
 
 def _differences(stored: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple]:

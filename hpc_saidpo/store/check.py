@@ -10,11 +10,12 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from ..errors import RunError, words_of
+from ..reading import parse_json, parse_yaml, read_text
 from ..records import Rollouts
-from . import files, parsed, tables
+from . import files, tables
 from .layout import iterations_of
 from .lock import Lock
-from .stage import Stage, stages_of
+from .stage import Stage, stages_of, unfinished
 from .tables import Damaged
 
 REMEDY = "set it aside (--repair) and start the run again: {} computed again, and nothing else"
@@ -57,7 +58,7 @@ def check(run: Path) -> Report:
     """
     if not (run / "config.yaml").is_file():
         raise RunError(f"{run} is no run folder: it has no config.yaml")
-    report = Report(n_temporary=sum(map(files.is_temporary, run.rglob(".*.tmp"))))
+    report = Report(n_temporary=len(unfinished(run)))
     report.findings += _unreadable(run)
     for stage in stages_of(run):
         report.n_stages += 1
@@ -99,9 +100,9 @@ def _set_aside(findings: list[Finding]) -> Iterator[tuple[Path, Path]]:
 
 def _unreadable(run: Path) -> Iterator[Finding]:
     """Check the files of the run that belong to no stage."""
-    for path, parse in ((run / "config.yaml", parsed.parse_yaml), (run / "env.json", parsed.parse_json)):
+    for path, parse in ((run / "config.yaml", parse_yaml), (run / "env.json", parse_json)):
         try:
-            if path.exists() and not parse(parsed.read_text(path)):
+            if path.exists() and not parse(read_text(path)):
                 raise ValueError("it is empty")
         except (ValueError, OSError) as error:
             problem = f"is not readable ({words_of(error)})"
@@ -120,7 +121,7 @@ def _check_file(stage: Stage, path: Path) -> Iterator[Finding]:
         if path.suffix == ".h5":
             stage.check_attributes(path, tables.check(path))
         elif path.suffix == ".json":
-            parsed.read_json(path)
+            parse_json(read_text(path))
         elif path.suffix == ".safetensors":
             with safe_open(path, "np") as file:
                 file.keys()
@@ -143,7 +144,11 @@ def _check_manifest(stage: Stage) -> Iterator[Finding]:
         yield Finding(stage.path / "DONE", str(error), "see the message")
         return
     present = {str(path.relative_to(stage.path)): path for path in stage.contents()}
-    discarded = stage.discarded()
+    try:
+        discarded = stage.discarded()
+    except Damaged as damage:
+        yield Finding(damage.path, damage.problem, "put back a copy, or remove it and restore the files that it named")
+        return
     for name, facts in known.items():
         path = present.pop(name, None)
         if Path(name).parts[0] in discarded:

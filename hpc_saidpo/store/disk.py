@@ -79,13 +79,15 @@ def write(path: Path, operation: Callable[[], T], may_be_missing: bool = True) -
 
 
 def exists(path: Path) -> bool:
-    """Whether there is a file or folder. A file system that does not answer is no answer: see `persist`."""
+    """Whether there is a file or folder, behind links too. A silent disk is no answer: see `persist`."""
 
     def look() -> bool:
         try:
             os.stat(path)
-        except (FileNotFoundError, NotADirectoryError):
-            return False
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):  # the last: links that lead to each other
+                return False
+            raise
         return True
 
     return persist(path, look)

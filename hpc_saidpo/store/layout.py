@@ -28,6 +28,8 @@ from pathlib import Path
 from ..errors import RunError
 from . import disk
 
+PREPARATION = "prepare-"  # begin of the name of a run that tools/submit.py makes for what several runs share
+
 
 def newest_policy(run: Path) -> Path | None:
     """Return the policy of a run folder's last finished iteration; None if the folder is not a run folder.
@@ -50,5 +52,5 @@ def folder_of(iteration: int | str) -> str:
 
 def iterations_of(run: Path) -> list[tuple[int, Path]]:
     """Return the iterations of a run folder with their folders, in order."""
-    named = [re.fullmatch(r"iter-(\d{3,})", name) for name in disk.names_in(run)]
+    named = [re.fullmatch(r"iter-([0-9]{3,9})", name) for name in disk.names_in(run)]
     return sorted((int(match[1]), run / match[0]) for match in named if match)

@@ -1,54 +1,58 @@
-"""The manifest of a finished stage (DONE): its layout, and size and SHA-256 of each of its files."""
+"""The manifest of a finished stage, its file DONE: layout, sizes and SHA-256 of all files, and a hash of this list."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
+from typing import TypedDict
 
 from ..errors import words_of
-from . import disk, parsed
+from ..names import inside
+from ..reading import parse_json, read_text
+from . import disk
 from .tables import SCHEMA_VERSION, Damaged
 
-Listed = dict[str, dict[str, Any]]  # name of a file -> {"bytes": size, "sha256": hex digits}
+DONE = "DONE"
 
 
-def write(listed: Listed) -> str:
-    """Return the text of a manifest."""
-    return json.dumps({"schema_version": SCHEMA_VERSION, "files": listed, "sha256": hash_of(listed)}, indent=1)
+class Facts(TypedDict):
+    """Facts about a file when its stage was finished."""
+
+    bytes: int
+    sha256: str
 
 
-def read(path: Path) -> tuple[int, Listed]:
-    """Return the layout (schema_version) of a stage, and its files.
+def text_of(listed: dict[str, Facts]) -> str:
+    """Return the content of the manifest of these files."""
+    manifest = {"schema_version": SCHEMA_VERSION, "files": listed, "sha256": _hash(listed)}
+    return json.dumps(manifest, indent=1)
+
+
+def read_manifest(folder: Path) -> tuple[int, dict[str, Facts]]:
+    """Return the layout of a finished stage, and the facts about each of its files.
 
     Raises:
-        Damaged: the file cannot be read, or is no manifest.
+        Damaged: the manifest cannot be read, or it names a file that does not lie in the folder.
     """
+    path = folder / DONE
     try:
-        manifest = disk.persist(path, lambda: parsed.read_json(path))
-        version, listed = manifest["schema_version"], manifest["files"]
-        if manifest["sha256"] != hash_of(listed):
-            raise ValueError("the SHA-256 of the list does not fit")
-        if type(version) is not int or not isinstance(listed, dict) or not all(map(_is_entry, listed, listed.values())):
-            raise ValueError("it is no list of files")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return disk.persist(path, lambda: _read(folder))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise Damaged(path, f"is not readable ({words_of(error)})") from error
+
+
+def _read(folder: Path) -> tuple[int, dict[str, Facts]]:
+    manifest = parse_json(read_text(folder / DONE))
+    version, listed = manifest["schema_version"], manifest["files"]
+    if manifest["sha256"] != _hash(listed):
+        raise ValueError("the SHA-256 of the list does not fit")
+    for name, facts in listed.items():
+        inside(folder, name)
+        if type(facts["bytes"]) is not int or not isinstance(facts["sha256"], str):
+            raise ValueError(f"{name!r} has no size or no SHA-256")
     return version, listed
 
 
-def _is_entry(name: str, facts: object) -> bool:
-    """Whether a manifest may have this entry: the name of a file in the stage's folder, with its size and SHA-256."""
-    parts = PurePosixPath(name).parts
-    is_inside = bool(parts) and ".." not in parts and parts[0] != "/" and "\0" not in name
-    return (
-        is_inside
-        and isinstance(facts, dict)
-        and type(facts.get("bytes")) is int
-        and isinstance(facts.get("sha256"), str)
-    )
-
-
-def hash_of(listed: object) -> str:
-    """Return the SHA-256 of a list of files."""
+def _hash(listed: dict[str, Facts]) -> str:
     return hashlib.sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest()

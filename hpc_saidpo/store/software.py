@@ -7,7 +7,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from .parsed import read_json
+from ..reading import parse_json, read_text
 
 SHOWN = 3  # names that a message lists
 # The use of each package by a run. Packages without a use change no figure.
@@ -46,7 +46,7 @@ def _version(name: str) -> str | None:
 def read_starts(run: Path) -> list[dict[str, Any]]:
     """Return the facts of each start of a run, oldest first; [] where env.json is missing or damaged."""
     try:
-        starts = read_json(run / "env.json")
+        starts = parse_json(read_text(run / "env.json"))
     except (OSError, ValueError):
         return []
     return [start for start in starts if isinstance(start, dict)] if isinstance(starts, list) else []

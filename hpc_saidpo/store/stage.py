@@ -12,19 +12,21 @@ from typing import Any
 import numpy as np
 
 from ..errors import RunError, words_of
+from ..names import require_name
 from ..parallel.world import World
+from ..reading import parse_json, read_text
 from ..records import STAGES
 from ..table import Columns
-from . import disk, files, manifest, parsed, stored, tables
+from . import disk, files, stored, tables, temporaries
 from .layout import folder_of, iterations_of
+from .manifest import DONE, Facts, read_manifest, text_of
 from .ragged import WITH_TOKENS
 from .tables import C, Damaged
 
 SHARD_ROWS = 32_768
-MOST_CHUNKS = 10_000_000  # of a shard
 _CHUNK, _SHARD = "chunk-{:06d}", "shard-{:06d}-{:06d}"
 _DISCARDED = "DISCARDED"  # lists the files and folders that were removed after the stage was finished
-_PIECE = re.compile(r"(?:chunk|shard)-(\d{6,})(?:-(\d{6,}))?")
+_PIECE = re.compile(r"(?:chunk|shard)-([0-9]{6,7})(?:-([0-9]{6,7}))?")
 
 
 class Stage:
@@ -40,7 +42,7 @@ class Stage:
     @property
     def done(self) -> bool:
         """Whether the stage is finished."""
-        return disk.exists(self.path / "DONE")
+        return disk.exists(self.path / DONE)
 
     def prepare(self) -> None:
         """Create the folder."""
@@ -48,11 +50,11 @@ class Stage:
 
     def mark_done(self) -> None:
         """Write the manifest with size and SHA-256 of every file: from now on the stage is finished."""
-        listed = {
+        listed: dict[str, Facts] = {
             str(path.relative_to(self.path)): {"bytes": path.stat().st_size, "sha256": files.sha256(path)}
             for path in self.contents()
         }
-        files.write_text(self.path / "DONE", manifest.write(listed))
+        files.write_text(self.path / DONE, text_of(listed))
 
     def contents(self) -> list[Path]:
         """Return the stage's files, without DONE, unfinished files and files that were set aside."""
@@ -60,11 +62,11 @@ class Stage:
         def counts(path: Path) -> bool:
             parts = path.relative_to(self.path).parts
             hidden = any(part.startswith(".") or ".old-" in part or ".damaged-" in part for part in parts)
-            return path.is_file() and not hidden and path.name not in ("DONE", _DISCARDED)
+            return path.is_file() and not hidden and path.name not in (DONE, _DISCARDED)
 
         return sorted(path for path in self.path.rglob("*") if counts(path))
 
-    def manifest(self, readable: tuple[int, ...] = tables.READABLE) -> dict[str, dict]:
+    def manifest(self, readable: tuple[int, ...] = tables.READABLE) -> dict[str, Facts]:
         """Return {file name: bytes and sha256} from the time when the stage was finished.
 
         Args:
@@ -74,14 +76,14 @@ class Stage:
             Damaged: DONE cannot be read.
             RunError: a version made the stage whose layout this version cannot read.
         """
-        version, listed = manifest.read(self.path / "DONE")
-        tables.check_layout(self.path / "DONE", version, readable)
+        version, listed = read_manifest(self.path)
+        tables.check_layout(self.path / DONE, version, readable)
         return listed
 
     @property
     def layout(self) -> int:
         """The layout (schema_version) of a finished stage. Raises Damaged: DONE cannot be read."""
-        return manifest.read(self.path / "DONE")[0]
+        return read_manifest(self.path)[0]
 
     def check_complete(self, readable: tuple[int, ...] = tables.READABLE) -> None:
         """Make sure that a finished stage still has its files, by name and size, but for discarded ones.
@@ -203,9 +205,6 @@ class Stage:
         paths = [self.path / name for name in names if name.endswith(".h5")]
         named = [(_PIECE.fullmatch(path.stem), path) for path in paths]
         pieces = [(int(m[1]), int(m[2] or m[1]), path) for m, path in named if m]
-        for first, last, path in pieces:
-            if last - first > MOST_CHUNKS:
-                raise Damaged(path, "has a name with more chunks than a stage can have")
         sealed = {i for first, last, path in pieces if path.stem.startswith("shard") for i in range(first, last + 1)}
         return sorted(p for p in pieces if p[2].stem.startswith("shard") or p[0] not in sealed)
 
@@ -213,17 +212,20 @@ class Stage:
         """Write a value as <name>.json."""
         files.write_text(self.path / f"{name}.json", json.dumps(value, indent=1))
 
-    def read_json(self, name: str) -> Any:
-        """Read a value that `write_json` wrote.
+    def read_json(self, name: str, kind: type = object) -> Any:
+        """Read a value that `write_json` wrote, of this type.
 
         Raises:
-            Damaged: the file is missing or not JSON.
+            Damaged: the file is missing, not JSON, or holds another type.
         """
         path = self.path / f"{name}.json"
         try:
-            return disk.persist(path, lambda: parsed.read_json(path))
+            value = parse_json(disk.persist(path, lambda: read_text(path)))
         except (OSError, ValueError) as error:
             raise Damaged(path, f"is not readable as JSON ({words_of(error)})") from error
+        if not isinstance(value, kind):
+            raise Damaged(path, f"holds a {type(value).__name__} where there should be a {kind.__name__}")
+        return value
 
     def append_lines(self, name: str, lines: Iterable[str]) -> None:
         """Append lines to <name>.jsonl, in a stage whose folder appears only when it is finished (`RunDir.shared`)."""
@@ -252,9 +254,17 @@ class Stage:
         self.remove(name)
 
     def discarded(self) -> list[str]:
-        """Return the names of the files and folders that `discard` has removed."""
+        """Return the names of the files and folders that `discard` has removed.
+
+        Raises:
+            Damaged: the file with the names cannot be read, or holds something else.
+        """
         path = self.path / _DISCARDED
-        return disk.persist(path, lambda: parsed.read_text(path)).splitlines() if disk.exists(path) else []
+        try:
+            text = disk.persist(path, lambda: read_text(path)) if disk.exists(path) else ""
+            return [require_name(name) for name in text.splitlines()]
+        except (OSError, ValueError) as error:
+            raise Damaged(path, f"is not readable ({words_of(error)})") from error
 
 
 def stages_of(run: Path) -> list[Stage]:
@@ -265,8 +275,14 @@ def stages_of(run: Path) -> list[Stage]:
     return [
         Stage(path, {"iteration": -1 if t == "base" else t, "stage": str(path.relative_to(run / folder_of(t)))})
         for t, path in places
-        if path.is_dir() and not files.is_temporary(path)
+        if path.is_dir() and not temporaries.is_temporary(path)
     ]
+
+
+def unfinished(run: Path) -> list[Path]:
+    """Return the temporary files and folders of killed processes in a run folder: only in the folders of its layout."""
+    places = [run, *(folder for _, folder in iterations_of(run)), *(stage.path for stage in stages_of(run))]
+    return temporaries.in_folders(places)
 
 
 def lacking(run: Path) -> str:

@@ -22,6 +22,7 @@ import h5py
 import numpy as np
 
 from ..errors import RunError, is_transient, words_of
+from ..reading import open_file
 from ..table import Columns, Ids
 from .ragged import Ragged, attributes, dataset, put, put_attributes, put_ragged
 
@@ -116,8 +117,10 @@ def open_table(path: Path, table: type[Columns] | None = None) -> Iterator[h5py.
         RunError: another version wrote the file, in another layout.
     """
     try:
+        os.close(open_file(path))  # HDF5 would wait for the writer of a pipe
         # One writer per file, and files appear finished: no lock is needed, and Lustre or NFS may have none.
         with h5py.File(path, "r", locking=False) as file:
+            _require_own_content(file)
             facts = attributes(file)
             if facts.get("format") != FORMAT:
                 raise Damaged(path, "is an HDF5 file of another program")
@@ -131,11 +134,28 @@ def open_table(path: Path, table: type[Columns] | None = None) -> Iterator[h5py.
         raise explain(path, error) from error
 
 
+def _require_own_content(file: h5py.File) -> None:
+    """Make sure that everything in a file lies in this file: HDF5 follows links to others. Datasets: see `dataset`.
+
+    Raises:
+        ValueError: it has a link to another file, or by name to another object.
+    """
+
+    def is_foreign(name: bytes, link: Any) -> bytes | None:
+        hard = h5py.h5l.TYPE_HARD  # pyright: ignore[reportAttributeAccessIssue] - the stubs leave the module out
+        return None if link.type == hard else name
+
+    if name := file.id.links.visit(is_foreign, info=True):
+        raise ValueError(f"{name.decode(errors='replace')} is a link, which is not followed")
+
+
 def explain(path: Path, error: Exception) -> RunError:
     """Return the exception for a file that could not be read: `Damaged`, or RunError if the file may be intact."""
     try:
-        with open(path, "rb") as file:
+        with open(open_file(path), "rb") as file:
             start = file.read(8)
+    except ValueError as foreign:
+        return Damaged(path, f"is not an HDF5 file ({foreign})")
     except FileNotFoundError:
         return Damaged(path, "is missing")
     except OSError as unreadable:

@@ -223,7 +223,7 @@ def prepared_by(*words):
 def test_every_value_that_changes_the_preparation_is_prepared_once():
     assert [config["clusters"]["n"] for config in prepared_by("systems", *TINY)] == [12, 1]
     (only,) = prepared_by("probe", *TINY)
-    assert only["run"]["name"] == ".prepare-s" and only["loop"]["stop_after"] == "prepare"
+    assert only["run"]["name"] == "prepare-s" and only["loop"]["stop_after"] == "prepare"
 
 
 def test_two_lines_may_not_write_one_run(dry, tmp_path):

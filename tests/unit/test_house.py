@@ -13,7 +13,7 @@ HOME = Path(__file__).parents[2]
 PACKAGE = HOME / "hpc_saidpo"
 # From the bottom to the top: a file imports files of its own box, and of boxes on lower floors only.
 FLOORS = (
-    ("__init__", "errors", "table", "unicode"),
+    ("__init__", "errors", "names", "reading", "table", "unicode"),
     ("settings", "imports", "plugin", "records", "parallel", "picture", "terminal"),
     ("progress",),
     ("difficulty", "store", "grader", "sandbox"),
@@ -56,6 +56,7 @@ PURE_MAY_IMPORT = {"numpy", "scipy", "pydantic", "mpmath", "hpc_saidpo"}
 IMPURE_LIBRARIES = {"os", "pathlib", "time", "random", "socket", "subprocess", "threading"}
 OPEN_FILES = {
     "store",
+    "reading",
     "pool",
     "policy",
     "settings",
