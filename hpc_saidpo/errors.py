@@ -12,7 +12,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
-LONGEST = 300  # characters of a text from outside that are shown
+LONGEST, PATH_CHARS = 300, 1000  # characters of a text from outside, and of a path, that are shown
 # Errors of a network file system that pass: its server restarts, the connection is lost, another node replaces a file.
 TRANSIENT = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ESHUTDOWN, errno.EINTR, errno.ENOTCONN})
 # Forms in which libraries without an errno attribute report it: safetensors, written in Rust, and HDF5.
@@ -113,6 +113,7 @@ def _escaped(character: str, kept: str) -> str:
 def shown(value: object, longest: int = LONGEST) -> str:
     """Return a value from outside as a message shows it: on one line, `visible`, cut where it is long."""
     text = str(value)
+    longest = max(longest, PATH_CHARS) if hasattr(value, "__fspath__") else longest
     start = visible(text[:longest], kept="")
     return start if len(text) <= longest else f"{start}... ({len(text):,} characters)"
 

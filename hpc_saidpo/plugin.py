@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Mapping
 from typing import TypeVar
 
-from .errors import RunError, words_of
+from .errors import RunError, shown, words_of
 
 T = TypeVar("T")
 _REFERENCE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*")
@@ -63,7 +63,7 @@ def load(key: str, name: str) -> object:
         place = getattr(module, "__file__", None) or "a namespace package"
         names = [n for n in vars(module) if not n.startswith("_")]
         raise RunError(
-            f"{key}={name}: the module {module_name} ({place}) has no {attribute!r}{_nearest(attribute, names)}"
+            f"{key}={name}: the module {module_name} ({shown(place)}) has no {attribute!r}{_nearest(attribute, names)}"
         )
     return getattr(module, attribute)
 

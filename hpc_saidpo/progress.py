@@ -34,7 +34,7 @@ def start_logging(path: Path, is_root: bool) -> None:
         handlers: list[logging.Handler] = [_File(path, encoding="utf-8")]
     except OSError as error:
         raise RunError(
-            f"cannot write {path}: {error.strerror}: remove it, free space, or choose another run.root"
+            f"cannot write {shown(path)}: {error.strerror}: remove it, free space, or choose another run.root"
         ) from error
     handlers[0].setFormatter(_Visible("%(asctime)s %(levelname)s %(message)s"))
     if is_root:

@@ -76,7 +76,7 @@ def main(arguments: Sequence[str]) -> int:
         n_runs = len(frozen.runs)
         text, problem = room.compare(frozen.root, room.needed(frozen.settings), n_runs)
         print(
-            f"submit: {'warning: ' * bool(problem)}{frozen.root}: {text}{': ' * bool(problem)}{problem}",
+            f"submit: {'warning: ' * bool(problem)}{shown(frozen.root)}: {text}{': ' * bool(problem)}{problem}",
             file=sys.stderr,
         )
         folder = frozen.root / "slurm" / name

@@ -94,7 +94,7 @@ def read_file(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise RunError(f"cannot read the configuration {shown(path)}: {words_of(error)}") from error
     if not isinstance(plain, dict) or not isinstance(plain.get("run"), dict) or "name" not in plain["run"]:
-        raise RunError(f"{path} holds no whole configuration: run.name is missing. A run's config.yaml is one")
+        raise RunError(f"{shown(path)} holds no whole configuration: run.name is missing. A run's config.yaml is one")
     return plain
 
 

@@ -80,7 +80,7 @@ def describe(error: HydraException | OmegaConfBaseException) -> str:
     hint = ""
     if isinstance(error, InterpolationResolutionError):
         hint = "\n${NAME} stands for the value of another setting; write \\${ for these characters themselves"
-    return f"configuration: {error}{hint}"
+    return f"configuration: {words_of(error)}{hint}"
 
 
 def say(text: str) -> None:

@@ -120,9 +120,9 @@ def question_of(row: dict[str, Any], where: str) -> Question:
     """
     verifier, entry, others = row.get("verifier") or "math", row.get("entry") or "", row.get("alt_answers") or []
     if not isinstance(verifier, str) or verifier not in VERIFIERS:
-        raise RunError(f"{where}: the verifier is {shown(repr(verifier))}: there are {', '.join(VERIFIERS)}")
+        raise RunError(f"{shown(where)}: the verifier is {shown(repr(verifier))}: there are {', '.join(VERIFIERS)}")
     if not isinstance(others, list) or not all(isinstance(other, str) for other in others):
-        raise RunError(f"{where}: 'alt_answers' must be a list of strings")
+        raise RunError(f"{shown(where)}: 'alt_answers' must be a list of strings")
     entry = entry if isinstance(entry, str) else json.dumps(entry)
     return Question(where, "", row["gold"], alt_answers=tuple(others), verifier=verifier, entry=entry)
 
@@ -137,14 +137,14 @@ def rows(path: Path, line_mib: int) -> Iterator[tuple[int, dict[str, Any]]]:
         for number, line in lines_of(file, line_mib * MIB):
             where = f"{shown(path)}:{number}"
             if len(line) > line_mib * MIB:
-                raise RunError(f"{where}: longer than {line_mib} MiB: raise --line-mib")
+                raise RunError(f"{shown(where)}: longer than {line_mib} MiB: raise --line-mib")
             if not line.strip():
                 continue
             try:
                 row = json.loads(line.decode("utf-8"))
             except (ValueError, RecursionError) as error:
-                raise RunError(f"{where}: not JSON: {words_of(error)}") from error
+                raise RunError(f"{shown(where)}: not JSON: {words_of(error)}") from error
             for key in ("prediction_text", "gold"):
                 if not isinstance(row, dict) or not isinstance(row.get(key), str):
-                    raise RunError(f"{where}: {key!r} must be there, a string")
+                    raise RunError(f"{shown(where)}: {key!r} must be there, a string")
             yield number, row

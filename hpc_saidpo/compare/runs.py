@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
-from ..errors import RunError, words_of
+from ..errors import RunError, shown, words_of
 from ..reading import parse_json, parse_yaml
 from ..store import files
 from ..store.agreement import MAY_DIFFER, flat
@@ -154,7 +154,7 @@ def settings_of(path: Path) -> dict[str, Any]:
     """
     settings = {key: _whole(value) for key, value in flat(files.read_parsed(path, parse_yaml, object)).items()}
     if type(settings.get("loop.iterations")) is not int:
-        raise RunError(f"{path} has no loop.iterations, a whole number: restore the configuration of the run")
+        raise RunError(f"{shown(path)} has no loop.iterations, a whole number: restore the configuration of the run")
     return settings
 
 

@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from .. import settings
 from ..clusters.modules import check_modules
-from ..errors import RunError, words_of
+from ..errors import RunError, shown, words_of
 from ..names import below
 from ..policy import locate
 from ..pool import columns, sources
@@ -65,7 +65,7 @@ def check(config: Settings | Evaluation) -> None:
     """
     missing = [i for i in list_inputs(config) if i.problem]
     if missing:
-        listed = "\n".join(f"  {i.key}={i.value}: {i.problem}" for i in missing)
+        listed = "\n".join(f"  {i.key}={shown(i.value)}: {shown(i.problem)}" for i in missing)
         raise RunError(
             f"some inputs of this run are missing:\n{listed}\nThe program never downloads anything. Set these keys to "
             "paths that exist on this node, or copy the inputs here from a machine with internet access and set "

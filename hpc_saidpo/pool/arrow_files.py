@@ -89,6 +89,8 @@ def _arrow_row(batch: Any, limits: Limits) -> Mapping | Unreadable:
 def _damage_as_run_error(path: Path, pyarrow: ModuleType) -> Iterator[None]:
     try:
         yield
+    except UnicodeEncodeError as error:
+        raise RunError(f"{shown(path)}: pyarrow opens no file with such a name: rename it") from error
     except pyarrow.ArrowException as error:
         words = words_of(error)
         raise RunError(

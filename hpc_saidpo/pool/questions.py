@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .. import settings
+from ..errors import visible
 from ..records import Question, Questions
 from . import clean, sources
 from .columns import Row
@@ -25,7 +26,7 @@ def read_questions(
     where_of: dict[str, str] = {}
     for file, label in zip(files, sources.labels(files), strict=True):
         for line, row in clean.rows(file, label, config or settings.Columns(), limits=limits or settings.Limits()):
-            where = f"{file}:{line}"
+            where = f"{visible(str(file), kept='')}:{line}"
             if isinstance(row, clean.Problem):
                 bad.append(row)
             elif row[clean.ID] in where_of:

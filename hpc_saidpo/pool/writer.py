@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import settings
-from ..errors import RunError
+from ..errors import RunError, shown
 from ..parallel.world import World
 from ..progress import log
 from ..records import Questions
@@ -156,7 +156,7 @@ class Writer:
         stage.await_chunks(chunks)
         if stage.finished_chunks() != set(chunks):
             raise RunError(
-                f"{stage.path}: files that other ranks have written do not appear here: check the file system"
+                f"{shown(stage.path)}: files that other ranks have written do not appear here: check the file system"
             )
         return stage.read_chunks(table)
 

@@ -51,16 +51,20 @@ class Iteration:
             RunError: there is no such run, or the iteration has no finished draw.
         """
         if not (run / "config.yaml").is_file():
-            raise RunError(f"{run} is no run folder: it has no config.yaml")
+            raise RunError(f"{shown(run)} is no run folder: it has no config.yaml")
         config = read_parsed(run / "config.yaml", parse_yaml, dict) or {}
         if not all(isinstance(config.get(group), dict) for group in _GROUPS):
             raise RunError(f"{shown(run / 'config.yaml')} is no configuration of a run: put back a copy")
         iteration = cls(run, t, config)
         draw = iteration.stage("draw")
         if not draw.done:
-            raise RunError(f"{run / folder_of(t)} has no finished draw: resume the run, or name another --iteration")
+            raise RunError(
+                f"{shown(run / folder_of(t))} has no finished draw: resume the run, or name another --iteration"
+            )
         if "history.h5" not in draw.manifest():
-            raise RunError(f"{draw.path} has no history.h5: an earlier version made the draw and did not store it")
+            raise RunError(
+                f"{shown(draw.path)} has no history.h5: an earlier version made the draw and did not store it"
+            )
         return iteration
 
     def stage(self, name: str) -> Stage:
@@ -131,7 +135,7 @@ def find(iteration: Iteration, question_id: str) -> int:
     some = ", ".join(shown(id, 80) for id in dict.fromkeys(ids[:400:40])) or "none yet"
     raise RunError(
         f"no question with the id {shown(repr(question_id))} was probed or explored in iteration {iteration.t} of "
-        f"{iteration.run}; some that were: {some}"
+        f"{shown(iteration.run)}; some that were: {some}"
     )
 
 

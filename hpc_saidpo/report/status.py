@@ -69,12 +69,12 @@ def read_states(root: Path) -> list[State]:
         RunError: there is no run.
     """
     if not root.is_dir():
-        raise RunError(f"{root}: no such folder: name the folder that holds the runs (run.root), or one run")
+        raise RunError(f"{shown(root)}: no such folder: name the folder that holds the runs (run.root), or one run")
     if (root / "config.yaml").is_file():
         return [read_state(root, root.resolve().name)]
     runs = [path.parent for place in (root, root / "evaluate") for path in sorted(place.glob("*/config.yaml"))]
     if not runs:
-        raise RunError(f"{root}: no run in it: name the folder that holds the runs (run.root), or one run")
+        raise RunError(f"{shown(root)}: no run in it: name the folder that holds the runs (run.root), or one run")
     return [read_state(run, str(run.relative_to(root))) for run in runs]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from ..errors import RunError
+from ..errors import RunError, shown
 from ..reading import parse_yaml
 from . import files
 
@@ -61,7 +61,9 @@ def store_or_compare(
 
 
 def _refuse(run: Path, changes: dict[str, tuple], accept: bool) -> None:
-    listed = "\n".join(f"  {key}: {old!r} in the run, {new!r} now" for key, (old, new) in changes.items())
+    listed = "\n".join(
+        f"  {key}: {shown(repr(old))} in the run, {shown(repr(new))} now" for key, (old, new) in changes.items()
+    )
     fatal = [key for key in changes if key.startswith(MUST_AGREE)]
     if accept and not fatal:
         return
@@ -71,7 +73,9 @@ def _refuse(run: Path, changes: dict[str, tuple], accept: bool) -> None:
             " resume with run.accept_changes=true (finished iterations stay, the unfinished one is set aside and "
             "computed again with the new values),"
         )
-    raise RunError(f"run folder {run} was made with another configuration:\n{listed}\n{remedy} or change it back")
+    raise RunError(
+        f"run folder {shown(run)} was made with another configuration:\n{listed}\n{remedy} or change it back"
+    )
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:

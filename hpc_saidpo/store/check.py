@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from ..errors import RunError, words_of
+from ..errors import RunError, shown, words_of
 from ..reading import parse_json, parse_yaml, read_text
 from ..records import Rollouts
 from . import files, tables
@@ -57,7 +57,7 @@ def check(run: Path) -> Report:
         RunError: the folder is not a run folder.
     """
     if not (run / "config.yaml").is_file():
-        raise RunError(f"{run} is no run folder: it has no config.yaml")
+        raise RunError(f"{shown(run)} is no run folder: it has no config.yaml")
     report = Report(n_temporary=len(unfinished(run)))
     report.findings += _unreadable(run)
     for stage in stages_of(run):

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import RunError, words_of
+from ..errors import RunError, shown, words_of
 from ..names import require_name
 from ..parallel.world import World
 from ..reading import parse_json, read_text
@@ -178,7 +178,7 @@ class Stage:
             self.write(name, whole, first_chunk=chunks[0], last_chunk=chunks[-1])
             if not self.read(name, table).equals(whole):
                 raise RunError(
-                    f"{self.path / name}.h5 does not hold the data that was written to it: repair the file system"
+                    f"{shown(self.path / name)}.h5 does not hold the data that was written to it: repair the disk"
                 )
         for index in chunks:
             files.remove_file(self.path / f"{_CHUNK.format(index)}.h5")

@@ -44,11 +44,11 @@ from hpc_saidpo.tags import asking, batch, endpoint
 
 HANG_S = 20
 PIECES = (
-    "a", " ", "\n", "1", "7" * 4400, "\x00", "\x1b[2J", "\u202e", "\ud800", "é", "\uff9e\u0315", "{", "}", "(", "[", "]",
-    "\\", "\\boxed{", "\\frac{1}{", "$", "&#" + "1" * 5000 + ";", "1e9999", "10^{9999}", "x" * 1100, ",", ";", '"', "'",
-    "####", "</think>", "<answer>", "answer is", "\\text{A}", "1/0", "\\pm", "\\begin{pmatrix}", "\\infty", "_{10}", "twelve",
-    "tags:", "```", "- ", "https://", "../..", "~", "${run.root}", "${oc.env:HOME}", "=", ".", "/", "%", "null", "true", "-1",
-    "NaN", "\x1f", "\ufeff", "\r",
+    "a", " ", "\n", "1", "7" * 4400, "\x00", "\x1b[2J", "\u202e", "\ud800", "é", "\uff9e\u0315", "{", "}", "(", "[",
+    "]", "\\", "\\boxed{", "\\frac{1}{", "$", "&#" + "1" * 5000 + ";", "1e9999", "10^{9999}", "x" * 1100, ",", ";",
+    '"', "'", "####", "</think>", "<answer>", "answer is", "\\text{A}", "1/0", "\\pm", "\\begin{pmatrix}", "\\infty",
+    "_{10}", "twelve", "tags:", "```", "- ", "https://", "../..", "~", "${run.root}", "${oc.env:HOME}", "=", ".", "/",
+    "%", "null", "true", "-1", "NaN", "\x1f", "\ufeff", "\r",
 )  # fmt: skip
 TEXTS = st.lists(st.sampled_from(PIECES), max_size=8).map("".join)
 NUMBERS = st.sampled_from((0, 1, -1, 10**18, 10**4200, 1.5, float("inf"), float("nan"), 1e308))

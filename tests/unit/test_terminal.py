@@ -1,7 +1,7 @@
 """No verb and no tool prints a text from outside as it is: a terminal would obey it, and a forged line look like ours.
 
-The texts are those of pools, ids, file and run names, servers, programs, libraries. Each test feeds HOSTILE to a program
-and looks at everything that it prints and writes for reading.
+The texts are those of pools, ids, file and run names, servers, programs, libraries. Each test feeds HOSTILE to a
+program and looks at everything that it prints and writes for reading.
 """
 
 import io
@@ -32,7 +32,7 @@ from hpc_saidpo.report import page
 from hpc_saidpo.store.stage import Stage
 
 FORGED = "graded: correct 100.0 %"
-# Clear the screen, set its title, write backwards, end the text, C1, half of a character, line ends; then a line of ours.
+# Clear the screen, set its title, write backwards, end the text, C1, half of a character, line ends; a line of ours.
 HOSTILE = f"a\x1b[2J\x1b]0;t\x07\u202eb\u2066\x00\x85\x9b31m\ud800\r\u2028\n{FORGED}\n"
 IN_A_NAME = HOSTILE.replace("\x00", "").replace("\ud800", "\udcff").replace("/", "")  # of a file
 
@@ -276,8 +276,8 @@ def test_report(run):
 
 
 def test_tables():
-    row = {"by": "all", "value": "", "n_samples": 1, "temperature": 0.0, "n_questions": 1, "accuracy": None, "low95": None,
-           "high95": None, "majority": None, "truncated": 0.5, "tokens": None, "ungradable": 0}  # fmt: skip
+    row = {"by": "all", "value": "", "n_samples": 1, "temperature": 0.0, "n_questions": 1, "truncated": 0.5}
+    row |= {"ungradable": 0, **dict.fromkeys(("accuracy", "low95", "high95", "majority", "tokens"))}
     rows = [{**row, "benchmark": HOSTILE}, {**row, "benchmark": HOSTILE, "by": "subject", "value": HOSTILE}]
     assert_harmless(table_of_evaluation(HOSTILE, rows, [HOSTILE]))
     assert_harmless(table_of_findings([judge(HOSTILE[:1], HOSTILE, failure=HOSTILE)]))
