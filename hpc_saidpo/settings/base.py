@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, TypeVar, cast, dataclass_transform
+from typing import Annotated, TypeVar, cast, dataclass_transform
 
 from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -44,7 +44,7 @@ class Limits:
         alt_answers: alternative answers of a row.
     """
 
-    GROUP: ClassVar[str] = "pool"
+    GROUP = "pool"
     line_mib: Positive = 16
     json_mib: Positive = 1024
     columns: Positive = 1000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from pydantic import Field
 
@@ -50,7 +50,7 @@ class BenchmarkPlan:
 class BenchmarkLimits(Limits):
     """The largest input that is read of a benchmark; the same limits as those of a pool."""
 
-    GROUP: ClassVar[str] = "evaluate"
+    GROUP = "evaluate"
 
 
 @group
