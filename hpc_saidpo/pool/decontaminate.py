@@ -137,7 +137,11 @@ class Filter:
 
     def _contained(self, tokens: Tokens, texts: Sequence[str]) -> Iterator[tuple[int, int]]:
         """Yield (text, known question) where a short question is inside the text."""
-        ends_of = functools.cache(lambda q: Ends(texts[q]))
+
+        @functools.cache
+        def ends_of(q: int) -> Ends:
+            return Ends(texts[q])
+
         for endings in self._endings:
             for q, number in dict.fromkeys(endings.find(tokens)):  # a text may repeat it
                 if ends_of(q).follow(self._canonical[number]):

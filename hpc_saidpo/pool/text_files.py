@@ -115,7 +115,7 @@ def skip_line(file: BinaryIO | TextIO) -> int:
     n = 0
     while part := file.readline(_BLOCK_BYTES):
         n += len(part)
-        if part.endswith("\n" if isinstance(part, str) else b"\n"):
+        if part[-1:] in ("\n", b"\n"):
             break
     return n
 

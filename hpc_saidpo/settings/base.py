@@ -46,7 +46,7 @@ class Limits:
 
     GROUP = "pool"
     line_mib: Positive = 16
-    json_mib: Positive = 1024
+    json_mib: Positive = 256
     columns: Positive = 1000
     cell_chars: Positive = 1_000_000
     answer_chars: Positive = 10_000

@@ -37,7 +37,8 @@ class _Response(http.client.HTTPResponse):
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any):
         super().__init__(sock, *args, **kwargs)
-        unlimited, self.fp = self.fp, io.BufferedReader(_Before(sock, sock.gettimeout() or 0))
+        unlimited = self.fp
+        self.fp: Any = io.BufferedReader(_Before(sock, sock.gettimeout() or 0))
         unlimited.close()
 
 
