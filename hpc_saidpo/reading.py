@@ -6,10 +6,12 @@ import errno
 import json
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 MOST_BYTES = 2**28
+MOST_VALUES = 1_000_000  # of a YAML file; those of an alias count each time
 _NO_FILE = (errno.ELOOP, errno.ENXIO)  # of a link that is not followed, of a socket
 
 
@@ -68,12 +70,23 @@ def parse_yaml(text: str) -> Any:
     """Parse YAML of plain values.
 
     Raises:
-        ValueError: it is no such YAML.
+        ValueError: it is no such YAML, or its aliases repeat too many values.
     """
     import yaml  # imported where it is used: `hpc-saidpo status` reads JSON alone
 
     try:
-        return yaml.safe_load(text)
+        value = yaml.safe_load(text)
+        if any(n > MOST_VALUES for n, _ in enumerate(_values(value))):
+            raise ValueError(f"it has more than {MOST_VALUES:,} values")
+        return value
     # The constructors of PyYAML raise exceptions of many types about a value that does not fit its tag.
     except (yaml.YAMLError, RecursionError, LookupError, AttributeError, TypeError) as error:
         raise ValueError(str(error) or type(error).__name__) from error
+
+
+def _values(value: Any) -> Iterator[Any]:
+    """Yield a value and every value in its lists and mappings."""
+    yield value
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _values(inner)

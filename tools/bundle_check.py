@@ -21,6 +21,7 @@ from typing import TextIO
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from hpc_saidpo.errors import shown, visible
 from hpc_saidpo.names import inside
 from hpc_saidpo.reading import open_file, parse_json, read_text
 
@@ -148,7 +149,9 @@ def verify(folder: Path, quick: bool = False) -> int:
     manifest = read_manifest(folder)
     if manifest is None:
         why = f"no readable {MANIFEST}: its collecting or copying was interrupted, or it is no bundle"
-        print(f"bundle: {folder} has {why}. Make it again where there is internet; copy all of it", file=sys.stderr)
+        print(
+            f"bundle: {shown(folder)} has {why}. Make it again where there is internet; copy all of it", file=sys.stderr
+        )
         return 1
     files, begun = manifest["files"], time.monotonic()
     again = "copy it again from where the bundle was made, or run the command that made the bundle again"
@@ -180,7 +183,7 @@ def _foreign(manifest: dict) -> str:
 def show(wrong: Mapping[str, tuple[str, str]], file: TextIO | None = None) -> None:
     """Print each problem and its remedy."""
     for name, (problem, remedy) in wrong.items():
-        print(f"  {name}: {problem}\n    {remedy}", file=file)
+        print(*(shown(text) for text in (f"  {name}: {problem}", f"    {remedy}")), sep="\n", file=file)
 
 
 def usage(folder: Path, manifest: dict) -> str:
@@ -191,7 +194,8 @@ def usage(folder: Path, manifest: dict) -> str:
     copies = text.replace(BUNDLE, str(where)).splitlines()
     replaced = {word.partition("=")[0] for word in copies}
     kept = [word for word in manifest["overrides"] if word.partition("=")[0] not in replaced]
-    return f"use it with SAIDPO_BUNDLE={shlex.quote(str(where))} and the overrides\n  {shlex.join([*kept, *copies])}"
+    place, words = visible(str(where), kept=""), [visible(word, kept="") for word in (*kept, *copies)]
+    return f"use it with SAIDPO_BUNDLE={shlex.quote(place)} and the overrides\n  {shlex.join(words)}"
 
 
 def _is_wheel(name: str) -> bool:
@@ -215,9 +219,9 @@ def install(folder: Path, venv: Path) -> int:
     manifest = read_manifest(folder)
     wheels = {name: noted for name, noted in manifest["files"].items() if _is_wheel(name)} if manifest else {}
     if manifest is None or damage(folder, wheels) or damage(folder, manifest["files"], quick=True):
-        raise BundleError(f"{folder} is damaged or has no manifest: tools/bundle.sh --verify {folder}")
+        raise BundleError(f"{shown(folder)} is damaged or has no manifest: tools/bundle.sh --verify {shown(folder)}")
     if not wheels:
-        raise BundleError(f"{folder} was made with --no-wheels: collect it without, or install from elsewhere")
+        raise BundleError(f"{shown(folder)} was made with --no-wheels: collect it without, or install from elsewhere")
     if foreign := _foreign(manifest):
         raise BundleError(f"{foreign}: set PYTHON=/path/to/python{manifest['python']}")
     # Debian without python3-venv lacks ensurepip: then this Python's pip installs, as in tools/setup.sh.
@@ -238,7 +242,7 @@ def install(folder: Path, venv: Path) -> int:
         # --no-deps: wheels/ was resolved when it was collected; some of it only ships files (`bundle_wheels.ships`).
         options = ["--quiet", "--no-index", "--no-deps", "--require-hashes", "-r", file.name]
         if subprocess.run([*pip, "install", *options], env=env).returncode != 0:
-            raise BundleError(f"pip could not install {folder}/wheels; its message is above")
+            raise BundleError(f"pip could not install {shown(folder)}/wheels; its message is above")
     checked = subprocess.run([*pip, "check"], env=env, capture_output=True, text=True)
     broken = [] if checked.returncode == 0 else checked.stdout.splitlines()
     broken = [line for line in broken if line.split()[0] not in manifest["ships"]]

@@ -39,7 +39,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from hpc_saidpo.cli import compose
 from hpc_saidpo.doctor import inputs
-from hpc_saidpo.errors import RunError
+from hpc_saidpo.errors import RunError, shown
 from hpc_saidpo.names import as_name, inside
 from hpc_saidpo.settings.whole import Settings
 
@@ -69,14 +69,18 @@ def collect(folder: Path, target: Target | None, overrides: Sequence[str], pytho
     folder = folder.resolve()
     foreign = {p.name for p in folder.glob("*")} - {"wheels", "huggingface", "inputs", MANIFEST, f"{MANIFEST}.part"}
     if foreign:
-        raise BundleError(f"{folder} holds other things ({', '.join(sorted(foreign)[:3])}): name a folder of its own")
+        raise BundleError(
+            f"{shown(folder)} holds other things ({', '.join(sorted(foreign)[:3])}): name a folder of its own"
+        )
     try:
         config = compose.from_overrides(overrides)  # before the manifest is removed: a typo shall not cost a bundle
     except RunError as error:
         raise BundleError(f"the overrides behind --: {error}") from error
     uv = uv_command() if target else []
     if links := links_out(folder):
-        raise BundleError(f"{folder}/{links[0]} is a link that leads out of the bundle: remove it, and collect again")
+        raise BundleError(
+            f"{shown(folder)}/{links[0]} is a link that leads out of the bundle: remove it, and collect again"
+        )
 
     folder.mkdir(parents=True, exist_ok=True)
     before = read_manifest(folder)
@@ -92,7 +96,7 @@ def collect(folder: Path, target: Target | None, overrides: Sequence[str], pytho
     listed = [{"name": name, "problem": problem, "remedy": remedy} for name, (problem, remedy) in missing.items()]
     manifest = write_manifest(folder, {**facts, "overrides": list(overrides), "missing": listed})
     size = sum(f["size"] for f in manifest["files"].values()) / 1e9
-    print(f"{folder}: {len(manifest['files'])} files, {size:.2f} GB\n{usage(folder, manifest)}")
+    print(f"{shown(folder)}: {len(manifest['files'])} files, {size:.2f} GB\n{usage(folder, manifest)}")
     if missing:
         print("bundle: NOT COMPLETE:", file=sys.stderr)
         show(missing, sys.stderr)
@@ -117,7 +121,7 @@ def _collect_inputs(folder: Path, config: Settings, needed: Iterable[inputs.Inpu
             own = as_name(os.path.abspath(source).rpartition("/")[2])  # that of a folder, if the value ends with ".."
             place = f"inputs/{wanted.key}/" + re.sub(r"[^\w.+-]", "_", own)
             if place in copies.get(wanted.key, {}).values():
-                raise BundleError(f"{name}: two of {wanted.key} are called {source.name}: rename one")
+                raise BundleError(f"{name}: two of {wanted.key} are called {shown(source.name)}: rename one")
             copies.setdefault(wanted.key, {})[wanted.value] = place
             _copy(source, folder / place, patterns if wanted.kind == "pool" else None)
         elif wanted.kind != "questions" and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", wanted.value):

@@ -13,12 +13,14 @@ Exits 0, or 2 when there is no such run, iteration or question.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import RunError
+from ..errors import RunError, shown
+from ..terminal import complain
 from .help import parser
+
+LINE_CHARS = 2000  # of a topic
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -34,10 +36,10 @@ def main(arguments: Sequence[str]) -> int:
 
     try:
         for topic, text in explain(values.run, values.iteration, values.question, values.import_rule):
-            print(f"{topic:12s}{text}")
+            print(f"{topic:12s}{shown(text, LINE_CHARS)}")
         if lack := lacking(values.run):
-            print(f"explain: {lack}", file=sys.stderr)
+            complain("explain", lack)
     except RunError as error:
-        print(f"explain: {error}", file=sys.stderr)
+        complain("explain", error)
         return 2
     return 0

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from .. import __version__, imports
+from .. import __version__, imports, terminal
 from ..parallel import launched, stop
 from . import environment  # noqa: F401 - sets environment variables before anything else is imported
 
@@ -19,6 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: words of the command line; None for those of this process.
     """
+    terminal.guard()
     words = list(sys.argv[1:] if arguments is None else arguments)
     first = words[0] if words else ""
     is_run = "=" in first or first.startswith("-") or first in ("", "run")

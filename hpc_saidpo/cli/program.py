@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from .. import imports
+from .. import imports, terminal
 from ..errors import RunError
 from ..names import as_name
 from ..parallel.launch import connect
@@ -59,6 +59,7 @@ def start(program: Program, arguments: Sequence[str]) -> int:
         by itself with 1 on a bug, with 2 on wrong input, and with 75 when the ranks were requested to stop; then the
         same command resumes.
     """
+    terminal.guard()
     codes: list[int] = []
 
     def guarded_job(composed: DictConfig) -> None:

@@ -13,6 +13,7 @@ import torch
 from omegaconf import DictConfig
 
 from .. import __version__, imports, progress
+from ..errors import limit_messages
 from ..parallel import launched
 from ..parallel.stop import EXIT_STOPPED, Stopped
 from ..parallel.world import World
@@ -33,6 +34,7 @@ def work(composed: DictConfig, world: World, program: Program) -> int:
     Exits with EXIT_STOPPED when the ranks were requested to stop.
     """
     settings, plain = build(composed, program.tree)
+    limit_messages(settings.run.message_chars)
     device = world.use_device(settings.run.device)
     n_threads = world.use_threads(1 if settings.run.deterministic else settings.run.threads)
     if world.device.type == "cuda":

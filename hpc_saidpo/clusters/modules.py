@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ..errors import RunError
+from ..errors import RunError, shown, words_of
 from ..names import below
 from ..reading import parse_json, read_text
 
@@ -37,8 +37,8 @@ def check_modules(folder: Path) -> list[Path]:
         return [_check(folder, module) for module in modules]
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise RunError(
-            f"{path} is damaged, or names code that is never run ({error}): copy the whole folder again, or name "
-            "another encoder"
+            f"{shown(path)} is damaged, or names code that is never run ({words_of(error)}): copy the whole folder "
+            "again, or name another encoder"
         ) from error
 
 

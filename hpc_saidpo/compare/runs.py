@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
+from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
-from ..errors import RunError
+from ..errors import RunError, shown, words_of
 from ..reading import parse_json, parse_yaml
 from ..store import files
 from ..store.agreement import MAY_DIFFER, flat
@@ -26,9 +26,9 @@ NOT_A_SETTING = set(MAY_DIFFER) - {"loop.iterations"}  # keys that do not change
 class Score:
     """Accuracy on a benchmark and its 95 % interval, shares of 1; None when it has no questions."""
 
-    accuracy: float | None
-    low95: float | None
-    high95: float | None
+    accuracy: FiniteFloat | None
+    low95: FiniteFloat | None
+    high95: FiniteFloat | None
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,11 @@ class Record:
     iteration: int
     explored_questions: int
     pairs: int
-    pair_yield: float
+    pair_yield: FiniteFloat
     scores: dict[str, Score]
     scores_before: dict[str, Score]
     signatures: list[str]
-    entropy_share: float | None = None
+    entropy_share: FiniteFloat | None = None
 
 
 NO_SCORE = Score(None, None, None)
@@ -154,7 +154,7 @@ def settings_of(path: Path) -> dict[str, Any]:
     """
     settings = {key: _whole(value) for key, value in flat(files.read_parsed(path, parse_yaml, object)).items()}
     if type(settings.get("loop.iterations")) is not int:
-        raise RunError(f"{path} has no loop.iterations, a whole number: restore the configuration of the run")
+        raise RunError(f"{shown(path)} has no loop.iterations, a whole number: restore the configuration of the run")
     return settings
 
 
@@ -177,7 +177,7 @@ def _records(text: str) -> list[Record]:
             first = error.errors()[0]
             raise ValueError(f"line {number}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
         except ValueError as error:
-            raise ValueError(f"line {number}: {error}") from error
+            raise ValueError(f"line {number}: {words_of(error)}") from error
     return records
 
 

@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from .. import settings
 from ..clusters.modules import check_modules
-from ..errors import RunError
+from ..errors import RunError, shown, words_of
 from ..names import below
 from ..policy import locate
 from ..pool import columns, sources
@@ -65,7 +65,7 @@ def check(config: Settings | Evaluation) -> None:
     """
     missing = [i for i in list_inputs(config) if i.problem]
     if missing:
-        listed = "\n".join(f"  {i.key}={i.value}: {i.problem}" for i in missing)
+        listed = "\n".join(f"  {i.key}={shown(i.value)}: {shown(i.problem)}" for i in missing)
         raise RunError(
             f"some inputs of this run are missing:\n{listed}\nThe program never downloads anything. Set these keys to "
             "paths that exist on this node, or copy the inputs here from a machine with internet access and set "
@@ -160,7 +160,7 @@ def _weights(folder: Path) -> str:
             shards = set(parse_json(read_text(index))["weight_map"].values())
             lost = sorted(name for name in shards if not below(folder, name).is_file())
         except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
-            return f"{index} is damaged ({error})"
+            return f"{index} is damaged ({words_of(error)})"
         if lost:
             return f"{folder} lacks {', '.join(lost[:3])}{' ...' if len(lost) > 3 else ''} of {len(shards)} files"
     if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
@@ -176,7 +176,7 @@ def _damage(file: Path) -> str:
         with safe_open(file, framework="numpy"):
             return ""
     except (SafetensorError, OSError) as error:
-        return f"{file} is damaged ({error}): copy it again"
+        return f"{file} is damaged ({words_of(error)}): copy it again"
 
 
 _PROBLEM_OF: dict[str, Callable[[Path], str]] = {"model": _model, "encoder": _encoder, "questions": _questions}

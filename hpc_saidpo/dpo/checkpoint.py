@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from ..errors import RunError, is_transient
+from ..errors import RunError, is_transient, shown, words_of
 from ..parallel import shards
 from ..parallel.world import World
 from ..reading import parse_json, read_text
@@ -124,8 +124,8 @@ class Checkpoint:
 
 def _damaged(folder: Path, error: Exception) -> RunError:
     return RunError(
-        f"{folder}: the checkpoint is not readable ({error}). Move it away, and start the same command again: the "
-        "round is trained from its beginning"
+        f"{shown(folder)}: the checkpoint is not readable ({words_of(error)}). Move it away, and start the same "
+        "command again: the round is trained from its beginning"
     )
 
 

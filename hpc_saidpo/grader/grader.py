@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import re
 import threading
 from collections.abc import Callable, Sequence
 
 from .. import settings
+from ..errors import shown
 from ..records import CORRECT, UNGRADABLE, WRONG, Judgement, Question
 from . import code
 from .answers import extract
@@ -16,6 +18,7 @@ from .answers.gold import is_prose
 from .process import Lost, WorkerProcess
 from .verifiers import find_verifier
 
+LONG_CHARS = 300  # of a text that the cache does not hold itself
 ATTEMPTS = 3  # of a request whose worker is killed or stopped from outside
 _LIST = re.compile(r",|\band\b|\bor\b|\\pm")
 
@@ -52,12 +55,13 @@ class Grader:
         """Grade a response by the verifier of its question.
 
         Returns:
-            CORRECT, WRONG, or UNGRADABLE: the gold answer cannot be used, or no checker could decide.
+            CORRECT, WRONG, or UNGRADABLE: the gold answer cannot be used, no checker could decide, or the verifier
+            failed. The reason is one line of at most about `reason_chars` characters.
 
         Raises:
             RunError: there is no such verifier, or the worker process does not start.
         """
-        return find_verifier(question.verifier).judge(self, response, question)
+        return self._brief(find_verifier(question.verifier).verdict(self, response, question))
 
     def grade(self, response: str, gold: str, alternatives: Sequence[str] = ()) -> Judgement:
         """Grade a response by mathematics.
@@ -114,14 +118,18 @@ class Grader:
 
     def _once(self, key: tuple[str, ...], judge: Callable[[], Judgement]) -> Judgement:
         """The verdict from the cache, or a new one that the cache keeps."""
+        key = tuple(map(_short, key))
         judgement = self._cache.get(key)
         if judgement is None:
             with self._lock:
-                judgement = self._cache.get(key) or judge()
+                judgement = self._cache.get(key) or self._brief(judge())
                 if len(self._cache) >= self._cache_size:
                     self._cache.pop(next(iter(self._cache)))
                 self._cache[key] = judgement
         return judgement
+
+    def _brief(self, judgement: Judgement) -> Judgement:
+        return Judgement(judgement.verdict, shown(judgement.reason, self.limits.reason_chars))
 
     def _request(self, message: Sequence[str | None]) -> Judgement:
         reason = ""
@@ -142,6 +150,12 @@ class Grader:
         if self._worker is not None:
             self._worker.close()
             self._worker = None
+
+
+def _short(part: str) -> str:
+    """A part of a key of the cache: a long text by its hash, so that the cache stays small."""
+    long = len(part) > LONG_CHARS
+    return hashlib.sha256(part.encode("utf-8", "surrogatepass")).hexdigest() if long else part
 
 
 def _best(judgements: Sequence[Judgement]) -> Judgement:

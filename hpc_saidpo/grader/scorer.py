@@ -6,6 +6,7 @@ import functools
 import json
 from collections.abc import Callable
 
+from ..errors import words_of
 from ..records import CORRECT, UNGRADABLE, WRONG, Judgement
 from ..settings.pool import EVALUATING
 
@@ -27,7 +28,7 @@ def score(entry: str, answer: str | None) -> Judgement:
     try:
         result = scorer(answer, question)
     except Exception as error:  # noqa: BLE001 - the scorer reads the gold answer, so this answer is malformed
-        return Judgement(WRONG, f"the scorer cannot read it: {type(error).__name__}: {error}"[:200])
+        return Judgement(WRONG, f"the scorer cannot read it: {words_of(error, with_type=True)}")
     return Judgement(CORRECT if result == 1 else WRONG, f"scores {result:g}")
 
 

@@ -14,6 +14,7 @@ import signal
 import sys
 from types import ModuleType
 
+from ..errors import words_of
 from ..records import UNGRADABLE, Judgement
 from .answers.fast import alone, thorough
 
@@ -34,7 +35,7 @@ def main() -> None:
         try:
             judgement = _JUDGES[kind](gold, answer)
         except Exception as error:  # noqa: BLE001 - the reason is reported, and the next request is served
-            judgement = Judgement(UNGRADABLE, f"gave up: {type(error).__name__}: {error}"[:200])
+            judgement = Judgement(UNGRADABLE, f"gave up: {words_of(error, with_type=True)}")
         signal.setitimer(signal.ITIMER_PROF, 0)
         print(json.dumps([judgement.verdict, judgement.reason]), file=answers, flush=True)
 

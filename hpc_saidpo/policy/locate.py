@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from ..errors import RunError, is_transient
+from ..errors import RunError, is_transient, shown, words_of
 from ..reading import open_file
 
 # Files of which a folder with a tokenizer has at least one.
@@ -29,10 +29,10 @@ def locate(path: str, kind: Literal["model", "dataset"] = "model") -> str:
     package, _, inner = path.removeprefix(PACKAGE).partition("/")
     spec = importlib.util.find_spec(package) if package.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
-        raise RunError(f"{path}: the Python package {package!r} is not installed (extra demo: hpc_saidpo[demo])")
+        raise RunError(f"{shown(path)}: the Python package {package!r} is not installed (extra demo: hpc_saidpo[demo])")
     file = Path(spec.submodule_search_locations[0]) / inner
     if ".." in file.parts or inner.startswith("/") or not file.exists():
-        raise RunError(f"{path}: package {package!r} contains no {inner!r}")
+        raise RunError(f"{shown(path)}: package {package!r} contains no {inner!r}")
     return str(file)
 
 
@@ -84,7 +84,9 @@ def fingerprint(folder: str, hashes: Hashes = sha256s) -> str:
     except OSError as error:
         if is_transient(error):
             raise
-        raise RunError(f"policy.path={folder}: no model could be loaded from there: {error}") from error
+        raise RunError(
+            f"policy.path={shown(folder)}: no model could be loaded from there: {words_of(error)}"
+        ) from error
 
 
 def hash_of(files: Sequence[Path], hashes: Hashes = sha256s) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import difficulty, settings
 from ..dpo import pairs
-from ..errors import RunError, words_of
+from ..errors import RunError, shown, words_of
 from ..evaluate.table import interval
 from ..reading import parse_yaml
 from ..records import CORRECT, UNGRADABLE, WRONG, Draw, Pairs, Rollouts, seeded
@@ -51,13 +51,17 @@ class Iteration:
             RunError: there is no such run, or the iteration has no finished draw.
         """
         if not (run / "config.yaml").is_file():
-            raise RunError(f"{run} is no run folder: it has no config.yaml")
+            raise RunError(f"{shown(run)} is no run folder: it has no config.yaml")
         iteration = cls(run, t, _configuration(run / "config.yaml"))
         draw = iteration.stage("draw")
         if not draw.done:
-            raise RunError(f"{run / folder_of(t)} has no finished draw: resume the run, or name another --iteration")
+            raise RunError(
+                f"{shown(run / folder_of(t))} has no finished draw: resume the run, or name another --iteration"
+            )
         if "history.h5" not in draw.manifest():
-            raise RunError(f"{draw.path} has no history.h5: an earlier version made the draw and did not store it")
+            raise RunError(
+                f"{shown(draw.path)} has no history.h5: an earlier version made the draw and did not store it"
+            )
         return iteration
 
     def stage(self, name: str) -> Stage:
@@ -99,7 +103,7 @@ def _configuration(path: Path) -> dict[str, Any]:
         settings.Sampler(**{key: config["sampler"][key] for key in _OF_SAMPLER})
         settings.Difficulty(**config["difficulty"]), settings.Pairs(**config["pairs"])
     except (ValueError, LookupError, TypeError) as error:
-        raise RunError(f"{path} is no configuration of a run ({words_of(error)}): put back a copy") from error
+        raise RunError(f"{shown(path)} is no configuration of a run ({words_of(error)}): put back a copy") from error
     return config
 
 
@@ -125,7 +129,7 @@ def explain(run: Path, t: int, question_id: str, imports: bool = True) -> list[t
     cluster = int(iteration.questions.cluster_Q[seen[0]] if len(seen) else iteration.draw.cluster_Q[drawn[0]])
     rollouts = iteration.rollouts.take(np.flatnonzero(iteration.rollouts.question_R == question))
     return [
-        ("question", f"{question_id}, number {question} of the pool; iteration {t} of {run}"),
+        ("question", f"{shown(question_id)}, number {question} of the pool; iteration {t} of {run}"),
         *_of_cluster(iteration, cluster, imports),
         *_of_weight(iteration, cluster, seen, drawn),
         *_of_rollouts(iteration, question, rollouts),
@@ -142,10 +146,10 @@ def find(iteration: Iteration, question_id: str) -> int:
     ids = list(iteration.rollouts.id_R)
     if question_id in ids:
         return int(iteration.rollouts.question_R[ids.index(question_id)])
-    some = ", ".join(dict.fromkeys(ids[:400:40])) or "none yet"
+    some = ", ".join(shown(id, 80) for id in dict.fromkeys(ids[:400:40])) or "none yet"
     raise RunError(
-        f"no question with the id {question_id!r} was probed or explored in iteration {iteration.t} of "
-        f"{iteration.run}; some that were: {some}"
+        f"no question with the id {shown(repr(question_id))} was probed or explored in iteration {iteration.t} of "
+        f"{shown(iteration.run)}; some that were: {some}"
     )
 
 

@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import RunError
+from ..errors import RunError, shown, visible
 from ..records import STAGES
 from ..store import life
 from ..store.layout import iterations_of
 
 SILENT, UNKNOWN, WAITING = "silent", "unknown", "waiting"
 MISSED_BEATS = 6  # so many signs of life are missing before a run counts as silent
-WIDTH = 80
+WIDTH, MESSAGE_CHARS = 80, 1000
 _PLACE = re.compile(r"(?:iter-([0-9]{1,9})|base)/(.+)")
 
 
@@ -69,12 +69,12 @@ def read_states(root: Path) -> list[State]:
         RunError: there is no run.
     """
     if not root.is_dir():
-        raise RunError(f"{root}: no such folder: name the folder that holds the runs (run.root), or one run")
+        raise RunError(f"{shown(root)}: no such folder: name the folder that holds the runs (run.root), or one run")
     if (root / "config.yaml").is_file():
         return [read_state(root, root.resolve().name)]
     runs = [path.parent for place in (root, root / "evaluate") for path in sorted(place.glob("*/config.yaml"))]
     if not runs:
-        raise RunError(f"{root}: no run in it: name the folder that holds the runs (run.root), or one run")
+        raise RunError(f"{shown(root)}: no run in it: name the folder that holds the runs (run.root), or one run")
     return [read_state(run, str(run.relative_to(root))) for run in runs]
 
 
@@ -182,7 +182,8 @@ def table(states: Sequence[State]) -> str:
     lines += [_line(state.name, _cells(state)) for state in states]
     for state in states:
         for message in [*([state.message] if state.message else []), *state.silent]:
-            lines.append(textwrap.fill(f"{state.name}: {message}", WIDTH, subsequent_indent="  "))
+            text = f"{shown(state.name)}: {shown(message, MESSAGE_CHARS)}"
+            lines.append(textwrap.fill(text, WIDTH, subsequent_indent="  "))
     return "\n".join(lines)
 
 
@@ -191,12 +192,13 @@ _WIDTHS = (5, 10, 9, 6, 5, 6, 5, 9, 3)  # with a space before each: 67 columns
 
 def _line(name: str, cells: Sequence[str]) -> str:
     left = WIDTH - sum(width + 1 for width in _WIDTHS)
-    shown = name if len(name) <= left else name[: left - 1] + "…"
+    name, cells = visible(name[:WIDTH], kept=""), [visible(cell[:WIDTH], kept="") for cell in cells]
+    short = name if len(name) <= left else name[: left - 1] + "…"
     padded = [
         f"{cell[:width]:<{width}}" if number == 1 else f"{cell[-width:]:>{width}}"
         for number, (cell, width) in enumerate(zip(cells, _WIDTHS, strict=True))
     ]
-    return f"{shown:<{left}} {' '.join(padded)}".rstrip()
+    return f"{short:<{left}} {' '.join(padded)}".rstrip()
 
 
 def _cells(state: State) -> tuple[str, ...]:

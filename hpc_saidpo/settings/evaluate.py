@@ -11,7 +11,7 @@ from pydantic import Field
 
 from ..errors import RunError
 from ..names import RULE, fault_of
-from .base import Name, Positive, group
+from .base import Limits, Name, Positive, group
 
 HELD_OUT = "held_out"  # name of the benchmark of the pool's own questions that are never trained on
 SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")
@@ -47,6 +47,13 @@ class BenchmarkPlan:
 
 
 @group
+class BenchmarkLimits(Limits):
+    """The largest input that is read of a benchmark; the same limits as those of a pool."""
+
+    GROUP = "evaluate"
+
+
+@group
 class Evaluate:
     """The benchmarks on which a policy is evaluated, and the sampling of its responses."""
 
@@ -56,6 +63,7 @@ class Evaluate:
     temperature: Annotated[float, Field(ge=0)] = 0.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     every: Positive = 1
+    limits: BenchmarkLimits = Field(default_factory=BenchmarkLimits)
     known: dict[str, Benchmark] = Field(default_factory=dict)
 
     def __post_init__(self):

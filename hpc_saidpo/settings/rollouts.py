@@ -130,12 +130,14 @@ class Grader:
         wall_s: elapsed time, s, for a process that waits without using CPU.
         memory_gib: address space of a process, GiB.
         code_unsandboxed: run programs in responses even where the kernel cannot confine them.
+        reason_chars: of the reason of a verdict that are kept.
     """
 
     cpu_s: Annotated[float, Field(gt=0)] = 3.0
     wall_s: Annotated[float, Field(gt=0)] = 30.0
     memory_gib: Annotated[float, Field(gt=0)] = 4.0
     code_unsandboxed: bool = False
+    reason_chars: Annotated[int, Field(ge=20)] = 300
 
 
 @group

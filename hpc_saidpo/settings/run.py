@@ -22,3 +22,4 @@ class Run:
     device: Literal["auto", "gpu", "cpu"] = "auto"
     accept_changes: bool = False
     grace_s: Annotated[float, Field(ge=0)] = 240.0
+    message_chars: Annotated[int, Field(ge=200)] = 10_000

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from ..errors import RunError
+from ..errors import RunError, shown
 from ..reading import parse_yaml
 from . import files
 
@@ -20,7 +20,11 @@ MAY_DIFFER = (
     "loop.stop_after", "loop.on_signature", "loop.keep", "dpo.checkpoint_minutes", "dpo.strategy", "dpo.micro_pairs",
     "dpo.micro_tokens", "dpo.head_tokens", "dpo.checkpointing",
     "tags.endpoint.url", "tags.endpoint.api_key_env", "tags.endpoint.concurrency", "tags.endpoint.per_minute",
-    "tags.endpoint.timeout_s", "tags.endpoint.tries", "tags.endpoint.backoff_s",
+    "tags.endpoint.timeout_s", "tags.endpoint.tries", "tags.endpoint.backoff_s", "tags.reply_mib", "run.message_chars",
+    "rollouts.grader.reason_chars",
+    # They decide which rows are refused; a pool with other rows is refused by its fingerprint.
+    *(f"{group}.limits.{name}" for group in ("pool", "evaluate") for name in (
+        "line_mib", "json_mib", "columns", "cell_chars", "answer_chars", "alt_answers")),
 )  # fmt: skip
 # Keys that decide which question an index means: a run can never resume with other values.
 MUST_AGREE = ("pool.",)
@@ -57,7 +61,9 @@ def store_or_compare(
 
 
 def _refuse(run: Path, changes: dict[str, tuple], accept: bool) -> None:
-    listed = "\n".join(f"  {key}: {old!r} in the run, {new!r} now" for key, (old, new) in changes.items())
+    listed = "\n".join(
+        f"  {key}: {shown(repr(old))} in the run, {shown(repr(new))} now" for key, (old, new) in changes.items()
+    )
     fatal = [key for key in changes if key.startswith(MUST_AGREE)]
     if accept and not fatal:
         return
@@ -67,7 +73,9 @@ def _refuse(run: Path, changes: dict[str, tuple], accept: bool) -> None:
             " resume with run.accept_changes=true (finished iterations stay, the unfinished one is set aside and "
             "computed again with the new values),"
         )
-    raise RunError(f"run folder {run} was made with another configuration:\n{listed}\n{remedy} or change it back")
+    raise RunError(
+        f"run folder {shown(run)} was made with another configuration:\n{listed}\n{remedy} or change it back"
+    )
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from ..errors import RunError
+from ..errors import RunError, shown, words_of
 from ..reading import parse_json, parse_yaml, read_text
 from ..records import Rollouts
 from . import files, tables
@@ -57,7 +57,7 @@ def check(run: Path) -> Report:
         RunError: the folder is not a run folder.
     """
     if not (run / "config.yaml").is_file():
-        raise RunError(f"{run} is no run folder: it has no config.yaml")
+        raise RunError(f"{shown(run)} is no run folder: it has no config.yaml")
     report = Report(n_temporary=len(unfinished(run)))
     report.findings += _unreadable(run)
     for stage in stages_of(run):
@@ -105,7 +105,8 @@ def _unreadable(run: Path) -> Iterator[Finding]:
             if path.exists() and not parse(read_text(path)):
                 raise ValueError("it is empty")
         except (ValueError, OSError) as error:
-            yield Finding(path, f"is not readable ({error})", "put back a copy, or move it away and start again")
+            problem = f"is not readable ({words_of(error)})"
+            yield Finding(path, problem, "put back a copy, or move it away and start again")
 
     for _, folder in iterations_of(run):
         iteration, metrics = Stage(folder), folder / "metrics.json"
@@ -130,7 +131,7 @@ def _check_file(stage: Stage, path: Path) -> Iterator[Finding]:
     except RunError as error:
         yield Finding(path, str(error), "see the message")
     except (OSError, ValueError, SafetensorError) as error:
-        yield _damaged(stage, path, f"is not readable ({error})")
+        yield _damaged(stage, path, f"is not readable ({words_of(error)})")
 
 
 def _check_manifest(stage: Stage) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..errors import RunError, words_of
+from ..errors import RunError, shown, words_of
 from ..parallel.world import World
 from ..reading import open_file, read_text
 from . import disk, temporaries
@@ -216,11 +216,11 @@ def read_parsed(path: Path, parse: Callable[[str], Any], kind: type[T]) -> T | N
     try:
         value = parse(disk.persist(path, lambda: read_text(path)))
     except (ValueError, OSError) as error:
-        raise RunError(f"{path} is not readable ({words_of(error)}): {remedy}") from error
+        raise RunError(f"{shown(path)} is not readable ({words_of(error)}): {remedy}") from error
     if not value:
-        raise RunError(f"{path} is empty: {remedy}")
+        raise RunError(f"{shown(path)} is empty: {remedy}")
     if not isinstance(value, kind):
-        raise RunError(f"{path} is not readable (it holds no {_NAMES[kind]}): {remedy}")
+        raise RunError(f"{shown(path)} is not readable (it holds no {_NAMES[kind]}): {remedy}")
     return value
 
 

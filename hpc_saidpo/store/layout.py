@@ -25,7 +25,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ..errors import RunError
+from ..errors import RunError, shown
 from . import disk
 
 PREPARATION = "prepare-"  # begin of the name of a run that tools/submit.py makes for what several runs share
@@ -41,7 +41,7 @@ def newest_policy(run: Path) -> Path | None:
         return None
     finished = [folder for _, folder in iterations_of(run) if disk.exists(folder / "DONE")]
     if not finished:
-        raise RunError(f"policy.path={run}: no iteration of that run is finished: it has no policy yet")
+        raise RunError(f"policy.path={shown(run)}: no iteration of that run is finished: it has no policy yet")
     return finished[-1] / "policy" / "model"
 
 

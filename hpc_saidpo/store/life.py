@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..errors import RunError, origin_of
+from ..errors import RunError, origin_of, words_of
 from ..parallel.stop import Stopped
 from ..parallel.task import ALL_RANKS, SILENT_S, Silence
 from ..parallel.world import World
@@ -219,4 +219,4 @@ def _replace(path: Path, record: dict[str, Any]) -> None:
 
 
 def _words(error: BaseException) -> str:
-    return str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, RunError) else words_of(error, with_type=True)

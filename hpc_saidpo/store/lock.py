@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..errors import RunError
+from ..errors import RunError, shown
 from ..reading import open_file, parse_json, read_text
 from . import disk, temporaries
 from .owner import UNKNOWN, is_alive, is_owner, this_process
@@ -269,7 +269,8 @@ def _read(path: Path) -> dict[str, Any] | None:
         raise
     except ValueError as error:
         raise RunError(
-            f"{path} is no lock of this program ({error}): make sure that no job uses the folder, then remove the file"
+            f"{shown(path)} is no lock of this program ({error}): make sure that no job uses the folder, then "
+            "remove the file"
         ) from None
 
 

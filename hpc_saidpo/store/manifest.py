@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TypedDict
 
+from ..errors import words_of
 from ..names import inside
 from ..reading import parse_json, read_text
 from . import disk
@@ -38,7 +39,7 @@ def read_manifest(folder: Path) -> tuple[int, dict[str, Facts]]:
     try:
         return disk.persist(path, lambda: _read(folder))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Damaged(path, f"is not readable ({error})") from error
+        raise Damaged(path, f"is not readable ({words_of(error)})") from error
 
 
 def _read(folder: Path) -> tuple[int, dict[str, Facts]]:

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ..errors import RunError
+from ..errors import RunError, shown
 from ..reading import parse_json
 from . import files
 from .stage import Stage
@@ -20,7 +20,9 @@ def require_same(path: Path, facts: dict[str, Any], remedy: str, accept: bool) -
     run = path.parent
     known = files.read_parsed(path, parse_json, dict)
     if known not in (None, facts) and not accept and any(run.rglob("*.h5")):
-        raise RunError(f"run folder {run} was made with another {path.stem} ({known}, now {facts}): {remedy}")
+        raise RunError(
+            f"run folder {shown(run)} was made with another {path.stem} ({shown(known)}, now {shown(facts)}): {remedy}"
+        )
     if known != facts:
         files.write_text(path, json.dumps(facts))
 
@@ -54,7 +56,7 @@ def read_starts(path: Path) -> list[dict[str, Any]]:
     """
     starts = files.read_parsed(path, parse_json, list) or []
     if not all(isinstance(start, dict) and isinstance(start.get("slurm", {}), dict) for start in starts):
-        raise RunError(f"{path} is no list of starts: put back a copy, or move it away, and start again")
+        raise RunError(f"{shown(path)} is no list of starts: put back a copy, or move it away, and start again")
     return starts
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import RunError
+from ..errors import RunError, shown, words_of
 from ..names import require_name
 from ..parallel.world import World
 from ..reading import parse_json, read_text
@@ -178,7 +178,7 @@ class Stage:
             self.write(name, whole, first_chunk=chunks[0], last_chunk=chunks[-1])
             if not self.read(name, table).equals(whole):
                 raise RunError(
-                    f"{self.path / name}.h5 does not hold the data that was written to it: repair the file system"
+                    f"{shown(self.path / name)}.h5 does not hold the data that was written to it: repair the disk"
                 )
         for index in chunks:
             files.remove_file(self.path / f"{_CHUNK.format(index)}.h5")
@@ -222,7 +222,7 @@ class Stage:
         try:
             value = parse_json(disk.persist(path, lambda: read_text(path)))
         except (OSError, ValueError) as error:
-            raise Damaged(path, f"is not readable as JSON ({error})") from error
+            raise Damaged(path, f"is not readable as JSON ({words_of(error)})") from error
         if not isinstance(value, kind):
             raise Damaged(path, f"holds a {type(value).__name__} where there should be a {kind.__name__}")
         return value
@@ -264,7 +264,7 @@ class Stage:
             text = disk.persist(path, lambda: read_text(path)) if disk.exists(path) else ""
             return [require_name(name) for name in text.splitlines()]
         except (OSError, ValueError) as error:
-            raise Damaged(path, f"is not readable ({error})") from error
+            raise Damaged(path, f"is not readable ({words_of(error)})") from error
 
 
 def stages_of(run: Path) -> list[Stage]:

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import h5py
 import numpy as np
 
-from ..errors import RunError, is_transient
+from ..errors import RunError, is_transient, shown, words_of
 from ..reading import open_file
 from ..table import Columns, Ids
 from .ragged import Ragged, attributes, dataset, put, put_attributes, put_ragged
@@ -99,8 +99,8 @@ def check_layout(path: Path, version: Any, readable: tuple[int, ...]) -> None:
     if version not in readable:
         layouts = " and ".join(map(str, readable))
         raise RunError(
-            f"{path}: has layout {version}, this version {'resumes' if len(readable) == 1 else 'reads'} {layouts}: "
-            "continue with the version that made the run, or start a new run with run.name=..."
+            f"{shown(path)}: has layout {version}, this version {'resumes' if len(readable) == 1 else 'reads'} "
+            f"{layouts}: continue with the version that made the run, or start a new run with run.name=..."
         )
 
 
@@ -161,11 +161,11 @@ def explain(path: Path, error: Exception) -> RunError:
     except OSError as unreadable:
         if is_transient(unreadable):
             raise
-        return RunError(f"{path}: cannot be read: {unreadable.strerror}. Make it readable, and start again")
+        return RunError(f"{shown(path)}: cannot be read: {unreadable.strerror}. Make it readable, and start again")
     if "unable to lock" in str(error):
         return RunError(
-            f"{path}: HDF5_USE_FILE_LOCKING={os.environ.get('HDF5_USE_FILE_LOCKING')} requires a lock that the file "
-            "system does not grant. No lock is needed: unset the variable, or set it to FALSE"
+            f"{shown(path)}: HDF5_USE_FILE_LOCKING={os.environ.get('HDF5_USE_FILE_LOCKING')} requires a lock that the "
+            "file system does not grant. No lock is needed: unset the variable, or set it to FALSE"
         )
     if not start:
         return Damaged(path, "is empty (zero length)")
@@ -173,7 +173,7 @@ def explain(path: Path, error: Exception) -> RunError:
         return Damaged(path, "is not an HDF5 file" if start.strip(b"\0") else "holds zeros where its content should be")
     if "truncated" in str(error):
         return Damaged(path, "is truncated")
-    return Damaged(path, f"is damaged: a checksum or its structure does not fit ({error})")
+    return Damaged(path, f"is damaged: a checksum or its structure does not fit ({words_of(error)})")
 
 
 def read(path: Path, table: type[C], inspect: Inspect) -> C:

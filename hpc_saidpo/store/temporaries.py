@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..errors import RunError
+from ..errors import RunError, shown
 
 _NAME = re.compile(r"\..+\.[0-9a-f]{16}\.tmp", re.DOTALL)
 _KEPT_BYTES = 200  # of the name of the finished file
@@ -76,6 +76,6 @@ def require_own(folder: Path, own: Path) -> None:
     """
     if owner_of(folder) != owner_of(own) or not stat.S_ISDIR(os.lstat(folder).st_mode):
         raise RunError(
-            f"{folder} is a link, or belongs to another user, but this program writes to it: look at it and remove it, "
-            "ask its owner to do so, or choose another run.root"
+            f"{shown(folder)} is a link, or belongs to another user, but this program writes to it: look at it and "
+            "remove it, ask its owner to do so, or choose another run.root"
         )
