@@ -2,11 +2,13 @@
 
 import json
 
+import pytest
 from support.program import start
 
 TOOL = ("tools/bench/bench_memory.py",)
 
 
+@pytest.mark.long
 def test_an_estimate_is_within_a_quarter_of_what_real_steps_take(tmp_path):
     done = start("checkpointing", "--json", str(tmp_path / "memory.json"), program=TOOL, timeout_s=1200)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -12,6 +12,7 @@ TOOL = Path(__file__).parents[2] / "tools" / "example_grpo.py"
 
 
 @pytest.mark.e2e
+@pytest.mark.long
 def test_grpo_trains_on_drawn_questions(tmp_path):
     figures = tmp_path / "figures.json"
     done = subprocess.run(

@@ -99,6 +99,7 @@ def test_log_probabilities_and_gradients_are_trls(tmp_path, arrangement):
         assert (got - wanted).norm() < 1e-4 * wanted.norm()
 
 
+@pytest.mark.long
 def test_the_loss_curve_is_trls(tmp_path, arrangement):
     policy, theirs, pairs = load_micro(), load_micro(), varied(BATCH * STEPS)
     examples = examples_of(pairs, policy, arrangement)

@@ -314,6 +314,7 @@ def test_bfloat16_weights_are_cast_once_and_restored(micro):
 
 
 @needs_compiler
+@pytest.mark.long
 def test_compiled_decoding_gives_the_same_tokens(micro):
     policy, sampling = tiny(micro, "llama-gqa"), Sampling(0.0, 1.0, 20)
     forward = type(policy.model.base_model).forward
