@@ -13,9 +13,11 @@ import torch
 from omegaconf import DictConfig
 
 from .. import __version__, imports, progress
+from ..names import below
 from ..parallel import launched
 from ..parallel.stop import EXIT_STOPPED, Stopped
 from ..parallel.world import World
+from ..reading import read_text
 from ..store import software
 from ..store.run import RunDir
 from .compose import build
@@ -100,8 +102,8 @@ def commit() -> str | None:
     git, copied = (Path(__file__).parents[2] / name for name in (".git", ".commit"))
     try:
         if copied.exists():
-            return copied.read_text().strip()
-        head = (git / "HEAD").read_text().strip()
-        return (git / head.removeprefix("ref: ")).read_text().strip() if head.startswith("ref: ") else head
-    except OSError:
+            return read_text(copied).strip()
+        head = read_text(git / "HEAD").strip()
+        return read_text(below(git, head.removeprefix("ref: "))).strip() if head.startswith("ref: ") else head
+    except (OSError, ValueError):
         return None
