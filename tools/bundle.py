@@ -43,7 +43,7 @@ def main(words: Sequence[str]) -> int:
 
         target = None if arguments.no_wheels else Target(arguments.python, arguments.cuda, tuple(arguments.extra))
         return collect(arguments.folder, target, words[end + 1 :], arguments.python)
-    except BundleError as error:
+    except (BundleError, OSError) as error:
         terminal.complain("bundle", error)
         return 2
 

@@ -38,7 +38,7 @@ class BundleError(Exception):
 def names_in(folder: Path) -> list[str]:
     """The files of a bundle and its links to folders, relative to it."""
     found = (p for part in PARTS for p in (folder / part).rglob("*") if p.is_symlink() or not p.is_dir())
-    return sorted(str(p.relative_to(folder)) for p in found if ".locks" not in p.parts)
+    return sorted(str(p.relative_to(folder)) for p in found if ".locks" not in p.relative_to(folder).parts)
 
 
 def links_out(folder: Path) -> list[str]:

@@ -242,7 +242,7 @@ class Stage:
     def remove(self, name: str) -> None:
         """Remove a temporary file or folder of the stage, in one step."""
         path = self.path / name
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             files.remove_folder(path)
         else:
             files.remove_file(path)

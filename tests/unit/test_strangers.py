@@ -426,3 +426,11 @@ def test_the_configuration_of_another_run_that_cannot_be_read_keeps_policies(roo
     ) as run:
         run.remove_policies("last")
     assert (root / "run" / "iter-000" / "policy" / "model").exists()
+
+
+def test_a_link_in_the_place_of_a_policy_is_removed_and_its_target_stays(tmp_path):
+    (tmp_path / "away").mkdir()
+    (tmp_path / "stage").mkdir()
+    (tmp_path / "stage" / "model").symlink_to("../away")
+    Stage(tmp_path / "stage").remove("model")
+    assert (tmp_path / "away").is_dir() and not list((tmp_path / "stage").iterdir())
