@@ -19,7 +19,7 @@ from .process import Lost, WorkerProcess
 from .verifiers import find_verifier
 
 LONG_CHARS = 300  # of a text that the cache does not hold itself
-ATTEMPTS = 3  # of a request whose worker is killed from outside
+ATTEMPTS = 3  # of a request whose worker is killed or stopped from outside
 _LIST = re.compile(r",|\band\b|\bor\b|\\pm")
 
 
@@ -27,8 +27,9 @@ class Grader:
     """Grades responses; one per rank, usable from any thread.
 
     Most verdicts are made in place, from text. The rest needs a worker process, which starts when it is first needed
-    and is replaced when it ends. A pair of response and gold answer that reaches a limit is ungradable and costs that
-    limit once. A pair whose worker was killed from outside is graded again by the next worker.
+    and is replaced when it ends. A pair of response and gold answer that reaches a limit costs that limit once. It is
+    wrong if the gold answer alone can be graded, so that no response is better off for being beyond the limits; else it
+    is ungradable. A pair whose worker was killed or stopped from outside is graded again by the next worker.
     """
 
     def __init__(self, limits: settings.Grader | None = None, cache_size: int = 200_000):
@@ -97,9 +98,19 @@ class Grader:
             return Judgement(UNGRADABLE, "the gold answer is prose")
         return judgement
 
-    def request(self, *message: str) -> Judgement:
-        """The verdict of the worker on ("math", gold answer, answer) or ("reasoning_gym", entry, answer)."""
-        return self._once(message, lambda: self._request(message))
+    def request(self, kind: str, gold: str, answer: str) -> Judgement:
+        """The verdict of the worker.
+
+        Args:
+            kind: "math"; or "reasoning_gym", whose gold answer is an entry.
+        """
+        judgement = self._once((kind, gold, answer), lambda: self._request((kind, gold, answer)))
+        if judgement.verdict != UNGRADABLE:
+            return judgement
+        alone = self._once((kind, gold), lambda: self._request((kind, gold, None)))
+        if alone.verdict != CORRECT:
+            return judgement
+        return Judgement(WRONG, f"the gold answer can be graded, this answer cannot: {judgement.reason}")
 
     def run_tests(self, program: str, tests: str) -> Judgement:
         """Grade a program by tests."""
@@ -120,7 +131,8 @@ class Grader:
     def _brief(self, judgement: Judgement) -> Judgement:
         return Judgement(judgement.verdict, shown(judgement.reason, self.limits.reason_chars))
 
-    def _request(self, message: Sequence[str]) -> Judgement:
+    def _request(self, message: Sequence[str | None]) -> Judgement:
+        reason = ""
         for _ in range(ATTEMPTS):
             try:
                 if self._worker is None:
@@ -131,7 +143,8 @@ class Grader:
                 self.n_restarts += 1
                 if lost.by_limit:
                     return Judgement(UNGRADABLE, f"gave up: {lost}")
-        return Judgement(UNGRADABLE, "gave up: the grading process was killed three times")
+                reason = str(lost)
+        return Judgement(UNGRADABLE, f"gave up: the grading process was lost three times, at last: {reason}")
 
     def _stop(self) -> None:
         if self._worker is not None:

@@ -45,8 +45,8 @@ class Checkers(Protocol):
         """The verdict on a response, by mathematics."""
         ...
 
-    def request(self, *message: str) -> Judgement:
-        """The verdict of the worker process on ("reasoning_gym", entry, answer)."""
+    def request(self, kind: str, gold: str, answer: str) -> Judgement:
+        """The verdict of the worker process on "reasoning_gym", an entry and an answer."""
         ...
 
     def run_tests(self, program: str, tests: str) -> Judgement:

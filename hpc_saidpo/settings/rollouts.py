@@ -125,7 +125,8 @@ class Grader:
     """Limits on the grading of one response (rollouts.grader).
 
     Attributes:
-        cpu_s: CPU time, s. It does not depend on the load of the machine, so neither does a verdict.
+        cpu_s: CPU time, s. It does not depend on the load of the machine, so neither does a verdict. For a program and
+            for its tests the kernel counts whole seconds, rounded up.
         wall_s: elapsed time, s, for a process that waits without using CPU.
         memory_gib: address space of a process, GiB.
         code_unsandboxed: run programs in responses even where the kernel cannot confine them.

@@ -123,3 +123,10 @@ def thorough(gold: str, answer: str, library: Library | None = None) -> Judgemen
     if equal is None:
         return Judgement(UNGRADABLE, "the gold answer, or whether this is it, is beyond every checker")
     return Judgement(WRONG, "form and values")
+
+
+def alone(gold: str, library: Library | None = None) -> Judgement:
+    """CORRECT if a gold answer can be compared with others, else UNGRADABLE. See `thorough`."""
+    if compare.is_gradable(latex.clean(" ".join(gold.split())), library):
+        return Judgement(CORRECT, "the gold answer has values")
+    return Judgement(UNGRADABLE, "the gold answer is beyond every checker")
