@@ -58,6 +58,7 @@ UNITS = (
 SHAPES = {repr(unit): ("", unit, "") for unit in UNITS} | {
     "marks of one letter": ("a", "\u0315\u0300", ""),
     "digits of a character": ("&#", "1", ";"),
+    "lines after a number": ("2 + 3", "\n", "x"),
     "one box": ("\\boxed{", "1 ", "}"),
     "nested": ("", "(x ", ")"),
 }
