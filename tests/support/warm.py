@@ -11,6 +11,7 @@ import array
 import atexit
 import contextlib
 import ctypes
+import fcntl
 import gc
 import importlib
 import json
@@ -36,6 +37,8 @@ IMPORTS = (
     "hpc_saidpo.cli.evaluation", "hpc_saidpo.parallel.gradients", "hpc_saidpo.policy.model", "hpc_saidpo.dpo.train",
     "hpc_saidpo.rollouts.waves",
 )  # fmt: skip
+
+_PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
 class Warm:
@@ -117,6 +120,7 @@ def _fork(connection: socket.socket, listener: socket.socket, others: list[socke
             os.close(file)
         return pid
     try:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # no fork outlives the warm process
         for own in (listener, connection, *others):
             own.close()
         code = _run(request, files)
@@ -144,11 +148,11 @@ def _receive(connection: socket.socket) -> tuple[dict, list[int]]:
 
 
 def _run(request: dict, files: list[int]) -> int:
-    spare = [os.dup(file) for file in files]  # none of them is a wanted number that is written to below
-    high = [os.dup2(file, 200 + i) for i, file in enumerate(spare)]
-    for file in (*files, *spare):
+    above = 1 + max(request["files"])  # no copy has a wanted number, which is written to below
+    copies = [fcntl.fcntl(file, fcntl.F_DUPFD, above) for file in files]
+    for file in files:
         os.close(file)
-    for file, number in zip(high, request["files"], strict=True):
+    for file, number in zip(copies, request["files"], strict=True):
         os.dup2(file, number, inheritable=True)
         os.close(file)
     os.environ.clear()
