@@ -1,18 +1,23 @@
-"""Exceptions that end a run on purpose, and the translation of library exceptions into them. The rest are bugs."""
+"""Exceptions that end a run on purpose, and the translation of library exceptions into them. The rest are bugs.
+
+Texts from outside (of files, models, servers, libraries) are shown in messages by `shown` and `words_of`, on one line
+and without a character that a terminal obeys.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import re
-import textwrap
+import unicodedata
 from collections.abc import Iterator
 
-LONGEST = 300  # characters of a library's message that are shown
+LONGEST, PATH_CHARS = 300, 1000  # characters of a text from outside, and of a path, that are shown
 # Errors of a network file system that pass: its server restarts, the connection is lost, another node replaces a file.
 TRANSIENT = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ESHUTDOWN, errno.EINTR, errno.ENOTCONN})
 # Forms in which libraries without an errno attribute report it: safetensors, written in Rust, and HDF5.
 _ERRNO = re.compile(r"os error (\d+)|errno = (\d+)")
+_RARE = re.compile(r"[^ -~]")
 
 
 class RunError(Exception):
@@ -88,11 +93,73 @@ def memory_errors(place: str, remedy: str) -> Iterator[None]:
         raise RunError(f"out of memory {place} ({words_of(error)}): {remedy}") from error
 
 
-def words_of(error: BaseException) -> str:
-    """Return the message of a library's exception on one line, with its type where that says more than the message."""
-    text = textwrap.shorten(str(error), LONGEST, placeholder=" ...")
-    name = type(error).__name__
-    return text if text and isinstance(error, (OSError, ValueError)) else f"{name}: {text}" if text else name
+def visible(text: str, kept: str = "\n") -> str:
+    """Return a text without characters that a terminal obeys, or that hide or reverse the text around them.
+
+    Each is written as an escape, as in repr(): \\x1b, \\u202e. So is half of a character (a lone surrogate), which no
+    file can hold.
+
+    Args:
+        kept: characters that stay although a terminal obeys them.
+    """
+    return text if text.isprintable() else _RARE.sub(lambda found: _escaped(found[0], kept), text)
+
+
+def _escaped(character: str, kept: str) -> str:
+    is_harmless = character.isprintable() or character in kept or unicodedata.category(character) == "Zs"
+    return character if is_harmless else character.encode("unicode_escape").decode()
+
+
+def shown(value: object, longest: int = LONGEST) -> str:
+    """Return a value from outside as a message shows it: on one line, `visible`, cut where it is long."""
+    text = str(value)
+    longest = max(longest, PATH_CHARS) if hasattr(value, "__fspath__") else longest
+    start = visible(text[:longest], kept="")
+    return start if len(text) <= longest else f"{start}... ({len(text):,} characters)"
+
+
+_message_chars = 10_000  # until run.message_chars is known
+
+
+def limit_messages(characters: int) -> None:
+    """Set the length of a message (run.message_chars) for this process."""
+    global _message_chars
+    _message_chars = characters
+
+
+def message(text: str) -> str:
+    """Return a message as a terminal or a log shows it: `visible`, in one or more lines.
+
+    A long one lacks its middle: it begins with the problem, and ends with what to do.
+    """
+    if len(text) > _message_chars:
+        n_last = _message_chars // 4
+        cut = f" ... ({len(text):,} characters, cut at run.message_chars={_message_chars:,}) ... "
+        text = f"{text[: _message_chars - n_last]}{cut}{text[-n_last:]}"
+    return visible(text)
+
+
+# Messages of libraries that advise to run the code in a folder: a part of each, and the words in its place.
+_OF_CODE = {
+    "trust_remote_code": "it needs code of its own (auto_map), and code in a folder is never run",
+    "UnpicklingError": "a .bin file is damaged, or holds more than tensors, which may run code: use safetensors files",
+}
+
+
+def words_of(error: BaseException, with_type: bool = False) -> str:
+    """Return the message of a library's exception on one line.
+
+    Args:
+        with_type: name the type, too. False: only where it says more than the message.
+    """
+    name, whole = type(error).__name__, str(error)
+    for mark, words in _OF_CODE.items():
+        if mark in f"{name}: {whole}":
+            return words
+    text = shown(" ".join(whole[: 2 * LONGEST].split()) + whole[2 * LONGEST :])
+    if text and isinstance(error, (OSError, ValueError)) and not with_type:
+        return text
+    return f"{name}: {text}" if text else name
 
 
 # Messages of failed allocations without an exception type of their own: of torch, the kernel, the GPU, the C++ library.

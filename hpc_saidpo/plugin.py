@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Mapping
 from typing import TypeVar
 
-from .errors import RunError
+from .errors import RunError, shown, words_of
 
 T = TypeVar("T")
 _REFERENCE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*")
@@ -63,7 +63,7 @@ def load(key: str, name: str) -> object:
         place = getattr(module, "__file__", None) or "a namespace package"
         names = [n for n in vars(module) if not n.startswith("_")]
         raise RunError(
-            f"{key}={name}: the module {module_name} ({place}) has no {attribute!r}{_nearest(attribute, names)}"
+            f"{key}={name}: the module {module_name} ({shown(place)}) has no {attribute!r}{_nearest(attribute, names)}"
         )
     return getattr(module, attribute)
 
@@ -91,7 +91,7 @@ def _why_no_module(module: str, error: BaseException) -> str:
         )
     frames = [f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename]
     place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
-    return f"the module {module} cannot be imported: {type(error).__name__}: {error}{place}"
+    return f"the module {module} cannot be imported: {words_of(error, with_type=True)}{place}"
 
 
 def _nearest(name: str, names: Mapping[str, object] | list[str]) -> str:

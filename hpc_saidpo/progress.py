@@ -9,11 +9,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
+from typing import TextIO
 
 from tqdm import tqdm
 
-from .errors import RunError
+from .errors import RunError, message, shown, visible
 from .parallel.task import Task
 
 LINE_EVERY_S = 10.0
@@ -31,11 +33,13 @@ def start_logging(path: Path, is_root: bool) -> None:
     try:
         handlers: list[logging.Handler] = [_File(path, encoding="utf-8")]
     except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror}: free space, or choose another run.root") from error
-    handlers[0].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        raise RunError(
+            f"cannot write {shown(path)}: {error.strerror}: remove it, free space, or choose another run.root"
+        ) from error
+    handlers[0].setFormatter(_Visible("%(asctime)s %(levelname)s %(message)s"))
     if is_root:
         handlers.append(_Console())
-        handlers[1].setFormatter(logging.Formatter("%(message)s"))
+        handlers[1].setFormatter(_Visible("%(message)s"))
     log.handlers[:] = handlers
     log.disabled = False  # Hydra disables the loggers that exist when it starts
     log.setLevel(logging.INFO)
@@ -48,19 +52,38 @@ def say_once(text: str) -> None:
     log.info(text)
 
 
+def log_lines(text: str, level: int = logging.INFO) -> None:
+    """Log a text of several lines, such as a table, line by line."""
+    for line in text.split("\n"):
+        log.log(level, "%s", line)
+
+
+class _Visible(logging.Formatter):
+    """Shows each argument of a log line on one line: only the program begins a new one. No control character passes."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        if isinstance(record.args, tuple):
+            record.args = tuple(a if isinstance(a, int | float) else visible(str(a), kept="") for a in record.args)
+        return message(super().format(record))
+
+
 class _File(logging.FileHandler):
-    """A log file that ignores a full disk: the write that stops the run reports it."""
+    """A log file that ignores a full disk: the write that stops the run reports it. A link is not followed."""
+
+    def _open(self) -> TextIOWrapper:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        return os.fdopen(os.open(self.baseFilename, flags, 0o666), "a", encoding=self.encoding)
 
     def handleError(self, record: logging.LogRecord) -> None:
         pass
 
 
 class _Console(logging.Handler):
-    """Writes through tqdm, so that a line never breaks a bar."""
+    """Writes while no bar is shown, so that a line never breaks a bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stdout)
-        sys.stdout.flush()
+        with tqdm.external_write_mode(file=_screen()):
+            print(self.format(record), flush=True)
 
 
 _tasks: list[Task] = []  # on root; the last one is the present one
@@ -93,10 +116,16 @@ def _display(label: str, total: int, n_done: int) -> Iterator[Callable[[], objec
     if columns := terminal_columns():
         # A full line would make some terminals begin the next one.
         width = min(columns - 1, WIDEST)
-        with tqdm(total=total, initial=n_done, desc=f"  {label}", leave=False, file=sys.stderr, ncols=width) as bar:
+        desc = f"  {shown(label)}"
+        with tqdm(total=total, initial=n_done, desc=desc, leave=False, file=_screen(), ncols=width) as bar:
             yield bar.update
     else:
         yield _Lines(label, total, n_done)
+
+
+def _screen() -> TextIO:
+    """Return standard error without the guard of `terminal`: a bar moves the cursor."""
+    return getattr(sys.stderr, "unguarded", sys.stderr)
 
 
 @functools.cache

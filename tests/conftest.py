@@ -37,6 +37,7 @@ DEAR_FIRST = (
     "test_slurm", "test_on_ranks", "test_demo", "test_crash", "test_loop", "test_readme_blocks", "test_stop_signals",
     "test_install",
     "test_tags_program", "test_dpo_ranks", "test_plugins", "test_container", "test_verifiers_program", "test_bundle",
+    "test_hostile",
     "test_bench_memory", "test_evaluate_command", "test_warm", "test_strategies", "test_reference",
 )  # fmt: skip
 

@@ -11,9 +11,12 @@ from pathlib import Path
 
 from bundle_check import HERE, BundleError, install, verify
 
+from hpc_saidpo import terminal
+
 
 def main(words: Sequence[str]) -> int:
     """Collect, verify or install a bundle. Returns the exit code."""
+    terminal.guard()
     end = [*words, "--"].index("--")
     parser = argparse.ArgumentParser(prog="tools/bundle.sh")
     parser.add_argument("--verify", action="store_true")
@@ -40,8 +43,8 @@ def main(words: Sequence[str]) -> int:
 
         target = None if arguments.no_wheels else Target(arguments.python, arguments.cuda, tuple(arguments.extra))
         return collect(arguments.folder, target, words[end + 1 :], arguments.python)
-    except BundleError as error:
-        print(f"bundle: {error}", file=sys.stderr)
+    except (BundleError, OSError) as error:
+        terminal.complain("bundle", error)
         return 2
 
 

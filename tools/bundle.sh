@@ -8,8 +8,8 @@
 #   tools/bundle.sh --install FOLDER VENV
 #       makes a virtual environment from wheels/ alone
 #
-# Collecting needs the project (tools/setup.sh) and, for wheels/, uv (pip install uv); the other two only bash,
-# tools/bundle* and a Python >= 3.11.
+# Collecting needs the project (tools/setup.sh) and, for wheels/, uv (pip install uv); the other two only bash, the
+# checkout without its packages, and a Python >= 3.11.
 # FOLDER may be moved. Jobs find it as SAIDPO_BUNDLE (slurm/env.sh).
 #   PYTHON=...          which Python (default: .venv's to collect, else the bundle's version, else python3)
 #   MPI4PY_LIBMPI=...   the compute nodes have an MPI library: collect none

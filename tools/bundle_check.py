@@ -1,4 +1,7 @@
-"""A bundle on a compute node: compare it with its manifest, make an environment from it. Needs Python alone."""
+"""A bundle on a compute node: compare it with its manifest, make an environment from it. Needs no package.
+
+The hashes in the manifest show damage. They are no signature: whoever can write the folder can write its manifest.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,17 @@ import platform
 import shlex
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from hpc_saidpo.errors import shown, visible
+from hpc_saidpo.names import inside
+from hpc_saidpo.reading import open_file, parse_json, read_text
 
 MANIFEST = "MANIFEST.json"
 BUNDLE = "{BUNDLE}"  # in inputs/overrides.txt: the folder, wherever it lies
@@ -26,14 +36,28 @@ class BundleError(Exception):
 
 
 def names_in(folder: Path) -> list[str]:
-    """The files of a bundle, relative to it."""
-    files = (p for part in PARTS for p in (folder / part).rglob("*") if not p.is_dir() and ".locks" not in p.parts)
-    return sorted(str(p.relative_to(folder)) for p in files)
+    """The files of a bundle and its links to folders, relative to it."""
+    found = (p for part in PARTS for p in (folder / part).rglob("*") if p.is_symlink() or not p.is_dir())
+    return sorted(str(p.relative_to(folder)) for p in found if ".locks" not in p.relative_to(folder).parts)
+
+
+def links_out(folder: Path) -> list[str]:
+    """The links in a folder that lead out of it, relative to it."""
+    links = (str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_symlink())
+    return sorted(name for name in links if _fault(folder, name))
+
+
+def _fault(folder: Path, name: str) -> str:
+    try:
+        inside(folder, name)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def sha256(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
-    with open(path, "rb") as file:
+    with open(open_file(path), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -46,11 +70,39 @@ def hashes(paths: Sequence[Path]) -> list[str]:
 
 
 def read_manifest(folder: Path) -> dict | None:
-    """The manifest; None where none can be read."""
+    """The manifest; None where none can be read, or a part of it is missing or of another type."""
     try:
-        return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = parse_json(read_text(folder / MANIFEST))
     except (OSError, ValueError):
         return None
+    fits = isinstance(manifest, dict) and all(key in manifest and fits(manifest[key]) for key, fits in _TYPES.items())
+    return manifest if fits else None
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) and item.isprintable() for item in value)
+
+
+def _are_problems(value: object) -> bool:
+    keys = ("name", "problem", "remedy")
+    return isinstance(value, list) and all(
+        isinstance(item, dict) and all(isinstance(item.get(key), str) for key in keys) for item in value
+    )
+
+
+def _are_files(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(noted, dict) and type(noted.get("size")) is int and isinstance(noted.get("sha256"), str)
+        for noted in value.values()
+    )
+
+
+_TYPES: dict[str, Callable[[object], bool]] = {
+    **dict.fromkeys(("python", "machine", "torch"), lambda value: isinstance(value, str) and value.isprintable()),
+    **dict.fromkeys(("ships", "overrides"), _are_texts),
+    "missing": _are_problems,
+    "files": _are_files,
+}
 
 
 def damage(folder: Path, files: dict[str, dict], quick: bool = False) -> dict[str, str]:
@@ -59,7 +111,9 @@ def damage(folder: Path, files: dict[str, dict], quick: bool = False) -> dict[st
     whole: list[str] = []
     for name, noted in files.items():
         path = folder / name
-        if not path.is_file():
+        if fault := _fault(folder, name):
+            wrong[name] = f"is no file of a bundle: {fault}"
+        elif not path.is_file():
             wrong[name] = "missing"
         elif (size := path.stat().st_size) != noted["size"]:
             wrong[name] = f"{'truncated' if size < noted['size'] else 'too long'}: {size} of {noted['size']} bytes"
@@ -77,10 +131,17 @@ def write_manifest(folder: Path, facts: dict) -> dict:
     digests = zip(paths, hashes(paths), strict=True)
     files = {str(p.relative_to(folder)): {"size": p.stat().st_size, "sha256": digest} for p, digest in digests}
     manifest = {**facts, "files": files}
-    partial = folder / f"{MANIFEST}.part"
-    partial.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-    partial.replace(folder / MANIFEST)
+    put(folder / MANIFEST, lambda partial: partial.write_text(json.dumps(manifest, indent=1), encoding="utf-8"))
     return manifest
+
+
+def put(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` write a new file beside a path, then move it there. No link is followed."""
+    partial = path.with_name(f"{path.name}.part")
+    partial.unlink(missing_ok=True)  # of an interrupted collecting
+    os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666))
+    write(partial)
+    partial.replace(path)
 
 
 def verify(folder: Path, quick: bool = False) -> int:
@@ -88,7 +149,9 @@ def verify(folder: Path, quick: bool = False) -> int:
     manifest = read_manifest(folder)
     if manifest is None:
         why = f"no readable {MANIFEST}: its collecting or copying was interrupted, or it is no bundle"
-        print(f"bundle: {folder} has {why}. Make it again where there is internet; copy all of it", file=sys.stderr)
+        print(
+            f"bundle: {shown(folder)} has {why}. Make it again where there is internet; copy all of it", file=sys.stderr
+        )
         return 1
     files, begun = manifest["files"], time.monotonic()
     again = "copy it again from where the bundle was made, or run the command that made the bundle again"
@@ -120,32 +183,45 @@ def _foreign(manifest: dict) -> str:
 def show(wrong: Mapping[str, tuple[str, str]], file: TextIO | None = None) -> None:
     """Print each problem and its remedy."""
     for name, (problem, remedy) in wrong.items():
-        print(f"  {name}: {problem}\n    {remedy}", file=file)
+        print(*(shown(text) for text in (f"  {name}: {problem}", f"    {remedy}")), sep="\n", file=file)
 
 
 def usage(folder: Path, manifest: dict) -> str:
     """The words that make a run use the bundle in its present place."""
     where = folder.resolve()
     listed = where / "inputs/overrides.txt"
-    copies = listed.read_text().replace(BUNDLE, str(where)).splitlines() if listed.is_file() else []
+    text = read_text(listed) if listed.is_file() and not _fault(where, "inputs/overrides.txt") else ""
+    copies = text.replace(BUNDLE, str(where)).splitlines()
     replaced = {word.partition("=")[0] for word in copies}
     kept = [word for word in manifest["overrides"] if word.partition("=")[0] not in replaced]
-    return f"use it with SAIDPO_BUNDLE={shlex.quote(str(where))} and the overrides\n  {shlex.join([*kept, *copies])}"
+    place, words = visible(str(where), kept=""), [visible(word, kept="") for word in (*kept, *copies)]
+    return f"use it with SAIDPO_BUNDLE={shlex.quote(place)} and the overrides\n  {shlex.join(words)}"
+
+
+def _is_wheel(name: str) -> bool:
+    return name.startswith("wheels/") and name.count("/") == 1 and name.endswith(".whl")
+
+
+def _requirements(folder: Path, wheels: Mapping[str, dict]) -> Iterator[str]:
+    """Lines from which pip installs these files and no others; it compares their contents once more."""
+    for name, noted in sorted(wheels.items()):
+        yield f"{(folder.resolve() / name).as_uri()} --hash=sha256:{noted['sha256']}\n"
 
 
 def install(folder: Path, venv: Path) -> int:
-    """Make a virtual environment with all of wheels/, and nothing from elsewhere. Returns the exit code.
+    """Make a virtual environment with the wheels that the manifest lists, and nothing else. Returns the exit code.
+
+    The contents of the wheels are compared with their SHA-256; of other files the sizes.
 
     Raises:
         BundleError: the bundle is damaged, holds no wheels, or wheels for another Python; the environment fails.
     """
     manifest = read_manifest(folder)
-    wrong = damage(folder, manifest["files"], quick=True) if manifest else {}
-    if manifest is None or wrong:
-        raise BundleError(f"{folder} is damaged or has no manifest: tools/bundle.sh --verify {folder}")
-    wheels = sorted(map(str, (folder / "wheels").glob("*.whl")))
+    wheels = {name: noted for name, noted in manifest["files"].items() if _is_wheel(name)} if manifest else {}
+    if manifest is None or damage(folder, wheels) or damage(folder, manifest["files"], quick=True):
+        raise BundleError(f"{shown(folder)} is damaged or has no manifest: tools/bundle.sh --verify {shown(folder)}")
     if not wheels:
-        raise BundleError(f"{folder} was made with --no-wheels: collect it without, or install from elsewhere")
+        raise BundleError(f"{shown(folder)} was made with --no-wheels: collect it without, or install from elsewhere")
     if foreign := _foreign(manifest):
         raise BundleError(f"{foreign}: set PYTHON=/path/to/python{manifest['python']}")
     # Debian without python3-venv lacks ensurepip: then this Python's pip installs, as in tools/setup.sh.
@@ -160,9 +236,13 @@ def install(folder: Path, venv: Path) -> int:
     pip = [python, "-m", "pip"] if has_pip else [sys.executable, "-m", "pip", "--python", python]
     # The user's settings of pip (index, constraint, folder) have no effect here.
     env = {**{k: v for k, v in os.environ.items() if not k.startswith("PIP_")}, "PIP_CONFIG_FILE": os.devnull}
-    # --no-deps: wheels/ was resolved when it was collected; some of it only ships files (see `bundle_wheels.ships`).
-    if subprocess.run([*pip, "install", "--quiet", "--no-index", "--no-deps", *wheels], env=env).returncode != 0:
-        raise BundleError(f"pip could not install {folder}/wheels; its message is above")
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+        file.writelines(_requirements(folder, wheels))
+        file.flush()
+        # --no-deps: wheels/ was resolved when it was collected; some of it only ships files (`bundle_wheels.ships`).
+        options = ["--quiet", "--no-index", "--no-deps", "--require-hashes", "-r", file.name]
+        if subprocess.run([*pip, "install", *options], env=env).returncode != 0:
+            raise BundleError(f"pip could not install {shown(folder)}/wheels; its message is above")
     checked = subprocess.run([*pip, "check"], env=env, capture_output=True, text=True)
     broken = [] if checked.returncode == 0 else checked.stdout.splitlines()
     broken = [line for line in broken if line.split()[0] not in manifest["ships"]]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
+import functools
 import os
 import platform
 import re
@@ -17,6 +19,8 @@ from bundle_check import (
     MANIFEST,
     BundleError,
     damage,
+    links_out,
+    put,
     read_manifest,
     sha256,
     show,
@@ -35,7 +39,8 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from hpc_saidpo.cli import compose
 from hpc_saidpo.doctor import inputs
-from hpc_saidpo.errors import RunError
+from hpc_saidpo.errors import RunError, shown
+from hpc_saidpo.names import as_name, inside
 from hpc_saidpo.settings.whole import Settings
 
 MODEL_FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken")
@@ -64,18 +69,26 @@ def collect(folder: Path, target: Target | None, overrides: Sequence[str], pytho
     folder = folder.resolve()
     foreign = {p.name for p in folder.glob("*")} - {"wheels", "huggingface", "inputs", MANIFEST, f"{MANIFEST}.part"}
     if foreign:
-        raise BundleError(f"{folder} holds other things ({', '.join(sorted(foreign)[:3])}): name a folder of its own")
+        raise BundleError(
+            f"{shown(folder)} holds other things ({', '.join(sorted(foreign)[:3])}): name a folder of its own"
+        )
     try:
         config = compose.from_overrides(overrides)  # before the manifest is removed: a typo shall not cost a bundle
     except RunError as error:
         raise BundleError(f"the overrides behind --: {error}") from error
     uv = uv_command() if target else []
+    if links := links_out(folder):
+        raise BundleError(
+            f"{shown(folder)}/{links[0]} is a link that leads out of the bundle: remove it, and collect again"
+        )
 
     folder.mkdir(parents=True, exist_ok=True)
     before = read_manifest(folder)
     (folder / MANIFEST).unlink(missing_ok=True)
-    for name in damage(folder, before["files"]) if before else ():
-        (folder / name).unlink(missing_ok=True)  # so that it is fetched again
+    for name, problem in damage(folder, before["files"]).items() if before else ():
+        with contextlib.suppress(ValueError):  # a name that leads elsewhere is not followed
+            if problem != "missing":
+                inside(folder, name).unlink()  # so that it is fetched again
     missing: Missing = {}
     _collect_inputs(folder, config, inputs.list_inputs(config), missing)
     torch = collect_wheels(folder / "wheels", target, uv, config, missing) if target else ""
@@ -83,7 +96,7 @@ def collect(folder: Path, target: Target | None, overrides: Sequence[str], pytho
     listed = [{"name": name, "problem": problem, "remedy": remedy} for name, (problem, remedy) in missing.items()]
     manifest = write_manifest(folder, {**facts, "overrides": list(overrides), "missing": listed})
     size = sum(f["size"] for f in manifest["files"].values()) / 1e9
-    print(f"{folder}: {len(manifest['files'])} files, {size:.2f} GB\n{usage(folder, manifest)}")
+    print(f"{shown(folder)}: {len(manifest['files'])} files, {size:.2f} GB\n{usage(folder, manifest)}")
     if missing:
         print("bundle: NOT COMPLETE:", file=sys.stderr)
         show(missing, sys.stderr)
@@ -105,9 +118,10 @@ def _collect_inputs(folder: Path, config: Settings, needed: Iterable[inputs.Inpu
         if source.exists():
             if wanted.problem:
                 missing[name] = (wanted.problem, "correct it, and collect again")
-            place = f"inputs/{wanted.key}/" + re.sub(r"[^\w.+-]", "_", source.absolute().name)
+            own = as_name(os.path.abspath(source).rpartition("/")[2])  # that of a folder, if the value ends with ".."
+            place = f"inputs/{wanted.key}/" + re.sub(r"[^\w.+-]", "_", own)
             if place in copies.get(wanted.key, {}).values():
-                raise BundleError(f"{name}: two of {wanted.key} are called {source.name}: rename one")
+                raise BundleError(f"{name}: two of {wanted.key} are called {shown(source.name)}: rename one")
             copies.setdefault(wanted.key, {})[wanted.value] = place
             _copy(source, folder / place, patterns if wanted.kind == "pool" else None)
         elif wanted.kind != "questions" and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", wanted.value):
@@ -159,9 +173,7 @@ def _copy(source: Path, target: Path, of_pool: Sequence[str] | None = None) -> N
         if copy.is_file() and copy.stat().st_size == one.stat().st_size and sha256(copy) == sha256(one):
             continue
         copy.parent.mkdir(parents=True, exist_ok=True)
-        partial = copy.with_name(f"{copy.name}.part")
-        shutil.copyfile(one, partial)
-        partial.replace(copy)
+        put(copy, functools.partial(shutil.copyfile, one))
     for stale in {p for p in target.rglob("*") if p.is_file()} - {target / name for name in names}:
         stale.unlink()
 

@@ -113,8 +113,8 @@ def train(rule: str, steps: int, seed: int) -> dict:
         reward = Reward(sampler, grader)
         trainer = Trainer(
             sampler,
-            model=AutoModelForCausalLM.from_pretrained(MODEL),
-            processing_class=AutoTokenizer.from_pretrained(MODEL),
+            model=AutoModelForCausalLM.from_pretrained(MODEL, trust_remote_code=False),
+            processing_class=AutoTokenizer.from_pretrained(MODEL, trust_remote_code=False),
             reward_funcs=reward,
             train_dataset=dataset,
             args=GRPOConfig(

@@ -16,7 +16,7 @@ REQUIRED = ("h5py", "hydra", "numpy", "pydantic", "scipy", "torch", "transformer
 
 
 def require(*packages: str) -> None:
-    """Continue with .venv's Python where this one lacks a requirement; make the checkout importable.
+    """Continue with .venv's Python where this one lacks a requirement; make the checkout importable; guard the output.
 
     Args:
         packages: what this tool needs besides `REQUIRED`.
@@ -39,3 +39,6 @@ def require(*packages: str) -> None:
         sys.exit(2)
     if str(HOME) not in sys.path:
         sys.path.insert(0, str(HOME))
+    from hpc_saidpo import terminal
+
+    terminal.guard()

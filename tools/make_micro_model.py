@@ -213,7 +213,10 @@ def main() -> None:
     model.save_pretrained(args.out)
     tokenizer.save_pretrained(args.out)
     # Measured is the saved model.
-    saved = AutoModelForCausalLM.from_pretrained(args.out), AutoTokenizer.from_pretrained(args.out)
+    saved = (
+        AutoModelForCausalLM.from_pretrained(args.out, trust_remote_code=False),
+        AutoTokenizer.from_pretrained(args.out, trust_remote_code=False),
+    )
     report(*saved, args.eval_questions, args.seed)
 
 

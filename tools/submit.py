@@ -45,18 +45,22 @@ from submit_freeze import Frozen
 from submit_options import Options, read_options
 from submit_sweep import read_sweep
 
+from hpc_saidpo import terminal
 from hpc_saidpo.doctor import inputs, room
-from hpc_saidpo.errors import RunError
+from hpc_saidpo.errors import RunError, shown
+from hpc_saidpo.names import as_name
 from hpc_saidpo.rollouts.chunks import too_many_ranks
 from hpc_saidpo.settings.pool import compared_benchmarks
 from hpc_saidpo.settings.whole import Settings
 
 HOME = interpreter.HOME
+WARNING_CHARS = 2000
 DEPENDENCY = {"run": "afterok", "evaluate": "aftercorr", "report": "afterany"}  # on the step before
 
 
 def main(arguments: Sequence[str]) -> int:
     """Submit, or print what would be submitted. Returns the exit code: 0, 2 (wrong input), or bash's."""
+    terminal.guard()
     if not arguments or {"-h", "--help"} & set(arguments):
         print(__doc__)
         return 0 if arguments else 2
@@ -64,14 +68,15 @@ def main(arguments: Sequence[str]) -> int:
         words, common, for_evaluation = (*_split(arguments), [], [])[:3]
         is_dry, words = "--dry-run" in words, [word for word in words if word != "--dry-run"]
         options = read_options(words[1:], HOME)
-        name = f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', Path(words[0]).stem)}-{time.strftime('%Y%m%d-%H%M%S')}"
+        stem = re.sub(r"[^A-Za-z0-9_.-]+", "_", Path(words[0]).stem)
+        name = as_name(f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}")
         frozen = submit_freeze.freeze(read_sweep(words[0], common), for_evaluation, name)
         for warning in warnings(frozen, options):
-            print(f"submit: warning: {warning}", file=sys.stderr)
+            terminal.complain("submit: warning", shown(warning, WARNING_CHARS))
         n_runs = len(frozen.runs)
         text, problem = room.compare(frozen.root, room.needed(frozen.settings), n_runs)
         print(
-            f"submit: {'warning: ' * bool(problem)}{frozen.root}: {text}{': ' * bool(problem)}{problem}",
+            f"submit: {'warning: ' * bool(problem)}{shown(frozen.root)}: {text}{': ' * bool(problem)}{problem}",
             file=sys.stderr,
         )
         folder = frozen.root / "slurm" / name
@@ -79,13 +84,13 @@ def main(arguments: Sequence[str]) -> int:
         scripts = job_scripts(folder, options, folder / "code" if with_code else HOME)
         scripts["submit.sh"] = chain(folder, len(frozen.runs), options)
         if is_dry:
-            print(shown(folder, frozen, scripts), end="")
+            print(describe(folder, frozen, scripts), end="")
             return 0
         submit_freeze.write(folder, frozen, scripts)
         if with_code:
             submit_freeze.copy_code(HOME, folder / "code")
     except RunError as error:
-        print(f"submit: {error}", file=sys.stderr)
+        terminal.complain("submit", error)
         return 2
     return subprocess.run(["bash", str(folder / "submit.sh")]).returncode
 
@@ -95,9 +100,9 @@ def _split(words: Sequence[str]) -> list[list[str]]:
     return [list(part) for is_bar, part in itertools.groupby(words, "--".__eq__) if not is_bar]
 
 
-def shown(folder: Path, frozen: Frozen, scripts: Mapping[str, str]) -> str:
+def describe(folder: Path, frozen: Frozen, scripts: Mapping[str, str]) -> str:
     """What a submission would write and run, for reading."""
-    names = [f"# {folder}/{name}: run.name={config['run']['name']}" for name, config in frozen.files()]
+    names = [f"# {folder}/{name}: run.name={shown(config['run']['name'])}" for name, config in frozen.files()]
     return "\n".join([*names, *(f"\n# {folder}/{name}:\n{text}" for name, text in scripts.items())])
 
 

@@ -21,8 +21,10 @@ from typing import Any
 import yaml
 from submit_sweep import Composer, Sweep
 
-from hpc_saidpo.errors import RunError
+from hpc_saidpo.errors import RunError, shown
+from hpc_saidpo.names import as_name
 from hpc_saidpo.settings.whole import Settings
+from hpc_saidpo.store.layout import PREPARATION
 
 NOT_RUN = ("tests/", "tools/")  # parts of the checkout that no job needs
 CODE = (".py", ".yaml")  # endings of files that git does not track, but that a run may need: a user's own modules
@@ -73,25 +75,25 @@ def freeze(sweep: Sweep, for_evaluation: Sequence[str], name: str) -> Frozen:
             settings, plain = composer.settings([*sweep.common, *line])
             evaluated, for_it = composer.settings([*sweep.common, *line, *for_evaluation])
         except RunError as error:
-            raise RunError(f"array task {number} of {sweep.name} ({' '.join(line)}): {error}") from error
+            raise RunError(f"array task {number} of {shown(sweep.name)} ({shown(' '.join(line))}): {error}") from error
         if settings.run.name in numbers:
             raise RunError(
-                f"array tasks {numbers[settings.run.name]} and {number} of {sweep.name} are both called "
-                f"{settings.run.name}: two jobs may not write one run; give each line another run.name=..."
+                f"array tasks {numbers[settings.run.name]} and {number} of {shown(sweep.name)} are both called "
+                f"{shown(settings.run.name)}: two jobs may not write one run; give each line another run.name=..."
             )
         numbers[settings.run.name] = number
         every.append(settings)
         root = _whole(every[0].run.root)
         if _whole(settings.run.root) != root:
             raise RunError(
-                f"array task {number} of {sweep.name} has run.root={settings.run.root}, array task 0 has "
-                f"run.root={every[0].run.root}: the runs of one sweep need one run.root"
+                f"array task {number} of {shown(sweep.name)} has run.root={shown(settings.run.root)}, array task 0 has "
+                f"run.root={shown(every[0].run.root)}: the runs of one sweep need one run.root"
             )
         runs.append(_with(plain, run={"root": str(root)}))
-        where = {"root": str(root / "evaluate"), "name": f"{settings.run.name}-{number}"}
+        where = {"root": str(root / "evaluate"), "name": as_name(f"{settings.run.name}-{number}")}
         evaluations.append(_with(for_it, run=where, policy={"path": str(root / settings.run.name)}))
         prepared[repr((settings.pool, settings.tags, settings.clusters))] = runs[-1]
-    preparing = {"run": {"name": f".prepare-{name}"}, "loop": {"stop_after": "prepare"}}
+    preparing = {"run": {"name": as_name(f"{PREPARATION}{name}")}, "loop": {"stop_after": "prepare"}}
     return Frozen(root, runs, evaluations, [_with(plain, **preparing) for plain in prepared.values()], every, evaluated)
 
 
@@ -142,7 +144,7 @@ def copy_code(home: Path, target: Path) -> None:
     """
     if not is_git(home):
         raise RunError(
-            f"snapshot=true: {home} is no git checkout. Use snapshot=false, and leave the code alone meanwhile"
+            f"snapshot=true: {shown(home)} is no git checkout. Use snapshot=false, and leave the code alone meanwhile"
         )
 
     def git(*words: str) -> str:
@@ -174,4 +176,4 @@ def write(folder: Path, frozen: Frozen, scripts: Mapping[str, str]) -> None:
         for name, text in scripts.items():
             (folder / name).write_text(text, encoding="utf-8")
     except OSError as error:
-        raise RunError(f"cannot write the submission to {folder}: {error.strerror}") from error
+        raise RunError(f"cannot write the submission to {shown(folder)}: {error.strerror}") from error

@@ -20,7 +20,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hpc_saidpo.cli import compose
-from hpc_saidpo.errors import RunError, words_of
+from hpc_saidpo.errors import RunError, shown, words_of
+from hpc_saidpo.names import as_name
 from hpc_saidpo.settings.keys import conf_folder, options_of
 from hpc_saidpo.settings.whole import Settings
 
@@ -58,14 +59,14 @@ def read_sweep(name: str, common: Sequence[str]) -> Sweep:
     path = Path(name)
     try:
         content = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise RunError(
-            f"sweep {name}: conf/sweep defines no sweep of this name, and as a file: {words_of(error)}. Sweeps of "
-            f"conf/sweep: {', '.join(options_of('sweep'))}"
+            f"sweep {shown(name)}: conf/sweep defines no sweep of this name, and as a file: {words_of(error)}. "
+            f"Sweeps of conf/sweep: {', '.join(options_of('sweep'))}"
         ) from error
     lines = [*filter(None, map(_words, content.splitlines()))]
     if not lines:
-        raise RunError(f"sweep file {path} has no line with overrides")
+        raise RunError(f"sweep file {shown(path)} has no line with overrides")
     return Sweep(name, lines, list(common))
 
 
@@ -93,7 +94,7 @@ def _expanded(name: str, common: Sequence[str]) -> Sweep:
         swept = parser.parse_overrides([f"{key}={value}" for key, value in parameters.items()])
         parsed = parser.parse_overrides(list(common))
     except HydraException as error:
-        raise RunError(f"sweep {name}: {error}") from error
+        raise RunError(f"sweep {shown(name)}: {words_of(error)}") from error
     values: dict[str, list[str]] = {}
     for override in (*swept, *parsed):
         if override.is_discrete_sweep():
@@ -133,7 +134,7 @@ def _run_name(naming: Mapping, known: Mapping[str, str], varied: Mapping[str, st
 
     missing = [f"{key}={value}" for key, value in varied.items() if f"{{{key}" not in pattern]
     name = ",".join([*filter(None, [PLACEHOLDER.sub(text, pattern)]), *missing])
-    return re.sub(r"[^\w.,=+-]+", "_", name)
+    return as_name(name)
 
 
 def _flat(content: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:

@@ -41,8 +41,7 @@ from torture_start import Start
 from hpc_saidpo.records import Rollouts
 from hpc_saidpo.store.check import check
 from hpc_saidpo.store.compare import compare
-from hpc_saidpo.store.files import is_temporary
-from hpc_saidpo.store.stage import stages_of
+from hpc_saidpo.store.stage import stages_of, unfinished
 
 # `tiny` with many files to write and little to compute.
 OVERRIDES = (
@@ -170,7 +169,7 @@ def examine(run: Path, reference: Path, seen: dict[tuple, float], tally: Tally) 
     tally.different += differences.different
     tally.redone += sum(final.get(key) != seconds for key, seconds in seen.items())
     tally.damaged += len(report.findings)
-    tally.temporary += sum(map(is_temporary, run.rglob(".*.tmp")))
+    tally.temporary += len(unfinished(run))
     tally.notes += [f"{run.name}: {note}" for note in differences.notes]
     tally.notes += [f"{finding.path}: {finding.problem}" for finding in report.findings]
 

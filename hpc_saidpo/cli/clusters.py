@@ -13,12 +13,12 @@ Exits 0, or 2 on a problem that you can solve.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import RunError
+from ..terminal import complain
 from .help import parser
 
 COLUMNS = {
@@ -69,6 +69,8 @@ def plot(rows: list[dict[str, Any]], suggested: int, path: Path) -> None:
     """Draw every column over n, and mark the suggested n."""
     from matplotlib.figure import Figure
 
+    from ..picture import png
+
     shown = [name for name in COLUMNS if name != "n"]
     figure = Figure(figsize=(12, 6), layout="constrained")
     for axis, name in zip(figure.subplots(2, 3).flat, shown, strict=True):
@@ -76,7 +78,7 @@ def plot(rows: list[dict[str, Any]], suggested: int, path: Path) -> None:
         axis.plot([row["n"] for row in rows], [row[key] for row in rows], marker="o")
         axis.axvline(suggested, color="grey", linestyle="--", linewidth=0.8)
         axis.set(title=name, xlabel="clusters.n")
-    figure.savefig(path, dpi=110)
+    path.write_bytes(png(figure))
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -93,7 +95,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         rows = rows_of(values.overrides, ns)
     except RunError as error:
-        print(f"clusters: {error}", file=sys.stderr)
+        complain("clusters", error)
         return 2
     from ..clusters.suggest import suggest
 

@@ -18,11 +18,11 @@ Exits 0 when they are written, 2 on a problem that you can solve.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import RunError
+from ..errors import RunError, shown
+from ..terminal import complain
 from .help import parser
 
 
@@ -42,8 +42,8 @@ def main(arguments: Sequence[str]) -> int:
         sweep = read_runs(values.root, values.by)
         paths = write(sweep, values.out or values.root / "sweep")
     except RunError as error:
-        print(f"compare: {error}", file=sys.stderr)
+        complain("compare", error)
         return 2
     print(text(sweep))
-    print("\n" + "\n".join(map(str, paths)))
+    print("\n" + "\n".join(map(shown, paths)))
     return 0

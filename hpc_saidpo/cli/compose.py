@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast, overload
 
-import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
@@ -17,7 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
-from ..errors import RunError, words_of
+from ..errors import RunError, shown, words_of
+from ..reading import parse_yaml, read_text
 from ..settings.keys import check_key, conf_folder, explain, options_of
 from ..settings.pool import VERIFIER_NAMES, Files, ReasoningGym
 from ..settings.whole import Evaluation, Settings
@@ -90,11 +90,11 @@ def read_file(path: Path) -> dict[str, Any]:
         RunError: there is no such file, or it holds no configuration.
     """
     try:
-        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise RunError(f"cannot read the configuration {path}: {words_of(error)}") from error
+        plain = parse_yaml(read_text(path))
+    except (OSError, ValueError) as error:
+        raise RunError(f"cannot read the configuration {shown(path)}: {words_of(error)}") from error
     if not isinstance(plain, dict) or not isinstance(plain.get("run"), dict) or "name" not in plain["run"]:
-        raise RunError(f"{path} holds no whole configuration: run.name is missing. A run's config.yaml is one")
+        raise RunError(f"{shown(path)} holds no whole configuration: run.name is missing. A run's config.yaml is one")
     return plain
 
 
@@ -142,12 +142,12 @@ def check_overrides(arguments: Sequence[str]) -> None:
             continue
         if "=" not in argument:
             if before in NO_VALUE or not before.startswith("-"):  # else it is the value of an option of Hydra
-                raise RunError(f"{argument!r} is not an override (KEY=VALUE)")
+                raise RunError(f"{shown(repr(argument))} is not an override (KEY=VALUE)")
             continue
         try:
             override = parser.parse_overrides([argument])[0]
         except (OverrideParseException, HydraException) as error:
-            raise RunError(f"cannot read {argument!r}: {error}") from None
+            raise RunError(f"cannot read {shown(repr(argument))}: {words_of(error)}") from None
         key = override.key_or_group
         value = override.value()
         names = value if isinstance(value, list) else [value]

@@ -10,6 +10,7 @@ DEFAULTS = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TRANSFORMERS_VERBOSITY": "error",
     "TOKENIZERS_PARALLELISM": "false",
+    "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1",  # a .bin file is a pickle: only tensors are read of it, whoever reads it
     "HDF5_USE_FILE_LOCKING": "FALSE",  # the store needs no locks, and Lustre or NFS may support none
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # torch needs it for deterministic CUDA
     # A rank that waits in MPI yields its core to a rank that computes (MPICH; other libraries ignore it).

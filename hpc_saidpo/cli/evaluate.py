@@ -19,6 +19,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ..names import as_name
 from ..settings.evaluate import HELD_OUT
 from ..settings.whole import Evaluation
 from .help import run_help, show
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
 def adapt(composed: DictConfig, is_named: bool) -> None:
     """Set the name of the run folder, and remove the pool where the evaluation needs none."""
     if not is_named:
-        composed.run.name = f"evaluate-{name_of(composed.policy.get('path') or '')}"
+        composed.run.name = as_name(f"evaluate-{name_of(composed.policy.get('path') or '')}")
     if HELD_OUT not in (composed.evaluate.benchmarks or ()) and not composed.rollouts.prompt.shots:
         composed.pool = None
 
@@ -52,4 +53,4 @@ def name_of(policy_path: str) -> str:
     path = policy_path.rstrip("/")
     of_run = re.search(r"([^/]+)/(iter-\d+)/policy/model$", path)
     name = "-".join(of_run.groups()) if of_run else path.rpartition("/")[2].removesuffix(".gguf")
-    return re.sub(r"[^\w.,=+-]+", "_", name) or "policy"
+    return as_name(name) if name else "policy"

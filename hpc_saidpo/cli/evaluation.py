@@ -13,7 +13,8 @@ from ..evaluate.score import rows
 from ..evaluate.table import percent, text
 from ..policy.stage import model_folder
 from ..prepare import prepare_evaluation
-from ..progress import log
+from ..progress import log_lines
+from ..reading import parse_json, read_text
 from ..records import Rollouts
 from ..settings.whole import Evaluation
 from ..stages import Stages
@@ -42,7 +43,7 @@ def work(settings: Evaluation, plain: dict[str, Any], run: RunDir) -> int:
     table = text(settings.policy.path, results, notes)
     if run.world.is_root:
         run.write_report({"evaluation.json": json.dumps(results, indent=1) + "\n", "evaluation.md": table})
-        log.info("\n%s\n%s", table, run.path / "evaluation.md")
+        log_lines(f"\n{table}\n{run.path / 'evaluation.md'}")
     return 0
 
 
@@ -73,7 +74,7 @@ def other_software(run: Path, benchmarks: set[str]) -> list[str]:
     starts = {run.name: read_starts(run)}
     for file in sorted(run.parent.glob("[!.]*/evaluation.json")):
         try:
-            known = {row["benchmark"] for row in json.loads(file.read_text(encoding="utf-8"))}
+            known = {str(row["benchmark"]) for row in parse_json(read_text(file))}
         except (OSError, ValueError, LookupError, TypeError):  # of another program, or being written
             continue
         if known & benchmarks:

@@ -10,13 +10,13 @@ Exits 0 when the file is written, 2 on a problem that you can solve.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import RunError
+from ..errors import RunError, shown
 from ..report.export import COLUMNS, WRITERS, export
 from ..store.stage import lacking
+from ..terminal import complain
 from .help import parser
 
 
@@ -32,10 +32,10 @@ def main(arguments: Sequence[str]) -> int:
     out = values.out or Path(f"{values.run.resolve().name}-{values.what}.{values.format}")
     try:
         if lack := lacking(values.run):
-            print(f"export: {lack}", file=sys.stderr)
+            complain("export", lack)
         n = export(values.run, values.what, values.format, out, values.iteration)
     except RunError as error:
-        print(f"export: {error}", file=sys.stderr)
+        complain("export", error)
         return 2
-    print(f"{n:,} rows of {values.what} -> {out}")
+    print(f"{n:,} rows of {values.what} -> {shown(out)}")
     return 0

@@ -13,7 +13,8 @@ from typing import NoReturn
 from hydra.errors import HydraException
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
-from ..errors import RunError, TryAgain, is_transient, origin_of, try_again, words_of
+from .. import terminal
+from ..errors import RunError, TryAgain, is_transient, message, origin_of, try_again, words_of
 from ..parallel import launched
 from ..parallel.stop import EXIT_STOPPED
 from ..parallel.world import World
@@ -39,13 +40,13 @@ def failures_end_the_job(world: World | None) -> Iterator[None]:
     except Exception as error:  # noqa: BLE001 - after any failure the other ranks must not wait for this one
         if is_transient(error):
             fail(world, str(try_again(words_of(error))), origin_of(error), EXIT_STOPPED)
-        print(f"{_this_rank(world)} failed:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
+        print(f"{_this_rank(world)} failed:\n{message(traceback.format_exc())}", file=sys.stderr, flush=True)
         if world is None:
             sys.exit(EXIT_BUG)
         world.abort(EXIT_BUG)
 
 
-def fail(world: World | None, message: str, origin: str | None = None, code: int = EXIT_USER) -> NoReturn:
+def fail(world: World | None, text: str, origin: str | None = None, code: int = EXIT_USER) -> NoReturn:
     """Print a message once and end the job with an exit code.
 
     Root prints an error that all ranks have; else the failing rank does.
@@ -56,13 +57,13 @@ def fail(world: World | None, message: str, origin: str | None = None, code: int
     # Without a world this may be one of many processes that do not see each other.
     is_first = world.is_root if world else launched.rank() == 0
     if is_first:
-        say(f"{origin}: {message}" if origin else message)
+        say(f"{origin}: {text}" if origin else text)
     if world is None:
         time.sleep(0 if is_first else ROOT_FIRST_S)
     else:
         world.leave(code, ROOT_FIRST_S if origin is None else TOGETHER_S)
     if not is_first:
-        say(f"{_this_rank(world)}: {message}")
+        say(f"{_this_rank(world)}: {text}")
     if world is None:
         sys.exit(code)
     world.abort(code)
@@ -79,9 +80,9 @@ def describe(error: HydraException | OmegaConfBaseException) -> str:
     hint = ""
     if isinstance(error, InterpolationResolutionError):
         hint = "\n${NAME} stands for the value of another setting; write \\${ for these characters themselves"
-    return f"configuration: {error}{hint}"
+    return f"configuration: {words_of(error)}{hint}"
 
 
-def say(message: str) -> None:
+def say(text: str) -> None:
     """Print a message to stderr, for the time before there is a log."""
-    print(f"hpc_saidpo: {message}", file=sys.stderr, flush=True)
+    terminal.complain("hpc_saidpo", text)

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -24,10 +23,12 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from .. import settings
-from ..errors import RunError
+from ..errors import RunError, shown, words_of
 from ..grader.grader import Grader
 from ..grader.verifiers import VERIFIERS, check
+from ..pool.text_files import MIB, lines_of
 from ..records import CORRECT, VERDICTS, Question
+from ..terminal import complain
 from .help import parser
 
 SHOWN = 50  # lines that differ from `expected`, at most
@@ -41,11 +42,13 @@ def main(arguments: Sequence[str]) -> int:
     options.add_argument(
         "--cpu-s", type=float, default=settings.Grader().cpu_s, help="limit of CPU seconds for one response"
     )
+    limit_mib = settings.Limits().line_mib
+    options.add_argument("--line-mib", type=int, default=limit_mib, help=f"MiB of a line, at most ({limit_mib})")
     values = options.parse_args(arguments)
     try:
-        grade(values.file, values.out, settings.Grader(cpu_s=values.cpu_s))
+        grade(values.file, values.out, settings.Grader(cpu_s=values.cpu_s), values.line_mib)
     except (RunError, OSError) as error:
-        print(f"grade: {error}", file=sys.stderr)
+        complain("grade", error if isinstance(error, RunError) else words_of(error))
         return 2
     return 0
 
@@ -60,7 +63,7 @@ class Counts:
 
     def text(self, path: Path) -> str:
         total = sum(self.verdicts.values())
-        lines = [f"{path}: {total:,} responses"]
+        lines = [f"{shown(path)}: {total:,} responses"]
         for verdict in VERDICTS.values():
             n = self.verdicts[verdict]
             lines.append(f"  {verdict:10s} {n:8,d}  {100 * n / max(1, total):5.1f} %")
@@ -70,8 +73,11 @@ class Counts:
         return "\n".join([*lines, *self.differing[:SHOWN]])
 
 
-def grade(path: Path, out: Path | None, limits: settings.Grader) -> None:
+def grade(path: Path, out: Path | None, limits: settings.Grader, line_mib: int = settings.Limits().line_mib) -> None:
     """Grade a file, write the lines with their verdicts to `out`, print the counts.
+
+    Args:
+        line_mib: length of a line, at most.
 
     Raises:
         RunError: a line is wrong, or its verifier cannot grade here.
@@ -79,8 +85,8 @@ def grade(path: Path, out: Path | None, limits: settings.Grader) -> None:
     counts, checked = Counts(), set()
     with Grader(limits) as grader, contextlib.ExitStack() as stack:
         file = stack.enter_context(open(out, "w", encoding="utf-8")) if out else None
-        for number, row in rows(path):
-            question = question_of(row, f"{path}:{number}")
+        for number, row in rows(path, line_mib):
+            question = question_of(row, f"{shown(path)}:{number}")
             if question.verifier not in checked:
                 check([question.verifier], limits)
                 checked.add(question.verifier)
@@ -99,9 +105,9 @@ def grade_row(
         if (judgement.verdict == CORRECT) == bool(row["expected"]):
             counts.n_agreed += 1
         else:
-            counts.differing.append(f"  line {number}: {verdict}, gold {row['gold']!r} ({judgement.reason})")
+            counts.differing.append(f"  line {number}: {verdict}, gold {shown(repr(row['gold']))} ({judgement.reason})")
     if file:
-        answer = VERIFIERS[question.verifier].stated(row["prediction_text"])
+        answer = VERIFIERS[question.verifier].answer(row["prediction_text"])
         graded = {**row, "answer": answer, "verdict": verdict, "reason": judgement.reason}
         file.write(json.dumps(graded) + "\n")
 
@@ -110,31 +116,35 @@ def question_of(row: dict[str, Any], where: str) -> Question:
     """Return the question that a line describes.
 
     Raises:
-        RunError: there is no such verifier.
+        RunError: there is no such verifier, or alt_answers is no list of texts.
     """
-    verifier, entry = row.get("verifier") or "math", row.get("entry") or ""
-    if verifier not in VERIFIERS:
-        raise RunError(f"{where}: the verifier is {verifier!r}: there are {', '.join(VERIFIERS)}")
+    verifier, entry, others = row.get("verifier") or "math", row.get("entry") or "", row.get("alt_answers") or []
+    if not isinstance(verifier, str) or verifier not in VERIFIERS:
+        raise RunError(f"{shown(where)}: the verifier is {shown(repr(verifier))}: there are {', '.join(VERIFIERS)}")
+    if not isinstance(others, list) or not all(isinstance(other, str) for other in others):
+        raise RunError(f"{shown(where)}: 'alt_answers' must be a list of strings")
     entry = entry if isinstance(entry, str) else json.dumps(entry)
-    others = tuple(row.get("alt_answers") or ())
-    return Question(where, "", row["gold"], alt_answers=others, verifier=verifier, entry=entry)
+    return Question(where, "", row["gold"], alt_answers=tuple(others), verifier=verifier, entry=entry)
 
 
-def rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def rows(path: Path, line_mib: int) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (line number, object) of every line that is not blank.
 
     Raises:
-        RunError: a line is not JSON, or lacks a field; the message names file and line.
+        RunError: a line is too long, is not JSON, or lacks a field; the message names file and line.
     """
-    with open(path, encoding="utf-8", newline="\n") as file:
-        for number, line in enumerate(file, 1):
+    with open(path, "rb") as file:
+        for number, line in lines_of(file, line_mib * MIB):
+            where = f"{shown(path)}:{number}"
+            if len(line) > line_mib * MIB:
+                raise RunError(f"{shown(where)}: longer than {line_mib} MiB: raise --line-mib")
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise RunError(f"{path}:{number}: not JSON: {error}") from error
+                row = json.loads(line.decode("utf-8"))
+            except (ValueError, RecursionError) as error:
+                raise RunError(f"{shown(where)}: not JSON: {words_of(error)}") from error
             for key in ("prediction_text", "gold"):
                 if not isinstance(row, dict) or not isinstance(row.get(key), str):
-                    raise RunError(f"{path}:{number}: {key!r} must be there, a string")
+                    raise RunError(f"{shown(where)}: {key!r} must be there, a string")
             yield number, row

@@ -7,6 +7,7 @@ import sys
 import textwrap
 from typing import TextIO
 
+from .. import terminal
 from ..parallel import launched
 from ..settings.keys import conf_folder, fields_at, options_of
 
@@ -47,7 +48,8 @@ def show(text: str, file: TextIO | None = None) -> None:
 
 
 def parser(verb: str, description: str | None) -> argparse.ArgumentParser:
-    """Return the parser of a verb's arguments; it shows the description as it is."""
+    """Return the parser of a verb's arguments; it shows the description as it is. From now on output is guarded."""
+    terminal.guard()
     return argparse.ArgumentParser(
         prog=f"hpc-saidpo {verb}", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from .. import loop
 from ..errors import Ended
 from ..prepare import prepare_run
-from ..progress import log
+from ..progress import log, log_lines
 from ..records import Outcome
 from ..report import page
 from ..settings.whole import Settings
@@ -28,12 +29,12 @@ def work(settings: Settings, plain: dict[str, Any], run: RunDir) -> int:
     outcome = run_to_end(settings, run)
     if run.world.is_root:
         page.write(run, outcome, plain)
-        log.info("%s", page.table(outcome))
+        log_lines(page.table(outcome))
     run.note_end(outcome.stopped or outcome.paused)
     if outcome.paused:
         log.info("stopped after %s", outcome.paused)
     if outcome.stopped:
-        log.error("%s", outcome.stopped)
+        log_lines(outcome.stopped, logging.ERROR)
     return EXIT_SIGNATURE if outcome.stopped else 0
 
 

@@ -19,13 +19,13 @@ none fits, 2 on a wrong command.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..doctor.known_models import KNOWN_MODELS
 from ..errors import RunError
+from ..terminal import complain
 from .help import parser
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         return plan(requested)
     except RunError as error:
-        print(f"plan: {error}", file=sys.stderr)
+        complain("plan", error)
         return 2
 
 

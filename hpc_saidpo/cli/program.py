@@ -14,8 +14,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from .. import imports
+from .. import imports, terminal
 from ..errors import RunError
+from ..names import as_name
 from ..parallel.launch import connect
 from ..parallel.world import World
 from ..settings.keys import conf_folder
@@ -58,6 +59,7 @@ def start(program: Program, arguments: Sequence[str]) -> int:
         by itself with 1 on a bug, with 2 on wrong input, and with 75 when the ranks were requested to stop; then the
         same command resumes.
     """
+    terminal.guard()
     codes: list[int] = []
 
     def guarded_job(composed: DictConfig) -> None:
@@ -124,7 +126,7 @@ def is_set(key: str) -> bool:
 def run_name(composed: DictConfig) -> str:
     """Return the run's name. In a multirun each job's overrides are added, so that every job has its own folder.
 
-    Experiments are added by their names alone: [tiny,idpo] of a run called tiny is "tiny,idpo".
+    Experiments are added by their names alone: [tiny,idpo] of a run called tiny is "tiny,idpo". A long name is cut.
     """
     hydra_config = HydraConfig.get()
     if hydra_config.mode != RunMode.MULTIRUN or is_set("run.name"):
@@ -137,4 +139,4 @@ def run_name(composed: DictConfig) -> str:
             parts += [name for name in re.findall(r"[\w-]+", value) if name not in parts]
         elif not override.startswith(elsewhere):
             parts.append(override)
-    return re.sub(r"[^\w.,=+-]+", "_", ",".join(parts))
+    return as_name(",".join(parts))

@@ -13,9 +13,12 @@ import torch
 from omegaconf import DictConfig
 
 from .. import __version__, imports, progress
+from ..errors import limit_messages
+from ..names import below
 from ..parallel import launched
 from ..parallel.stop import EXIT_STOPPED, Stopped
 from ..parallel.world import World
+from ..reading import read_text
 from ..store import software
 from ..store.run import RunDir
 from .compose import build
@@ -33,6 +36,7 @@ def work(composed: DictConfig, world: World, program: Program) -> int:
     Exits with EXIT_STOPPED when the ranks were requested to stop.
     """
     settings, plain = build(composed, program.tree)
+    limit_messages(settings.run.message_chars)
     device = world.use_device(settings.run.device)
     n_threads = world.use_threads(1 if settings.run.deterministic else settings.run.threads)
     if world.device.type == "cuda":
@@ -100,8 +104,8 @@ def commit() -> str | None:
     git, copied = (Path(__file__).parents[2] / name for name in (".git", ".commit"))
     try:
         if copied.exists():
-            return copied.read_text().strip()
-        head = (git / "HEAD").read_text().strip()
-        return (git / head.removeprefix("ref: ")).read_text().strip() if head.startswith("ref: ") else head
-    except OSError:
+            return read_text(copied).strip()
+        head = read_text(git / "HEAD").strip()
+        return read_text(below(git, head.removeprefix("ref: "))).strip() if head.startswith("ref: ") else head
+    except (OSError, ValueError):
         return None

@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from .. import terminal
 from ..errors import RunError
 from .help import parser
 
@@ -46,13 +47,13 @@ def main(arguments: Sequence[str]) -> int:
             states = read_states(values.root)
             text = json.dumps([asdict(state) for state in states], indent=1) if values.json else table(states)
             if values.watch and sys.stdout.isatty():
-                text = f"\x1b[H\x1b[2J{text}"
+                terminal.clear()
             print(text, flush=True)
             if not values.watch:
                 return 0
             time.sleep(values.watch)
     except RunError as error:
-        print(f"status: {error}", file=sys.stderr)
+        terminal.complain("status", error)
         return 2
     except KeyboardInterrupt:
         return 0

@@ -10,12 +10,12 @@ Exits 0 when no file is damaged, 1 when one is, 2 when the check is impossible.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import RunError
+from ..errors import RunError, shown
 from ..store.check import check, repair
+from ..terminal import complain
 from .help import parser
 
 
@@ -28,17 +28,17 @@ def main(arguments: Sequence[str]) -> int:
     try:
         report = check(values.run)
         print(
-            f"{values.run}: {report.n_stages} stages ({report.n_unfinished} unfinished), {report.n_files} files, "
-            f"{report.n_rollouts:,} rollouts; {len(report.findings)} damaged"
+            f"{shown(values.run)}: {report.n_stages} stages ({report.n_unfinished} unfinished), "
+            f"{report.n_files} files, {report.n_rollouts:,} rollouts; {len(report.findings)} damaged"
         )
         if report.n_temporary:
             print(f"  {report.n_temporary} unfinished temporary files: not counted, removed by the next start")
         for finding in report.findings:
-            print(f"  {finding.path}: {finding.problem}\n    {finding.remedy}")
+            print(f"  {shown(finding.path)}: {shown(finding.problem)}\n    {shown(finding.remedy)}")
         if values.repair:
             for old, new in repair(values.run, report.findings):
-                print(f"  renamed: {old} -> {new.name}")
+                print(f"  renamed: {shown(old)} -> {shown(new.name)}")
     except RunError as error:
-        print(f"verify: {error}", file=sys.stderr)
+        complain("verify", error)
         return 2
     return 1 if report.findings else 0

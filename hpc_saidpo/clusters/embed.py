@@ -15,6 +15,7 @@ from ..errors import RunError, input_errors, memory_errors
 from ..policy.locate import Hashes, hash_of, locate, sha256s
 from ..progress import say_once
 from ..table import Columns, column
+from .modules import check_modules
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -66,17 +67,25 @@ def load(encoder: str, device: torch.device) -> SentenceTransformer:
     """Load a sentence-transformers model from a folder or the local Hub cache: float16 on a GPU, else float32.
 
     Raises:
-        RunError: no sentence encoder there.
+        RunError: no sentence encoder there; or its folder names code that is never run.
     """
     from sentence_transformers import SentenceTransformer
 
     dtype = torch.float16 if device.type == "cuda" else torch.float32
-    if not (Path(locate(encoder)) / "modules.json").exists():
-        say_once(f"clusters.encoder={encoder} has no modules.json: a vector is the mean over the tokens of a text")
     problem = f"clusters.encoder={encoder}: no sentence encoder there"
+    try:
+        parts = check_modules(Path(locate(encoder)))
+    except RunError as error:
+        raise RunError(f"{problem}: {error}") from error
+    if not parts:
+        say_once(f"clusters.encoder={encoder} has no modules.json: a vector is the mean over the tokens of a text")
     with input_errors(problem, "copy the whole folder of a sentence-transformers model again"):
         return SentenceTransformer(
-            locate(encoder), device=str(device), local_files_only=True, model_kwargs={"dtype": dtype}
+            locate(encoder),
+            device=str(device),
+            local_files_only=True,
+            trust_remote_code=False,
+            model_kwargs={"dtype": dtype},
         )
 
 

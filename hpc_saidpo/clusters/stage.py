@@ -89,5 +89,5 @@ def assign(text_N: Sequence[str], embedding: Stage, config: settings.Clusters, r
         "clusters",
         repr((embedding.path.name, texts, config.n, config.seed, ALGORITHM)),
         write,
-        lambda stage: (stage.read("assignment", Assignment).cluster_N, stage.read_json("facts")),
+        lambda stage: (stage.read("assignment", Assignment).cluster_N, stage.read_json("facts", dict)),
     )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..picture import png
 from .comparison import Measure, benchmarks, compares_proxies, measures
 from .marks import Marks
 from .rollouts import PROXIES
@@ -41,9 +41,7 @@ def curves(sweep: Sweep) -> bytes:
     for axis in axes[len(panels) :]:
         axis.set_axis_off()
     marks.draw_legend(figure)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()
+    return png(figure)
 
 
 def _panels(sweep: Sweep, marks: Marks) -> list[Panel]:

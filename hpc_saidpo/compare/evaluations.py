@@ -29,8 +29,9 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     except (RunError, OSError) as error:
         return [{**row, "state": f"damaged: {error}"}]
     stages = {s.path.name: s for s in stages_of(path) if s.facts["iteration"] == -1}
-    requested = dict.fromkeys([*(Path(b).stem for b in settings.get("evaluate.benchmarks") or []), *stages])
-    row["policy"] = settings.get("policy.path")
+    named = settings.get("evaluate.benchmarks")
+    requested = dict.fromkeys([*(Path(str(b)).stem for b in (named if isinstance(named, list) else [])), *stages])
+    row["policy"] = str(settings.get("policy.path") or "")
     if not requested:
         return [{**row, **_evaluated(None)}]
     return [{**row, "benchmark": b, **_evaluated(stages.get(b))} for b in requested]
@@ -66,4 +67,4 @@ def accuracies(evaluations: list[dict], run: Run, benchmark: str) -> tuple[float
 
     newest = Path(folder_of(len(run.records) - 1), "policy", "model")
     after = [folder / newest for folder in (made_at, run.path, run.path.resolve())]
-    return last_of(Path(run.settings.get("policy.path") or ".")), last_of(*after)
+    return last_of(Path(str(run.settings.get("policy.path") or "."))), last_of(*after)

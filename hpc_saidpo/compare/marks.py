@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..errors import visible
 from .comparison import Measure, mean_interval
 from .runs import text_of
 from .sweep import Group, Sweep
@@ -22,7 +23,7 @@ ROOM_CHARACTERS = 56  # along the x axis of a panel
 
 def short(text: str) -> str:
     """Shorten a text to one line of at most SHOWN_CHARACTERS; its end is kept, because names differ there."""
-    text = " ".join(text.split()) or "-"
+    text = visible(" ".join(text[: 10 * SHOWN_CHARACTERS].split()) + text[10 * SHOWN_CHARACTERS :], kept="") or "-"
     return text if len(text) <= SHOWN_CHARACTERS else "…" + text[1 - SHOWN_CHARACTERS :]
 
 

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import RunError
+from ..errors import RunError, shown
 from ..store.software import differences, read_starts
 from . import evaluations, runs
 from .runs import NOT_A_SETTING
@@ -19,9 +19,11 @@ def read_runs(root: Path, by: Sequence[str] = ()) -> Sweep:
     Raises:
         RunError: there is no run, or no such setting. Damage of one of several runs is part of that run.
     """
-    every = [runs.read(path) for path in runs.run_folders(root)]
+    every = [run for run in map(runs.read, runs.run_folders(root)) if not run.is_preparation]
     if not every:
-        raise RunError(f"{root} holds no run (a folder with a config.yaml): name the folder of the runs (run.root)")
+        raise RunError(
+            f"{shown(root)} holds no run (a folder with a config.yaml): name the folder of the runs (run.root)"
+        )
     readable = [run for run in every if run.settings]
     known = dict.fromkeys(key for run in readable for key in run.settings)
     keys = [key for key in known if key not in NOT_A_SETTING and len({run.value(key) for run in readable}) > 1]

@@ -42,10 +42,10 @@ def drawn(run: Path, configured: Mapping[str, Any], n_iterations: int) -> Drawn:
         configured: the run's flattened configuration, which has the bounds of the band.
     """
     bounds = {name: configured.get(f"difficulty.{name}", None) for name in ("too_hard", "too_easy")}
-    band = settings.Difficulty(**{name: bound for name, bound in bounds.items() if bound is not None})
     try:
+        band = settings.Difficulty(**{name: bound for name, bound in bounds.items() if bound is not None})
         tables = [_read(stages) for stages in _stages(run, n_iterations)]
-    except (RunError, OSError) as error:
+    except (RunError, OSError, ValueError) as error:
         return Drawn(damage=str(error))
     whole = [table for table in tables if table is not None]
     if not tables or len(whole) < len(tables):

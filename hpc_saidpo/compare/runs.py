@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
-from ..errors import RunError
+from ..errors import RunError, shown, words_of
+from ..reading import parse_json, parse_yaml
 from ..store import files
 from ..store.agreement import MAY_DIFFER, flat
-from ..store.layout import iterations_of
+from ..store.layout import PREPARATION, iterations_of
 from ..store.stage import stages_of
 from .rollouts import Drawn, drawn
 
@@ -26,9 +26,9 @@ NOT_A_SETTING = set(MAY_DIFFER) - {"loop.iterations"}  # keys that do not change
 class Score:
     """Accuracy on a benchmark and its 95 % interval, shares of 1; None when it has no questions."""
 
-    accuracy: float | None
-    low95: float | None
-    high95: float | None
+    accuracy: FiniteFloat | None
+    low95: FiniteFloat | None
+    high95: FiniteFloat | None
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,11 @@ class Record:
     iteration: int
     explored_questions: int
     pairs: int
-    pair_yield: float
+    pair_yield: FiniteFloat
     scores: dict[str, Score]
     scores_before: dict[str, Score]
     signatures: list[str]
-    entropy_share: float | None = None
+    entropy_share: FiniteFloat | None = None
 
 
 NO_SCORE = Score(None, None, None)
@@ -85,6 +85,11 @@ class Run:
         if self.damage or not self.records:
             return "damaged" if self.damage else "no iteration yet"
         return "complete" if len(self.records) == self.requested else "unfinished"
+
+    @property
+    def is_preparation(self) -> bool:
+        """Whether tools/submit.py made it for what the runs of a sweep share: it has no results of its own."""
+        return self.name.startswith(PREPARATION) and self.settings.get("loop.stop_after") == "prepare"
 
     @property
     def complete(self) -> bool:
@@ -132,7 +137,7 @@ def read(path: Path) -> Run:
     except (RunError, OSError) as error:
         return Run(path, damage=str(error))
     try:
-        records = files.read_parsed(path / "metrics.jsonl", _records) or []
+        records = files.read_parsed(path / "metrics.jsonl", _records, list) or []
     except (RunError, OSError) as error:
         return Run(path, settings, damage=str(error))
     finished = sum((folder / "DONE").exists() for _, folder in iterations_of(path))
@@ -147,9 +152,9 @@ def settings_of(path: Path) -> dict[str, Any]:
     Raises:
         RunError: the file is damaged, or no configuration of a run.
     """
-    settings = {key: _whole(value) for key, value in flat(files.read_parsed(path, yaml.safe_load)).items()}
+    settings = {key: _whole(value) for key, value in flat(files.read_parsed(path, parse_yaml, object)).items()}
     if type(settings.get("loop.iterations")) is not int:
-        raise RunError(f"{path} has no loop.iterations, a whole number: restore the configuration of the run")
+        raise RunError(f"{shown(path)} has no loop.iterations, a whole number: restore the configuration of the run")
     return settings
 
 
@@ -167,12 +172,12 @@ def _records(text: str) -> list[Record]:
     records = []
     for number, line in enumerate(text.splitlines(), 1):
         try:
-            records.append(_RECORD.validate_python(json.loads(line)))
+            records.append(_RECORD.validate_python(parse_json(line)))
         except ValidationError as error:
             first = error.errors()[0]
             raise ValueError(f"line {number}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
         except ValueError as error:
-            raise ValueError(f"line {number}: {error}") from error
+            raise ValueError(f"line {number}: {words_of(error)}") from error
     return records
 
 

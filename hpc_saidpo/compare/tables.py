@@ -8,6 +8,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+from ..errors import shown, visible
 from ..evaluate.table import interval, percent
 from ..store import files
 from . import comparison, evaluations
@@ -18,6 +19,7 @@ from .runs import Run, text_of
 from .sweep import Sweep
 
 SHOWN_KEYS = 6
+CELL_CHARS, NOTE_CHARS = 100, 1000  # of a cell and of a remark, in tables for reading
 
 
 def run_rows(sweep: Sweep) -> list[dict]:
@@ -59,9 +61,9 @@ def tables(sweep: Sweep) -> list[list[list[str]]]:
         )
     evaluated = [["evaluation", "policy", "benchmark", "questions", "samples", "accuracy [95 %]", "state"]]
     for row in sweep.evaluations:
-        shown = [short(text_of(row[key])) for key in ("name", "policy", "benchmark", "n_questions", "samples")]
+        about = [short(text_of(row[key])) for key in ("name", "policy", "benchmark", "n_questions", "samples")]
         accuracy = interval(row["accuracy"], row["low95"], row["high95"])
-        evaluated.append([*shown, accuracy, row["state"].partition(":")[0]])
+        evaluated.append([*about, accuracy, row["state"].partition(":")[0]])
     return [runs, evaluated] if sweep.evaluations else [runs]
 
 
@@ -78,7 +80,7 @@ def notes(sweep: Sweep) -> list[str]:
         for row in sweep.evaluations
         if row["state"] != "done"
     ]
-    return [" ".join(note.split()) for note in lines]
+    return [shown(" ".join(note.split()), NOTE_CHARS) for note in lines]
 
 
 def text(sweep: Sweep) -> str:
@@ -87,10 +89,12 @@ def text(sweep: Sweep) -> str:
     hidden = len(sweep.keys) - SHOWN_KEYS
     lines += [f"The runs differ in {hidden} more settings: see sweep.csv", ""] if hidden > 0 else []
     lines += [*notes(sweep), ""] if notes(sweep) else []
-    return "\n".join([*lines, *_aligned(comparison.table(sweep)), "", *comparison.notes(sweep)])
+    explained = [shown(note, NOTE_CHARS) for note in comparison.notes(sweep)]
+    return "\n".join([*lines, *_aligned(comparison.table(sweep)), "", *explained])
 
 
 def _aligned(table: list[list[str]]) -> list[str]:
+    table = [[shown(cell, CELL_CHARS) for cell in row] for row in table]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in table]
 
@@ -119,28 +123,28 @@ def _csv(rows: list[dict[str, Any]]) -> str:
     writer = csv.DictWriter(buffer, rows[0] if rows else evaluations.COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    return buffer.getvalue()
+    return visible(buffer.getvalue())
 
 
 def page(sweep: Sweep) -> str:
     """Format the report as one HTML page, which shows sweep.png of its folder."""
-    compared, *shown = map(_html_table, [comparison.table(sweep), *tables(sweep)])
-    explained = html.escape(" ".join(f"{note.rstrip('.')}." for note in comparison.notes(sweep)))
+    compared, *others = map(_html_table, [comparison.table(sweep), *tables(sweep)])
+    explained = html.escape(" ".join(f"{shown(note, NOTE_CHARS).rstrip('.')}." for note in comparison.notes(sweep)))
     bullets = "".join(f"<li>{html.escape(note)}</li>" for note in notes(sweep))
-    return f"""<!doctype html><meta charset="utf-8"><title>Sweep {html.escape(sweep.root.resolve().name)}</title>
+    return f"""<!doctype html><meta charset="utf-8"><title>Sweep {html.escape(shown(sweep.root.resolve().name))}</title>
 <style>body{{font:15px system-ui,sans-serif;max-width:90em;margin:2em auto;padding:0 1em}}
 table{{border-collapse:collapse;margin:1em 0}}
 td,th{{border:1px solid #ccc;padding:.2em .5em;text-align:left}}th{{background:#f3f3f3}}img{{max-width:100%}}</style>
-<h1>Sweep {html.escape(str(sweep.root))}: {len(sweep.runs)} runs</h1>
+<h1>Sweep {html.escape(shown(sweep.root))}: {len(sweep.runs)} runs</h1>
 {compared}<p>{explained} As numbers: <a href="comparison.csv">comparison.csv</a></p>
 <img src="sweep.png" alt="accuracy, tokens, pair yield and entropy of the runs"><p>{HOW_TO_READ}</p>
 <h2>Unfinished, damaged, or with failure signatures</h2>{f"<ul>{bullets}</ul>" if bullets else "<p>none</p>"}
-<h2>Runs</h2>{"".join(shown)}<p>All settings in which the runs differ: <a href="sweep.csv">sweep.csv</a></p>
+<h2>Runs</h2>{"".join(others)}<p>All settings in which the runs differ: <a href="sweep.csv">sweep.csv</a></p>
 """
 
 
 def _html_table(table: list[list[str]]) -> str:
-    cells = [[html.escape(cell) for cell in row] for row in table]
+    cells = [[html.escape(shown(cell, CELL_CHARS)) for cell in row] for row in table]
     head = "".join(f"<th>{cell}</th>" for cell in cells[0])
     body = "".join("<tr>" + "".join(f"<td>{c}</td>" for c in row) + "</tr>" for row in cells[1:])
     return f'<div style="overflow-x:auto"><table><tr>{head}</tr>{body}</table></div>'

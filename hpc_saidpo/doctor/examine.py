@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..errors import shown
 from ..parallel.world import World
 from ..settings.whole import Settings
 from . import disk, gpu, inputs, memory, plan, ranks, room, software, tryout
@@ -37,6 +38,6 @@ def _model(config: Settings, world: World) -> memory.Model | Finding:
         try:
             return memory.model_at(config.policy.path)
         except (OSError, ValueError, KeyError) as error:
-            return judge("memory", "not estimated", failure=f"policy.path={config.policy.path}: {error}")
+            return judge("memory", "not estimated", failure=f"policy.path={shown(config.policy.path)}: {error}")
 
     return world.on_root(read)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..errors import shown
+
+SHOWN_CHARS = 2000  # of a finding, in the table
 OK, WARNING, FAILURE = "ok", "warning", "failure"
 
 
@@ -36,9 +39,9 @@ def table(findings: Sequence[Finding]) -> str:
     widest = max(len(f.name) for f in findings)
     lines = []
     for f in findings:
-        lines.append(f"{f.state:>7}  {f.name:<{widest}}  {f.text}")
+        lines.append(f"{f.state:>7}  {f.name:<{widest}}  {shown(f.text, SHOWN_CHARS)}")
         if f.remedy:
-            lines.append(f"{'':>7}  {'':<{widest}}  → {f.remedy}")
+            lines.append(f"{'':>7}  {'':<{widest}}  → {shown(f.remedy, SHOWN_CHARS)}")
     counts = [f"{sum(f.state == state for f in findings)} {state}" for state in (OK, WARNING, FAILURE)]
     return "\n".join([*lines, "", ", ".join(counts)])
 

@@ -14,7 +14,7 @@ from ..clusters.fit import first_centres
 from ..dpo.arrangement import response_logps
 from ..dpo.examples import tokenise
 from ..dpo.train import Lesson, train
-from ..errors import RunError
+from ..errors import RunError, words_of
 from ..parallel.world import World
 from ..policy import locate
 from ..policy.model import Policy
@@ -70,7 +70,7 @@ def compare(device: torch.device, compiled: bool = False) -> list[Finding]:
         try:
             text, good = path(device)
         except FAILURES as error:
-            text, good = f"{type(error).__name__}: {error}", False
+            text, good = words_of(error, with_type=True), False
         remedy = "the GPU path differs from the CPU path: do not trust this node; see software and driver above"
         findings.append(judge(name, text, failure=remedy * (not good)))
     return findings

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +9,12 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from .. import settings
-from ..errors import RunError
+from ..clusters.modules import check_modules
+from ..errors import RunError, shown, words_of
+from ..names import below
 from ..policy import locate
 from ..pool import columns, sources
+from ..reading import parse_json, read_text
 from ..settings.pool import compared_benchmarks
 from ..settings.whole import Evaluation, Settings
 
@@ -63,7 +65,7 @@ def check(config: Settings | Evaluation) -> None:
     """
     missing = [i for i in list_inputs(config) if i.problem]
     if missing:
-        listed = "\n".join(f"  {i.key}={i.value}: {i.problem}" for i in missing)
+        listed = "\n".join(f"  {i.key}={shown(i.value)}: {shown(i.problem)}" for i in missing)
         raise RunError(
             f"some inputs of this run are missing:\n{listed}\nThe program never downloads anything. Set these keys to "
             "paths that exist on this node, or copy the inputs here from a machine with internet access and set "
@@ -143,14 +145,11 @@ def _model(path: Path) -> str:
 
 def _encoder(path: Path) -> str:
     # sentence-transformers keeps the transformer in the folder itself, or in a subfolder that modules.json names.
-    modules = path / "modules.json"
-    if not modules.exists():
-        return _weights(path)
     try:
-        folder = path / json.loads(modules.read_text())[0]["path"]
-    except (ValueError, LookupError, TypeError, OSError) as error:
-        return f"{modules} is damaged ({error})"
-    return _weights(folder)
+        folders = check_modules(path)
+    except RunError as error:
+        return str(error)
+    return _weights(folders[0] if folders else path)
 
 
 def _weights(folder: Path) -> str:
@@ -158,10 +157,10 @@ def _weights(folder: Path) -> str:
         return f"{folder} has no config.json"
     for index in folder.glob("*.index.json"):
         try:
-            shards = set(json.loads(index.read_text())["weight_map"].values())
+            shards = set(parse_json(read_text(index))["weight_map"].values())
+            lost = sorted(name for name in shards if not below(folder, name).is_file())
         except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
-            return f"{index} is damaged ({error})"
-        lost = sorted(name for name in shards if not (folder / name).exists())
+            return f"{index} is damaged ({words_of(error)})"
         if lost:
             return f"{folder} lacks {', '.join(lost[:3])}{' ...' if len(lost) > 3 else ''} of {len(shards)} files"
     if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
@@ -171,11 +170,13 @@ def _weights(folder: Path) -> str:
 
 def _damage(file: Path) -> str:
     """The damage of a file of weights, as far as its header and its size show it; the weights are not read."""
+    if not file.is_file():
+        return f"{file} is no ordinary file"
     try:
         with safe_open(file, framework="numpy"):
             return ""
     except (SafetensorError, OSError) as error:
-        return f"{file} is damaged ({error}): copy it again"
+        return f"{file} is damaged ({words_of(error)}): copy it again"
 
 
 _PROBLEM_OF: dict[str, Callable[[Path], str]] = {"model": _model, "encoder": _encoder, "questions": _questions}

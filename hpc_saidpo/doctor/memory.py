@@ -73,7 +73,7 @@ def model_at(path: str) -> Model:
 def model_of(config: PretrainedConfig) -> Model:
     """Compute the sizes of the model with a configuration of transformers."""
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     text, n = config.get_text_config(), sum(p.numel() for p in model.parameters())
     first = next(m for m in model.modules() if isinstance(m, torch.nn.ModuleList))[0]
     n_heads = _largest(text, "num_attention_heads")  # 0: states instead of attention

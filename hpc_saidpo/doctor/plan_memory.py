@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from transformers import AutoConfig
 
 from .. import settings
-from ..errors import RunError
+from ..errors import RunError, shown, words_of
 from ..settings.whole import Settings
 from . import memory
 from .known_models import KNOWN_MODELS
@@ -57,8 +57,8 @@ def model_called(path: str) -> memory.Model:
         return memory.model_at(path)
     except (OSError, ValueError, KeyError) as error:
         raise RunError(
-            f"{path}: no model's configuration there ({error}): name one of {', '.join(KNOWN_MODELS)}, or a folder "
-            "with a config.json"
+            f"{shown(path)}: no model's configuration there ({words_of(error)}): name one of "
+            f"{', '.join(KNOWN_MODELS)}, or a folder with a config.json"
         ) from None
 
 

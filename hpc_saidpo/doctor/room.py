@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
 
 from ..errors import RunError
 from ..policy.locate import is_gguf, locate
@@ -17,8 +19,8 @@ GIB = 2**30
 FILE_BYTES = 5_000_000_000  # of weights, in one file
 STAGES_FILES = 30  # files of an iteration besides weights and chunks; `tools/bench/bench_scale.py` counts them
 RUN_FILES = 25  # of a run besides its iterations, for each start
+_PACKED = {"I64": 8, "U64": 8, "I32": 4, "U32": 4, "I16": 2, "U16": 2}  # weights in an integer: one for each byte
 CHECKPOINT_BYTES = 12  # of each parameter during a DPO round: weights and two moments in float32
-_BYTES = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2}  # of a number; other precisions, which are packed: 1
 
 
 @dataclass(frozen=True)
@@ -44,16 +46,13 @@ class Weights:
 def weights_of(path: str) -> Weights | None:
     """Read the headers of a policy's safetensors files; None for other files, and where there is no such policy."""
     located = locate(path)
-    files = [] if is_gguf(located) else sorted(Path(located).glob("*.safetensors"))
+    files = [] if is_gguf(located) else sorted(p for p in Path(located).glob("*.safetensors") if p.is_file())
     numbers: dict[str, int] = {}
     for file in files:
-        with file.open("rb") as stream:
-            header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-        for entry in header.values():
-            if "dtype" in entry:
-                start, end = entry["data_offsets"]
-                precision = entry["dtype"]
-                numbers[precision] = numbers.get(precision, 0) + (end - start) // _BYTES.get(precision, 1)
+        with safe_open(file, framework="numpy") as stored:
+            for part in map(stored.get_slice, stored.keys()):
+                precision = str(part.get_dtype())
+                numbers[precision] = numbers.get(precision, 0) + math.prod(part.get_shape()) * _PACKED.get(precision, 1)
     return Weights(sum(numbers.values()), max(numbers, key=lambda name: numbers[name])) if numbers else None
 
 
@@ -70,7 +69,7 @@ def needed(configs: Sequence[Settings], known: Weights | None = None) -> Room | 
     for config in configs:
         try:
             weights = weights_of(config.policy.path) or known
-        except (RunError, OSError, ValueError, KeyError):
+        except (RunError, OSError, SafetensorError):
             return None
         if weights is None:
             return None

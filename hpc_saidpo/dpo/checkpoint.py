@@ -12,13 +12,15 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from ..errors import RunError, is_transient
+from ..errors import RunError, is_transient, shown, words_of
 from ..parallel import shards
 from ..parallel.world import World
+from ..reading import parse_json, read_text
 from ..store import disk
 from ..store.stage import Stage
 
 NAME, FACTS = "checkpoint", "facts.json"
+_FOLDERS = f"{NAME}-" + 6 * "[0-9]"
 
 
 class Checkpoint:
@@ -110,9 +112,9 @@ class Checkpoint:
 
     def _newest(self) -> tuple[Path, dict] | None:
         """The folder and the facts of this round's newest checkpoint; None when there is none."""
-        for folder in sorted(self.stage.path.glob(f"{NAME}-" + 6 * "[0-9]"), reverse=True):
+        for folder in sorted(self.stage.path.glob(_FOLDERS), reverse=True):
             try:
-                facts = json.loads(disk.persist(folder, (folder / FACTS).read_text))
+                facts = parse_json(disk.persist(folder, lambda folder=folder: read_text(folder / FACTS)))
                 if facts["key"] == self.key:
                     return folder, facts
             except (OSError, ValueError, KeyError, TypeError) as error:
@@ -122,14 +124,14 @@ class Checkpoint:
 
 def _damaged(folder: Path, error: Exception) -> RunError:
     return RunError(
-        f"{folder}: the checkpoint is not readable ({error}). Move it away, and start the same command again: the "
-        "round is trained from its beginning"
+        f"{shown(folder)}: the checkpoint is not readable ({words_of(error)}). Move it away, and start the same "
+        "command again: the round is trained from its beginning"
     )
 
 
 def remove(stage: Stage, but: str = "") -> None:
     """Remove every checkpoint of a round, except for the folder named `but`. Root only."""
-    for folder in stage.path.glob(f"{NAME}-*"):
+    for folder in stage.path.glob(_FOLDERS):
         if folder.name != but:
             stage.remove(folder.name)
 

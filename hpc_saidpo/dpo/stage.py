@@ -101,7 +101,7 @@ def describe_memory(config: settings.Dpo) -> str:
 
 def load_round(stage: Stage) -> tuple[str, list[dict]]:
     """The folder of the new policy, and the figures of each optimizer step."""
-    return str(stage.path / "model"), stage.read_json("steps")
+    return str(stage.path / "model"), stage.read_json("steps", list)
 
 
 def _train(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from transformers import PreTrainedModel
 
 from .. import settings
-from ..errors import RunError
+from ..errors import RunError, shown
 from ..policy.save import is_stored_as_computed
 from .adapters import inject
 from .optimizer import import_bitsandbytes
@@ -26,15 +26,15 @@ def check_trainable(model: PreTrainedModel, path: str, config: settings.Dpo) -> 
             named = quantised if isinstance(quantised, dict) else quantised.to_dict()
             method = named.get("quant_method", "by an unnamed method")
             raise RunError(
-                f"policy.path={path}: its weights are quantised ({method}), which cannot be trained: name the model "
-                "that they were made from, or save it with plain weights (transformers: model.dequantize(), then "
-                "save_pretrained)"
+                f"policy.path={shown(path)}: its weights are quantised ({method}), which cannot be trained: name the "
+                "model that they were made from, or save it with plain weights (transformers: model.dequantize(), "
+                "then save_pretrained)"
             )
     check_strategy(model, path, config)
     if config.checkpointing and not model.supports_gradient_checkpointing:
         raise RunError(
-            f"dpo.checkpointing=true: {path} is a {model.config.model_type} model, for which transformers cannot "
-            "recompute activations: use dpo.checkpointing=false"
+            f"dpo.checkpointing=true: {shown(path)} is a {model.config.model_type} model, for which transformers "
+            "cannot recompute activations: use dpo.checkpointing=false"
         )
     if config.optimizer != "adamw":
         import_bitsandbytes(config.optimizer)
@@ -49,6 +49,6 @@ def check_strategy(model: PreTrainedModel, path: str, config: settings.Dpo) -> N
     """
     if config.strategy == "fsdp" and not is_stored_as_computed(model):
         raise RunError(
-            f"dpo.strategy=fsdp: {path} is a {model.config.model_type} model, whose weights have other names in memory "
-            "than in its files: use dpo.strategy=ddp"
+            f"dpo.strategy=fsdp: {shown(path)} is a {model.config.model_type} model, whose weights have other names "
+            "in memory than in its files: use dpo.strategy=ddp"
         )

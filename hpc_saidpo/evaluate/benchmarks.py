@@ -50,7 +50,7 @@ def read(config: settings.Evaluate, also: Sequence[str] = ()) -> dict[str, list[
         RunError: a file cannot be read.
     """
     plans = {**config.plan(also), **config.plan()}
-    return {name: read_questions(plan.file) for name, plan in plans.items() if plan.file}
+    return {name: read_questions(plan.file, limits=config.limits) for name, plan in plans.items() if plan.file}
 
 
 def load(
@@ -67,7 +67,9 @@ def load(
     """
     benchmarks = []
     for name, plan in config.plan().items():
-        questions = (known or {}).get(name) or (read_questions(plan.file) if plan.file else held_out)
+        questions = (known or {}).get(name) or held_out
+        if plan.file and name not in (known or {}):
+            questions = read_questions(plan.file, limits=config.limits)
         if not questions:
             remedy = "name a file with questions" if plan.file else "set pool.held_out above 0"
             raise RunError(f"evaluate.benchmarks: {plan.file or name} has no questions: {remedy}")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from ..errors import shown
+
+NAME_CHARS, NOTE_CHARS = 60, 1000  # of a subject or level, and of a remark, in a table
 HEADER = ("questions", "responses", "accuracy [95 %]", "pass@k", "majority", "truncated", "tokens", "ungradable")
 
 
@@ -29,22 +32,22 @@ def text(policy: str, rows: Sequence[Mapping], notes: Sequence[str]) -> str:
         notes: remarks for readers of the figures; a line each.
     """
     whole = [row for row in rows if row["by"] == "all"]
-    parts = [f"# Evaluation of {policy}", _table("benchmark", [(row["benchmark"], row) for row in whole])]
-    parts += ["\n".join(f"- {note}" for note in notes)] if notes else []
+    parts = [f"# Evaluation of {shown(policy)}", _table("benchmark", [(row["benchmark"], row) for row in whole])]
+    parts += ["\n".join(f"- {shown(note, NOTE_CHARS)}" for note in notes)] if notes else []
     for benchmark in (row["benchmark"] for row in whole):
         for by in ("subject", "level"):
             part = [(row["value"] or "-", row) for row in rows if (row["benchmark"], row["by"]) == (benchmark, by)]
             if part:
-                parts += [f"## {benchmark} by {by}", _table(by, part)]
+                parts += [f"## {shown(benchmark)} by {by}", _table(by, part)]
     return "\n\n".join(parts) + "\n"
 
 
 def _table(first: str, rows: Sequence[tuple[str, Mapping]]) -> str:
-    table = [(first, *HEADER), *((name.replace("|", "/"), *_cells(row)) for name, row in rows)]
-    shown = [i for i in range(len(table[0])) if i < 4 or {line[i] for line in table[1:]} - {"-", "0"}]
-    widths = [max(len(line[i]) for line in table) for i in shown]
+    table = [(first, *HEADER), *((shown(name, NAME_CHARS).replace("|", "/"), *_cells(row)) for name, row in rows)]
+    used = [i for i in range(len(table[0])) if i < 4 or {line[i] for line in table[1:]} - {"-", "0"}]
+    widths = [max(len(line[i]) for line in table) for i in used]
     ruler = ["-" * widths[0], *(f"{'-' * (width - 1)}:" for width in widths[1:])]
-    lines = [[line[i] for i in shown] for line in table]
+    lines = [[line[i] for i in used] for line in table]
     aligned = [[line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in [lines[0], *lines[1:]]]
     return "\n".join(f"| {' | '.join(line)} |" for line in [aligned[0], ruler, *aligned[1:]])
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import re
 import threading
 from collections.abc import Callable, Sequence
 
 from .. import settings
+from ..errors import shown
 from ..records import CORRECT, UNGRADABLE, WRONG, Judgement, Question
 from . import code
 from .answers import extract
@@ -16,7 +18,8 @@ from .answers.gold import is_prose
 from .process import Lost, WorkerProcess
 from .verifiers import find_verifier
 
-ATTEMPTS = 3  # of a request whose worker is killed from outside
+LONG_CHARS = 300  # of a text that the cache does not hold itself
+ATTEMPTS = 3  # of a request whose worker is killed or stopped from outside
 _LIST = re.compile(r",|\band\b|\bor\b|\\pm")
 
 
@@ -24,8 +27,9 @@ class Grader:
     """Grades responses; one per rank, usable from any thread.
 
     Most verdicts are made in place, from text. The rest needs a worker process, which starts when it is first needed
-    and is replaced when it ends. A pair of response and gold answer that reaches a limit is ungradable and costs that
-    limit once. A pair whose worker was killed from outside is graded again by the next worker.
+    and is replaced when it ends. A pair of response and gold answer that reaches a limit costs that limit once. It is
+    wrong if the gold answer alone can be graded, so that no response is better off for being beyond the limits; else it
+    is ungradable. A pair whose worker was killed or stopped from outside is graded again by the next worker.
     """
 
     def __init__(self, limits: settings.Grader | None = None, cache_size: int = 200_000):
@@ -51,12 +55,13 @@ class Grader:
         """Grade a response by the verifier of its question.
 
         Returns:
-            CORRECT, WRONG, or UNGRADABLE: the gold answer cannot be used, or no checker could decide.
+            CORRECT, WRONG, or UNGRADABLE: the gold answer cannot be used, no checker could decide, or the verifier
+            failed. The reason is one line of at most about `reason_chars` characters.
 
         Raises:
             RunError: there is no such verifier, or the worker process does not start.
         """
-        return find_verifier(question.verifier).judge(self, response, question)
+        return self._brief(find_verifier(question.verifier).verdict(self, response, question))
 
     def grade(self, response: str, gold: str, alternatives: Sequence[str] = ()) -> Judgement:
         """Grade a response by mathematics.
@@ -93,9 +98,19 @@ class Grader:
             return Judgement(UNGRADABLE, "the gold answer is prose")
         return judgement
 
-    def request(self, *message: str) -> Judgement:
-        """The verdict of the worker on ("math", gold answer, answer) or ("reasoning_gym", entry, answer)."""
-        return self._once(message, lambda: self._request(message))
+    def request(self, kind: str, gold: str, answer: str) -> Judgement:
+        """The verdict of the worker.
+
+        Args:
+            kind: "math"; or "reasoning_gym", whose gold answer is an entry.
+        """
+        judgement = self._once((kind, gold, answer), lambda: self._request((kind, gold, answer)))
+        if judgement.verdict != UNGRADABLE:
+            return judgement
+        alone = self._once((kind, gold), lambda: self._request((kind, gold, None)))
+        if alone.verdict != CORRECT:
+            return judgement
+        return Judgement(WRONG, f"the gold answer can be graded, this answer cannot: {judgement.reason}")
 
     def run_tests(self, program: str, tests: str) -> Judgement:
         """Grade a program by tests."""
@@ -103,16 +118,21 @@ class Grader:
 
     def _once(self, key: tuple[str, ...], judge: Callable[[], Judgement]) -> Judgement:
         """The verdict from the cache, or a new one that the cache keeps."""
+        key = tuple(map(_short, key))
         judgement = self._cache.get(key)
         if judgement is None:
             with self._lock:
-                judgement = self._cache.get(key) or judge()
+                judgement = self._cache.get(key) or self._brief(judge())
                 if len(self._cache) >= self._cache_size:
                     self._cache.pop(next(iter(self._cache)))
                 self._cache[key] = judgement
         return judgement
 
-    def _request(self, message: Sequence[str]) -> Judgement:
+    def _brief(self, judgement: Judgement) -> Judgement:
+        return Judgement(judgement.verdict, shown(judgement.reason, self.limits.reason_chars))
+
+    def _request(self, message: Sequence[str | None]) -> Judgement:
+        reason = ""
         for _ in range(ATTEMPTS):
             try:
                 if self._worker is None:
@@ -123,12 +143,19 @@ class Grader:
                 self.n_restarts += 1
                 if lost.by_limit:
                     return Judgement(UNGRADABLE, f"gave up: {lost}")
-        return Judgement(UNGRADABLE, "gave up: the grading process was killed three times")
+                reason = str(lost)
+        return Judgement(UNGRADABLE, f"gave up: the grading process was lost three times, at last: {reason}")
 
     def _stop(self) -> None:
         if self._worker is not None:
             self._worker.close()
             self._worker = None
+
+
+def _short(part: str) -> str:
+    """A part of a key of the cache: a long text by its hash, so that the cache stays small."""
+    long = len(part) > LONG_CHARS
+    return hashlib.sha256(part.encode("utf-8", "surrogatepass")).hexdigest() if long else part
 
 
 def _best(judgements: Sequence[Judgement]) -> Judgement:

@@ -27,7 +27,7 @@ class Lost(Exception):
     """The worker ended, or sent no answer in time.
 
     Attributes:
-        by_limit: whether the request itself caused it; False: the worker was killed from outside.
+        by_limit: whether the request itself caused it; False: the worker was killed or stopped from outside.
     """
 
     def __init__(self, message: str, by_limit: bool):
@@ -48,7 +48,7 @@ class WorkerProcess:
         with tempfile.TemporaryFile() as errors:
             self.popen = _spawn(limits, errors)
             try:
-                self._read(START_S)
+                self._read(START_S, by_limit=True)
             except BaseException as lost:
                 self.close()
                 if not isinstance(lost, Lost) or not lost.by_limit:
@@ -60,8 +60,11 @@ class WorkerProcess:
                     "Install the package's requirements again, or raise rollouts.grader.memory_gib"
                 ) from lost
 
-    def request(self, message: Sequence[str]) -> Judgement:
+    def request(self, message: Sequence[str | None]) -> Judgement:
         """Send a request and wait for the verdict.
+
+        A request computes and never waits. So one that is late without having used up its CPU time is no fault of its
+        own: the machine is busy, or the process was stopped.
 
         Raises:
             Lost: the process ended, or the time limit was reached.
@@ -72,7 +75,7 @@ class WorkerProcess:
             self.popen.stdin.flush()
         except OSError as error:  # it ended before this request
             raise Lost(f"the grading process is gone: {error}", by_limit=False) from error
-        verdict, reason = json.loads(self._read(self.limits.wall_s))
+        verdict, reason = json.loads(self._read(self.limits.wall_s, by_limit=False))
         return Judgement(verdict, reason)
 
     def close(self) -> None:
@@ -83,7 +86,7 @@ class WorkerProcess:
             if pipe is not None:
                 pipe.close()
 
-    def _read(self, timeout_s: float) -> bytes:
+    def _read(self, timeout_s: float, by_limit: bool) -> bytes:
         """One line from the process.
 
         Raises:
@@ -93,7 +96,7 @@ class WorkerProcess:
         line = b""
         while not line.endswith(b"\n"):
             if not select.select([self.popen.stdout], [], [], timeout_s)[0]:
-                raise Lost(f"{timeout_s:g} s on the clock", by_limit=True)
+                raise Lost(f"{timeout_s:g} s on the clock", by_limit)
             block = os.read(self.popen.stdout.fileno(), _BLOCK_BYTES)
             if not block:
                 raise self._death()

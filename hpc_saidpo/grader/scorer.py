@@ -6,25 +6,29 @@ import functools
 import json
 from collections.abc import Callable
 
+from ..errors import words_of
 from ..records import CORRECT, UNGRADABLE, WRONG, Judgement
 from ..settings.pool import EVALUATING
 
 Scorer = Callable[[str, dict], float]
 
 
-def score(entry: str, answer: str) -> Judgement:
+def score(entry: str, answer: str | None) -> Judgement:
     """Grade an answer: it is correct if the task's scorer returns 1.
 
     Args:
         entry: JSON with the keys task, question, answer, metadata.
+        answer: None for the entry's own answer.
     """
     scorer, question, gold_score = _read(entry)
     if gold_score != 1:
         return Judgement(UNGRADABLE, f"its own answer scores {gold_score}")
+    if answer is None:
+        return Judgement(CORRECT, "its own answer scores 1")
     try:
         result = scorer(answer, question)
     except Exception as error:  # noqa: BLE001 - the scorer reads the gold answer, so this answer is malformed
-        return Judgement(WRONG, f"the scorer cannot read it: {type(error).__name__}: {error}"[:200])
+        return Judgement(WRONG, f"the scorer cannot read it: {words_of(error, with_type=True)}")
     return Judgement(CORRECT if result == 1 else WRONG, f"scores {result:g}")
 
 

@@ -25,7 +25,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from .. import settings
-from ..errors import RunError
+from ..errors import RunError, words_of
 from ..plugin import choose, describe
 from ..records import CORRECT, UNGRADABLE, VERDICTS, WRONG, Judgement, Question
 from ..settings.pool import VERIFIER_NAMES
@@ -35,9 +35,7 @@ from .answers.extract import extract
 from .answers.stated import code_of, same_blanks, tagged
 
 A = TypeVar("A")
-R = TypeVar("R")
 KEY = "pool.verifier"
-MAX_REASON_CHARS = 200
 
 
 class Checkers(Protocol):
@@ -47,8 +45,8 @@ class Checkers(Protocol):
         """The verdict on a response, by mathematics."""
         ...
 
-    def request(self, *message: str) -> Judgement:
-        """The verdict of the worker process on ("reasoning_gym", entry, answer)."""
+    def request(self, kind: str, gold: str, answer: str) -> Judgement:
+        """The verdict of the worker process on "reasoning_gym", an entry and an answer."""
         ...
 
     def run_tests(self, program: str, tests: str) -> Judgement:
@@ -75,10 +73,37 @@ class Verifier:
     stated: Callable[[str], str | None] = extract
     counted: Callable[[str], str] = same_blanks
 
+    def verdict(self, checkers: Checkers, response: str, question: Question) -> Judgement:
+        """Grade a response by `judge`. Where that raises, or returns no Judgement, the response is ungradable.
+
+        Raises:
+            RunError: a checker's process does not start, so no verdict could be trusted.
+        """
+        try:
+            judgement = self.judge(checkers, response, question)
+            if not isinstance(judgement, Judgement) or judgement.verdict not in VERDICTS:
+                raise TypeError(f"the verifier must return a Judgement, not {judgement!r}")
+        except RunError:
+            raise
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - no response and no gold answer ends a run
+            return Judgement(UNGRADABLE, f"gave up: {words_of(error, with_type=True)}")
+        return judgement
+
+    def answer(self, response: str) -> str | None:
+        """The answer that a response states; None where there is none, or `stated` raises."""
+        try:
+            answer = self.stated(response)
+        except (Exception, SystemExit):  # noqa: BLE001 - as in `verdict`
+            return None
+        return answer if isinstance(answer, str) else None
+
     def ballot(self, response: str) -> str | None:
         """The text by which equal answers are counted; None for a response without an answer."""
-        answer = self.stated(response)
-        return None if answer is None else self.counted(answer)
+        answer = self.answer(response)
+        try:
+            return None if answer is None else self.counted(answer)
+        except (Exception, SystemExit):  # noqa: BLE001 - as in `verdict`
+            return same_blanks(answer or "")
 
 
 def _by_mathematics(checkers: Checkers, response: str, question: Question) -> Judgement:
@@ -167,23 +192,16 @@ def check(names: Iterable[str], limits: settings.Grader) -> None:
 
 
 def _of_user(name: str, value: object) -> Verifier:
-    """A verifier made of the user's functions: after the first rollout, no exception in them ends a run."""
+    """A verifier made of the user's functions: those that are called before the first rollout report exceptions."""
     if isinstance(value, Verifier):
         own_response = value.own_response and _reported(name, "own_response", value.own_response)
-        return replace(
-            value,
-            judge=_guarded(value.judge),
-            own_response=own_response,
-            obstacle=_reported(name, "obstacle", value.obstacle),
-            stated=_instead(value.stated, lambda response: None),
-            counted=_instead(value.counted, same_blanks),
-        )
+        return replace(value, own_response=own_response, obstacle=_reported(name, "obstacle", value.obstacle))
     if isinstance(value, type) or not callable(value) or not _accepts_two(value):
         raise RunError(
             f"{KEY}={name}: it must be a function of (response, question) that returns True, False or None, or an "
             f"object of the class {Verifier.__module__}.{Verifier.__name__}, but it is {describe(value)}"
         )
-    return Verifier(_guarded(lambda checkers, response, question: _judgement(value(response, question))))
+    return Verifier(lambda checkers, response, question: _judgement(value(response, question)))
 
 
 def _accepts_two(function: Callable) -> bool:
@@ -212,35 +230,6 @@ def _reported(name: str, attribute: str, function: Callable[[A], str]) -> Callab
         try:
             return function(argument)
         except (Exception, SystemExit) as error:
-            raise RunError(f"{KEY}={name}: its {attribute} fails: {type(error).__name__}: {error}") from error
+            raise RunError(f"{KEY}={name}: its {attribute} fails: {words_of(error, with_type=True)}") from error
 
     return call
-
-
-def _instead(function: Callable[[str], R], otherwise: Callable[[str], R]) -> Callable[[str], R]:
-    """A user's function, replaced by another one if it raises."""
-
-    def call(text: str) -> R:
-        try:
-            return function(text)
-        except (Exception, SystemExit):  # noqa: BLE001 - as in _guarded
-            return otherwise(text)
-
-    return call
-
-
-def _guarded(judge: Callable[[Checkers, str, Question], Judgement]) -> Callable[[Checkers, str, Question], Judgement]:
-    """A user's `judge`: if it raises, or returns another thing than a Judgement, the response is ungradable."""
-
-    def judge_or_give_up(checkers: Checkers, response: str, question: Question) -> Judgement:
-        try:
-            judgement = judge(checkers, response, question)
-            if not isinstance(judgement, Judgement) or judgement.verdict not in VERDICTS:
-                raise TypeError(f"the verifier must return a Judgement, not {judgement!r}")
-        except RunError:  # a checker's process does not start: no verdict could be trusted
-            raise
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the user's code raises
-            return Judgement(UNGRADABLE, f"gave up: {type(error).__name__}: {error}"[:MAX_REASON_CHARS])
-        return judgement
-
-    return judge_or_give_up

@@ -14,8 +14,11 @@ import signal
 import sys
 from types import ModuleType
 
+from ..errors import words_of
 from ..records import UNGRADABLE, Judgement
-from .answers.fast import thorough
+from .answers.fast import alone, thorough
+
+_LIBRARY = "hpc_saidpo.grader.library"
 
 
 def main() -> None:
@@ -27,12 +30,12 @@ def main() -> None:
     sys.stdout = sys.stderr  # output of a library must not look like an answer
     print(json.dumps("ready"), file=answers, flush=True)
     for line in sys.stdin:
-        kind, gold, answer = json.loads(line)
+        kind, gold, answer = json.loads(line)  # None: can the gold answer be compared with any answer at all?
         signal.setitimer(signal.ITIMER_PROF, limit_s)
         try:
             judgement = _JUDGES[kind](gold, answer)
         except Exception as error:  # noqa: BLE001 - the reason is reported, and the next request is served
-            judgement = Judgement(UNGRADABLE, f"gave up: {type(error).__name__}: {error}"[:200])
+            judgement = Judgement(UNGRADABLE, f"gave up: {words_of(error, with_type=True)}")
         signal.setitimer(signal.ITIMER_PROF, 0)
         print(json.dumps([judgement.verdict, judgement.reason]), file=answers, flush=True)
 
@@ -47,11 +50,18 @@ def _confine(limit_bytes: int) -> None:
         signal.signal(stop, signal.SIG_IGN)  # the rank decides when to stop: it may have responses to grade yet
 
 
-def _by_mathematics(gold: str, answer: str) -> Judgement:
-    return thorough(gold, answer, lambda *pair: _imported("hpc_saidpo.grader.library").equal(*pair))
+def _by_mathematics(gold: str, answer: str | None) -> Judgement:
+    if answer is not None:
+        return thorough(gold, answer, _by_library)
+    _imported(_LIBRARY)  # if it does not load here, no answer is at fault
+    return alone(gold, _by_library)
 
 
-def _by_scorer(entry: str, answer: str) -> Judgement:
+def _by_library(gold: str, answer: str) -> bool | None:
+    return _imported(_LIBRARY).equal(gold, answer)
+
+
+def _by_scorer(entry: str, answer: str | None) -> Judgement:
     _imported("reasoning_gym")
     return _imported("hpc_saidpo.grader.scorer").score(entry, answer)
 

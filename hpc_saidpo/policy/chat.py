@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from transformers import PreTrainedTokenizerBase
 
-from ..errors import RunError, input_errors
+from ..errors import RunError, input_errors, shown
 
 CLOCK = "strftime_now"  # the function by which a template reads the clock
 # Codes that strftime accepts here; "-" leaves out leading zeros (GNU).
@@ -35,12 +35,12 @@ def apply_template(
     named, path = tokenizer.chat_template, tokenizer.name_or_path
     if not named:
         raise RunError(
-            f"the tokenizer of {path} has no chat template: set rollouts/prompt=plain (or another prompt with "
+            f"the tokenizer of {shown(path)} has no chat template: set rollouts/prompt=plain (or another prompt with "
             "chat: false)"
         )
     if isinstance(named, dict) and "default" not in named and "chat_template" not in arguments:
         raise RunError(
-            f"the tokenizer of {path} has several chat templates, and none is the default: set "
+            f"the tokenizer of {shown(path)} has several chat templates, and none is the default: set "
             f"'+rollouts.prompt.template_args={{chat_template: NAME}}' with one of {', '.join(named)}"
         )
     problem = f"the chat template of {path} fails"

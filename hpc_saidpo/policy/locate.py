@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from ..errors import RunError, is_transient
+from ..errors import RunError, is_transient, shown, words_of
+from ..reading import open_file
 
 # Files of which a folder with a tokenizer has at least one.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tokenizer_config.json")
@@ -26,12 +27,12 @@ def locate(path: str, kind: Literal["model", "dataset"] = "model") -> str:
     if not path.startswith(PACKAGE):
         return path if Path(path).exists() else _in_hub_cache(path, kind)
     package, _, inner = path.removeprefix(PACKAGE).partition("/")
-    spec = importlib.util.find_spec(package)
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
-        raise RunError(f"{path}: the Python package {package!r} is not installed (extra demo: hpc_saidpo[demo])")
+        raise RunError(f"{shown(path)}: the Python package {package!r} is not installed (extra demo: hpc_saidpo[demo])")
     file = Path(spec.submodule_search_locations[0]) / inner
-    if not file.exists():
-        raise RunError(f"{path}: package {package!r} contains no {inner!r}")
+    if ".." in file.parts or inner.startswith("/") or not file.exists():
+        raise RunError(f"{shown(path)}: package {package!r} contains no {inner!r}")
     return str(file)
 
 
@@ -63,7 +64,7 @@ def sha256s(paths: Sequence[Path]) -> list[str]:
 
 @functools.lru_cache
 def _sha256(path: Path, *state: int) -> str:
-    with open(path, "rb") as file:
+    with open(open_file(path), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -79,11 +80,13 @@ def fingerprint(folder: str, hashes: Hashes = sha256s) -> str:
     try:
         content = sorted(Path(folder).iterdir())
         files = [p for p in content if p.suffix in (".safetensors", ".bin") or p.name == "config.json"]
-        return hash_of(files, hashes)
+        return hash_of([p for p in files if p.is_file()], hashes)
     except OSError as error:
         if is_transient(error):
             raise
-        raise RunError(f"policy.path={folder}: no model could be loaded from there: {error}") from error
+        raise RunError(
+            f"policy.path={shown(folder)}: no model could be loaded from there: {words_of(error)}"
+        ) from error
 
 
 def hash_of(files: Sequence[Path], hashes: Hashes = sha256s) -> str:

@@ -15,7 +15,7 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import settings
-from ..errors import RunError, memory_errors
+from ..errors import RunError, memory_errors, shown
 from ..parallel import shards
 from ..parallel.world import World
 from ..progress import say_once
@@ -186,8 +186,8 @@ def check_length(policy: Policy, n_tokens: int) -> None:
         limits = _limits(policy.model.config.get_text_config())
         reason = max((text for text, length in limits.items() if length == limit), key=len)
         raise RunError(
-            f"the longest prompt and rollouts.max_new_tokens need {n_tokens} positions, but the model at {policy.path} "
-            f"has {limit}{reason}: lower rollouts.max_new_tokens or rollouts.prompt.shots"
+            f"the longest prompt and rollouts.max_new_tokens need {n_tokens} positions, but the model at "
+            f"{shown(policy.path)} has {limit}{reason}: lower rollouts.max_new_tokens or rollouts.prompt.shots"
         )
 
 

@@ -21,8 +21,9 @@ from transformers import (
 )
 from transformers.utils import GENERATION_CONFIG_NAME
 
-from ..errors import RunError, input_errors, memory_errors
+from ..errors import RunError, input_errors, memory_errors, shown
 from ..progress import say_once
+from ..reading import parse_json, read_text
 from .locate import TOKENIZER_FILES
 
 FIRST = 3  # names that a message lists
@@ -49,7 +50,7 @@ def read_class(path: str) -> type[PreTrainedModel]:
     config = read_config(path)
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise RunError(
-            f"policy.path={path}: no model could be loaded from there: a {config.model_type} model is no causal "
+            f"policy.path={shown(path)}: no model could be loaded from there: a {config.model_type} model is no causal "
             "language model of transformers: name a model that generates text"
         )
     return cast(type[PreTrainedModel], MODEL_FOR_CAUSAL_LM_MAPPING[type(config)])
@@ -115,7 +116,8 @@ def _read_generation_config(path: str, model: PreTrainedModel) -> None:
     if (Path(path) / GENERATION_CONFIG_NAME).exists():
         problem = f"policy.path={path}: {GENERATION_CONFIG_NAME} is not readable"
         with input_errors(problem, "copy it again, or remove it"):
-            model.generation_config = GenerationConfig.from_pretrained(path)
+            content = parse_json(read_text(Path(path) / GENERATION_CONFIG_NAME))
+            model.generation_config = GenerationConfig.from_dict(content)
 
 
 def read_tokenizer(path: str) -> PreTrainedTokenizerBase:
@@ -132,7 +134,7 @@ def read_tokenizer(path: str) -> PreTrainedTokenizerBase:
     with input_errors(problem, remedy):
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     if len(tokenizer) == 0 or tokenizer.eos_token_id is None:
-        raise RunError(f"policy.path={path}: its tokenizer is empty or has no end-of-sequence token")
+        raise RunError(f"policy.path={shown(path)}: its tokenizer is empty or has no end-of-sequence token")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -154,14 +156,14 @@ def check_vocabulary(path: str, model: PreTrainedModel, tokenizer: PreTrainedTok
     remedy = "the tokenizer belongs to another model: save both into the folder"
     if ordinary:
         raise RunError(
-            f"policy.path={path}: the model has embeddings of {n} tokens, but {len(ordinary)} further tokens of its "
-            f"tokenizer have none, {some(ordinary)}: {remedy}"
+            f"policy.path={shown(path)}: the model has embeddings of {n} tokens, but {len(ordinary)} further tokens "
+            f"of its tokenizer have none, {some(ordinary)}: {remedy}"
         )
     ends = [id for id in end_ids(model, tokenizer) if not (isinstance(id, int) and 0 <= id < n)]
     if ends:
         raise RunError(
-            f"policy.path={path}: the end-of-sequence token {ends[0]!r} is none of the model's {n} tokens: correct "
-            "eos_token_id in generation_config.json and config.json, or eos_token in tokenizer_config.json"
+            f"policy.path={shown(path)}: the end-of-sequence token {ends[0]!r} is none of the model's {n} tokens: "
+            "correct eos_token_id in generation_config.json and config.json, or eos_token in tokenizer_config.json"
         )
     if without:
         say_once(f"the model has no embedding of {some(sorted(without))}: a prompt with such a token is refused")

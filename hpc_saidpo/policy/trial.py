@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from transformers import PreTrainedModel
 
 from ..errors import RunError, is_out_of_memory
@@ -78,8 +79,18 @@ def tried(key: str, compute: Callable[[], Trial]) -> Trial:
 
 
 def remember(key: str, trial: Mapping[str, Any]) -> None:
-    """Use the result of an earlier try-out, or of another rank: a `Trial` as plain values."""
-    _done[key] = Trial(**trial)
+    """Use the result of an earlier try-out, or of another rank: a `Trial` as plain values.
+
+    Raises:
+        RunError: the values are not those of a try-out.
+    """
+    try:
+        _done[key] = TypeAdapter(Trial).validate_python(trial)
+    except ValidationError as error:
+        raise RunError(
+            f"the run's models.json holds no result of a try-out under {key!r}: remove the file; the policy is then "
+            "tried out again"
+        ) from error
 
 
 def plain_values(trial: Trial) -> dict[str, Any]:

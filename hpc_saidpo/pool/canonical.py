@@ -24,8 +24,8 @@ from __future__ import annotations
 import functools
 import html
 import re
-import unicodedata
 
+from ..unicode import nfkc
 from .spellings import ARGUMENTS, CHARACTERS, CLOSING, COMMANDS, LOOKS, OPENING, PAUSES, RAISED, SILENT, SYMBOLS
 
 # Words after which parentheses hold the argument of a function: elsewhere those around a whole formula are redundant.
@@ -33,6 +33,7 @@ FUNCTIONS = {
     "arccos", "arcsin", "arctan", "binom", "cos", "cosh", "cot", "csc", "deg", "det", "dim", "exp", "frac", "gcd",
     "lcm", "lg", "ln", "log", "max", "min", "mod", "overline", "sec", "sgn", "sin", "sinh", "sqrt", "tan", "tanh",
 }  # fmt: skip
+_LONG = 100  # characters of a token whose spelling is not kept in memory
 _DEEPEST = 50  # groups inside each other; further ones are ignored
 _BRACKETS = frozenset("(){}")
 _COMMANDS = {r"\frac": "frac", r"\binom": "binom", r"\over": "/", r"\choose": "choose"}  # where they lack arguments
@@ -51,6 +52,7 @@ _TOKEN_PATTERN = (
 _ASCII_TOKEN, _TOKEN = (
     re.compile(_TOKEN_PATTERN.replace("LETTER", letter), re.DOTALL) for letter in ("[a-z]", r"[^\W\d_]")
 )
+_NO_CHARACTER = re.compile(r"&#(?:\d{8,}|x[\da-f]{7,});?", re.IGNORECASE | re.ASCII)  # html cannot read the number
 _LABEL = re.compile(
     r"(?:[\s*#_>\"']*(?:problem|question|exercise|example|task|q)(?![a-z])[\s*_]*(?:no\b\.?|number\b|\#)?[\s*_]*"
     r"(?:\d+(?:\.\d+)*[a-z]?[\s*_]*[.:)\n]|[.:)])(?!\d)[.:)\s*_]*)+"
@@ -78,7 +80,7 @@ def canonical(text: str) -> str:
     """Return the canonical form of a question."""
     text = plain(text)
     raws = (_ASCII_TOKEN if text.isascii() else _TOKEN).findall(text)
-    tokens = [raw if raw[0].isalpha() else spell(raw) for raw in raws]
+    tokens = [raw if raw[0].isalpha() else spell(raw) if len(raw) < _LONG else spell_new(raw) for raw in raws]
     levels: list[list[Item]] = [[]]  # one for each open group
     kinds: list[str] = []  # of each open group: "(", "{" around an argument, "" for braces that group nothing
     begin, argument_end, ignored = 0, -1, 0
@@ -114,12 +116,12 @@ def canonical(text: str) -> str:
 def plain(text: str) -> str:
     """Return a text in lower case with LaTeX or ASCII for special characters, without markup and label."""
     if "&" in text:
-        text = html.unescape(text)
+        text = html.unescape(_NO_CHARACTER.sub(" ", text))
     if text.isascii():
         text = text.lower()
     else:
         text = _RAISED.sub(lambda run: f"^{{{run[0]}}}", text).translate(CHARACTERS)
-        text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).translate(CHARACTERS)
+        text = nfkc(nfkc(text).casefold()).translate(CHARACTERS)
     if "<" in text:
         text = _TAG.sub(" ", _SUPERSCRIPT.sub(r"^{\1}", text))
     if "*" in text:
@@ -142,8 +144,7 @@ def _braced(found: re.Match) -> str:
     return found[1] + "".join(f"{{{digit}}}" for digit in found.groups()[1:] if digit)
 
 
-@functools.lru_cache(2**16)
-def spell(raw: str) -> str:
+def spell_new(raw: str) -> str:
     r"""Return the one spelling of a token; "" for a token without meaning, r"\text" for a command of LOOKS."""
     first = raw[0]
     if first == "\\":
@@ -160,6 +161,9 @@ def spell(raw: str) -> str:
     if first == "-":
         return "-"
     return "," if raw in PAUSES else "" if raw in SILENT or not raw.isprintable() else raw
+
+
+spell = functools.lru_cache(2**16)(spell_new)
 
 
 def _spell_command(name: str) -> str:

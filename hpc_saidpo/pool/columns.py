@@ -9,18 +9,27 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from .. import settings
+from ..errors import shown
+from ..grader.answers.extract import closing_braces
 from ..records import JOIN, joined
 from ..settings.pool import VERIFIER_NAMES, Message, Names
+from .text_files import name_some
 from .texts import lost_command, message_of, printed_list
 
 Row = tuple[str, ...]  # the texts of a question in the order of the fields of `records.Questions`
-SHOWN_KEYS = 12
 SHOWN_BOXES = 4
 # The columns in this order: a table must have the first one.
 FIELDS = (
     "question", "answer", "id", "solution", "subject", "level", "tags", "source", "alt_answers", "verifier", "entry",
 )  # fmt: skip
+_ROW_FIELDS = (
+    "id", "question", "answer", "solution", "subject", "level", "tags", "source", "alt_answers", "verifier", "entry",
+)  # fmt: skip
+DEFAULT_LIMITS = settings.Limits()
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])\s*")
+
+
+_BARE = re.compile(r"[^\s$\\{}.,;]+")
 
 
 class BadRow(ValueError):
@@ -40,15 +49,18 @@ def list_renamed(config: settings.Columns) -> dict[str, Names]:
     }
 
 
-def make_mapper(config: settings.Columns, verifier: str = "math") -> Callable[[Mapping], Row]:
+def make_mapper(
+    config: settings.Columns, verifier: str = "math", limits: settings.Limits = DEFAULT_LIMITS
+) -> Callable[[Mapping], Row]:
     """Make a function row -> texts of the question, whose id is "" when the row has none.
 
     Args:
         verifier: of a row that names none.
+        limits: the largest texts that are read.
 
     Raises:
         BadRow: by the function: no question or answer; solution boxes that disagree; a list instead of one text; an
-            unknown verifier, or one that lacks its entry.
+            unknown verifier, or one that lacks its entry; a text beyond a limit.
     """
     get = _make_getter([as_tuple(getattr(config, field)) for field in FIELDS], config.message)
     no_answer = frozenset(config.no_answer)
@@ -74,8 +86,8 @@ def make_mapper(config: settings.Columns, verifier: str = "math") -> Callable[[M
         if not answer:
             raise BadRow(_describe_lack("answer", as_tuple(config.answer), row))
         if answer in no_answer:
-            raise BadRow(f"the answer is {answer!r}: pool.columns.no_answer lists it as no answer")
-        return (
+            raise BadRow(f"the answer is {shown(repr(answer))}: pool.columns.no_answer lists it as no answer")
+        texts = (
             id if type(id) is str else _text(id, "id"),
             question,
             answer,
@@ -87,8 +99,23 @@ def make_mapper(config: settings.Columns, verifier: str = "math") -> Callable[[M
             joined(_items(alternatives, separator=None)) if alternatives else "",
             *_grading(row_verifier, verifier, entry),
         )
+        _check_lengths(texts, graded_by, limits)
+        return texts
 
     return map_row
+
+
+def _check_lengths(texts: Row, verifier: Any, limits: settings.Limits) -> None:
+    """Refuse a row with a text beyond a limit. The tests of a program are a text like others, not a gold answer."""
+    if len(longest := max(texts, key=len)) > limits.cell_chars:
+        name = _ROW_FIELDS[texts.index(longest)]
+        raise BadRow(f"the {name} has {len(longest):,} characters: {limits.describe('cell_chars')}")
+    for name in ("answer", "alt_answers"):
+        text = texts[_ROW_FIELDS.index(name)]
+        if len(text) > limits.answer_chars and verifier != "code":
+            raise BadRow(f"the {name} has {len(text):,} characters: {limits.describe('answer_chars')}")
+    if (n := texts[_ROW_FIELDS.index("alt_answers")].count(JOIN) + 1) > limits.alt_answers:
+        raise BadRow(f"it has {n:,} alternative answers: {limits.describe('alt_answers')}")
 
 
 def _check_backslashes(values: Sequence[Any]) -> None:
@@ -136,6 +163,8 @@ def _scalar(value: Any) -> str:
         return (value.replace("\r\n", "\n") if "\r" in value else value).strip()
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
+    if isinstance(value, float) and math.isinf(value):
+        raise BadRow(f"the number {value} is not finite")
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     if isinstance(value, Mapping):
@@ -180,7 +209,7 @@ def _grading(row_verifier: Any, verifier: str, entry: Any) -> tuple[str, str]:
         verifier: of rows that name none.
     """
     if row_verifier and row_verifier not in VERIFIER_NAMES:
-        raise BadRow(f"the verifier is {row_verifier!r}: there are {', '.join(VERIFIER_NAMES)}")
+        raise BadRow(f"the verifier is {shown(repr(row_verifier))}: there are {', '.join(VERIFIER_NAMES)}")
     verifier = row_verifier or verifier
     entry = json.dumps(entry) if isinstance(entry, Mapping) else _text(entry, "entry")
     if verifier == "reasoning_gym" and not entry:
@@ -195,37 +224,29 @@ def _describe_lack(field: str, names: Sequence[str], row: Mapping) -> str:
 
 
 def _list_keys(row: Mapping) -> str:
-    keys = [str(key) for key in row]
-    return ", ".join(keys[:SHOWN_KEYS]) + (", ..." if len(keys) > SHOWN_KEYS else "") or "no keys"
+    return name_some(list(row)) or "no keys"
 
 
 def find_boxes(text: str) -> Iterator[str]:
     r"""Yield the contents of every \boxed{...} (or \fbox, or \boxed 5), braces matched; skip a box without an end."""
-    end = 0
+    closes, end = closing_braces(text), 0
     for match in _BOX.finditer(text):
         start = match.end()
         if start < end:  # within a box
             continue
-        if text[start : start + 1] != "{":
-            bare = re.match(r"[^\s$\\{}.,;]+", text[start:])
-            if bare:
-                yield bare[0]
-            continue
-        depth = 0
-        for brace in re.finditer(r"\\.|[{}]", text[start:], re.DOTALL):
-            depth += {"{": 1, "}": -1}.get(brace[0], 0)
-            if depth == 0:
-                end = start + brace.end()
-                yield text[start + 1 : end - 1].strip()
-                break
+        if start in closes:
+            end = closes[start] + 1
+            yield text[start + 1 : end - 1].strip()
+        elif bare := _BARE.match(text, start):
+            yield bare[0]
 
 
 def _answer_from_boxes(solution: str) -> str:
     boxes = list(find_boxes(solution))
     distinct = list(dict.fromkeys("".join(box.split()) for box in boxes))
     if len(distinct) > 1:
-        shown = ", ".join(distinct[:SHOWN_BOXES]) + (", ..." if len(distinct) > SHOWN_BOXES else "")
-        raise BadRow(f"the solution has {len(distinct)} different boxes ({shown}): which is the answer?")
+        some = ", ".join(shown(box, 80) for box in distinct[:SHOWN_BOXES]) + ", ..." * (len(distinct) > SHOWN_BOXES)
+        raise BadRow(f"the solution has {len(distinct)} different boxes ({some}): which is the answer?")
     if not boxes:
         raise BadRow("no answer: the solution has no \\boxed{...}" if solution else "no answer, and no solution")
     if not boxes[-1]:

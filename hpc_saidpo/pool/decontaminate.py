@@ -15,7 +15,8 @@ Shape letters in addition to those of `records`: T tokens, G n-grams; Q the ques
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +25,7 @@ from .canonical import canonical
 from .expressions import expression
 from .grams import Grams, Tokens
 from .indexes import Endings, Phrases, Whole
-from .wrappers import cores, is_wrapped, n_requesting
+from .wrappers import Ends, cores, n_requesting
 
 EQUAL, CONTAINED, NGRAMS, NUMBERS = KINDS = ("equal", "contained", "ngrams", "numbers")
 LEAKS = (EQUAL, CONTAINED, NGRAMS)
@@ -104,8 +105,9 @@ class Filter:
 
         # The last one counts: from the weakest class to the strongest.
         note(NUMBERS, self._worded.find(*_worded(tokens, every_Q)))
+        grams_of = functools.cache(lambda q: _grams(canonical_Q[q], self.n))
         for q, number, share, of_longer in self._phrases.overlaps(Grams.extract(tokens.words(), self.n)):
-            if self._is_much(share, of_longer, canonical_Q[q], self._canonical[number]):
+            if self._is_much(share, of_longer, lambda q=q, number=number: self._common_share(grams_of(q), number)):
                 matches[q] = Match(number, NGRAMS, share)
         note(CONTAINED, self._cores.find(tokens.whole(), every_Q))
         note(CONTAINED, self._contained(tokens, texts))
@@ -116,29 +118,40 @@ class Filter:
         note(EQUAL, self._whole.find(tokens.whole(), every_Q))
         return matches
 
-    def _is_much(self, share: float, of_longer: float, text: str, known: str) -> bool:
+    def _is_much(self, share: float, of_longer: float, of_tokens: Callable[[], float]) -> bool:
         """Whether the common n-grams are enough for a match.
 
         Args:
             share, of_longer: of the n-grams of words of the one that has fewer, and of the one that has more.
+            of_tokens: returns the share of the n-grams of all tokens, of the one that has fewer.
         """
         much = (1 + self.threshold) / 2
         if of_longer > much:
             return True
-        return (of_longer > self.threshold or share > much) and _common_share(text, known, self.n) > self.threshold
+        return (of_longer > self.threshold or share > much) and of_tokens() > self.threshold
+
+    def _common_share(self, grams: set[tuple[str, ...]], number: int) -> float:
+        """Return the share of n-grams of all tokens that a text and a known question have in common."""
+        known = _grams(self._canonical[number], self.n)
+        return len(grams & known) / min(len(grams), len(known))
 
     def _contained(self, tokens: Tokens, texts: Sequence[str]) -> Iterator[tuple[int, int]]:
         """Yield (text, known question) where a short question is inside the text."""
+
+        @functools.cache
+        def ends_of(q: int) -> Ends:
+            return Ends(texts[q])
+
         for endings in self._endings:
-            for q, number in endings.find(tokens):
-                if is_wrapped(self._canonical[number], texts[q]):
+            for q, number in dict.fromkeys(endings.find(tokens)):  # a text may repeat it
+                if ends_of(q).follow(self._canonical[number]):
                     yield q, number
 
 
-def _common_share(a: str, b: str, n: int) -> float:
-    """Return the share of common n-grams of all tokens of two canonical texts, of those of the one that has fewer."""
-    grams_a, grams_b = ({tuple(t[i : i + n]) for i in range(len(t) - n + 1)} for t in (a.split(), b.split()))
-    return len(grams_a & grams_b) / min(len(grams_a), len(grams_b))
+def _grams(form: str, n: int) -> set[tuple[str, ...]]:
+    """Return the n-grams of all tokens of a canonical text."""
+    token_T = form.split()
+    return {tuple(token_T[i : i + n]) for i in range(len(token_T) - n + 1)}
 
 
 def _asked(tokens: Tokens, canonical_Q: Sequence[str]) -> np.ndarray:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import settings
-from ..errors import RunError
+from ..errors import RunError, shown, visible
 from ..records import Question, Questions
 from ..store.stage import Stage
 from . import clean, columns
@@ -72,7 +72,8 @@ class Merge:
         n_clean, n_held_out = len(self._clean), self._config.held_out
         if n_held_out and n_held_out >= n_clean:
             raise RunError(
-                f"pool.held_out={n_held_out} leaves none of the {n_clean} questions in {self._config.path}: lower it"
+                f"pool.held_out={n_held_out} leaves none of the {n_clean} questions in "
+                f"{shown(self._config.path)}: lower it"
             )
         # Chosen before decontamination: with other benchmarks, no held-out question enters the pool.
         return np.sort(self._clean[np.random.default_rng(self._config.seed).permutation(n_clean)[:n_held_out]])
@@ -102,9 +103,9 @@ class Merge:
         is_removed_N = is_clean_N & found.of_kinds(LEAKS if self._config.other_numbers == "keep" else KINDS)
         kept = np.flatnonzero(is_clean_N & ~is_removed_N)
         if not len(kept):
-            listed = "".join(f"\n  {p.where}: {p.reason}" for p in self._first_bad)
+            listed = clean.list_first(self._first_bad)
             why = f": {self._n['bad']} of {self._n['read']} rows are bad:{listed}" if listed else ""
-            raise RunError(f"the question pool is empty (pool.path={self._config.path}){why}")
+            raise RunError(f"the question pool is empty (pool.path={shown(self._config.path)}){why}")
         self._stage.write("split", Split(kept, is_held_out_N[kept]))
         self._list("rejects", map(self._count_reject, self._problems(self._is_repeated_N | self._is_used_N)))
         is_reported_N = is_clean_N & ~is_removed_N & found.of_kinds([NUMBERS])
@@ -139,13 +140,14 @@ class Merge:
             if self._is_used_N[row]:
                 yield clean.Problem(self._where(row), "bad", clean.describe_used_id(question.id, where), raw)
             elif answer == question.answer:
-                yield clean.Problem(self._where(row), "duplicate", f"the same question as {where}", raw)
+                yield clean.Problem(self._where(row), "duplicate", f"the same question as {shown(where)}", raw)
             else:
-                reason = f"the same question as {where}, where the answer is {answer!r}"
+                reason = f"the same question as {where}, where the answer is {shown(repr(answer))}"
                 yield clean.Problem(self._where(row), "conflict", reason, raw)
 
     def _where(self, row: int) -> str:
-        return f"{self._paths[self._marks.file_N[row]]}:{self._marks.line_N[row]}"
+        path = self._paths[self._marks.file_N[row]]
+        return f"{visible(str(path), kept='')}:{self._marks.line_N[row]}"
 
     def _count_reject(self, problem: clean.Problem) -> dict:
         """Return a problem as a line of rejects.jsonl; count the repeated questions."""

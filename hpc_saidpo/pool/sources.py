@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import glob
-import json
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import RunError
+from ..errors import RunError, shown, words_of
+from ..names import below
 from ..policy.locate import hub_cache, locate
+from ..reading import parse_json, read_text
 from .read import format_of
+from .text_files import name_some
 
 _NO_DATA = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "config.json")
 _SPLIT = re.compile(r"(?:^|[/_.-])(train|test|validation|valid|val|dev|eval)(?=[/_.-])", re.IGNORECASE)
@@ -36,11 +38,11 @@ def _files(path: str, patterns: Sequence[str]) -> list[Path]:
     if glob.has_magic(path) and not os.path.exists(path):
         files = sorted(Path(p) for p in glob.glob(path, recursive=True) if os.path.isfile(p))
         if not files:
-            raise RunError(f"pool.path={path}: no file fits this pattern")
+            raise RunError(f"pool.path={shown(path)}: no file fits this pattern")
         return files
     place = Path(locate_dataset(path))
     if not place.exists():
-        raise RunError(f"pool.path={path}: {_describe_absence(path)}")
+        raise RunError(f"pool.path={shown(path)}: {_describe_absence(path)}")
     if place.is_file():
         return [place]
     return _select(place, patterns) if patterns else _select_all(place)
@@ -61,8 +63,8 @@ def _select(folder: Path, patterns: Sequence[str]) -> list[Path]:
     files = [p for pattern in patterns for p in sorted(folder.glob(pattern)) if p.is_file()]
     if not files:
         present = [str(p.relative_to(folder)) for p in _data_files(folder)]
-        listed = ", ".join(present[:8]) + (", ..." if len(present) > 8 else "") or "no data files"
-        raise RunError(f"pool.files={' '.join(patterns)} fits nothing in {folder}: there are {listed}")
+        listed = name_some(present) or "no data files"
+        raise RunError(f"pool.files={' '.join(patterns)} fits nothing in {shown(folder)}: there are {listed}")
     return files
 
 
@@ -74,22 +76,22 @@ def _select_all(folder: Path) -> list[Path]:
         splits = sorted(p.parent for p in folder.glob("*/state.json"))
         if len(splits) == 1:
             return _saved_files(splits[0])
-        listed = ", ".join(p.name for p in splits)
-        raise RunError(f"{folder} has the splits {listed}: choose one: pool.files='{_TRAIN}/*.arrow'")
+        listed = name_some([p.name for p in splits])
+        raise RunError(f"{shown(folder)} has the splits {listed}: choose one: pool.files='{_TRAIN}/*.arrow'")
     files = _data_files(folder)
     if not files:
-        raise RunError(f"{folder} holds no file of questions (JSON lines, JSON, CSV, Parquet, Arrow)")
+        raise RunError(f"{shown(folder)} holds no file of questions (JSON lines, JSON, CSV, Parquet, Arrow)")
     names = [str(p.relative_to(folder)) for p in files]
     split_names = {m[1].lower() for name in names for m in [_SPLIT.search(name)] if m}
     if len(split_names) > 1:
         raise RunError(
-            f"{folder} has files of the splits {', '.join(sorted(split_names))}: choose the files to learn from, for "
-            f"example pool.files='**/*{_TRAIN}*'"
+            f"{shown(folder)} has files of the splits {', '.join(sorted(split_names))}: choose the files to learn "
+            f"from, for example pool.files='**/*{_TRAIN}*'"
         )
     formats = {format_of(p) for p in files}
     if len(formats) > 1:
         raise RunError(
-            f"{folder} has files of several formats ({', '.join(sorted(formats))}): choose, for example "
+            f"{shown(folder)} has files of several formats ({', '.join(sorted(formats))}): choose, for example "
             f"pool.files='**/*{min(formats)}'"
         )
     return files
@@ -107,15 +109,15 @@ def _data_files(folder: Path) -> list[Path]:
 def _saved_files(folder: Path) -> list[Path]:
     """Return the files of a dataset that `save_to_disk` wrote, in their order."""
     try:
-        listed = json.loads((folder / "state.json").read_text(encoding="utf-8"))["_data_files"]
-        files = [folder / item["filename"] for item in listed]
+        listed = parse_json(read_text(folder / "state.json"))["_data_files"]
+        files = [below(folder, item["filename"]) for item in listed]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(
-            f"{folder}/state.json damaged, or not written by save_to_disk ({error!r}): save it again"
+            f"{shown(folder)}/state.json damaged, or not written by save_to_disk ({words_of(error)}): save it again"
         ) from error
     lost = [path.name for path in files if not path.is_file()]
     if lost:
-        raise RunError(f"{folder} lacks {', '.join(lost[:3])} of its {len(files)} files: copy it again")
+        raise RunError(f"{shown(folder)} lacks {name_some(lost[:3])} of its {len(files)} files: copy it again")
     return files
 
 

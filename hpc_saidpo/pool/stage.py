@@ -125,7 +125,7 @@ def _load_files(config: settings.Files, run: RunDir, benchmarks: Mapping[str, Se
         paths = sources.resolve(columns.as_tuple(config.path), columns.as_tuple(config.files))
         names = [path.name for path in paths]
         contents = list(zip(sources.labels(paths), names, run.sha256s(paths), strict=True))
-        examples = read_questions(config.examples) if config.examples else []
+        examples = read_questions(config.examples, limits=config.limits) if config.examples else []
         avoided = dict(benchmarks)
         if examples and config.decontaminate:
             avoided[leaks.EXAMPLES] = _texts(examples)
@@ -144,12 +144,13 @@ def _key(config: settings.Files, contents: Sequence[tuple[str, ...]], avoided: M
         avoided: (id, text) of the questions of each benchmark.
     """
     texts = hashlib.sha256(repr(avoided).encode()).hexdigest()
-    return repr((LAYOUT, replace(config, path="-", files=None, examples=None), contents, texts))
+    limits = [config.limits] if config.limits != settings.Limits() else []
+    return repr((LAYOUT, replace(config, path="-", files=None, examples=None), contents, texts, *limits))
 
 
 def read_pool(stage: Stage) -> Pool:
     """Open the pool that `writer.write_pool` wrote; texts stay on disk."""
-    split, counts = stage.read("split", marks.Split), stage.read_json("counts")
+    split, counts = stage.read("split", marks.Split), stage.read_json("counts", dict)
     return Pool(
         stage.read_chunks(Questions, split.row_N[~split.held_out_N]),
         stage.read_chunks(Questions, split.row_N[split.held_out_N]) if split.held_out_N.any() else [],

@@ -1,25 +1,26 @@
-"""Rows of text files: JSON lines, JSON, CSV and TSV, compressed with gzip or not."""
+"""Rows of text files: JSON lines and JSON, compressed with gzip or not."""
 
 from __future__ import annotations
 
-import csv
 import gzip
 import io
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TextIO, cast
 
-from ..errors import RunError
+from ..errors import RunError, shown, words_of
+from ..settings.base import Limits
 
 RAW_CHARACTERS = 2000  # of a bad row, at most
-MAX_CELL_CHARACTERS = 2**24
+SHOWN_COLUMNS = 12  # of a table, in a message
 # (text, position) -> (value, end). The standard library's stubs lack it.
 _SCAN = cast(Callable[[str, int], tuple[Any, int]], json.JSONDecoder().scan_once)  # pyright: ignore[reportAttributeAccessIssue]
 _GAP = re.compile(r"[\s,]*")
-_BLOCK_BYTES = 2**20
+MIB = _BLOCK_BYTES = 2**20
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -62,18 +63,27 @@ def excerpt(raw: bytes | str) -> str:
     return text if len(text) <= RAW_CHARACTERS else f"{text[:RAW_CHARACTERS]}... ({len(text)} characters)"
 
 
-def check_header(path: Path, present: Sequence[str], columns: Columns) -> None:
-    """Refuse a table without a column of questions.
+def check_header(path: Path, present: Sequence[str], columns: Columns, limits: Limits) -> None:
+    """Refuse a table with too many columns, or without a column of questions.
 
     Raises:
-        RunError: no such column; names the columns that are present.
+        RunError: too many columns; no such column: names some columns that are present.
     """
+    if len(present) > limits.columns:
+        raise RunError(f"{shown(path)} has {len(present):,} columns: {limits.describe('columns')}")
     tops = {name.split(".")[0] for name in columns[0]}
     if not tops.union(columns[0]).intersection(present):
         names = " or ".join(map(repr, columns[0]))
         raise RunError(
-            f"{path} has no column {names}, but {', '.join(present)}: name its columns with pool.columns.question etc."
+            f"{shown(path)} has no column {names}, but {name_some(present)}: name its columns with "
+            "pool.columns.question etc."
         )
+
+
+def name_some(names: Sequence[object]) -> str:
+    """Return the first of some names of columns, keys or files, for a message."""
+    listed = ", ".join(shown(name, 80) for name in names[:SHOWN_COLUMNS])
+    return listed + ", ..." * (len(names) > SHOWN_COLUMNS)
 
 
 def line_spans(path: Path, every: int) -> list[Span]:
@@ -86,7 +96,7 @@ def line_spans(path: Path, every: int) -> list[Span]:
         for place in range(every, size, every):
             if place > cuts[-1]:  # not so within a line longer than `every`
                 file.seek(place - 1)
-                file.readline()
+                skip_line(file)
                 cuts.append(file.tell())
     ends = sorted({*cuts[1:], size})
     return [Span(begin, end, end - begin, int(begin == 0)) for begin, end in zip([0, *ends[:-1]], ends, strict=True)]
@@ -100,25 +110,43 @@ def count_lines(path: Path, span: Span) -> int:
         return sum(file.read(min(_BLOCK_BYTES, span.end - begin)).count(b"\n") for begin in blocks)
 
 
-def jsonl_rows(path: Path, columns: Columns, within: str | None, span: Span | None = None) -> Rows:
-    """Yield (line, row) of a file of JSON lines, or of one of its spans."""
-    with open_bytes(path) as file:
-        # By bytes: only \n ends a line, not the other line ends that a JSON string may hold.
-        for number, line in _lines(file, span) if span else enumerate(file, 1):
-            if number == 1:
-                line = line.removeprefix(_BOM)
-            if line.strip():
-                yield number, _parse(line)
+def skip_line(file: BinaryIO | TextIO) -> int:
+    """Read to the end of a line, however long it is, in bounded memory. Returns the length."""
+    n = 0
+    while part := file.readline(_BLOCK_BYTES):
+        n += len(part)
+        if part[-1:] in ("\n", b"\n"):
+            break
+    return n
 
 
-def _lines(file: BinaryIO, span: Span) -> Iterator[tuple[int, bytes]]:
-    file.seek(span.begin)
-    position = span.begin
-    for number, line in enumerate(file, span.first):
-        if position >= span.end:
+def lines_of(file: BinaryIO, limit: int, span: Span | None = None) -> Iterator[tuple[int, bytes]]:
+    """Yield (number, line) of a file, or of one of its spans; of a longer line no more than `limit` + 1 bytes.
+
+    Only \\n ends a line, not the other line ends that a JSON string may hold.
+    """
+    position, end = (file.seek(span.begin), span.end) if span else (0, None)
+    for number in itertools.count(span.first if span else 1):
+        line = file.readline(limit + 1) if end is None or position < end else b""
+        if not line:
             return
         position += len(line)
+        if len(line) > limit and not line.endswith(b"\n"):
+            position += skip_line(file)
         yield number, line
+
+
+def jsonl_rows(path: Path, columns: Columns, within: str | None, limits: Limits, span: Span | None = None) -> Rows:
+    """Yield (line, row) of a file of JSON lines, or of one of its spans."""
+    limit = limits.line_mib * MIB
+    with open_bytes(path) as file:
+        for number, line in lines_of(file, limit, span):
+            if number == 1:
+                line = line.removeprefix(_BOM)
+            if len(line) > limit:
+                yield number, Unreadable(f"the line is too long: {limits.describe('line_mib')}", excerpt(line))
+            elif line.strip():
+                yield number, _parse(line)
 
 
 def _parse(line: bytes) -> Mapping | Unreadable:
@@ -132,7 +160,7 @@ def _parse(line: bytes) -> Mapping | Unreadable:
     except StopIteration as error:
         return Unreadable(f"not JSON: expecting a value at {error.value + 1}", excerpt(line))
     except (ValueError, RecursionError) as error:
-        return Unreadable(f"not JSON: {error}", excerpt(line))
+        return Unreadable(f"not JSON: {words_of(error)}", excerpt(line))
     return _object(row, line)
 
 
@@ -142,40 +170,44 @@ def _object(row: Any, raw: bytes | str) -> Mapping | Unreadable:
     return Unreadable(f"expected a JSON object, got {type(row).__name__}", excerpt(raw))
 
 
-def json_rows(path: Path, columns: Columns, within: str | None) -> Rows:
+def json_rows(path: Path, columns: Columns, within: str | None, limits: Limits) -> Rows:
     """Yield (line, row) of a JSON file: of its list, of the value at the key `within`, or of JSON lines."""
     with open_bytes(path) as file:
-        data = file.read().removeprefix(_BOM)
+        data = file.read(limits.json_mib * MIB + 1).removeprefix(_BOM)
+    if len(data) > limits.json_mib * MIB:
+        raise RunError(f"{shown(path)} is too long: {limits.describe('json_mib')}: turn it into JSON lines")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise RunError(f"{path}:{line}: not UTF-8: byte {data[error.start]:#04x}: convert the file") from error
+        raise RunError(f"{shown(path)}:{line}: not UTF-8: byte {data[error.start]:#04x}: convert the file") from error
     del data
     if within or not text.lstrip().startswith("["):
-        yield from _json_whole(path, text, within)
+        yield from _json_whole(path, text, within, limits)
     else:
         yield from _json_list(text)
 
 
-def _json_whole(path: Path, text: str, within: str | None) -> Rows:
+def _json_whole(path: Path, text: str, within: str | None, limits: Limits) -> Rows:
     """Yield the rows at a key; or JSON lines in a file named .json."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
         if within or "\n" not in text.strip():
-            raise RunError(f"{path}: not JSON: {error}") from error
-        yield from jsonl_rows(path, (), None)
+            raise RunError(f"{shown(path)}: not JSON: {words_of(error)}") from error
+        yield from jsonl_rows(path, (), None, limits)
         return
     for key in within.split(".") if within else ():
         if not isinstance(value, dict) or key not in value:
-            present = ", ".join(list(value)[:12]) if isinstance(value, dict) else type(value).__name__
-            raise RunError(f"{path}: has no {within!r} (pool.columns.rows): there is {present}")
+            present = name_some(list(value)) if isinstance(value, dict) else type(value).__name__
+            raise RunError(f"{shown(path)}: has no {within!r} (pool.columns.rows): there is {present}")
         value = value[key]
     if isinstance(value, dict) and not all(isinstance(item, dict) for item in value.values()):
         value = [value]  # one object is one row
+    if not isinstance(value, dict | list):
+        raise RunError(f"{shown(path)}: expected a list of JSON objects, got {type(value).__name__}")
     for number, row in enumerate(value.values() if isinstance(value, dict) else value, 1):
-        yield number, _object(row, str(row))
+        yield number, row if isinstance(row, dict) else _object(row, shown(row, RAW_CHARACTERS))
 
 
 def _json_list(text: str) -> Rows:
@@ -191,7 +223,8 @@ def _json_list(text: str) -> Rows:
         try:
             row, end = decode(text, position)
         except (ValueError, RecursionError) as error:
-            yield line, Unreadable(f"not JSON, and nothing after it can be read: {error}", excerpt(text[position:]))
+            reason = f"not JSON, and nothing after it can be read: {words_of(error)}"
+            yield line, Unreadable(reason, excerpt(text[position:]))
             return
         yield line, _object(row, text[position : position + RAW_CHARACTERS])
         position = end
@@ -200,45 +233,3 @@ def _json_list(text: str) -> Rows:
 def _after_gap(text: str, position: int) -> int:
     gap = _GAP.match(text, position)  # matches nothing at least
     return gap.end() if gap else position
-
-
-def csv_rows(path: Path, columns: Columns, within: str | None) -> Rows:
-    """Yield (line, row) of a CSV or TSV file. `within` is for JSON files only.
-
-    Raises:
-        RunError: two columns have one name, or there is no column of questions.
-    """
-    csv.field_size_limit(MAX_CELL_CHARACTERS)
-    name = path.name.lower().removesuffix(".gz")
-    with open_bytes(path) as data, io.TextIOWrapper(data, "utf-8-sig", "surrogateescape", newline="") as file:
-        reader = csv.reader(file, delimiter="\t" if name.endswith(".tsv") else ",")
-        header, line = next(reader, []), reader.line_num + 1
-        twice = sorted({c for c in header if header.count(c) > 1})
-        if twice:
-            raise RunError(f"{path}:1: two columns are called {', '.join(map(repr, twice))}: rename one")
-        check_header(path, header, columns)
-        while True:
-            try:
-                cells = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                yield line, Unreadable(f"not CSV: {error}", "")
-                line = reader.line_num + 1
-                continue
-            if cells:
-                yield line, _named(header, cells)
-            line = reader.line_num + 1
-
-
-def _named(header: Sequence[str], cells: Sequence[str]) -> Mapping | Unreadable:
-    raw = ",".join(cells)
-    if len(cells) != len(header):
-        return Unreadable(f"{len(cells)} cells where the first line has {len(header)}", excerpt(_escaped(raw)))
-    if not raw.isascii() and re.search("[\ud800-\udfff]", raw):
-        return Unreadable("not UTF-8", excerpt(_escaped(raw)))
-    return dict(zip(header, cells, strict=True))
-
-
-def _escaped(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 
@@ -10,8 +11,10 @@ from .spellings import REQUESTS
 
 _CORE_TOKENS = 4  # of a core, at least
 _NOTATION, _AROUND = 10, 300  # characters of a text for one of its canonical form, and for what stands before
+_GLANCE = 80  # characters before a place, for its last word
+_LONGEST_KNOWN, _PLACES = 512, 2000  # characters of a known question; places of a text that are compared with it
 _SENTENCES, _WORDS = 6, 40  # of a question whose cores are considered, at most
-_SENTENCE_END = re.compile(r"[.?!:;][\"'”’)*\]$\\]*(?=\s|$)|\n(?=\s*(?:\n|[A-Z#<\[(*\"']))")
+_SENTENCE_END = re.compile(r"[.?!:;][\"'”’)*\]$\\]*(?=\s|$)|\n(?=[^\S\n]*(?:\n|[A-Z#<\[(*\"']))")
 # A question whose full stop is missing may also end before a capitalised word: "Compute 2 + 3 Answer with a number",
 # or before instructions in parentheses.
 _BREAK = re.compile(
@@ -36,25 +39,48 @@ def n_requesting(form: str) -> int:
     return request[0].count(" ") if request and form.count(" ", request.end()) + 1 >= _LEAST_ASKED else 0
 
 
-def is_wrapped(known: str, text: str) -> bool:
-    """Whether a text asks a known question, with other sentences around it.
+class Ends:
+    """The places of a text where a sentence ends, to search for known questions before them.
 
-    The known question has to end where a sentence of the text ends: "What is 2 + 3 modulo 4?" does not ask "What is
-    2 + 3?". A formula must not continue to its left: "1 - 2 + 3" does not contain 2 + 3.
-
-    Args:
-        known: canonical form of the question.
-        text: the text as it is.
+    The text before a place is brought into canonical form once for all known questions, and only where it ends with
+    the last word or number of one.
     """
-    known_T = known.split()
-    reach = _NOTATION * len(known) + _AROUND
-    for end in {found.end() for found in _BREAK.finditer(text)}:
-        token_T = canonical(text[max(0, end - reach) : end]).split()
-        if token_T[-len(known_T) :] == known_T:
-            before = token_T[-len(known_T) - 1 : -len(known_T)]
-            if not (before and _is_formula(before[0]) and _is_formula(known_T[0])):
-                return True
-    return False
+
+    def __init__(self, text: str):
+        self._text = text
+        self._after: dict[str, list[int]] = {}  # last word or number -> places after it
+        for end in {found.end() for found in _BREAK.finditer(text)}:
+            self._after.setdefault(_last_word(canonical(text[max(0, end - _GLANCE) : end])), []).append(end)
+        self._before = functools.cache(self._tokens_before)
+
+    def follow(self, known: str) -> bool:
+        """Whether the text asks a known question, with other sentences around it.
+
+        The known question has to end where a sentence of the text ends: "What is 2 + 3 modulo 4?" does not ask "What
+        is 2 + 3?". A formula must not continue to its left: "1 - 2 + 3" does not contain 2 + 3.
+
+        Args:
+            known: canonical form of the question. One of more than _LONGEST_KNOWN characters is not searched for.
+        """
+        known_T = known.split()
+        places = self._after.get(_last_word(known), []) if len(known) <= _LONGEST_KNOWN else []
+        size = 2 ** max(5, (len(known) - 1).bit_length())  # few sizes: the tokens before a place are kept for each
+        for end in places[:_PLACES]:
+            token_T = self._before(end, size)
+            if token_T[-len(known_T) :] == known_T:
+                before = token_T[-len(known_T) - 1 : -len(known_T)]
+                if not (before and _is_formula(before[0]) and _is_formula(known_T[0])):
+                    return True
+        return False
+
+    def _tokens_before(self, end: int, size: int) -> list[str]:
+        """Return the canonical tokens before a place, enough for a canonical form of `size` characters."""
+        return canonical(self._text[max(0, end - _NOTATION * size - _AROUND) : end]).split()
+
+
+def _last_word(form: str) -> str:
+    """Return the last word or number of a canonical text; "" if it has none."""
+    return next((token for token in reversed(form.split()) if token[0].isalnum()), "")
 
 
 def _is_formula(token: str) -> bool:

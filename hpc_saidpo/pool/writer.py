@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import settings
-from ..errors import RunError
+from ..errors import RunError, shown
 from ..parallel.world import World
 from ..progress import log
 from ..records import Questions
@@ -20,6 +19,7 @@ from . import clean, columns, leaks, marks, merge, pieces, sources
 from .decontaminate import Filter
 
 BATCH_ROWS = 4096
+BATCH_CHARACTERS = 2**25  # a batch ends with the row that reaches it
 CHUNK_ROWS = 65_536  # rows of a file on disk, at most ...
 CHUNK_CHARACTERS = 2**26  # ... or this many characters and one batch
 _CHUNKS = 1_000_000  # numbers reserved for the chunks of one piece: chunk-3000007 is the eighth of the fourth piece
@@ -99,7 +99,7 @@ class Writer:
         items, order, number = self._items(parts), piece * _ROWS, 0
         while True:
             chunk = Chunk(self._known, self._requested)
-            while chunk.has_room and (batch := list(itertools.islice(items, BATCH_ROWS))):
+            while chunk.has_room and (batch := _batch(items)):
                 chunk.add(order, batch)
                 order += len(batch)
             if not chunk.n_items:
@@ -114,7 +114,8 @@ class Writer:
     def _items(self, parts: Sequence[pieces.Part]) -> Iterator[Item]:
         for part in parts:
             path, label = self._paths[part.file], self._labels[part.file]
-            for line, row in clean.rows(path, label, self._config.columns, part.span, self._config.verifier):
+            config = self._config
+            for line, row in clean.rows(path, label, config.columns, part.span, config.verifier, config.limits):
                 yield part.file, line, row
 
     def compare(self, chunks: Sequence[int], near: Filter, world: World) -> None:
@@ -155,9 +156,20 @@ class Writer:
         stage.await_chunks(chunks)
         if stage.finished_chunks() != set(chunks):
             raise RunError(
-                f"{stage.path}: files that other ranks have written do not appear here: check the file system"
+                f"{shown(stage.path)}: files that other ranks have written do not appear here: check the file system"
             )
         return stage.read_chunks(table)
+
+
+def _batch(items: Iterator[Item]) -> list[Item]:
+    """Take the next rows: BATCH_ROWS of them, or fewer long ones."""
+    batch, n_characters = [], 0
+    for item in items:
+        batch.append(item)
+        n_characters += sum(map(len, item[2])) if isinstance(item[2], tuple) else 0
+        if len(batch) == BATCH_ROWS or n_characters >= BATCH_CHARACTERS:
+            break
+    return batch
 
 
 class Chunk:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import html
-import io
 from collections.abc import Sequence
 
 import numpy as np
 
 from ..clusters.health import describe
 from ..evaluate.table import percent
+from ..picture import png
 
 
 def is_shown(health: dict) -> bool:
@@ -33,9 +33,7 @@ def sizes(health: dict) -> bytes:
     right.plot(rank_C, 100 * rank_C / len(size_C), color="grey", linewidth=0.8, linestyle="--", label="equal sizes")
     right.set(title="Held by the largest clusters", xlabel="clusters", ylabel="% of the pool", ylim=(0, 102))
     right.legend(fontsize=8)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()
+    return png(figure)
 
 
 def section(health: dict, iterations: Sequence[dict]) -> str:

@@ -9,23 +9,25 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import yaml
 
 from .. import difficulty, settings
 from ..dpo import pairs
-from ..errors import RunError
+from ..errors import RunError, shown, words_of
 from ..evaluate.table import interval
+from ..reading import parse_yaml
 from ..records import CORRECT, UNGRADABLE, WRONG, Draw, Pairs, Rollouts, seeded
 from ..sampler.betabinomial import fit
 from ..sampler.evidence import ClusterEvidence, QuestionEvidence, chances
 from ..sampler.rules import RULES, find_rule
 from ..sampler.spread import rate_intervals
 from ..sampler.weights import posterior_rate
+from ..store.files import read_parsed
 from ..store.layout import folder_of
 from ..store.stage import Stage
 from ..table import Columns
 
 T = TypeVar("T", bound=Columns)
+_OF_SAMPLER = ("rule", "history", "kappa", "alpha", "thompson", "exclude_iterations")
 
 
 @dataclass(frozen=True)
@@ -49,13 +51,17 @@ class Iteration:
             RunError: there is no such run, or the iteration has no finished draw.
         """
         if not (run / "config.yaml").is_file():
-            raise RunError(f"{run} is no run folder: it has no config.yaml")
-        iteration = cls(run, t, yaml.safe_load((run / "config.yaml").read_text()))
+            raise RunError(f"{shown(run)} is no run folder: it has no config.yaml")
+        iteration = cls(run, t, _configuration(run / "config.yaml"))
         draw = iteration.stage("draw")
         if not draw.done:
-            raise RunError(f"{run / folder_of(t)} has no finished draw: resume the run, or name another --iteration")
+            raise RunError(
+                f"{shown(run / folder_of(t))} has no finished draw: resume the run, or name another --iteration"
+            )
         if "history.h5" not in draw.manifest():
-            raise RunError(f"{draw.path} has no history.h5: an earlier version made the draw and did not store it")
+            raise RunError(
+                f"{shown(draw.path)} has no history.h5: an earlier version made the draw and did not store it"
+            )
         return iteration
 
     def stage(self, name: str) -> Stage:
@@ -85,12 +91,31 @@ class Iteration:
         return self.table("clusters", ClusterEvidence)
 
 
-def explain(run: Path, t: int, question_id: str) -> list[tuple[str, str]]:
+def _configuration(path: Path) -> dict[str, Any]:
+    """Return a run's configuration as plain values.
+
+    Raises:
+        RunError: it is damaged, or lacks a setting that an explanation needs.
+    """
+    config = read_parsed(path, parse_yaml, dict) or {}
+    try:
+        settings.Run(seed=config["run"]["seed"])
+        settings.Rollouts(k=config["rollouts"]["k"])
+        settings.Sampler(**{key: config["sampler"][key] for key in _OF_SAMPLER})
+        settings.Difficulty(**config["difficulty"])
+        settings.Pairs(**config["pairs"])
+    except (ValueError, LookupError, TypeError) as error:
+        raise RunError(f"{shown(path)} is no configuration of a run ({words_of(error)}): put back a copy") from error
+    return config
+
+
+def explain(run: Path, t: int, question_id: str, imports: bool = True) -> list[tuple[str, str]]:
     """Explain a question that an iteration probed or explored, in the order of the pipeline.
 
     Args:
         t: number of the iteration.
         question_id: id of the question in the pool.
+        imports: import the module of a rule that is none of the package's.
 
     Returns:
         (subject, text) of each line.
@@ -106,8 +131,8 @@ def explain(run: Path, t: int, question_id: str) -> list[tuple[str, str]]:
     cluster = int(iteration.questions.cluster_Q[seen[0]] if len(seen) else iteration.draw.cluster_Q[drawn[0]])
     rollouts = iteration.rollouts.take(np.flatnonzero(iteration.rollouts.question_R == question))
     return [
-        ("question", f"{question_id}, number {question} of the pool; iteration {t} of {run}"),
-        *_of_cluster(iteration, cluster),
+        ("question", f"{shown(question_id)}, number {question} of the pool; iteration {t} of {run}"),
+        *_of_cluster(iteration, cluster, imports),
         *_of_weight(iteration, cluster, seen, drawn),
         *_of_rollouts(iteration, question, rollouts),
         ("pair", _outcome(iteration, question, rollouts, len(drawn) > 0)),
@@ -123,14 +148,14 @@ def find(iteration: Iteration, question_id: str) -> int:
     ids = list(iteration.rollouts.id_R)
     if question_id in ids:
         return int(iteration.rollouts.question_R[ids.index(question_id)])
-    some = ", ".join(dict.fromkeys(ids[:400:40])) or "none yet"
+    some = ", ".join(shown(id, 80) for id in dict.fromkeys(ids[:400:40])) or "none yet"
     raise RunError(
-        f"no question with the id {question_id!r} was probed or explored in iteration {iteration.t} of "
-        f"{iteration.run}; some that were: {some}"
+        f"no question with the id {shown(repr(question_id))} was probed or explored in iteration {iteration.t} of "
+        f"{shown(iteration.run)}; some that were: {some}"
     )
 
 
-def _of_cluster(iteration: Iteration, cluster: int) -> Iterator[tuple[str, str]]:
+def _of_cluster(iteration: Iteration, cluster: int, imports: bool) -> Iterator[tuple[str, str]]:
     own, whole, config = iteration.clusters.take([cluster]), iteration.clusters, iteration.settings["sampler"]
     n = float(own.n_C[0])
     yield "cluster", f"{cluster}: {own.size_C[0]:,} of {whole.size_C.sum():,} questions"
@@ -139,6 +164,9 @@ def _of_cluster(iteration: Iteration, cluster: int) -> Iterator[tuple[str, str]]
         f"{n:.2f} questions tried (discounted by sampler.history={config['history']}): {own.error_C[0]:.2f} errors in "
         f"the band, {own.usable_C[0]:.2f} usable, {own.passed_C[0]:.2f} passed",
     )
+    if config["rule"] not in RULES and not imports:
+        yield "model", f"unknown: {config['rule']} is a rule of another module, which --import-rule imports"
+        return
     rule = find_rule(config["rule"])
     if rule.expected is not None:
         beta_C, _ = fit(whole, config["kappa"])

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import RunError
+from ..errors import RunError, shown
 from ..records import VERDICTS, Pairs, Rollouts
 from ..store.files import make_folder, replace
 from ..store.layout import folder_of
@@ -83,7 +83,7 @@ def finished_stages(run: Path, content: str, iteration: int | None = None) -> di
         RunError: there is no such run, or it has no such finished stage.
     """
     if not run.is_dir():
-        raise RunError(f"there is no run folder {run}: name a folder of a run, like runs/demo")
+        raise RunError(f"there is no run folder {shown(run)}: name a folder of a run, like runs/demo")
     finished: dict[int, list[Stage]] = {}
     for stage in stages_of(run):
         t, name = stage.facts["iteration"], stage.facts["stage"]
@@ -92,8 +92,8 @@ def finished_stages(run: Path, content: str, iteration: int | None = None) -> di
     if not finished:
         where = run if iteration is None else run / folder_of(iteration)
         raise RunError(
-            f"{where} has no finished {' or '.join(STAGES[content])} stage, so there are no {content} to export: "
-            "resume the run, or name another run or --iteration"
+            f"{shown(where)} has no finished {' or '.join(STAGES[content])} stage, so there are no {content} to "
+            "export: resume the run, or name another run or --iteration"
         )
     return finished
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import html
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import __version__
+from ..errors import visible
 from ..evaluate.table import interval, percent
+from ..picture import png
+from ..reading import read_text
 from ..records import Outcome
 from ..store.run import RunDir
 from . import clusters
@@ -84,7 +86,7 @@ def table(outcome: Outcome) -> str:
         return "\n".join([*gains(outcome), f"policy: {outcome.policy_path}"])
     widths = [max(len(row[i]) for row in [header, *body]) for i in range(len(header))]
     lines = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in [header, *body]]
-    return "\n".join(["", *lines, "", *gains(outcome), f"policy: {outcome.policy_path}"])
+    return visible("\n".join(["", *lines, "", *gains(outcome), f"policy: {outcome.policy_path}"]))
 
 
 def write(run: RunDir, outcome: Outcome, plain: dict[str, Any]) -> None:
@@ -99,8 +101,10 @@ def write(run: RunDir, outcome: Outcome, plain: dict[str, Any]) -> None:
     draw = {"curves.png": lambda: curves(outcome)}
     if clusters.is_shown(outcome.health):
         draw["clusters.png"] = lambda: clusters.sizes(outcome.health)
-    report = run.path / "report.html"
-    is_drawn = report.exists() and figures_stamp(outcome) in report.read_text(encoding="utf-8")
+    try:
+        is_drawn = figures_stamp(outcome) in read_text(run.path / "report.html")
+    except (OSError, ValueError):
+        is_drawn = False
     if not (is_drawn and all((run.path / name).exists() for name in draw)):
         pictures = {name: picture() for name, picture in draw.items()}
     run.write_report({**pictures, "report.html": text})
@@ -137,9 +141,7 @@ def curves(outcome: Outcome) -> bytes:
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         if axis.get_legend_handles_labels()[1]:
             axis.legend(fontsize=8)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()
+    return png(figure)
 
 
 def _draw_accuracy(axis: Axes, outcome: Outcome) -> None:
@@ -172,7 +174,7 @@ def page(name: str, outcome: Outcome, plain: dict[str, Any]) -> str:
     def bullets(items: Sequence[str]) -> str:
         return "<ul>" + "".join(f"<li>{html.escape(item)}</li>" for item in items) + "</ul>" if items else "<p>none</p>"
 
-    return f"""<!doctype html><meta charset="utf-8"><title>{html.escape(name)}</title>
+    text = f"""<!doctype html><meta charset="utf-8"><title>{html.escape(name)}</title>
 {figures_stamp(outcome)}
 <style>body{{font:15px system-ui,sans-serif;max-width:75em;margin:2em auto;padding:0 1em}}
 table{{border-collapse:collapse}}
@@ -188,3 +190,4 @@ pre{{background:#f7f7f7;padding:1em;overflow:auto}}</style>
 {clusters.section(outcome.health, outcome.iterations) if clusters.is_shown(outcome.health) else ""}
 <h2>Configuration</h2><pre>{html.escape(json.dumps(plain, indent=1))}</pre>
 """
+    return visible(text)

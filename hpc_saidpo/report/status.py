@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import RunError
+from ..errors import RunError, shown, visible
 from ..records import STAGES
 from ..store import life
 from ..store.layout import iterations_of
 
 SILENT, UNKNOWN, WAITING = "silent", "unknown", "waiting"
 MISSED_BEATS = 6  # so many signs of life are missing before a run counts as silent
-WIDTH = 80
-_PLACE = re.compile(r"(?:iter-(\d+)|base)/(.+)")
+WIDTH, MESSAGE_CHARS = 80, 1000
+_PLACE = re.compile(r"(?:iter-([0-9]{1,9})|base)/(.+)")
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,12 @@ def read_states(root: Path) -> list[State]:
         RunError: there is no run.
     """
     if not root.is_dir():
-        raise RunError(f"{root}: no such folder: name the folder that holds the runs (run.root), or one run")
+        raise RunError(f"{shown(root)}: no such folder: name the folder that holds the runs (run.root), or one run")
     if (root / "config.yaml").is_file():
         return [read_state(root, root.resolve().name)]
     runs = [path.parent for place in (root, root / "evaluate") for path in sorted(place.glob("*/config.yaml"))]
     if not runs:
-        raise RunError(f"{root}: no run in it: name the folder that holds the runs (run.root), or one run")
+        raise RunError(f"{shown(root)}: no run in it: name the folder that holds the runs (run.root), or one run")
     return [read_state(run, str(run.relative_to(root))) for run in runs]
 
 
@@ -84,18 +84,20 @@ def read_state(run: Path, name: str) -> State:
     Args:
         name: how to call it.
     """
-    record, failure = life.read(run / life.PROGRESS), life.read(run / life.FAILURE)
+    record, failure = life.read_progress(run), life.read(run / life.FAILURE)
     starts = life.read_list(run / "env.json")
     start = starts[-1] if starts else {}
     finished = sum((folder / "DONE").exists() for _, folder in iterations_of(run))
-    about = {"job": _job(start.get("slurm", {})), "restarts": max(0, len(starts) - 1), "hosts": start.get("hosts", [])}
+    hosts = start.get("hosts")
+    about = {"job": _job(start.get("slurm")), "restarts": max(0, len(starts) - 1)}
+    about["hosts"] = [*map(str, hosts)] if isinstance(hosts, list) else []
     if not record:
         return State(name, UNKNOWN, finished, **about)
     seen_s = max(0.0, time.time() - record["written"])
     state, message = record["state"], record["message"]
     if state == life.RUNNING:
         if failure:
-            state, message = life.FAILED, failure["message"]
+            state, message = life.FAILED, str(failure.get("message", ""))
         elif seen_s > MISSED_BEATS * record["beat_s"]:
             state, message = SILENT, "no sign of life: killed, suspended, or its disk hangs. Start it again to resume"
         elif record["waits_for"]:
@@ -135,19 +137,23 @@ def time_left(record: dict[str, Any]) -> tuple[float | None, bool]:
     expected = {name: sum(seconds) / len(seconds) for name, seconds in spent.items()}
     evaluations = sorted(name for name in {*expected, match[2]} if name.startswith("evaluate/"))
     names = [*STAGES, *evaluations]
+    if match[2] not in names:
+        return None, True
     of_stage = _stage_left(record, expected.get(match[2]))
     iteration = int(match[1]) if match[1] else -1
-    later = names[names.index(match[2]) + 1 :]  # before the first iteration there are evaluations alone: all the rest
-    to_come = [*later, *names * max(0, n_iterations - iteration - 1)]
-    unknown = [name for name in to_come if name not in expected]
-    known_s = sum(expected[name] for name in to_come if name in expected)
+    # Before the first iteration there are evaluations alone: they are all the rest.
+    to_come = {name: max(0, n_iterations - iteration - 1) for name in names}
+    for name in names[names.index(match[2]) + 1 :]:
+        to_come[name] += 1
+    unknown = [name for name, times in to_come.items() if times and name not in expected]
+    known_s = sum(times * expected[name] for name, times in to_come.items() if name in expected)
     return (of_stage or 0.0) + known_s, bool(unknown) or of_stage is None
 
 
 def _stage_left(record: dict[str, Any], expected_s: float | None) -> float | None:
-    if record["total"] is not None and record["done"] > record["done_before"]:
-        per_item_s = record["task_s"] / (record["done"] - record["done_before"])
-        return per_item_s * (record["total"] - record["done"])
+    total, done, before, task_s = (record[name] for name in ("total", "done", "done_before", "task_s"))
+    if None not in (total, done, before, task_s) and done > before:
+        return task_s / (done - before) * (total - done)
     return None if expected_s is None else max(0.0, expected_s - record["place_s"])
 
 
@@ -161,12 +167,13 @@ def _yield(record: dict[str, Any]) -> float | None:
 def _last_yield(run: Path) -> float | None:
     folders = [folder for _, folder in iterations_of(run)]
     known = [life.read(folder / "metrics.json").get("pair_yield") for folder in folders]
-    return next((value for value in reversed(known) if value is not None), None)
+    return next((value for value in reversed(known) if life.is_number(value)), None)
 
 
-def _job(slurm: dict[str, str]) -> str:
-    array, task = slurm.get("SLURM_ARRAY_JOB_ID", ""), slurm.get("SLURM_ARRAY_TASK_ID", "")
-    return f"{array}_{task}" if array and task else slurm.get("SLURM_JOB_ID", "")
+def _job(slurm: object) -> str:
+    ids = slurm if isinstance(slurm, dict) else {}
+    array, task = ids.get("SLURM_ARRAY_JOB_ID", ""), ids.get("SLURM_ARRAY_TASK_ID", "")
+    return f"{array}_{task}" if array and task else str(ids.get("SLURM_JOB_ID", ""))
 
 
 def table(states: Sequence[State]) -> str:
@@ -175,7 +182,8 @@ def table(states: Sequence[State]) -> str:
     lines += [_line(state.name, _cells(state)) for state in states]
     for state in states:
         for message in [*([state.message] if state.message else []), *state.silent]:
-            lines.append(textwrap.fill(f"{state.name}: {message}", WIDTH, subsequent_indent="  "))
+            text = f"{shown(state.name)}: {shown(message, MESSAGE_CHARS)}"
+            lines.append(textwrap.fill(text, WIDTH, subsequent_indent="  "))
     return "\n".join(lines)
 
 
@@ -184,12 +192,13 @@ _WIDTHS = (5, 10, 9, 6, 5, 6, 5, 9, 3)  # with a space before each: 67 columns
 
 def _line(name: str, cells: Sequence[str]) -> str:
     left = WIDTH - sum(width + 1 for width in _WIDTHS)
-    shown = name if len(name) <= left else name[: left - 1] + "…"
+    name, cells = visible(name[:WIDTH], kept=""), [visible(cell[:WIDTH], kept="") for cell in cells]
+    short = name if len(name) <= left else name[: left - 1] + "…"
     padded = [
         f"{cell[:width]:<{width}}" if number == 1 else f"{cell[-width:]:>{width}}"
         for number, (cell, width) in enumerate(zip(cells, _WIDTHS, strict=True))
     ]
-    return f"{shown:<{left}} {' '.join(padded)}".rstrip()
+    return f"{short:<{left}} {' '.join(padded)}".rstrip()
 
 
 def _cells(state: State) -> tuple[str, ...]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -21,6 +20,7 @@ from ..policy.cache import load_without_weights
 from ..records import Question, Questions, pick
 from ..store.stage import Stage
 from ..table import Columns, column
+from ..unicode import nfkc
 from .prompts import Renderer
 
 if TYPE_CHECKING:
@@ -145,5 +145,5 @@ def _most_tokens(text: str) -> int:
     """Return the number of tokens of a text at most: a token stands for at least one byte of its normalised form."""
     if text.isascii():
         return len(text)
-    normalised = unicodedata.normalize("NFKC", text)
+    normalised = nfkc(text)
     return max(len(form.encode("utf-8", "replace")) for form in (text, normalised))

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from .. import settings
-from ..errors import RunError
+from ..errors import RunError, shown
 from ..progress import say_once
 from ..records import Prompts, Question
 from .prompt import Message, render
@@ -85,7 +85,7 @@ class Renderer:
             return as_parts
         if self.config.system and self._try_forms(probe, dataclasses.replace(self.config, system=""))[1] is None:
             raise RunError(
-                f"the chat template of {self.policy.path} accepts no system turn ({problem}): set "
+                f"the chat template of {shown(self.policy.path)} accepts no system turn ({problem}): set "
                 "rollouts.prompt.system='' and, if needed, put its words into rollouts.prompt.question"
             ) from problem
         raise problem
@@ -103,7 +103,7 @@ class Renderer:
                 return as_parts, None
             problems.append(
                 RunError(
-                    f"the chat template of {self.policy.path} leaves out the question: repair it, see "
+                    f"the chat template of {shown(self.policy.path)} leaves out the question: repair it, see "
                     "rollouts.prompt.template_args, or set rollouts/prompt=plain (or another prompt with chat: false)"
                 )
             )

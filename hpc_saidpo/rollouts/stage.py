@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from .. import progress, settings
-from ..errors import RunError
+from ..errors import RunError, shown
 from ..grader.grader import shared_grader
 from ..parallel.world import World
 from ..policy.locate import hash_of
-from ..progress import log
+from ..progress import log, log_lines
 from ..records import Prompts, Question, Rollouts
 from ..settings.rollouts import Sampling
 from ..store.run import RunDir
@@ -99,7 +99,7 @@ def _prompt_tokens(stage: Stage, request: Request) -> dict[int, list[int]]:
     prompts = stage.read("prompts", Prompts)
     if len(prompts) and not _shown:
         _shown.append(True)
-        log.info("%s", describe(prompts, request.renderer.policy, request.sampling.stop))
+        log_lines(describe(prompts, request.renderer.policy, request.sampling.stop))
     return {q: ids.tolist() for q, ids in zip(prompts.question_Q.tolist(), prompts.tokens_Q, strict=True)}
 
 
@@ -112,14 +112,14 @@ def _check_tokens(prompts: Prompts, renderer: Renderer) -> None:
         if len(ids) == 0:
             raise RunError(
                 f"question {renderer.questions[question].id!r}: its prompt has no token, because the tokenizer at "
-                f"{policy.path} knows none of its characters: use the tokenizer of the model, or another policy"
+                f"{shown(policy.path)} knows none of its characters: use the tokenizer of the model, or another policy"
             )
         if max(ids) >= n:
             token = policy.token_name(int(max(ids)))
             raise RunError(
                 f"question {renderer.questions[question].id!r}: its prompt has the token {token!r}, and the model at "
-                f"{policy.path} has no embedding of it: remove it from the question, the prompt (rollouts.prompt) or "
-                "the chat template"
+                f"{shown(policy.path)} has no embedding of it: remove it from the question, the prompt "
+                "(rollouts.prompt) or the chat template"
             )
 
 

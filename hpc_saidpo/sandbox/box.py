@@ -10,7 +10,8 @@ import resource
 import signal
 import sys
 from collections.abc import Iterable
-from typing import Any
+
+from . import kernel, syscalls
 
 _CLONE_NEWNS, _CLONE_NEWIPC, _CLONE_NEWUSER, _CLONE_NEWPID, _CLONE_NEWNET = 2**17, 2**27, 2**28, 2**29, 2**30
 _NAMESPACES = _CLONE_NEWNS | _CLONE_NEWIPC | _CLONE_NEWPID | _CLONE_NEWNET
@@ -23,65 +24,39 @@ _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
 _CAPABILITIES_3 = 0x20080522
 _NOBODY = 65534
 _BASE, _OLD, _BOX = "/tmp", "/old", "/box"  # a folder of every machine; in it, the old root and the new one
-_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64")
+_INSTALLED = ("site-packages", "dist-packages")  # folders inside the standard library that are not part of it
 _N_FILES = 32  # open at once
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def _call(name: str, *arguments: Any) -> None:
-    """Call a function of libc.
-
-    Raises:
-        OSError: it fails.
-    """
-    sent = [a.encode() if isinstance(a, str) else a for a in arguments]
-    if getattr(_libc, name)(*sent):
-        error = ctypes.get_errno()
-        raise OSError(error, f"{name}: {os.strerror(error)}")
 
 
 def _mount(source: str | None, target: str, kind: str | None, flags: int, data: str | None = None) -> None:
-    _call("mount", source, target, kind, ctypes.c_ulong(flags), data)
+    kernel.call("mount", source, target, kind, ctypes.c_ulong(flags), data)
 
 
 def enter() -> None:
-    """Continue in a new process within new namespaces and a new root; the old process ends when the new one does.
-
-    Then there is no network, nothing to write to, and nothing to read except Python's library and shared libraries.
+    """Continue with a session keyring of its own, in new namespaces; the next child of this process is inside.
 
     Raises:
         OSError: the kernel does not permit it to this user.
     """
-    readable = _readable()
+    kernel.join_new_keyring()
     user, group = os.getuid(), os.getgid()
     try:
-        _call("unshare", _NAMESPACES)
+        kernel.call("unshare", _NAMESPACES)
     except PermissionError:  # not root: it needs a user namespace, and is root in that one only
-        _call("unshare", _NAMESPACES | _CLONE_NEWUSER)
+        kernel.call("unshare", _NAMESPACES | _CLONE_NEWUSER)
         for name, text in (("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1")):
             _write(f"/proc/self/{name}", text)
-    _continue_in_child()
-    _make_root(readable)
 
 
 def end_with_parent() -> None:
     """Have the kernel end this process when its parent does."""
-    _call("prctl", _PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    kernel.call("prctl", _PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
 
 
 def fork_unseen() -> int:
     """os.fork, for a child that sees itself and its children as the only processes."""
-    _call("unshare", _CLONE_NEWPID)
+    kernel.call("unshare", _CLONE_NEWPID)
     return os.fork()
-
-
-def _continue_in_child() -> None:
-    child = os.fork()
-    if child:
-        status = os.waitpid(child, 0)[1]
-        code = os.waitstatus_to_exitcode(status)
-        os._exit(code if code >= 0 else 128 - code)
 
 
 def _write(path: str, text: str) -> None:
@@ -89,35 +64,48 @@ def _write(path: str, text: str) -> None:
         file.write(text)
 
 
-def _readable() -> list[str]:
-    """The folders that Python reads: its modules, and shared libraries of this process and the system."""
-    with open("/proc/self/maps") as maps:
-        loaded = {os.path.dirname(m[1]) for m in map(re.compile(r".* (/.*\.so[.\d]*)$").match, maps) if m}
-    return sorted(path for path in {*sys.path, *loaded, *_LIBRARIES} if path != "/" and os.path.isdir(path))
+def change_root(libraries: Iterable[str]) -> None:
+    """Make a root that holds Python's standard library and these files alone, read-only, and change to it.
 
+    The old root is unmounted, and folders of installed packages inside the standard library are empty.
 
-def _make_root(readable: Iterable[str]) -> None:
-    """Make a root that holds these folders alone, read-only, and change to it; the old one is unmounted."""
-    sources = {path: os.path.realpath(path) for path in readable}
+    Args:
+        libraries: shared libraries, as `libraries.find` returns them.
+
+    Raises:
+        OSError: the kernel does not permit it to this user.
+    """
+    standard = sorted(path for path in sys.path if path != "/" and os.path.exists(path))
+    sources = {path: os.path.realpath(path) for path in (*standard, *libraries)}
+    is_folder = {path: os.path.isdir(path) for path in sources}
     _mount(None, "/", None, _MS_REC | _MS_PRIVATE)
     _mount("none", _BASE, "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=755,size=1m")
     for folder in (_OLD, _BOX):
         os.mkdir(_BASE + folder)
-    _call("pivot_root", _BASE, _BASE + _OLD)
+    kernel.call("pivot_root", _BASE, _BASE + _OLD)
     os.chdir("/")
     bound: list[str] = []
     for path, source in sources.items():  # sorted: a folder comes before those inside it
         if not any(path.startswith(f"{holder}/") for holder in bound):
-            os.makedirs(_BOX + path)
-            _mount(_OLD + source, _BOX + path, None, _MS_BIND | _MS_REC)
+            _bind(_OLD + source, _BOX + path, is_folder[path])
             bound.append(path)
     for place in _mounts_below(_BOX):
         _make_read_only(place)
-    _call("umount2", _OLD, _MNT_DETACH)
+    kernel.call("umount2", _OLD, _MNT_DETACH)
     _make_read_only("/")
     # A process with another root than its namespace cannot make a user namespace, in which it would be root again.
     os.chroot(_BOX)
     os.chdir("/")
+    for folder in (f"{path}/{name}" for path in standard for name in _INSTALLED):
+        if os.path.isdir(folder):
+            _mount("none", folder, "tmpfs", _MS_RDONLY | _MS_NOSUID | _MS_NODEV, "mode=555")
+
+
+def _bind(source: str, target: str, is_folder: bool) -> None:
+    os.makedirs(target if is_folder else os.path.dirname(target), exist_ok=True)
+    if not is_folder:
+        os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o444))
+    _mount(source, target, None, _MS_BIND | _MS_REC)
 
 
 def _mounts_below(folder: str) -> list[str]:
@@ -136,19 +124,24 @@ def _make_read_only(place: str) -> None:
 def renounce(cpu_s: float, memory_bytes: int, is_confined: bool) -> None:
     """Drop every privilege and set limits that nobody can raise: CPU time, memory, no new process, no file.
 
+    A confined process also loses all system calls that a program which computes does not need.
+
     Args:
         cpu_s: CPU time in seconds; the kernel counts whole seconds, and ends the process at the next one.
         memory_bytes: address space.
         is_confined: whether `enter` was called; if not, the process keeps its user, who can read Python's modules.
+
+    Raises:
+        OSError: the kernel does not permit it to this user.
     """
     if is_confined and os.geteuid() == 0:
         with contextlib.suppress(OSError):  # in a user namespace, root has no other user
             os.setgroups([])
             os.setresgid(_NOBODY, _NOBODY, _NOBODY)
             os.setresuid(_NOBODY, _NOBODY, _NOBODY)
-    _call("capset", (ctypes.c_uint32 * 2)(_CAPABILITIES_3, 0), (ctypes.c_uint32 * 6)())
-    _call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    _call("prctl", _PR_SET_DUMPABLE, 0, 0, 0, 0)
+    kernel.call("capset", (ctypes.c_uint32 * 2)(_CAPABILITIES_3, 0), (ctypes.c_uint32 * 6)())
+    kernel.call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    kernel.call("prctl", _PR_SET_DUMPABLE, 0, 0, 0, 0)
     end_with_parent()  # a change of the user has cancelled it
     for limit, most in (
         (resource.RLIMIT_AS, memory_bytes),
@@ -161,3 +154,5 @@ def renounce(cpu_s: float, memory_bytes: int, is_confined: bool) -> None:
         allowed = resource.getrlimit(limit)[1]
         most = most if allowed == resource.RLIM_INFINITY else min(most, allowed)
         resource.setrlimit(limit, (most, most))
+    if is_confined:
+        syscalls.install(syscalls.program(kernel.machine()))

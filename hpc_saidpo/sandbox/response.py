@@ -22,11 +22,12 @@ def serve(calls: int, replies: int) -> None:
     kept = sorted((calls, replies))
     for begin, end in zip((FIRST_FD, *(fd + 1 for fd in kept)), (*kept, MAX_FD), strict=True):
         os.closerange(begin, end)
-    with open(calls, "rb") as requests, open(replies, "wb", buffering=0) as results:
-        scope: dict[str, Any] = {"__name__": "response"}
-        results.write(values.line(_define(json.loads(requests.readline()), scope)))
-        for line in requests:
-            results.write(values.line(_call(json.loads(line), scope)))
+    requests, results = open(calls, "rb"), open(replies, "wb", buffering=0)  # noqa: SIM115 - open as long as the process
+    results.write(values.line(values.READY))
+    scope: dict[str, Any] = {"__name__": "response"}
+    results.write(values.line(_define(json.loads(requests.readline()), scope)))
+    for line in requests:
+        results.write(_call(json.loads(line), scope))
 
 
 def _define(code: str, scope: dict[str, Any]) -> dict[str, Any]:
@@ -38,14 +39,14 @@ def _define(code: str, scope: dict[str, Any]) -> dict[str, Any]:
     return {"names": [name for name, value in scope.items() if callable(value)]}
 
 
-def _call(call: list, scope: dict[str, Any]) -> dict[str, Any]:
-    """Call a function. Returns {"value": its value}, or {"raised": [exception, message]}."""
+def _call(call: list, scope: dict[str, Any]) -> bytes:
+    """Call a function. Returns the line of {"value": its value}, or of {"raised": [exception, message]}."""
     name, arguments, named = call
     try:
         value = scope[name](*map(values.unpack, arguments), **{key: values.unpack(v) for key, v in named.items()})
-        return {"value": values.pack(value)}
+        return values.line({"value": values.pack(value)})
     except BaseException as error:  # noqa: BLE001 - as above
-        return {"raised": [type(error).__name__, _message(error)]}
+        return values.line({"raised": [type(error).__name__, _message(error)]})
 
 
 def _message(error: BaseException) -> str:

@@ -13,7 +13,9 @@ from typing import Any
 # A value in JSON's types, as `pack` makes it.
 Packed = None | bool | int | float | str | dict[str, Any]
 
+READY = "ready"  # the first message of the response's process; another one is the reason why it cannot be confined
 MAX_BYTES = 2**20  # of a message
+MAX_BYTES_IN_ALL = 2**24  # of the messages of a response
 MAX_ITEMS = 100_000  # of an iterator
 MAX_DIGITS = 20_000  # of an integer: more would be slow to read
 _SCALARS = (bool, int, float, str)

@@ -1,9 +1,10 @@
 """Every setting of a run: group x of conf/ is settings/x.py, class X. Imports no heavy library."""
 
+from .base import Limits
 from .clusters import Clusters
 from .difficulty import Difficulty
 from .dpo import Dpo, Lora
-from .evaluate import Benchmark, BenchmarkPlan, Evaluate
+from .evaluate import Benchmark, BenchmarkLimits, BenchmarkPlan, Evaluate
 from .loop import Loop
 from .pairs import Pairs
 from .policy import Policy
@@ -15,7 +16,7 @@ from .sampler import Sampler
 from .tags import Endpoint, Tags
 
 __all__ = [
-    "Arithmetic", "Benchmark", "BenchmarkPlan", "Clusters", "Columns", "Difficulty", "Dpo", "Endpoint", "Engine",
-    "Evaluate", "Files", "Grader", "Loop", "Lora", "Pairs", "Policy", "Pool", "Probe", "Prompt", "ReasoningGym",
-    "Rollouts", "Run", "Sampler", "Tags", "Task",
+    "Arithmetic", "Benchmark", "BenchmarkLimits", "BenchmarkPlan", "Clusters", "Columns", "Difficulty", "Dpo",
+    "Endpoint", "Engine", "Evaluate", "Files", "Grader", "Limits", "Loop", "Lora", "Pairs", "Policy", "Pool", "Probe",
+    "Prompt", "ReasoningGym", "Rollouts", "Run", "Sampler", "Tags", "Task",
 ]  # fmt: skip

@@ -1,14 +1,22 @@
-"""The decorator of every settings class, and types that many fields share."""
+"""The decorator of every settings class, and types that several groups share."""
 
 from __future__ import annotations
 
 from typing import Annotated, TypeVar, cast, dataclass_transform
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 T = TypeVar("T")
-Name = Annotated[str, Field(min_length=1)]
+
+
+def _without_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("contains the character NUL, which no path has")
+    return text
+
+
+Name = Annotated[str, Field(min_length=1), AfterValidator(_without_nul)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 
@@ -21,3 +29,31 @@ def group(cls: type[T]) -> type[T]:
         pydantic.ValidationError: an unknown key, a wrong type, or a value out of range.
     """
     return cast("type[T]", dataclass(cls, frozen=True, kw_only=True, config=ConfigDict(extra="forbid")))
+
+
+@group
+class Limits:
+    """The largest input that is read. A row beyond a limit is a bad row; the message names the limit.
+
+    Attributes:
+        line_mib: a line of JSON lines, or a row of CSV, Parquet or Arrow.
+        json_mib: a whole JSON file.
+        columns: the columns of a table.
+        cell_chars: each text of a row: the question, the solution, tests.
+        answer_chars: a gold answer; all alternative answers of a row together.
+        alt_answers: alternative answers of a row.
+    """
+
+    GROUP = "pool"
+    line_mib: Positive = 16
+    json_mib: Positive = 256
+    columns: Positive = 1000
+    cell_chars: Positive = 1_000_000
+    answer_chars: Positive = 10_000
+    alt_answers: Positive = 100
+
+    def describe(self, name: str) -> str:
+        """Return a limit as a message shows it: "at most 1,000 (pool.limits.columns)"."""
+        unit = name.rpartition("_")[2]
+        unit = {"mib": " MiB", "chars": " characters"}.get(unit, "")
+        return f"at most {getattr(self, name):,}{unit} ({self.GROUP}.limits.{name})"

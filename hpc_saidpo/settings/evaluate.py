@@ -10,7 +10,8 @@ from typing import Annotated
 from pydantic import Field
 
 from ..errors import RunError
-from .base import Name, Positive, group
+from ..names import RULE, fault_of
+from .base import Limits, Name, Positive, group
 
 HELD_OUT = "held_out"  # name of the benchmark of the pool's own questions that are never trained on
 SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")
@@ -46,6 +47,13 @@ class BenchmarkPlan:
 
 
 @group
+class BenchmarkLimits(Limits):
+    """The largest input that is read of a benchmark; the same limits as those of a pool."""
+
+    GROUP = "evaluate"
+
+
+@group
 class Evaluate:
     """The benchmarks on which a policy is evaluated, and the sampling of its responses."""
 
@@ -55,10 +63,13 @@ class Evaluate:
     temperature: Annotated[float, Field(ge=0)] = 0.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     every: Positive = 1
+    limits: BenchmarkLimits = Field(default_factory=BenchmarkLimits)
     known: dict[str, Benchmark] = Field(default_factory=dict)
 
     def __post_init__(self):
         first: dict[str, str] = {}
+        for name in (*self.benchmarks, *self.known):
+            check_name(name)
         for name in self.benchmarks:
             if not _is_file(name) and name not in (HELD_OUT, *self.known):  # `plan` checks those of pool.benchmarks
                 raise ValueError(self._unknown(name))
@@ -85,7 +96,10 @@ class Evaluate:
         return {short_name(name): self._plan_of_one(name) for name in (self.benchmarks if names is None else names)}
 
     def _plan_of_one(self, name: str) -> BenchmarkPlan:
-        known = self.known.get(short_name(name))
+        try:
+            known = self.known.get(check_name(name))
+        except ValueError as error:
+            raise RunError(str(error)) from None
         if not (known or _is_file(name) or name == HELD_OUT):
             raise RunError(self._unknown(name))
         benchmark = known or Benchmark(file="-")
@@ -108,3 +122,18 @@ def _is_file(name: str) -> bool:
 def short_name(name: str) -> str:
     """Return a benchmark's name in the run folder and in tables: a file's name without folder and suffix."""
     return name.rpartition("/")[2].rpartition(".")[0] or name.rpartition("/")[2] if _is_file(name) else name
+
+
+def check_name(name: str) -> str:
+    """Return the short name of a benchmark, which becomes the name of a folder.
+
+    Raises:
+        ValueError: it cannot be one.
+    """
+    short = short_name(name)
+    if fault := fault_of(short):
+        raise ValueError(
+            f"the benchmark {name!r:.300} would have the name {short!r:.200}, which {fault}: rename the file or its "
+            f"key in evaluate.known; {RULE}"
+        )
+    return short

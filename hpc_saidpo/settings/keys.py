@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import RunError
+from ..errors import RunError, shown
 from .pool import Pool
 from .whole import Settings
 
@@ -76,7 +76,7 @@ def explain(error: Mapping[str, Any]) -> str:
         return "  " + unknown(path, fields_at(path[:-1], kind))
     if error["type"] in ("missing", "missing_argument"):
         return f"  {key} must be given"
-    value = "" if isinstance(error["input"], Mapping) else f" (got {error['input']!r})"
+    value = "" if isinstance(error["input"], Mapping) else f" (got {shown(repr(error['input']))})"
     return "  " + f"{key}: " * bool(key) + error["msg"].removeprefix("Value error, ") + value
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .base import Count, Name, Positive, group
+from .base import Count, Limits, Name, Positive, group
 
 # Verifiers that a row of a file may name. `pool.verifier` may also be package.module:name, a verifier of the user's own
 # module: `grader.verifiers.use_verifier` checks the setting.
@@ -61,6 +61,8 @@ class Files:
     path: Needed
     files: Names = None
     columns: Columns = Field(default_factory=Columns)
+    # Left out of repr(): a stored pool has a key without the default limits (`pool.stage`).
+    limits: Limits = Field(default_factory=Limits, repr=False)
     verifier: Name = "math"
     on_bad: Literal["fail", "skip"] = "fail"
     decontaminate: bool = True

@@ -125,16 +125,19 @@ class Grader:
     """Limits on the grading of one response (rollouts.grader).
 
     Attributes:
-        cpu_s: CPU time, s. It does not depend on the load of the machine, so neither does a verdict.
+        cpu_s: CPU time, s. It does not depend on the load of the machine, so neither does a verdict. For a program and
+            for its tests the kernel counts whole seconds, rounded up.
         wall_s: elapsed time, s, for a process that waits without using CPU.
         memory_gib: address space of a process, GiB.
         code_unsandboxed: run programs in responses even where the kernel cannot confine them.
+        reason_chars: of the reason of a verdict that are kept.
     """
 
     cpu_s: Annotated[float, Field(gt=0)] = 3.0
     wall_s: Annotated[float, Field(gt=0)] = 30.0
     memory_gib: Annotated[float, Field(gt=0)] = 4.0
     code_unsandboxed: bool = False
+    reason_chars: Annotated[int, Field(ge=20)] = 300
 
 
 @group

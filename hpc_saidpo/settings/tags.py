@@ -37,6 +37,7 @@ class Tags:
     chunk_questions: Positive = 64
     skills: Name | None = None
     file: Name | Annotated[tuple[Name, ...], Field(min_length=1)] | None = None
+    reply_mib: Positive = 4
     endpoint: Endpoint = Field(default_factory=Endpoint)
 
     def __post_init__(self):

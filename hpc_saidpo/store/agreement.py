@@ -10,7 +10,8 @@ from typing import Any
 
 import yaml
 
-from ..errors import RunError
+from ..errors import RunError, shown
+from ..reading import parse_yaml
 from . import files
 
 # Keys that change the result of an iteration by rounding at most: a run may resume with other values.
@@ -19,7 +20,11 @@ MAY_DIFFER = (
     "loop.stop_after", "loop.on_signature", "loop.keep", "dpo.checkpoint_minutes", "dpo.strategy", "dpo.micro_pairs",
     "dpo.micro_tokens", "dpo.head_tokens", "dpo.checkpointing",
     "tags.endpoint.url", "tags.endpoint.api_key_env", "tags.endpoint.concurrency", "tags.endpoint.per_minute",
-    "tags.endpoint.timeout_s", "tags.endpoint.tries", "tags.endpoint.backoff_s",
+    "tags.endpoint.timeout_s", "tags.endpoint.tries", "tags.endpoint.backoff_s", "tags.reply_mib", "run.message_chars",
+    "rollouts.grader.reason_chars",
+    # They decide which rows are refused; a pool with other rows is refused by its fingerprint.
+    *(f"{group}.limits.{name}" for group in ("pool", "evaluate") for name in (
+        "line_mib", "json_mib", "columns", "cell_chars", "answer_chars", "alt_answers")),
 )  # fmt: skip
 # Keys that decide which question an index means: a run can never resume with other values.
 MUST_AGREE = ("pool.",)
@@ -44,7 +49,7 @@ def store_or_compare(
         RunError: the run was made with another configuration. Names the keys and the remedy.
     """
     stored = run / "config.yaml"
-    known = files.read_parsed(stored, yaml.safe_load)
+    known = files.read_parsed(stored, parse_yaml, dict)
     changes = {} if known is None else _differences(known, resolved)
     binding = {key: both for key, both in changes.items() if key not in may_differ}
     if binding and any(run.rglob("*.h5")):  # else there is no result of it yet
@@ -56,7 +61,9 @@ def store_or_compare(
 
 
 def _refuse(run: Path, changes: dict[str, tuple], accept: bool) -> None:
-    listed = "\n".join(f"  {key}: {old!r} in the run, {new!r} now" for key, (old, new) in changes.items())
+    listed = "\n".join(
+        f"  {key}: {shown(repr(old))} in the run, {shown(repr(new))} now" for key, (old, new) in changes.items()
+    )
     fatal = [key for key in changes if key.startswith(MUST_AGREE)]
     if accept and not fatal:
         return
@@ -66,14 +73,17 @@ def _refuse(run: Path, changes: dict[str, tuple], accept: bool) -> None:
             " resume with run.accept_changes=true (finished iterations stay, the unfinished one is set aside and "
             "computed again with the new values),"
         )
-    raise RunError(f"run folder {run} was made with another configuration:\n{listed}\n{remedy} or change it back")
+    raise RunError(
+        f"run folder {shown(run)} was made with another configuration:\n{listed}\n{remedy} or change it back"
+    )
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:
     """Join the keys of a configuration's groups: {"run": {"seed": 0}} becomes {"run.seed": 0}."""
     if not isinstance(value, dict):
         return {prefix: value}
-    return {k: v for key, item in value.items() for k, v in flat(item, f"{prefix}.{key}" if prefix else key).items()}
+    names = {key: f"{prefix}.{key}" if prefix else str(key) for key in value}
+    return {k: v for key, item in value.items() for k, v in flat(item, names[key]).items()}
 
 
 def _differences(stored: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple]:

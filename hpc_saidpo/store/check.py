@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import yaml
 from safetensors import SafetensorError, safe_open
 
-from ..errors import RunError
+from ..errors import RunError, shown, words_of
+from ..reading import parse_json, parse_yaml, read_text
 from ..records import Rollouts
 from . import files, tables
 from .layout import iterations_of
 from .lock import Lock
-from .stage import Stage, stages_of
+from .stage import Stage, stages_of, unfinished
 from .tables import Damaged
 
 REMEDY = "set it aside (--repair) and start the run again: {} computed again, and nothing else"
@@ -58,8 +57,8 @@ def check(run: Path) -> Report:
         RunError: the folder is not a run folder.
     """
     if not (run / "config.yaml").is_file():
-        raise RunError(f"{run} is no run folder: it has no config.yaml")
-    report = Report(n_temporary=sum(map(files.is_temporary, run.rglob(".*.tmp"))))
+        raise RunError(f"{shown(run)} is no run folder: it has no config.yaml")
+    report = Report(n_temporary=len(unfinished(run)))
     report.findings += _unreadable(run)
     for stage in stages_of(run):
         report.n_stages += 1
@@ -101,12 +100,13 @@ def _set_aside(findings: list[Finding]) -> Iterator[tuple[Path, Path]]:
 
 def _unreadable(run: Path) -> Iterator[Finding]:
     """Check the files of the run that belong to no stage."""
-    for path, parse in ((run / "config.yaml", yaml.safe_load), (run / "env.json", json.loads)):
+    for path, parse in ((run / "config.yaml", parse_yaml), (run / "env.json", parse_json)):
         try:
-            if path.exists() and not parse(path.read_text()):
+            if path.exists() and not parse(read_text(path)):
                 raise ValueError("it is empty")
-        except (ValueError, yaml.YAMLError, OSError) as error:
-            yield Finding(path, f"is not readable ({error})", "put back a copy, or move it away and start again")
+        except (ValueError, OSError) as error:
+            problem = f"is not readable ({words_of(error)})"
+            yield Finding(path, problem, "put back a copy, or move it away and start again")
 
     for _, folder in iterations_of(run):
         iteration, metrics = Stage(folder), folder / "metrics.json"
@@ -121,7 +121,7 @@ def _check_file(stage: Stage, path: Path) -> Iterator[Finding]:
         if path.suffix == ".h5":
             stage.check_attributes(path, tables.check(path))
         elif path.suffix == ".json":
-            json.loads(path.read_text())
+            parse_json(read_text(path))
         elif path.suffix == ".safetensors":
             with safe_open(path, "np") as file:
                 file.keys()
@@ -131,7 +131,7 @@ def _check_file(stage: Stage, path: Path) -> Iterator[Finding]:
     except RunError as error:
         yield Finding(path, str(error), "see the message")
     except (OSError, ValueError, SafetensorError) as error:
-        yield _damaged(stage, path, f"is not readable ({error})")
+        yield _damaged(stage, path, f"is not readable ({words_of(error)})")
 
 
 def _check_manifest(stage: Stage) -> Iterator[Finding]:
@@ -144,7 +144,11 @@ def _check_manifest(stage: Stage) -> Iterator[Finding]:
         yield Finding(stage.path / "DONE", str(error), "see the message")
         return
     present = {str(path.relative_to(stage.path)): path for path in stage.contents()}
-    discarded = stage.discarded()
+    try:
+        discarded = stage.discarded()
+    except Damaged as damage:
+        yield Finding(damage.path, damage.problem, "put back a copy, or remove it and restore the files that it named")
+        return
     for name, facts in known.items():
         path = present.pop(name, None)
         if Path(name).parts[0] in discarded:

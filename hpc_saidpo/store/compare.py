@@ -111,4 +111,4 @@ def _weights(model: Path) -> dict[str, torch.Tensor]:
 def _metrics(folder: Path) -> dict[str, Any] | None:
     if not (folder / "metrics.json").exists():
         return None
-    return {k: v for k, v in Stage(folder).read_json("metrics").items() if not k.endswith("_s") and k != "policy"}
+    return {k: v for k, v in Stage(folder).read_json("metrics", dict).items() if not k.endswith("_s") and k != "policy"}

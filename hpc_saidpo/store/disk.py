@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from ..errors import RunError, TryAgain, errno_of, is_transient, try_again
+from ..errors import RunError, TryAgain, errno_of, is_transient, shown, try_again
 
 PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0, *19 * (15.0,))  # five minutes: a file server restarts in that time
 VISIBLE_AFTER_S = 60.0  # longest delay until a file is visible on another node of a network file system
@@ -56,7 +56,7 @@ def persist(path: Path, operation: Callable[[], T]) -> T:
     except Exception as error:
         if not is_transient(error):
             raise
-        raise try_again(f"{path}: {_words(error)}, for {sum(PAUSES_S):.0f} s") from error
+        raise try_again(f"{shown(path)}: {_words(error)}, for {sum(PAUSES_S):.0f} s") from error
 
 
 def _words(error: Exception) -> str:
@@ -79,13 +79,15 @@ def write(path: Path, operation: Callable[[], T], may_be_missing: bool = True) -
 
 
 def exists(path: Path) -> bool:
-    """Whether there is a file or folder. A file system that does not answer is no answer: see `persist`."""
+    """Whether there is a file or folder, behind links too. A silent disk is no answer: see `persist`."""
 
     def look() -> bool:
         try:
             os.stat(path)
-        except (FileNotFoundError, NotADirectoryError):
-            return False
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):  # the last: links that lead to each other
+                return False
+            raise
         return True
 
     return persist(path, look)
@@ -124,9 +126,9 @@ def disk_errors(path: Path, may_be_missing: bool = True) -> Iterator[None]:
         if code is None or (may_be_missing and isinstance(error, FileNotFoundError)):
             raise
         if is_transient(error):
-            raise try_again(f"cannot write {path}: {os.strerror(code)}") from error
+            raise try_again(f"cannot write {shown(path)}: {os.strerror(code)}") from error
         raise RunError(
-            f"cannot write {path}: {describe(code, path)}, then start the same command again. "
+            f"cannot write {shown(path)}: {describe(code, path)}, then start the same command again. "
             "Everything that was finished is kept"
         ) from error
 

@@ -5,19 +5,16 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from yaml import YAMLError
-
-from ..errors import RunError
+from ..errors import RunError, shown, words_of
 from ..parallel.world import World
-from . import disk
+from ..reading import open_file, read_text
+from . import disk, temporaries
 
-_TEMPORARY = re.compile(r"\..+\.tmp")
 T = TypeVar("T")
 
 
@@ -25,7 +22,7 @@ def replace(path: Path, write: Callable[[Path], T]) -> T:
     """Let `write` write a temporary file. Its content is on disk (fsync) before it replaces `path` in one step.
 
     Args:
-        write: writes a file at the path that it is given. It is called again if the file system fails for a moment.
+        write: writes to the empty file that it is given. It is called again if the file system fails for a moment.
 
     Returns:
         The result of `write`.
@@ -33,10 +30,12 @@ def replace(path: Path, write: Callable[[Path], T]) -> T:
     Raises:
         RunError: the disk refuses the write; `path` is unchanged.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporaries.beside(path)
 
     def replacing() -> T:
         try:
+            temporary.unlink(missing_ok=True)  # of an attempt that failed
+            os.close(temporaries.create(temporary))
             result = write(temporary)
             sync(temporary)
             os.replace(temporary, path)
@@ -67,7 +66,8 @@ def append(path: Path, content: bytes) -> None:
     n_bytes = disk.write(path, lambda: path.stat().st_size if path.exists() else 0)
 
     def append_after() -> None:
-        with open(path, "ab") as file:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        with open(os.open(path, flags, 0o666), "ab") as file:
             file.truncate(n_bytes)  # to the earlier content, if this is not the first attempt
             file.write(content)
             file.flush()
@@ -88,10 +88,10 @@ def fill_folder(path: Path, fill: Callable[[Path], object], world: World) -> Non
     Raises:
         RunError: the disk refuses a write on any rank; `path` is unchanged.
     """
-    temporary = _temporary(path)
+    temporary = world.on_root(lambda: temporaries.beside(path))
 
     def make() -> None:
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)  # of an attempt that failed
         temporary.mkdir(parents=True)
 
     def fill_on_all() -> None:
@@ -134,11 +134,10 @@ def remove_folder(path: Path) -> None:
     Raises:
         RunError: the disk refuses it.
     """
-    temporary = _temporary(path)
+    temporary = temporaries.beside(path)
 
     def remove() -> None:
         if path.exists():  # else the last attempt has renamed it
-            shutil.rmtree(temporary, ignore_errors=True)
             os.replace(path, temporary)
         shutil.rmtree(temporary)
 
@@ -152,11 +151,6 @@ def remove_file(path: Path) -> None:
         RunError: the disk refuses it.
     """
     disk.write(path, lambda: path.unlink(missing_ok=True))
-
-
-def _temporary(folder: Path) -> Path:
-    """Return the name of a folder while it is filled or removed."""
-    return folder.with_name(f".{folder.name}.tmp")
 
 
 def make_folder(path: Path) -> None:
@@ -183,7 +177,7 @@ def sync_below(folder: Path) -> None:
 
 def sync(path: Path) -> None:
     """Flush a file or folder from the node's memory to the disk."""
-    handle = os.open(path, os.O_RDONLY)
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
         os.fsync(handle)
     finally:
@@ -194,7 +188,7 @@ def sha256(path: Path) -> str:
     """Return a file's SHA-256, as `sha256sum` prints it."""
 
     def read() -> str:
-        with open(path, "rb") as file:
+        with open(open_file(path), "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     return disk.persist(path, read)
@@ -206,31 +200,28 @@ def old_name(path: Path, reason: str = "old") -> Path:
     return next(c for c in candidates if not c.exists())
 
 
-def is_temporary(path: Path) -> bool:
-    """Whether a file or folder is an unfinished one of `replacing` or `fill_folder`."""
-    return _TEMPORARY.fullmatch(path.name) is not None
-
-
-def remove_temporaries(folder: Path) -> None:
-    """Remove the unfinished files of killed processes below a folder that no process writes to now."""
-    for path in [p for p in folder.rglob(".*.tmp") if is_temporary(p)]:
-        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-
-
-def read_parsed(path: Path, parse: Callable[[str], Any]) -> Any:
+def read_parsed(path: Path, parse: Callable[[str], Any], kind: type[T]) -> T | None:
     """Read a JSON or YAML file of a run; None if there is no such file.
 
+    Args:
+        parse: raises ValueError if the text cannot be parsed.
+        kind: the type that its value must have: list, dict, or object for any.
+
     Raises:
-        RunError: the file is empty or cannot be parsed.
+        RunError: the file cannot be read, is empty, cannot be parsed, or holds another type.
     """
     if not disk.exists(path):
         return None
+    remedy = "put back a copy, or move it away, and start again"
     try:
-        value = parse(disk.persist(path, path.read_text))
-    except (ValueError, YAMLError) as error:
-        raise RunError(
-            f"{path} is not readable ({error}): put back a copy, or move it away, and start again"
-        ) from error
+        value = parse(disk.persist(path, lambda: read_text(path)))
+    except (ValueError, OSError) as error:
+        raise RunError(f"{shown(path)} is not readable ({words_of(error)}): {remedy}") from error
     if not value:
-        raise RunError(f"{path} is empty: put back a copy, or move it away, and start again")
+        raise RunError(f"{shown(path)} is empty: {remedy}")
+    if not isinstance(value, kind):
+        raise RunError(f"{shown(path)} is not readable (it holds no {_NAMES[kind]}): {remedy}")
     return value
+
+
+_NAMES = {list: "list", dict: "table of keys and values"}

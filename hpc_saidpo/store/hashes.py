@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import RunError
+from ..reading import parse_json
 from . import disk, files
 from .stage import Stage
 from .tables import READABLE, Damaged
@@ -52,10 +54,15 @@ class Hashes:
 
     def _load(self) -> dict[str, Any]:
         try:
-            known = files.read_parsed(self.path, json.loads) or {}
-            return {key: entry for key, entry in known.items() if len(entry) == 2}
-        except (RunError, AttributeError, TypeError):  # damaged: the hashes are computed again
+            known = files.read_parsed(self.path, parse_json, dict) or {}
+            return {key: entry for key, entry in known.items() if _is_entry(entry)}
+        except RunError:  # damaged: the hashes are computed again
             return {}
+
+
+def _is_entry(value: object) -> bool:
+    """Whether a value is [state of a file, its SHA-256]."""
+    return isinstance(value, list) and len(value) == 2 and re.fullmatch("[0-9a-f]{64}", str(value[1])) is not None
 
 
 def _state(path: Path) -> list[int]:

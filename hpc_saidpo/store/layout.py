@@ -25,8 +25,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ..errors import RunError
+from ..errors import RunError, shown
 from . import disk
+
+PREPARATION = "prepare-"  # begin of the name of a run that tools/submit.py makes for what several runs share
 
 
 def newest_policy(run: Path) -> Path | None:
@@ -39,7 +41,7 @@ def newest_policy(run: Path) -> Path | None:
         return None
     finished = [folder for _, folder in iterations_of(run) if disk.exists(folder / "DONE")]
     if not finished:
-        raise RunError(f"policy.path={run}: no iteration of that run is finished: it has no policy yet")
+        raise RunError(f"policy.path={shown(run)}: no iteration of that run is finished: it has no policy yet")
     return finished[-1] / "policy" / "model"
 
 
@@ -50,5 +52,5 @@ def folder_of(iteration: int | str) -> str:
 
 def iterations_of(run: Path) -> list[tuple[int, Path]]:
     """Return the iterations of a run folder with their folders, in order."""
-    named = [re.fullmatch(r"iter-(\d{3,})", name) for name in disk.names_in(run)]
+    named = [re.fullmatch(r"iter-([0-9]{3,9})", name) for name in disk.names_in(run)]
     return sorted((int(match[1]), run / match[0]) for match in named if match)

@@ -12,15 +12,17 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..errors import RunError, origin_of
+from ..errors import RunError, origin_of, words_of
 from ..parallel.stop import Stopped
 from ..parallel.task import ALL_RANKS, SILENT_S, Silence
 from ..parallel.world import World
 from ..progress import log, present
+from ..reading import parse_json, read_text
+from . import temporaries
 
 PROGRESS, FAILURE = "progress.json", "failure.json"
 BEAT_S = 10.0
@@ -54,8 +56,9 @@ class Life:
             iterations: of the whole run; 0 for an evaluation.
         """
         self._iterations = iterations
-        (self._folder / FAILURE).unlink(missing_ok=True)
-        before = read(self._folder / PROGRESS)
+        with contextlib.suppress(OSError):
+            (self._folder / FAILURE).unlink(missing_ok=True)
+        before = read_progress(self._folder)
         self._spent_s = dict(before.get("spent_s", {}))
         if before.get("state") == RUNNING and before["place"]:  # a killed job
             self._add(before["place"], before["place_s"])
@@ -152,6 +155,13 @@ class Life:
         return message
 
 
+def read_progress(run: Path) -> dict[str, Any]:
+    """Return the record in a run's progress.json; {} if there is none, or a value of it has another type."""
+    record = read(run / PROGRESS)
+    fits = all(name in record and is_of_type(record[name]) for name, is_of_type in _TYPES.items())
+    return record if fits else {}
+
+
 def read(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file; {} if there is none, or it is not readable."""
     value = _parsed(path)
@@ -159,24 +169,54 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def read_list(path: Path) -> list[dict[str, Any]]:
-    """Return the list in a JSON file, as `read`."""
+    """Return the objects of the list in a JSON file, as `read`."""
     value = _parsed(path)
-    return value if isinstance(value, list) else []
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def is_number(value: object) -> bool:
+    """Whether a value of JSON is a finite number of a size that can be computed with."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_number_or_none(value: object) -> bool:
+    return value is None or is_number(value)
+
+
+def _are_numbers(value: object) -> bool:
+    return isinstance(value, dict) and all(map(is_number, value.values()))
+
+
+_TYPES: dict[str, Callable[[object], bool]] = {
+    **dict.fromkeys(("written", "beat_s", "iterations", "place_s"), is_number),
+    **dict.fromkeys(("done", "total", "done_before", "task_s"), _is_number_or_none),
+    **dict.fromkeys(("state", "message", "place", "waits_for"), _is_text),
+    **dict.fromkeys(("counts", "spent_s"), _are_numbers),
+    "silent": lambda value: isinstance(value, list) and all(map(_is_text, value)),
+}
 
 
 def _parsed(path: Path) -> Any:
     with contextlib.suppress(OSError, ValueError):
-        return json.loads(path.read_text())
+        return parse_json(read_text(path))
     return None
 
 
 def _replace(path: Path, record: dict[str, Any]) -> None:
     """Write a record in one step. A failure of the disk is ignored: whoever writes a result reports it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporaries.beside(path)
     with contextlib.suppress(OSError):
-        temporary.write_text(json.dumps(record, indent=1))
-        os.replace(temporary, path)
+        try:
+            with open(temporaries.create(temporary), "w", encoding="utf-8") as file:
+                file.write(json.dumps(record, indent=1))
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def _words(error: BaseException) -> str:
-    return str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, RunError) else words_of(error, with_type=True)

@@ -22,15 +22,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..errors import RunError
-from . import disk
-from .owner import UNKNOWN, is_alive, this_process
+from ..errors import RunError, shown
+from ..reading import open_file, parse_json, read_text
+from . import disk, temporaries
+from .owner import UNKNOWN, is_alive, is_owner, this_process
 
 BEAT_S = 10.0
 DEAD_AFTER_S = 120.0  # NFS may show the touch of another node up to a minute late
 LOOK_EVERY_S = 1.0  # pause between two looks at the lock of an owner on another machine
 _GUARD_POLL_S = 0.01
 _LOOKS_BEFORE_LOST = 3  # a lock that is being replaced on another node may be invisible for a moment
+_MOST_BYTES = 65_536  # of a lock
 _WITHOUT_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)  # of a file system that has no hard links
 
 
@@ -61,10 +63,10 @@ class Lock:
         self.path, self.beat_s, self.dead_after_s = path, beat_s, dead_after_s
         self.guarded = guarded or f"run folder {path.parent}"
         self.owner = owner or this_process()
-        end = ".lock" if path.suffix == ".lock" else ""  # all files of such a lock end in this way
+        end = ".lock" if path.suffix == ".lock" else ""  # the guard of such a lock ends in this way, too
         stem = path.name.removesuffix(end)
         self._guard = path.with_name(f"{stem}.guard{end}")
-        self._temporary = path.with_name(f".{stem}.{self.owner['token']}.tmp{end}")
+        self._temporary = temporaries.beside(path)
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -115,7 +117,7 @@ class Lock:
         try:
             if self._is_own():
                 self._under_guard(self._remove_own)
-        except OSError:
+        except (OSError, RunError):
             return
 
     def _try(self, report: Callable[[str], None] = _ignore) -> str:
@@ -225,7 +227,7 @@ class Lock:
                 owner = _read(self.path)
                 if owner is not None and owner["token"] != self.owner["token"]:
                     return  # another job has replaced the lock: `check` reports it
-                os.utime(self.path)
+                os.utime(self.path, follow_symlinks=False)
             except (OSError, RunError):  # removed, or a file system that hangs: `check` reports it
                 continue
 
@@ -234,7 +236,8 @@ class Lock:
         return owner is not None and owner["token"] == self.owner["token"]
 
     def _write_temporary(self) -> None:
-        with open(self._temporary, "wb") as file:
+        self._temporary.unlink(missing_ok=True)  # of an attempt that failed
+        with open(temporaries.create(self._temporary), "wb") as file:
             file.write(self._content())
             file.flush()
             os.fsync(file.fileno())
@@ -253,25 +256,35 @@ class Lock:
 def _read(path: Path) -> dict[str, Any] | None:
     """Return the lock's content; None if there is no lock, or it is being replaced."""
     try:
-        return json.loads(path.read_text() or json.dumps(UNKNOWN))
+        text = read_text(path, _MOST_BYTES, follow=False)
+        owner = parse_json(text) if text else UNKNOWN
+        if owner is not UNKNOWN and not is_owner(owner):
+            raise ValueError("it lacks facts about an owner")
+        return owner
     except FileNotFoundError:
         return None
     except OSError as error:
         if error.errno == errno.ESTALE:  # NFS: the file was replaced or removed while it was opened
             return None
         raise
-    except ValueError:
+    except ValueError as error:
         raise RunError(
-            f"{path} is no lock of this program: make sure that no job uses the folder, then remove the file"
+            f"{shown(path)} is no lock of this program ({error}): make sure that no job uses the folder, then "
+            "remove the file"
         ) from None
 
 
 def _touched(path: Path) -> int:
     """Return the time of the last touch in nanoseconds; -1 if there is no lock."""
     try:
-        with open(path, "rb") as file:  # on NFS, open requests the present state from the server
-            return os.fstat(file.fileno()).st_mtime_ns
+        handle = open_file(path, follow=False)  # on NFS, open requests the present state from the server
+        try:
+            return os.fstat(handle).st_mtime_ns
+        finally:
+            os.close(handle)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ESTALE):
             return -1
         raise
+    except ValueError:  # something else has this name now: `_read` reports it
+        return -1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 import uuid
 from pathlib import Path
@@ -10,6 +11,10 @@ from typing import Any
 
 # Owner of a lock file without content: its writer is about to write it, or died before.
 UNKNOWN = {"token": "", "host": "unknown", "pid": 0, "slurm_job": "", "since": "this moment", "machine": ""}
+_TEXTS = ("token", "host", "slurm_job", "since", "machine")
+_LONGEST = 300  # characters of a text
+_NUMBERS = ("pid", "slurm_restart")
+_START = "process_start"  # in clock ticks; None where it is unknown
 
 
 def this_process() -> dict[str, Any]:
@@ -19,19 +24,30 @@ def this_process() -> dict[str, Any]:
         "host": os.uname().nodename,
         "pid": os.getpid(),
         "slurm_job": _slurm_job(),
-        "slurm_restart": int(os.environ.get("SLURM_RESTART_COUNT", "0")),
+        "slurm_restart": _slurm_restart(),
         "since": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "machine": _machine(),
         "process_start": process_start(os.getpid()),
     }
 
 
+def is_owner(value: object) -> bool:
+    """Whether a value has every fact of `this_process`, each of its type and of a sensible size."""
+    if not isinstance(value, dict) or not value.keys() >= {*_TEXTS, *_NUMBERS, _START}:
+        return False
+    texts, numbers = [value[name] for name in _TEXTS], [value[name] for name in _NUMBERS]
+    return (
+        all(isinstance(text, str) and text.isprintable() and len(text) <= _LONGEST for text in texts)
+        and all(type(number) is int and 0 <= number < 2**31 for number in numbers)
+        and (value[_START] is None or type(value[_START]) is int)
+    )
+
+
 def is_alive(owner: dict[str, Any]) -> bool | None:
     """Whether the owner is alive; None if this machine cannot decide it."""
     if owner["machine"] and owner["machine"] == _machine():
         return _is_running(owner["pid"], owner["process_start"])
-    restart = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-    if owner["slurm_job"] and owner["slurm_job"] == _slurm_job() and restart > owner["slurm_restart"]:
+    if owner["slurm_job"] and owner["slurm_job"] == _slurm_job() and _slurm_restart() > owner["slurm_restart"]:
         return False  # an earlier start of this job: Slurm does not requeue a running job
     return None
 
@@ -39,6 +55,11 @@ def is_alive(owner: dict[str, Any]) -> bool | None:
 def _slurm_job() -> str:
     array = [os.environ.get(f"SLURM_ARRAY_{part}_ID", "") for part in ("JOB", "TASK")]
     return "_".join(array) if all(array) else os.environ.get("SLURM_JOB_ID", "")
+
+
+def _slurm_restart() -> int:
+    count = os.environ.get("SLURM_RESTART_COUNT", "")
+    return int(count) if re.fullmatch("[0-9]{1,9}", count) else 0
 
 
 def _machine() -> str:

@@ -89,10 +89,14 @@ def dataset(group: h5py.Group, name: str) -> h5py.Dataset:
 
     Raises:
         KeyError, TypeError: there is none of this name.
+        ValueError: its values lie in other files, which HDF5 would read.
     """
     item = group[name]
     if not isinstance(item, h5py.Dataset):
         raise TypeError(f"{name} is not a dataset")
+    storage = item.id.get_create_plist()
+    if storage.get_layout() == h5py.h5d.VIRTUAL or storage.get_external_count():
+        raise ValueError(f"the values of {name} lie in another file, which is not read")
     return item
 
 

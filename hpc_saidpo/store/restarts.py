@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,11 @@ def newest_result(*folders: Path) -> float:
     return newest
 
 
+def _count(slurm: Mapping[str, Any]) -> int:
+    count = str(slurm.get("SLURM_RESTART_COUNT", ""))
+    return int(count) if re.fullmatch("[0-9]{1,9}", count) else 0
+
+
 def check_progress(
     starts: Sequence[Mapping[str, Any]], now: Mapping[str, Any], environment: Mapping[str, str] = os.environ
 ) -> None:
@@ -40,15 +46,15 @@ def check_progress(
         RunError: SAIDPO_RESTARTS restarts in a row have finished nothing.
     """
     job = now["slurm"].get("SLURM_JOB_ID")
-    count = int(now["slurm"].get("SLURM_RESTART_COUNT", "0"))
+    count = _count(now["slurm"])
     earlier = [
-        int(start["slurm"].get("SLURM_RESTART_COUNT", "0"))
+        _count(start["slurm"])
         for start in starts
         if start.get("newest_result") == now["newest_result"] and start.get("slurm", {}).get("SLURM_JOB_ID") == job
     ]
     n_idle = count - min(earlier, default=count)
     limit = environment.get(LIMIT, "")
-    if job and n_idle >= (int(limit) if limit.isdigit() else DEFAULT):
+    if job and n_idle >= (int(limit) if re.fullmatch("[0-9]{1,9}", limit) else DEFAULT):
         raise RunError(
             f"the last {n_idle} restarts of Slurm job {job} finished nothing: no chunk of rollouts, no stage, no "
             f"checkpoint. Raise --time, or lower rollouts.chunk_questions or dpo.checkpoint_minutes; {LIMIT} is the "

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
-from . import disk
+from ..reading import parse_yaml, read_text
+from . import disk, run_facts
 from .layout import iterations_of
 from .stage import Stage
 
@@ -43,7 +42,7 @@ def best(finished: list[tuple[int, Path]]) -> int | None:
 
     None if no iteration was evaluated.
     """
-    accuracy = {t: _accuracy(Stage(folder).read_json("metrics")) for t, folder in finished}
+    accuracy = {t: _accuracy(run_facts.read_figures(folder)) for t, folder in finished}
     return max(((value, t) for t, value in accuracy.items() if value is not None), default=(0.0, None))[1]
 
 
@@ -59,13 +58,13 @@ def _is_named(model: Path, run: Path) -> bool:
         path = run.parent / name / "config.yaml"
         if name == run.name or not disk.exists(path):
             continue
-        text = disk.persist(path, path.read_text)
-        if run.name not in text:
-            continue
         try:
-            config = yaml.safe_load(text)
+            text = disk.persist(path, lambda path=path: read_text(path))
+            if run.name not in text:
+                continue
+            config = parse_yaml(text)
             named = [(config.get(group) or {}).get(key) for group, key in _NAMING]
-        except (yaml.YAMLError, AttributeError):
+        except (OSError, ValueError, AttributeError):
             return True
         if any(isinstance(value, str) and Path(value).resolve() == place for value in named):
             return True

@@ -11,12 +11,12 @@ from typing import Any, Literal, TypeVar
 
 from .. import settings
 from ..parallel.world import World
-from . import agreement, disk, files, restarts, retention, run_facts, shared
+from . import agreement, disk, files, restarts, retention, run_facts, shared, temporaries
 from .hashes import Hashes
 from .layout import folder_of, iterations_of
 from .life import Life
 from .lock import Lock
-from .stage import Stage
+from .stage import Stage, unfinished
 from .tables import SCHEMA_VERSION
 
 T = TypeVar("T")
@@ -78,12 +78,13 @@ class RunDir:
         files.make_folder(self.path)
         self._lock.acquire(self._report)
         try:
-            files.remove_temporaries(self.path)  # of killed jobs: no other job writes here now
+            for leftover in unfinished(self.path):  # of killed jobs: no other job writes here now
+                temporaries.remove(leftover)
             agreement.store_or_compare(
                 self.path, resolved, config.accept_changes, self._set_aside_unfinished, may_differ
             )
             path = self.path / "env.json"
-            starts = files.read_parsed(path, json.loads) or []
+            starts = run_facts.read_starts(path)
             if env.get("slurm"):
                 env = {**env, "newest_result": restarts.newest_result(self.path, self.path.parent / ".shared")}
                 restarts.check_progress(starts, env)
@@ -271,9 +272,9 @@ class RunDir:
                 stage.prepare()
                 stage.write_json("metrics", metrics)
                 files.write_text(stage.path / "DONE", "")
-            records = [Stage(folder).read_json("metrics") for folder in self.finished_iterations()]
+            records = [run_facts.read_figures(folder) for folder in self.finished_iterations()]
             files.write_text(self.path / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in records))
-            return stage.read_json("metrics")
+            return run_facts.read_figures(stage.path)
 
         return self.world.on_root(finish)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -11,12 +12,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..parallel.world import World
-from . import disk, files
+from . import disk, files, temporaries
 from .lock import Lock
 from .stage import Stage
 from .tables import Damaged
 
 STALE_SCRATCH_S = 7 * 86_400
+_SCRATCH = re.compile(r"\..+-[0-9a-f]{16}\.-?[0-9]+\.tmp")
 POLL_S = 0.5  # pause between two polls of a job that waits for another one
 T = TypeVar("T")
 
@@ -97,13 +99,15 @@ def _compute(
     resumes: bool,
 ) -> T:
     """Compute the artefact in a folder beside its final place, then move it there. Collective."""
-    scratch = Stage(final.path.with_name(f".{final.path.name}.tmp"))
+    user = world.on_root(lambda: temporaries.owner_of(lock.path))
+    scratch = Stage(final.path.with_name(f".{final.path.name}.{user}.tmp"))  # another user cannot continue in it
 
     def prepare() -> None:
-        _remove_stale_scratch(final.path.parent)
+        _remove_stale_scratch(final.path.parent, lock.path)
         if not resumes:
             shutil.rmtree(scratch.path, ignore_errors=True)
         files.make_folder(scratch.path)
+        temporaries.require_own(scratch.path, lock.path)
         os.utime(scratch.path)
 
     def finish() -> None:
@@ -123,14 +127,18 @@ def _compute(
     return world.on_root(lambda: load(final))
 
 
-def _remove_stale_scratch(folder: Path) -> None:
-    """Remove old scratch folders, and temporary files of locks, of killed jobs. Those of a living job are younger."""
-    for path in folder.glob(".*.tmp*"):
-        try:
-            if time.time() - path.stat().st_mtime > STALE_SCRATCH_S:
-                path.unlink() if path.is_file() else shutil.rmtree(path)
-        except OSError:  # another job removes it too
-            continue
+def _remove_stale_scratch(folder: Path, own: Path) -> None:
+    """Remove old scratch folders and temporary files of this user's killed jobs. Those of a living job are younger.
+
+    Args:
+        own: a file that this process has made: only what has the same owner is removed.
+    """
+    for path in map(folder.joinpath, disk.names_in(folder)):
+        if _SCRATCH.fullmatch(path.name) or temporaries.is_temporary(path):
+            with contextlib.suppress(OSError):  # another job removes it too
+                status = os.lstat(path)
+                if status.st_uid == temporaries.owner_of(own) and time.time() - status.st_mtime > STALE_SCRATCH_S:
+                    temporaries.remove(path)
 
 
 def finished(folder: Path, name: str) -> list[Stage]:

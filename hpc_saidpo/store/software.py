@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from ..reading import parse_json, read_text
 
 SHOWN = 3  # names that a message lists
 # The use of each package by a run. Packages without a use change no figure.
@@ -45,7 +46,7 @@ def _version(name: str) -> str | None:
 def read_starts(run: Path) -> list[dict[str, Any]]:
     """Return the facts of each start of a run, oldest first; [] where env.json is missing or damaged."""
     try:
-        starts = json.loads((run / "env.json").read_text(encoding="utf-8"))
+        starts = parse_json(read_text(run / "env.json"))
     except (OSError, ValueError):
         return []
     return [start for start in starts if isinstance(start, dict)] if isinstance(starts, list) else []
@@ -75,9 +76,9 @@ def differences(starts_of: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[st
 
 def _value(start: Mapping[str, Any], name: str) -> str:
     """A fact of a start, as a text; "" where it was not recorded."""
-    packages = start.get("packages") or {}
-    if name in packages:
-        return packages[name] or "none"
+    packages = start.get("packages")
+    if isinstance(packages, dict) and name in packages:
+        return str(packages[name] or "none")
     value = start.get(name)
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value) if value else ""
 

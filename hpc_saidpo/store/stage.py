@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import re
@@ -12,19 +11,22 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import RunError
+from ..errors import RunError, shown, words_of
+from ..names import require_name
 from ..parallel.world import World
+from ..reading import parse_json, read_text
 from ..records import STAGES
 from ..table import Columns
-from . import disk, files, stored, tables
+from . import disk, files, stored, tables, temporaries
 from .layout import folder_of, iterations_of
+from .manifest import DONE, Facts, read_manifest, text_of
 from .ragged import WITH_TOKENS
 from .tables import C, Damaged
 
 SHARD_ROWS = 32_768
 _CHUNK, _SHARD = "chunk-{:06d}", "shard-{:06d}-{:06d}"
 _DISCARDED = "DISCARDED"  # lists the files and folders that were removed after the stage was finished
-_PIECE = re.compile(r"(?:chunk|shard)-(\d{6,})(?:-(\d{6,}))?")
+_PIECE = re.compile(r"(?:chunk|shard)-([0-9]{6,7})(?:-([0-9]{6,7}))?")
 
 
 class Stage:
@@ -40,7 +42,7 @@ class Stage:
     @property
     def done(self) -> bool:
         """Whether the stage is finished."""
-        return disk.exists(self.path / "DONE")
+        return disk.exists(self.path / DONE)
 
     def prepare(self) -> None:
         """Create the folder."""
@@ -48,12 +50,11 @@ class Stage:
 
     def mark_done(self) -> None:
         """Write the manifest with size and SHA-256 of every file: from now on the stage is finished."""
-        listed = {
+        listed: dict[str, Facts] = {
             str(path.relative_to(self.path)): {"bytes": path.stat().st_size, "sha256": files.sha256(path)}
             for path in self.contents()
         }
-        manifest = {"schema_version": tables.SCHEMA_VERSION, "files": listed, "sha256": _hash(listed)}
-        files.write_text(self.path / "DONE", json.dumps(manifest, indent=1))
+        files.write_text(self.path / DONE, text_of(listed))
 
     def contents(self) -> list[Path]:
         """Return the stage's files, without DONE, unfinished files and files that were set aside."""
@@ -61,11 +62,11 @@ class Stage:
         def counts(path: Path) -> bool:
             parts = path.relative_to(self.path).parts
             hidden = any(part.startswith(".") or ".old-" in part or ".damaged-" in part for part in parts)
-            return path.is_file() and not hidden and path.name not in ("DONE", _DISCARDED)
+            return path.is_file() and not hidden and path.name not in (DONE, _DISCARDED)
 
         return sorted(path for path in self.path.rglob("*") if counts(path))
 
-    def manifest(self, readable: tuple[int, ...] = tables.READABLE) -> dict[str, dict]:
+    def manifest(self, readable: tuple[int, ...] = tables.READABLE) -> dict[str, Facts]:
         """Return {file name: bytes and sha256} from the time when the stage was finished.
 
         Args:
@@ -75,25 +76,14 @@ class Stage:
             Damaged: DONE cannot be read.
             RunError: a version made the stage whose layout this version cannot read.
         """
-        version, listed = self._done()
-        tables.check_layout(self.path / "DONE", version, readable)
+        version, listed = read_manifest(self.path)
+        tables.check_layout(self.path / DONE, version, readable)
         return listed
 
     @property
     def layout(self) -> int:
         """The layout (schema_version) of a finished stage. Raises Damaged: DONE cannot be read."""
-        return self._done()[0]
-
-    def _done(self) -> tuple[int, dict[str, dict]]:
-        path = self.path / "DONE"
-        try:
-            manifest = json.loads(disk.persist(path, path.read_text))
-            version, listed = manifest["schema_version"], manifest["files"]
-            if manifest["sha256"] != _hash(listed):
-                raise ValueError("the SHA-256 of the list does not fit")
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise Damaged(path, f"is not readable ({error})") from error
-        return version, listed
+        return read_manifest(self.path)[0]
 
     def check_complete(self, readable: tuple[int, ...] = tables.READABLE) -> None:
         """Make sure that a finished stage still has its files, by name and size, but for discarded ones.
@@ -188,7 +178,7 @@ class Stage:
             self.write(name, whole, first_chunk=chunks[0], last_chunk=chunks[-1])
             if not self.read(name, table).equals(whole):
                 raise RunError(
-                    f"{self.path / name}.h5 does not hold the data that was written to it: repair the file system"
+                    f"{shown(self.path / name)}.h5 does not hold the data that was written to it: repair the disk"
                 )
         for index in chunks:
             files.remove_file(self.path / f"{_CHUNK.format(index)}.h5")
@@ -222,17 +212,20 @@ class Stage:
         """Write a value as <name>.json."""
         files.write_text(self.path / f"{name}.json", json.dumps(value, indent=1))
 
-    def read_json(self, name: str) -> Any:
-        """Read a value that `write_json` wrote.
+    def read_json(self, name: str, kind: type = object) -> Any:
+        """Read a value that `write_json` wrote, of this type.
 
         Raises:
-            Damaged: the file is missing or not JSON.
+            Damaged: the file is missing, not JSON, or holds another type.
         """
         path = self.path / f"{name}.json"
         try:
-            return json.loads(disk.persist(path, path.read_text))
+            value = parse_json(disk.persist(path, lambda: read_text(path)))
         except (OSError, ValueError) as error:
-            raise Damaged(path, f"is not readable as JSON ({error})") from error
+            raise Damaged(path, f"is not readable as JSON ({words_of(error)})") from error
+        if not isinstance(value, kind):
+            raise Damaged(path, f"holds a {type(value).__name__} where there should be a {kind.__name__}")
+        return value
 
     def append_lines(self, name: str, lines: Iterable[str]) -> None:
         """Append lines to <name>.jsonl, in a stage whose folder appears only when it is finished (`RunDir.shared`)."""
@@ -249,7 +242,7 @@ class Stage:
     def remove(self, name: str) -> None:
         """Remove a temporary file or folder of the stage, in one step."""
         path = self.path / name
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             files.remove_folder(path)
         else:
             files.remove_file(path)
@@ -261,9 +254,17 @@ class Stage:
         self.remove(name)
 
     def discarded(self) -> list[str]:
-        """Return the names of the files and folders that `discard` has removed."""
+        """Return the names of the files and folders that `discard` has removed.
+
+        Raises:
+            Damaged: the file with the names cannot be read, or holds something else.
+        """
         path = self.path / _DISCARDED
-        return disk.persist(path, path.read_text).splitlines() if disk.exists(path) else []
+        try:
+            text = disk.persist(path, lambda: read_text(path)) if disk.exists(path) else ""
+            return [require_name(name) for name in text.splitlines()]
+        except (OSError, ValueError) as error:
+            raise Damaged(path, f"is not readable ({words_of(error)})") from error
 
 
 def stages_of(run: Path) -> list[Stage]:
@@ -274,8 +275,14 @@ def stages_of(run: Path) -> list[Stage]:
     return [
         Stage(path, {"iteration": -1 if t == "base" else t, "stage": str(path.relative_to(run / folder_of(t)))})
         for t, path in places
-        if path.is_dir() and not files.is_temporary(path)
+        if path.is_dir() and not temporaries.is_temporary(path)
     ]
+
+
+def unfinished(run: Path) -> list[Path]:
+    """Return the temporary files and folders of killed processes in a run folder: only in the folders of its layout."""
+    places = [run, *(folder for _, folder in iterations_of(run)), *(stage.path for stage in stages_of(run))]
+    return temporaries.in_folders(places)
 
 
 def lacking(run: Path) -> str:
@@ -290,7 +297,3 @@ def lacking(run: Path) -> str:
     if all(layout(stage) >= WITH_TOKENS for stage in stages_of(run) if stage.done):
         return ""
     return f"{run} was made by an earlier version: it has the texts of prompts and responses, but not their token ids"
-
-
-def _hash(listed: dict[str, dict]) -> str:
-    return hashlib.sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest()

@@ -83,7 +83,8 @@ class StoredRows(Sequence):
         readers: open files to share with other columns.
     """
 
-    BATCH = 4096
+    FEW, BATCH = 32, 4096  # rows that are read at once: at first, and at most
+    BATCH_LENGTH = 2**24  # characters or tokens that are read at once, about
 
     def __init__(
         self,
@@ -111,8 +112,13 @@ class StoredRows(Sequence):
         return self.read([range(len(self))[index]])[0]
 
     def __iter__(self) -> Iterator[Any]:
-        for start in range(0, len(self), self.BATCH):
-            yield from self.read(np.arange(start, min(start + self.BATCH, len(self))))
+        start, size = 0, self.FEW
+        while start < len(self):
+            values = self.read(np.arange(start, min(start + size, len(self))))
+            yield from values
+            start += len(values)
+            # As many rows as usual ones; fewer where they are long.
+            size = min(self.BATCH, 4 * size, max(1, size * self.BATCH_LENGTH // max(1, sum(map(len, values)))))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequence):

@@ -21,7 +21,8 @@ from typing import Any, TypeVar
 import h5py
 import numpy as np
 
-from ..errors import RunError, is_transient
+from ..errors import RunError, is_transient, shown, words_of
+from ..reading import open_file
 from ..table import Columns, Ids
 from .ragged import Ragged, attributes, dataset, put, put_attributes, put_ragged
 
@@ -98,8 +99,8 @@ def check_layout(path: Path, version: Any, readable: tuple[int, ...]) -> None:
     if version not in readable:
         layouts = " and ".join(map(str, readable))
         raise RunError(
-            f"{path}: has layout {version}, this version {'resumes' if len(readable) == 1 else 'reads'} {layouts}: "
-            "continue with the version that made the run, or start a new run with run.name=..."
+            f"{shown(path)}: has layout {version}, this version {'resumes' if len(readable) == 1 else 'reads'} "
+            f"{layouts}: continue with the version that made the run, or start a new run with run.name=..."
         )
 
 
@@ -116,8 +117,10 @@ def open_table(path: Path, table: type[Columns] | None = None) -> Iterator[h5py.
         RunError: another version wrote the file, in another layout.
     """
     try:
+        os.close(open_file(path))  # HDF5 would wait for the writer of a pipe
         # One writer per file, and files appear finished: no lock is needed, and Lustre or NFS may have none.
         with h5py.File(path, "r", locking=False) as file:
+            _require_own_content(file)
             facts = attributes(file)
             if facts.get("format") != FORMAT:
                 raise Damaged(path, "is an HDF5 file of another program")
@@ -131,21 +134,38 @@ def open_table(path: Path, table: type[Columns] | None = None) -> Iterator[h5py.
         raise explain(path, error) from error
 
 
+def _require_own_content(file: h5py.File) -> None:
+    """Make sure that everything in a file lies in this file: HDF5 follows links to others. Datasets: see `dataset`.
+
+    Raises:
+        ValueError: it has a link to another file, or by name to another object.
+    """
+
+    def is_foreign(name: bytes, link: Any) -> bytes | None:
+        hard = h5py.h5l.TYPE_HARD  # pyright: ignore[reportAttributeAccessIssue] - the stubs leave the module out
+        return None if link.type == hard else name
+
+    if name := file.id.links.visit(is_foreign, info=True):
+        raise ValueError(f"{name.decode(errors='replace')} is a link, which is not followed")
+
+
 def explain(path: Path, error: Exception) -> RunError:
     """Return the exception for a file that could not be read: `Damaged`, or RunError if the file may be intact."""
     try:
-        with open(path, "rb") as file:
+        with open(open_file(path), "rb") as file:
             start = file.read(8)
+    except ValueError as foreign:
+        return Damaged(path, f"is not an HDF5 file ({foreign})")
     except FileNotFoundError:
         return Damaged(path, "is missing")
     except OSError as unreadable:
         if is_transient(unreadable):
             raise
-        return RunError(f"{path}: cannot be read: {unreadable.strerror}. Make it readable, and start again")
+        return RunError(f"{shown(path)}: cannot be read: {unreadable.strerror}. Make it readable, and start again")
     if "unable to lock" in str(error):
         return RunError(
-            f"{path}: HDF5_USE_FILE_LOCKING={os.environ.get('HDF5_USE_FILE_LOCKING')} requires a lock that the file "
-            "system does not grant. No lock is needed: unset the variable, or set it to FALSE"
+            f"{shown(path)}: HDF5_USE_FILE_LOCKING={os.environ.get('HDF5_USE_FILE_LOCKING')} requires a lock that the "
+            "file system does not grant. No lock is needed: unset the variable, or set it to FALSE"
         )
     if not start:
         return Damaged(path, "is empty (zero length)")
@@ -153,7 +173,7 @@ def explain(path: Path, error: Exception) -> RunError:
         return Damaged(path, "is not an HDF5 file" if start.strip(b"\0") else "holds zeros where its content should be")
     if "truncated" in str(error):
         return Damaged(path, "is truncated")
-    return Damaged(path, f"is damaged: a checksum or its structure does not fit ({error})")
+    return Damaged(path, f"is damaged: a checksum or its structure does not fit ({words_of(error)})")
 
 
 def read(path: Path, table: type[C], inspect: Inspect) -> C:

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from .. import settings
-from ..errors import RunError
+from ..errors import RunError, shown, words_of
+from ..pool.text_files import MIB, lines_of
 from ..store import files
 from .asking import Task
 from .endpoint import reply_of, request_body
@@ -37,10 +38,13 @@ def write(path: str, task: Task, requests: Iterable[tuple[str, str]], config: se
     files.replace(Path(path), write_lines)
 
 
-def read(paths: Sequence[str]) -> tuple[dict[str, str], int]:
+def read(paths: Sequence[str], limit_mib: int) -> tuple[dict[str, str], int]:
     """Read files of answers: (reply by custom_id or id, number of failed requests). The last reply of an id counts.
 
     A line is {"custom_id", "response": {"status_code", "body"}}, or {"custom_id" or "id", "content" or "tags"}.
+
+    Args:
+        limit_mib: length of a line, at most (tags.reply_mib).
 
     Raises:
         RunError: no such file; or lines with another format: names the first ones by file and line.
@@ -48,11 +52,13 @@ def read(paths: Sequence[str]) -> tuple[dict[str, str], int]:
     replies: dict[str, str] = {}
     bad, n_failed = [], 0
     for path in paths:
-        for number, line in _lines(path):
+        for number, line in _lines(path, limit_mib * MIB):
             try:
+                if len(line) > limit_mib * MIB:
+                    raise ValueError(f"longer than {limit_mib} MiB (tags.reply_mib)")
                 id, reply = _read_answer(json.loads(line))
             except (ValueError, TypeError, AttributeError, RecursionError) as error:
-                bad.append(f"{path}:{number}: {error}")
+                bad.append(f"{shown(path)}:{number}: {words_of(error)}")
                 continue
             if reply is None:
                 n_failed += 1
@@ -65,13 +71,13 @@ def read(paths: Sequence[str]) -> tuple[dict[str, str], int]:
     return replies, n_failed
 
 
-def _lines(path: str) -> Iterator[tuple[int, bytes]]:
-    """Yield the number and content of every line that is not empty."""
+def _lines(path: str, limit: int) -> Iterator[tuple[int, bytes]]:
+    """Yield the number and content of every line that is not empty; of a longer one the first `limit` + 1 bytes."""
     try:
         with Path(path).open("rb") as file:
-            yield from ((number, line) for number, line in enumerate(file, 1) if line.strip())
+            yield from ((number, line) for number, line in lines_of(file, limit) if line.strip())
     except OSError as error:
-        raise RunError(f"tags.file={path}: {error.strerror}") from error
+        raise RunError(f"tags.file={shown(path)}: {error.strerror}") from error
 
 
 def _read_answer(line: dict) -> tuple[str, str | None]:

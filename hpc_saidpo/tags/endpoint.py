@@ -19,12 +19,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from .. import settings
-from ..errors import RunError
+from ..errors import RunError, shown, words_of
 from ..progress import log
 from .asking import Messages
+from .connection import make_opener
 
 LONGEST_WAIT_S = 600.0  # a longer Retry-After of a server is cut to this
 LONGEST_BACKOFF_S = 60.0
+MIB = 2**20
 SHOWN_CHARS = 500  # of the server's words, in a message
 _TEMPORARY = (408, 409, 425, 429)  # HTTP codes for which another try may help, besides all from 500 on
 
@@ -50,7 +52,7 @@ class Server:
         self._n_threads = max(1, self._endpoint.concurrency // n_ranks)
         self._pace = Pace((self._endpoint.per_minute or 0) / n_ranks)
         self._key = ""
-        self._open = urllib.request.build_opener(_NoRedirect).open
+        self._open, self._limit_mib = make_opener().open, config.reply_mib
 
     def answer(self, conversations: Sequence[Messages]) -> list[str]:
         """Return a reply to each conversation.
@@ -96,16 +98,19 @@ class Server:
         request = urllib.request.Request(f"{url.rstrip('/')}/chat/completions", data, headers)
         try:
             with self._open(request, timeout=self._endpoint.timeout_s) as response:
-                return reply_of(json.loads(response.read()))
+                body = response.read(self._limit_mib * MIB + 1)
+            if len(body) > self._limit_mib * MIB:
+                raise ValueError(f"the reply is longer than {self._limit_mib} MiB (tags.reply_mib)")
+            return reply_of(json.loads(body))
         except urllib.error.HTTPError as error:
-            message = f"{error.code} {error.reason}: {_words(error)}"
+            message = f"{error.code} {shown(error.reason)}: {_words(error)}"
             if error.code in _TEMPORARY or error.code >= 500:
                 raise TryAgain(message, retry_after_s(error.headers.get("Retry-After"))) from error
             raise RunError(
                 f"tags.endpoint.url={url} refuses a request for tags.model={self._model}: {self._without_key(message)}"
             ) from None
         except (OSError, http.client.HTTPException, ValueError, RecursionError) as error:  # time-outs are OSErrors
-            raise TryAgain(f"{type(error).__name__}: {error}") from error
+            raise TryAgain(words_of(error)) from error
 
     def _without_key(self, message: str) -> str:
         return message.replace(self._key, "(key)") if self._key else message
@@ -132,13 +137,6 @@ class Pace:
             self._next = max(self._next, time.monotonic() + seconds)
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Make a redirect an error: following it would send the key to another server."""
-
-    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> None:
-        return None
-
-
 def identify(config: settings.Tags) -> str:
     """Return everything that the replies of a named model depend on. Files and servers share one set of replies."""
     return repr(("named", config.model, config.max_new_tokens, sorted(config.endpoint.body.items())))
@@ -163,7 +161,7 @@ def reply_of(response: Any) -> str:
     try:
         return str(response["choices"][0]["message"]["content"] or "")
     except (KeyError, IndexError, TypeError):
-        raise ValueError(f"no chat completion: {json.dumps(response)[:SHOWN_CHARS]}") from None
+        raise ValueError(f"no chat completion: {shown(json.dumps(response), SHOWN_CHARS)}") from None
 
 
 def read_key(endpoint: settings.Endpoint) -> str:
@@ -192,7 +190,7 @@ def retry_after_s(value: str | None) -> float | None:
     except ValueError:
         try:
             seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-        except ValueError:
+        except (ValueError, TypeError, OverflowError):
             return None
     return min(max(0.0, seconds), LONGEST_WAIT_S)
 
@@ -205,4 +203,4 @@ def _words(error: urllib.error.HTTPError) -> str:
         return ""
     with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
         words = str(json.loads(words)["error"]["message"])
-    return " ".join(words.split())[:SHOWN_CHARS]
+    return shown(" ".join(words.split()), SHOWN_CHARS)

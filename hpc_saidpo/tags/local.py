@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .. import settings
-from ..errors import RunError
+from ..errors import RunError, shown
 from ..policy.model import Policy, max_positions
 from ..rollouts.engine.engine import generate
 from ..settings.rollouts import Sampling
@@ -42,7 +42,9 @@ class Local:
             return []
         policy = self.load()
         if not policy.tokenizer.chat_template:
-            raise RunError(f"tags.model={policy.path}: its tokenizer has no chat template: use an instruct model")
+            raise RunError(
+                f"tags.model={shown(policy.path)}: its tokenizer has no chat template: use an instruct model"
+            )
         policy.model.eval()
         prompts = [policy.encode_prompt(policy.chat_template(c), chat=True) for c in conversations]
         fit = [i for i, ids in enumerate(prompts) if len(ids) + self.max_new_tokens <= max_positions(policy)]

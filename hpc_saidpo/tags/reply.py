@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import re
-import unicodedata
 from collections.abc import Iterable, Iterator
+
+from ..unicode import nfkc
 
 MAX_TAGS, MIN_CHARS, MAX_CHARS, MAX_WORDS = 5, 2, 60, 6
 READ_CHARS = 4000  # of a reply, after its thoughts
@@ -48,7 +49,7 @@ def parse(reply: str) -> tuple[str, ...]:
     The first form that yields a point counts: a JSON list, whole or cut off, in single or no quotes, within an object,
     a code fence or prose; then a list of lines; then the text after "tags:".
     """
-    text = unicodedata.normalize("NFKC", _FENCE.sub("\n", _without_thoughts(reply)[:READ_CHARS])).translate(_QUOTES)
+    text = nfkc(_FENCE.sub("\n", _without_thoughts(reply)[:READ_CHARS])).translate(_QUOTES)
     for items in (*_lists(text, _QUOTED), *_lists(text, _BARE), _bullets(text), _labelled(text)):
         if points := _distinct(items):
             return points
@@ -60,7 +61,7 @@ def normalise(tag: str) -> str:
 
     Returns "" for a text that is no knowledge point: without a letter, shorter than MIN_CHARS or longer than MAX_CHARS.
     """
-    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", tag).translate(_QUOTES).lower())
+    text = nfkc(nfkc(tag).translate(_QUOTES).lower())
     text = "".join(c if c.isprintable() else " " for c in _NOISE.sub(" ", text))
     text = " ".join(filter(None, (singular(word.strip(_EDGES)) for word in text.split())))
     return text if MIN_CHARS <= len(text) <= MAX_CHARS and any(map(str.isalpha, text)) else ""

@@ -128,7 +128,7 @@ class _Collector:
 
 def _import(config: settings.Tags, ids: Iterable[tuple[str, str]], answers: dict[str, str]) -> str:
     """Fill `answers` with the replies of tags.file by hash of the text; return the hash of its content."""
-    replies, n_failed = batch.read(config.files)
+    replies, n_failed = batch.read(config.files, config.reply_mib)
     hash_by_id = {id: hash_of(text) for id, text in ids}
     answers.update((hash_by_id.get(id, id), reply) for id, reply in replies.items())
     log.info("tags.file: %d answers, %d requests failed", len(replies), n_failed)

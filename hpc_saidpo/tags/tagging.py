@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import settings
-from ..errors import Ended, RunError
+from ..errors import Ended, RunError, shown, words_of
 from ..parallel.world import World
 from ..progress import log
 from ..records import Question, Questions, split
@@ -69,17 +69,17 @@ def read_skills(path: str) -> list[str]:
     try:
         lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise RunError(f"tags.skills={path}: not readable as text ({error})") from error
+        raise RunError(f"tags.skills={shown(path)}: not readable as text ({words_of(error)})") from error
     skills: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         if line and not line.startswith("#"):
             name = normalise(line)
             if not name or name in skills:
                 problem = f"is the same as {skills[name]!r}" if name else "is no name of 2 to 60 characters"
-                raise RunError(f"tags.skills={path}: line {number}: {line!r} {problem}: mend it")
+                raise RunError(f"tags.skills={shown(path)}: line {number}: {line!r} {problem}: mend it")
             skills[name] = line
     if not skills:
-        raise RunError(f"tags.skills={path} names no skill: write one a line")
+        raise RunError(f"tags.skills={shown(path)} names no skill: write one a line")
     return list(skills.values())
 
 

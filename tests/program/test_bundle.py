@@ -14,6 +14,7 @@ from unittest import mock
 
 import bundle as program
 import pytest
+from bundle_check import write_manifest
 from support.damage import DAMAGE
 from support.make import MICRO
 from support.offline import NAMESPACE, needs_namespace, permitted
@@ -249,3 +250,106 @@ def test_a_folder_of_questions_is_copied_without_what_is_not_read(sources, tmp_p
     copied = tmp_path / "bundle/inputs/pool.path/pool"
     assert sorted(str(p.relative_to(copied)) for p in copied.rglob("*.*")) == ["train/1.jsonl", "train/2.jsonl"]
     assert "pool.path={BUNDLE}/inputs/pool.path/pool" in (tmp_path / "bundle/inputs/overrides.txt").read_text()
+
+
+# ---- a bundle that a stranger made or changed ----
+
+
+def add_to_manifest(folder, **files):
+    path = folder / "MANIFEST.json"
+    manifest = json.loads(path.read_text())
+    manifest["files"] |= files
+    path.write_text(json.dumps(manifest))
+
+
+def test_collecting_removes_no_file_that_a_manifest_names_elsewhere(copy, words):
+    victim = copy.parent / "victim.txt"
+    victim.write_text("mine")
+    noted = {"size": 1, "sha256": "0" * 64}
+    add_to_manifest(copy, **{"../victim.txt": noted, str(victim): noted, "inputs/../../victim.txt": noted})
+    done = bundle("--verify", copy)
+    assert done.returncode == 1 and "../victim.txt: is no file of a bundle" in done.stdout
+    assert collect(copy, *words) == 0
+    assert victim.read_text() == "mine" and bundle("--verify", copy).returncode == 0
+
+
+def test_links_that_lead_out_of_a_bundle_are_refused(copy, words, capsys):
+    elsewhere = copy.parent / "away"
+    shutil.copytree(copy / "inputs/policy.path/micro", elsewhere)
+    (elsewhere / "thesis.tex").write_text("mine")
+    shutil.rmtree(copy / "inputs/policy.path/micro")
+    (copy / "inputs/policy.path/micro").symlink_to(elsewhere)
+    done = bundle("--verify", copy)
+    assert done.returncode == 1 and "leads out of the folder by a link" in done.stdout
+    assert "inputs/policy.path/micro: extra" in done.stdout
+    assert collect(copy, *words) == 2 and "is a link that leads out of the bundle" in capsys.readouterr().err
+    assert (elsewhere / "thesis.tex").exists()
+
+
+def test_a_partial_file_that_is_a_link_is_not_followed(copy, words):
+    victim = copy.parent / "victim.txt"
+    victim.write_text("mine")
+    (copy / WEIGHTS).unlink()
+    (copy / f"{WEIGHTS}.part").symlink_to(copy / "inputs/overrides.txt")
+    before = (copy / "inputs/overrides.txt").read_text()
+    assert collect(copy, *words) == 0
+    assert (copy / "inputs/overrides.txt").read_text() == before and bundle("--verify", copy).returncode == 0
+
+
+@pytest.mark.parametrize("content", ["{}", "[1]", "[" * 100_000, '{"files": {"x": 1}}', "", None])
+def test_what_is_no_manifest_is_refused_in_words(copy, content):
+    path = copy / "MANIFEST.json"
+    if content is None:
+        path.unlink()
+        os.mkfifo(path)
+    else:
+        path.write_text(content)
+    done = bundle("--verify", copy)
+    assert done.returncode == 1 and "no readable MANIFEST.json" in done.stderr
+    assert bundle("--install", copy, copy / "venv").returncode == 2
+
+
+@pytest.mark.parametrize("key", ["python", "machine", "torch", "ships", "overrides", "missing", "files"])
+def test_a_manifest_without_one_of_its_parts_is_refused_in_words(copy, key):
+    path = copy / "MANIFEST.json"
+    manifest = json.loads(path.read_text())
+    for value in (1, [1], None):
+        path.write_text(json.dumps({**manifest, key: value}))
+        assert program.verify(copy) == 1
+
+
+def test_a_model_named_by_the_folder_above_is_collected_under_its_own_name(sources, tmp_path):
+    """policy.path=micro/.. would be the folder `inputs` of the bundle."""
+    (sources / "micro" / "inner").mkdir(exist_ok=True)
+    words = ("--no-wheels", "--", "experiment=tiny", f"policy.path={sources}/micro/inner/..")
+    assert collect(tmp_path / "bundle", *words) == 0
+    assert (tmp_path / "bundle/inputs/policy.path/micro/config.json").exists()
+
+
+@pytest.fixture
+def with_wheels(copy):
+    """A bundle with two packages."""
+    (copy / "wheels").mkdir(exist_ok=True)
+    for name in ("one", "two"):
+        wheel(copy / "wheels", name)
+    facts = {key: value for key, value in json.loads((copy / "MANIFEST.json").read_text()).items() if key != "files"}
+    write_manifest(copy, facts)
+    return copy
+
+
+@pytest.mark.e2e
+def test_exactly_the_listed_wheels_are_installed(with_wheels, tmp_path, capfd):
+    wheel(with_wheels / "wheels", "foreign")
+    assert program.install(with_wheels, tmp_path / "venv") == 0
+    assert "2 packages" in capfd.readouterr().out
+    found = {path.name.partition("-")[0] for path in (tmp_path / "venv").rglob("*.dist-info")}
+    assert {"one", "two"} <= found and "foreign" not in found
+
+
+def test_a_wheel_with_another_content_of_the_same_size_is_not_installed(with_wheels, tmp_path):
+    path = with_wheels / "wheels/one-99.0-py3-none-any.whl"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(program.BundleError, match="is damaged"):
+        program.install(with_wheels, tmp_path / "venv")
+    assert not (tmp_path / "venv").exists()

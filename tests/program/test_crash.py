@@ -16,9 +16,9 @@ from torture_run import seed_of_commit
 
 from hpc_saidpo.store.check import check
 from hpc_saidpo.store.compare import compare
-from hpc_saidpo.store.files import is_temporary
 from hpc_saidpo.store.lock import Lock
 from hpc_saidpo.store.stage import Stage
+from hpc_saidpo.store.temporaries import is_temporary
 
 # Everything by which the store changes a disk, besides writing into a file that has no name yet.
 OPERATIONS = ("replace", "rename", "unlink", "link", "mkdir", "rmdir", "fsync")

@@ -62,8 +62,8 @@ def test_what_is_half_written_or_half_removed_is_not_read(world, folder):
     stage = killed(world, folder)
 
     def like_a_killed_job():
-        shutil.copytree(folder / "checkpoint-000002", folder / ".checkpoint-000003.tmp")
-        (folder / ".checkpoint-000003.tmp" / "facts.json").write_text("{")
+        shutil.copytree(folder / "checkpoint-000002", folder / ".checkpoint-000003.0123456789abcdef.tmp")
+        (folder / ".checkpoint-000003.0123456789abcdef.tmp" / "facts.json").write_text("{")
         shutil.copytree(folder / "checkpoint-000002", folder / "checkpoint-000001")  # its successor was just there
         (folder / "checkpoint-000001" / "facts.json").unlink()
 

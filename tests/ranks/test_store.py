@@ -174,7 +174,7 @@ def test_accepted_changes_redo_the_unfinished_iteration_and_lose_nothing(folder,
     with open_run(folder, world) as run:
         for t in ("base", 0, 1):
             run.stage(t, "probe", lambda s: write_one(s, world), lambda s: None)
-        run.finish_iteration(0, {"iteration": 0})
+        run.finish_iteration(0, {"iteration": 0, "signatures": []})
     with open_run(folder, world, changed("dpo", "lr", 0.1), accept_changes=True) as run:
         kept = run.stage(0, "probe", lambda s: pytest.fail("iteration 0 was finished"), lambda s: s.finished_chunks())
         redone = run.stage(1, "probe", lambda s: None, lambda s: s.finished_chunks())
@@ -205,7 +205,7 @@ def test_what_changes_no_result_is_no_other_configuration(folder, world, section
 def test_metrics_hold_one_line_per_iteration_however_often_it_resumes(folder, world):
     with open_run(folder, world) as run:
         for t in (0, 1, 1, 0):
-            run.finish_iteration(t, {"iteration": t})
+            run.finish_iteration(t, {"iteration": t, "signatures": []})
         assert run.has_finished(1) and not run.has_finished(2)
     lines = (run.path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["iteration"] for line in lines] == [0, 1]
@@ -292,13 +292,13 @@ def test_what_a_killed_job_left_half_written_is_removed_and_never_counted(folder
     with open_run(folder, world) as run:
         stage = run.stage(0, "probe", lambda s: write_one(s, world), lambda s: s)
     leftovers = [
-        stage.path / ".chunk-000001.h5.77.tmp",
-        run.path / ".config.yaml.77.tmp",
-        stage.path / ".model.tmp" / "w",
+        stage.path / ".chunk-000001.h5.0123456789abcdef.tmp",
+        run.path / ".config.yaml.0123456789abcdef.tmp",
+        stage.path / ".model.0123456789abcdef.tmp" / "w",
     ]
 
     def leave():
-        (stage.path / ".model.tmp").mkdir()
+        (stage.path / ".model.0123456789abcdef.tmp").mkdir()
         for path in leftovers:
             path.write_text("half")
 

@@ -224,7 +224,7 @@ def prepared_by(*words):
 def test_every_value_that_changes_the_preparation_is_prepared_once():
     assert [config["clusters"]["n"] for config in prepared_by("systems", *TINY)] == [12, 1]
     (only,) = prepared_by("probe", *TINY)
-    assert only["run"]["name"] == ".prepare-s" and only["loop"]["stop_after"] == "prepare"
+    assert only["run"]["name"] == "prepare-s" and only["loop"]["stop_after"] == "prepare"
 
 
 def test_two_lines_may_not_write_one_run(dry, tmp_path):
@@ -279,8 +279,8 @@ def test_a_configuration_in_a_file_has_the_values_that_were_composed(tmp_path):
     settings, again = compose.build(compose.as_composed(plain))
     assert repr(settings).replace(str(frozen.root), "runs") == repr(frozen.settings[0]) and again == frozen.runs[0]
     for text in TEXTS:
-        given = {**plain, "run": {**plain["run"], "name": "x" + text}}
-        assert compose.build(compose.as_composed(given))[0].run.name == "x" + text
+        given = {**plain, "run": {**plain["run"], "root": "x" + text}}
+        assert compose.build(compose.as_composed(given))[0].run.root == "x" + text
     evaluation = compose.read_file(tmp_path / "s" / "evaluate-0.yaml")
     assert compose.build(compose.as_composed(evaluation), Evaluation)[0].run.name == "a-0"
     for wrong in ("- 1\n", "run: 3\n", "a: [\n"):

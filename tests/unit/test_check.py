@@ -115,7 +115,7 @@ def test_the_verb_reports_the_findings_and_exits_accordingly(run, tmp_path, caps
     code, printed = call(run)
     assert code == 0 and "3 stages (0 unfinished), 5 files, 6 rollouts; 0 damaged" in printed.out
     assert "not counted" not in printed.out
-    (run / "iter-000" / "probe" / ".shard.h5.1.tmp").write_bytes(b"half")
+    (run / "iter-000" / "probe" / ".shard.h5.0123456789abcdef.tmp").write_bytes(b"half")
     code, printed = call(run)
     assert code == 0 and "  1 unfinished temporary files: not counted" in printed.out
     shard = run / "iter-000" / "probe" / "shard-000002-000002.h5"

@@ -16,6 +16,7 @@ from support.program import jobs_of
 from hpc_saidpo import records, settings
 from hpc_saidpo.cli import compose, program
 from hpc_saidpo.errors import RunError
+from hpc_saidpo.names import fault_of
 from hpc_saidpo.settings import whole
 from hpc_saidpo.settings.keys import conf_folder
 
@@ -95,11 +96,22 @@ def test_a_sweeps_values_can_be_changed_on_the_command_line():
     ],
 )
 def test_the_name_of_a_run_of_a_multirun(overrides, name):
+    assert name_in_multirun(*overrides) == name
+
+
+def test_long_names_of_a_multirun_are_cut_and_differ():
+    names = {name_in_multirun("experiment=tiny", f"rollouts.stop=[{'x' * 300}{end}]") for end in "ab"}
+    assert len(names) == 2
+    for name in names:
+        assert name.startswith("tiny,rollouts.stop=_xxx") and fault_of(name) == ""
+
+
+def name_in_multirun(*overrides):
     with initialize_config_dir(str(CONF), version_base="1.3"):
         text = hydra.compose("config", ["hydra.mode=MULTIRUN", *overrides], return_hydra_config=True)
     try:
         HydraConfig.instance().set_config(text)
-        assert program.run_name(text) == name
+        return program.run_name(text)
     finally:
         HydraConfig.instance().cfg = None
 

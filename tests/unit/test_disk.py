@@ -16,7 +16,7 @@ from hpc_saidpo.errors import RunError, TryAgain, decode_failure, encode_failure
 from hpc_saidpo.parallel.world import World
 from hpc_saidpo.pool.read import rows
 from hpc_saidpo.records import Draw
-from hpc_saidpo.store import disk, files
+from hpc_saidpo.store import disk, files, temporaries
 from hpc_saidpo.store.stage import Stage
 from hpc_saidpo.store.tables import Damaged
 
@@ -115,7 +115,7 @@ def test_a_write_that_fails_once_is_tried_again(folder, monkeypatch, write, name
     calls = fail_once(monkeypatch, name, errno.EIO, is_done)
     write(folder)
     assert calls
-    assert not [path for path in folder.rglob("*") if files.is_temporary(path)]
+    assert not [path for path in folder.rglob("*") if temporaries.is_temporary(path)]
 
 
 @pytest.mark.parametrize("code", CODES)

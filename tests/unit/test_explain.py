@@ -1,5 +1,7 @@
 """Explanations of each kind of question, in a run that is written without a model."""
 
+import shutil
+
 import numpy as np
 import pytest
 import yaml
@@ -139,3 +141,39 @@ def test_the_verb_prints_it_or_says_what_is_wrong(run, capsys):
     assert "iter-000 has no finished draw" in capsys.readouterr().err
     with pytest.raises(RunError, match="no question with the id 'q11' was probed or explored in iteration 1"):
         explain(run[0], 1, "q11")
+
+
+@pytest.fixture
+def changed(run, tmp_path):
+    """A copy of the run with other values in its configuration, by group."""
+
+    def change(**groups):
+        copy = shutil.copytree(run[0], tmp_path / "copy")
+        plain = yaml.safe_load((copy / "config.yaml").read_text())
+        (copy / "config.yaml").write_text(yaml.safe_dump({**plain, **groups}))
+        return copy
+
+    return change
+
+
+def test_the_rule_of_someone_elses_run_is_imported_on_request_only(run, changed, tmp_path, monkeypatch, capsys):
+    """The folder that a person is in may be someone else's, too."""
+    (tmp_path / "evil_rules.py").write_text(f"open({str(tmp_path / 'was-run')!r}, 'w')\nrule = None\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    sampler = yaml.safe_load((run[0] / "config.yaml").read_text())["sampler"]
+    path = str(changed(sampler={**sampler, "rule": "evil_rules:rule"}))
+    words = [path, "--iteration", "1", "--question", "q1"]
+    assert main(words) == 0 and "evil_rules:rule is a rule of another module" in capsys.readouterr().out
+    assert not (tmp_path / "was-run").exists()
+    assert main([*words, "--import-rule"]) == 2 and (tmp_path / "was-run").exists()
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [{"sampler": {}}, {"sampler": 1}, {"run": {"seed": "x"}}, {"rollouts": {"k": []}}, {"difficulty": [1]}],
+    ids=str,
+)
+def test_a_configuration_with_other_values_is_refused_in_words(changed, groups, capsys):
+    path = str(changed(**groups))
+    assert main([path, "--iteration", "1", "--question", "q1"]) == 2
+    assert "config.yaml is no configuration of a run" in capsys.readouterr().err

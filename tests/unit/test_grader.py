@@ -57,12 +57,46 @@ def test_prose_gold_answers_are_ungradable_but_for_themselves(grader):
     assert grader.grade(f"\\boxed{{{gold}}}", gold).verdict == CORRECT
 
 
-def test_a_pair_beyond_its_limit_is_ungradable_and_costs_it_once():
+def test_a_pair_beyond_its_limit_is_wrong_unless_the_gold_answer_is_and_costs_it_once():
     with Grader(settings.Grader(cpu_s=0.01)) as grader:
         first = grader.grade(*SUM)
-        assert first.verdict == UNGRADABLE and "0.01 s of CPU time" in first.reason
+        assert first.verdict == WRONG and "0.01 s of CPU time" in first.reason
         assert grader.grade(*SUM) == first and grader.n_restarts == 1
         assert grader.grade("\\boxed{x+x}", "2x").verdict == CORRECT
+        gold = "\\sum_{i=1}^n i"
+        turned = grader.grade("\\boxed{\\frac{n(n+1)}{2}}", gold)
+        assert turned.verdict == UNGRADABLE and "0.01 s of CPU time" in turned.reason
+        assert grader.grade("\\boxed{n+1}", gold).verdict == UNGRADABLE
+        assert grader.n_restarts == 4  # the gold answer alone is tried once
+
+
+NOT_COMPARABLE = [
+    "\\oint_\\gamma \\star",
+    "\\{1, \\oint_\\gamma \\star\\}",
+    "x=1 \\text{ or } y=2; z=3",
+    "1" + ",2" * 99,
+    "\\{x | x > \\star\\}",
+    "\\mathbb{R}\\setminus\\{\\star\\}",
+]
+
+
+@pytest.mark.parametrize("gold", NOT_COMPARABLE)
+def test_a_gold_answer_that_cannot_be_compared_with_others_is_no_fault_of_the_response(grader, gold):
+    assert grader._once(("math", gold), lambda: grader._request(("math", gold, None))).verdict == UNGRADABLE
+    assert grader.request("math", gold, "\\{1, 2\\}") == grader._cache["math", gold, "\\{1, 2\\}"]
+
+
+COMPARABLE = r"""
+5 -3.5 x+1 \frac{n(n+1)}{2} (1,2) [1,2)\cup(3,\infty) x=3,y=4 \pm2 \{1,2\} 5\text{cm} \text{east} 1,234 3\pmod7 2:3 B
+\begin{pmatrix}1&2\\3&4\end{pmatrix} x^2+y^2=1 \mathbb{R}\setminus\{0\} \{x|x>2\} 12\% 90^\circ -\infty 0.\overline{3}
+\frac{\pi}{2}+k\pi,k\in\mathbb{Z} \lfloor{x}\rfloor f(x)=x^2 \log_2{8} 1/2 \sqrt{2} 1000! x<2\text{or}x>5
+\sum_{i=1}^n{i}
+"""
+
+
+@pytest.mark.parametrize("gold", COMPARABLE.split())
+def test_an_ordinary_gold_answer_can_be_compared_with_others(grader, gold):
+    assert grader._once(("math", gold), lambda: grader._request(("math", gold, None))).verdict == CORRECT
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSEGV])
@@ -87,8 +121,9 @@ def test_a_pair_whose_process_is_killed_each_time_is_ungradable_after_three(monk
     monkeypatch.setattr("hpc_saidpo.grader.grader.WorkerProcess", Killed)
     with Grader() as grader:
         found = grader.grade("\\boxed{x+x}", "2x")
-        assert (found.verdict, found.reason) == (UNGRADABLE, "gave up: the grading process was killed three times")
-        assert grader.n_restarts == 3
+        assert found.verdict == UNGRADABLE
+        assert found.reason.startswith("gave up: the grading process was lost three times, at last: ")
+        assert grader.n_restarts == 6  # the gold answer alone is tried as well
 
 
 def test_the_process_ends_with_its_grader():
@@ -99,12 +134,12 @@ def test_the_process_ends_with_its_grader():
     assert worker.poll() is not None
 
 
-def test_a_process_that_hangs_is_replaced():
-    with Grader(settings.Grader(wall_s=1.0)) as grader:
+def test_a_process_that_hangs_is_replaced_and_loses_no_verdict():
+    with Grader(settings.Grader(wall_s=3.0)) as grader:
         assert grader.grade("\\boxed{x+x}", "2x").verdict == CORRECT
         os.kill(grader._worker.popen.pid, signal.SIGSTOP)
-        assert "on the clock" in grader.grade("\\boxed{y+y}", "2y").reason
-        assert grader.grade("\\boxed{z+z}", "2z").verdict == CORRECT
+        assert grader.grade("\\boxed{y+y}", "2y").verdict == CORRECT
+        assert grader.grade("\\boxed{z+z}", "2z").verdict == CORRECT and grader.n_restarts == 1
 
 
 def test_signals_to_stop_the_job_do_not_end_the_process(grader):
@@ -157,58 +192,6 @@ def test_the_process_ends_with_its_rank():
     worker.stdin.close()  # what the kernel does when the rank dies
     assert worker.wait(timeout=30) == 0
     worker.stdout.close()
-
-
-HOSTILE = [
-    "\\boxed{9^{9^{9^9}}}",
-    "\\boxed{\\frac{1}{(10^9)!}}",
-    "\\boxed{\\binom{10^8}{10^7}}",
-    "\\boxed{" + "9" * 900 + "!}",
-    "\\boxed{" + "9" * 100_000 + "}",
-    "\\boxed{" + "(" * 400 + "1" + ")" * 400 + "}",
-    "\\boxed{" + "\\sqrt{" * 100 + "x" + "}" * 100 + "}",
-    "\\boxed{" + "\\pm" * 300 + "x}",
-    "\\boxed{" + "|" * 400 + "}",
-    "\\boxed{" + "A" * 900 + "!}",
-    "\\boxed{" + "{a " * 300 + "\\choose" + "}" * 300 + "}",
-    "\\boxed{" + "]," * 450 + "[}",
-    "\\boxed{" + "A_1 " * 200 + "= 5}",
-    "\\boxed{" + "five " * 180 + "}",
-    "\\boxed{" + "1 = " * 220 + "apples}",
-    "\\boxed{x" + ",x" * 400 + "}",
-    "\\boxed{__import__('os').system('touch owned')}",
-    '\\boxed{(lambda: open("owned", "w"))()}',
-    "\\boxed{\\text{__import__}('os')}",
-    "\\boxed{exec(open('owned','w'))}",
-    "\\boxed{\x00\ud800\U0010ffff}",
-    "\\boxed{\\input{/etc/passwd}}",
-    "\\boxed{" * 150_000,
-    "\\[" * 500_000,
-    "$" * 1_000_000,
-    "a" * 1_000_000,
-    "answer is " * 100_000,
-    "\n" * 1_000_000,
-    "####" * 250_000,
-    "</think>" * 125_000,
-    "\\text{" * 160_000,
-]
-
-
-@pytest.mark.parametrize("response", HOSTILE, ids=range(len(HOSTILE)))
-@pytest.mark.parametrize("gold", ["5", "x+1"])
-def test_hostile_responses_are_wrong_or_ungradable_and_leave_nothing(grader, tmp_path, monkeypatch, response, gold):
-    monkeypatch.chdir(tmp_path)
-    before = grader.n_restarts
-    assert grader.grade(response, gold).verdict in (WRONG, UNGRADABLE)
-    assert not list(tmp_path.iterdir()) and grader.n_restarts == before
-
-
-def test_hostile_text_for_the_library_ends_at_its_limit(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with Grader(settings.Grader(cpu_s=1.0)) as grader:
-        for response in ("\\boxed{\\sum_{i=1}^{10^9} i^{i^i}}", "\\boxed{\\prod_{k=1}^{10^8} \\sin k^k}"):
-            assert grader.grade(response, "x+y^2").verdict in (WRONG, UNGRADABLE)
-    assert not list(tmp_path.iterdir())
 
 
 def test_self_check_counts_what_cannot_be_right():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import re
 import sys
 from pathlib import Path
 
@@ -13,8 +14,8 @@ HOME = Path(__file__).parents[2]
 PACKAGE = HOME / "hpc_saidpo"
 # From the bottom to the top: a file imports files of its own box, and of boxes on lower floors only.
 FLOORS = (
-    ("__init__", "errors", "table"),
-    ("settings", "imports", "plugin", "records", "parallel"),
+    ("__init__", "errors", "names", "reading", "table", "unicode"),
+    ("settings", "imports", "plugin", "records", "parallel", "picture", "terminal"),
     ("progress",),
     ("difficulty", "store", "grader", "sandbox"),
     ("policy", "sampler"),
@@ -46,7 +47,7 @@ ONLY_IN = {
 }
 # Files and boxes of pure functions: no path, rank, model, clock or global random state.
 PURE = (
-    "records", "table", "errors", "difficulty", "settings", "metrics", "grader.answers", "sampler",
+    "records", "table", "errors", "unicode", "difficulty", "settings", "metrics", "grader.answers", "sampler",
     "evaluate.intervals", "rollouts.chunks", "rollouts.steps", "rollouts.prompt", "dpo.pairs",
     "pool.arithmetic", "pool.canonical", "pool.decontaminate", "pool.expressions", "pool.grams", "pool.indexes",
     "pool.spellings", "pool.wrappers",
@@ -56,6 +57,7 @@ PURE_MAY_IMPORT = {"numpy", "scipy", "pydantic", "mpmath", "hpc_saidpo"}
 IMPURE_LIBRARIES = {"os", "pathlib", "time", "random", "socket", "subprocess", "threading"}
 OPEN_FILES = {
     "store",
+    "reading",
     "pool",
     "policy",
     "settings",
@@ -252,3 +254,27 @@ def test_the_run_folder_is_taken_by_one_file_of_a_box():
     for module in FILES:
         if box_of(module) in BOXES_WITH_STAGES and not module.endswith(".stage"):
             assert "store.run" not in files_imported_by(module), module
+
+
+# Calls that show a text to a person, and expressions that are paths or places in files: others may have named them.
+SHOWING = {
+    "RunError", "Damaged", "TryAgain", "try_again", "Ended", "Finding", "BadRow", "Problem", "Unreadable", "print",
+    "complain", "say", "fail", "judge", "BundleError",
+}  # fmt: skip
+A_PLACE = re.compile(r"(?:^|[._])(?:path|folder|run|root|file|place|home|where|entry)$| / ")
+TOOLS = {path: ast.parse(path.read_text(encoding="utf-8")) for path in (HOME / "tools").glob("*.py")}
+
+
+def test_messages_show_paths_without_control_characters():
+    """A file may have any name: `errors.shown` shows it on one line, escaped and cut."""
+    user_tools = [tree for path, tree in TOOLS.items() if path.stem.startswith(("submit", "bundle"))]
+    raw = [
+        f"line {part.lineno}: {ast.unparse(part.value)}"
+        for tree in (*(tree for module, tree in TREES.items() if module != "errors"), *user_tools)
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call) and ast.unparse(call.func).rpartition(".")[2] in SHOWING
+        for part in ast.walk(call)
+        if isinstance(part, ast.FormattedValue) and part.conversion == -1 and part.format_spec is None
+        if isinstance(part.value, ast.Name | ast.Attribute | ast.BinOp) and A_PLACE.search(ast.unparse(part.value))
+    ]
+    assert not raw

@@ -11,7 +11,6 @@ import sys
 import tempfile
 import threading
 import time
-from pathlib import Path
 
 import pytest
 from support.program import user_environment
@@ -326,15 +325,15 @@ def test_a_lock_that_is_replaced_while_it_is_read_is_read_again(path, monkeypatc
     lock = Lock(path)
     lock.acquire()
     monkeypatch.setattr(lock_module, "LOOK_EVERY_S", 0.01)
-    stale, read = [True], Path.read_text
+    stale, read = [True], lock_module.read_text
 
-    def read_text(self, *arguments, **options):
-        if self == path and stale:
+    def read_text(file, *arguments, **options):
+        if file == path and stale:
             stale.pop()
             raise OSError(errno.ESTALE, "Stale file handle")
-        return read(self, *arguments, **options)
+        return read(file, *arguments, **options)
 
-    monkeypatch.setattr(Path, "read_text", read_text)
+    monkeypatch.setattr(lock_module, "read_text", read_text)
     lock.check()
     assert not stale
     lock.release()

@@ -136,7 +136,7 @@ def test_lines_that_are_no_answers_are_named(tmp_path):
            '{"custom_id": "a", "content": null}']  # fmt: skip
     path.write_text("\n".join(['{"id": 7, "tags": ["ok then"]}', *bad]))
     with pytest.raises(RunError) as caught:
-        batch.read([str(path)])
+        batch.read([str(path)], 4)
     message = str(caught.value)
     assert "6 lines are no answers" in message and "and 3 more" in message
     assert [f"{path}:{n}: " in message for n in range(1, 6)] == [False, True, True, True, False]

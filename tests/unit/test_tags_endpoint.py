@@ -1,5 +1,6 @@
 """Replies from a server: a real one, on this machine, that misbehaves."""
 
+import contextlib
 import email.utils
 import json
 import threading
@@ -14,6 +15,10 @@ from hpc_saidpo.tags import endpoint
 from hpc_saidpo.tags.endpoint import Server, retry_after_s
 
 KEY = "sk-very-secret"
+
+
+DRIP_S, LIMIT_S = 0.01, 0.3
+MIB = 2**20
 
 
 def conversations(*texts):
@@ -130,3 +135,76 @@ def test_the_wait_that_a_server_requests():
 def test_an_answer_without_content_is_an_empty_one():
     with serving(answer=lambda request: completion(None)) as server:
         assert Server(config_for(server)).answer(conversations("a")) == [""]
+
+
+def dripping(start, part=b" "):
+    """A server that begins a response and then sends a byte now and again; it counts them in `server.dripped`."""
+
+    def misdeed(handler):
+        server, handler.close_connection = handler.server, True
+        server.dripped = 0
+        with contextlib.suppress(OSError):
+            handler.wfile.write(start)
+            while not server.over.is_set() and server.dripped < 3000:
+                handler.wfile.write(part)
+                server.dripped += 1
+                server.over.wait(DRIP_S)
+
+    return misdeed
+
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+DRIPS = {
+    "of the status line": dripping(b"HTTP/1.1 2"),
+    "of a header": dripping(HEAD + b"X: ", b"x"),
+    "of headers": dripping(HEAD, b"X: y\r\n"),
+    "of the body": dripping(HEAD + b"Content-Length: 100000\r\n\r\n"),
+    "of a body without length": dripping(HEAD + b"\r\n"),
+    "of chunks": dripping(HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
+    "of an error": dripping(b"HTTP/1.1 500 no\r\n\r\n"),
+}
+
+
+@pytest.mark.parametrize("misdeed", DRIPS.values(), ids=DRIPS)
+def test_a_reply_that_drips_has_a_deadline_as_a_whole(misdeed):
+    with serving(misdeed) as server:
+        assert Server(config_for(server, timeout_s=LIMIT_S)).answer(conversations("a")) == [GOOD]
+        assert server.counts["a"] == 2 and server.dripped < 1000  # it would drip 3000 times
+
+
+def test_a_reply_beyond_the_limit_is_not_read_to_its_end():
+    sent = []
+
+    def endless(handler):
+        handler.close_connection = True
+        with contextlib.suppress(OSError):
+            handler.wfile.write(HEAD + b"\r\n")
+            for _ in range(3000):
+                sent.append(handler.wfile.write(b" " * MIB))
+
+    with serving(endless, endless) as server, pytest.raises(RunError, match=r"longer than 4 MiB \(tags\.reply_mib\)"):
+        Server(config_for(server, tries=2)).answer(conversations("a"))
+    assert sum(sent) < 100 * MIB
+
+
+@pytest.mark.parametrize("status, says", [(400, "refuses a request"), (500, "no answer in 1 tries")])
+def test_what_a_server_says_reaches_no_terminal_as_it_is(status, says):
+    forged = "a\x1b[2J\u202eb\x00\x9b"
+
+    def misdeed(handler):
+        handler.close_connection = True
+        words = json.dumps({"error": {"message": forged + "x" * 5000}}).encode()
+        line = f"HTTP/1.1 {status} {forged}".encode("latin-1", "ignore")
+        handler.wfile.write(line + b"\r\nContent-Length: %d\r\n\r\n" % len(words) + words)
+
+    with serving(misdeed) as server, pytest.raises(RunError, match=says) as caught:
+        Server(config_for(server, tries=1)).answer(conversations("a"))
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 2500
+
+
+@pytest.mark.parametrize(
+    "body", [b"[" * 100_000, b"1" * 5000, b'{"choices": [{"message": {"content": 1e999}}]}', b"\xff"]
+)
+def test_a_body_that_python_cannot_read_is_a_failure_that_passes(body):
+    with serving(lambda handler: handler.reply(200, body)) as server:
+        assert Server(config_for(server)).answer(conversations("a")) in ([GOOD], ["inf"])

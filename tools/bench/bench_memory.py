@@ -181,7 +181,7 @@ def train_small(model: LlamaConfig, config: Settings, world: World) -> None:
     length = config.rollouts.max_new_tokens
     prompt, chosen, rejected = (rng.integers(2, 64, (n, t)).tolist() for t in (PROMPT, length, length))
     pairs = Pairs.from_rows([(i, 0, 0, 1, True, True, 0, 0.5, 1.0, 1.0, str(i), "", "", "") for i in range(n)])
-    built = AutoModelForCausalLM.from_config(model, attn_implementation="sdpa").eval()
+    built = AutoModelForCausalLM.from_config(model, attn_implementation="sdpa", trust_remote_code=False).eval()
     device = torch.device("cpu")
     policy = Policy(built, None, device, precision_of(config.policy, device), "random weights")
     lesson = Lesson(pairs, Examples(prompt, chosen, rejected), 0, 0, config.run.deterministic)

@@ -119,8 +119,10 @@ class Theirs:
         )  # fmt: skip
         rows = {"prompt_ids": examples.prompt, "chosen_ids": examples.chosen, "rejected_ids": examples.rejected}
         self.trainer = Tokenised(
-            model=transformers.AutoModelForCausalLM.from_pretrained(policy.path, dtype=torch.float32), args=arguments,
-            processing_class=policy.tokenizer, train_dataset=datasets.Dataset.from_dict(rows),
+            model=transformers.AutoModelForCausalLM.from_pretrained(
+                policy.path, dtype=torch.float32, trust_remote_code=False
+            ),
+            args=arguments, processing_class=policy.tokenizer, train_dataset=datasets.Dataset.from_dict(rows),
         )  # fmt: skip
         self.trainer.current_gradient_accumulation_steps = pieces
         parts = list(self.trainer.get_train_dataloader())

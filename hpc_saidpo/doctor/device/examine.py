@@ -21,6 +21,7 @@ import torch
 
 from ...errors import is_out_of_memory
 from ...parallel.devices import driver_cuda
+from ...store import files
 from .. import gpu
 from . import decoding, kernels, libraries, speed, training
 from .bench import CPU_SIZES, GPU_SIZES, Bench
@@ -215,6 +216,4 @@ def machine(device: torch.device) -> dict[str, str]:
 
 def _write(path: Path, facts: dict[str, str], results: Sequence[Result]) -> None:
     flat = {key: value for result in results for key, value in result.flat().items()}
-    unfinished = path.with_name(path.name + ".tmp")
-    unfinished.write_text(json.dumps({"machine": facts, **flat}, indent=1) + "\n")
-    unfinished.replace(path)
+    files.write_text(path, json.dumps({"machine": facts, **flat}, indent=1) + "\n")

@@ -97,7 +97,9 @@ def small_model(config: PreTrainedConfig, device: torch.device) -> PreTrainedMod
     """A model with the same random float32 weights on every device."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=torch.float32).eval()
+        model = AutoModelForCausalLM.from_config(
+            config, attn_implementation="sdpa", dtype=torch.float32, trust_remote_code=False
+        ).eval()
     with torch.no_grad():
         for weight in model.parameters():
             if weight.dim() > 1:
@@ -123,7 +125,9 @@ def large_policy(shape: Shape, device: torch.device) -> Policy:
     attention = attention_of(config, device, Qwen2ForCausalLM)
     model_config = Qwen2Config(**shape.arguments(), tie_word_embeddings=True)
     with torch.device(device):
-        model = AutoModelForCausalLM.from_config(model_config, attn_implementation=attention, dtype=torch.float32)
+        model = AutoModelForCausalLM.from_config(
+            model_config, attn_implementation=attention, dtype=torch.float32, trust_remote_code=False
+        )
     return policy_of(model.eval(), device, precision_of(config, device))
 
 

@@ -12,19 +12,19 @@ from .builders import same_set_builders
 from .leaves import (
     Library,
     all_of,
-    integers_of_call,
+    has_value,
+    in_call,
     is_quantity,
-    library_of_call,
+    leaves_of,
     matched,
     plain_name,
     same_expressions,
     value_side,
 )
+from .matrices import Rows, rows_of
 from .regions import region, same_regions
 from .relations import in_order, same_relations
 from .shape import Expression, Group, Matrix, Ratio, Relation, SetOf, Several, Shape, Tokens, Union, parse, signs
-
-Rows = tuple[tuple[Shape, ...], ...]
 
 _RANGE = re.compile(r"(?<=[\d}])\s*\\text\{to\}\s*(?=[\d\\])|(?<=\d) to (?=\d)")  # 2 to 3
 _CONDITION = re.compile(
@@ -49,25 +49,36 @@ def same(gold: str, answer: str, library: Library | None = None) -> bool | None:
     Args:
         library: compares two expressions, in LaTeX, that the grammar cannot compare.
     """
-    before = library_of_call.set(library) if library else None
     integers = frozenset("k").union(_INTEGERS.findall(gold), _INTEGERS.findall(answer))
-    integers_before = integers_of_call.set(integers)
-    try:
+    with in_call(library, integers):
         results: list[bool | None] = []
         moduli = [["".join(groups) for groups in _MODULUS.findall(text)] for text in (gold, answer)]
         if all(moduli) and moduli[0] != moduli[1]:
             return False
         if any(moduli):  # one of them may say 3 in place of 3 (mod 7)
-            gold, answer = (_MODULUS.sub("", text).replace("\\equiv", "=") for text in (gold, answer))
+            gold, answer = map(_without_modulus, (gold, answer))
         for g, a in itertools.product(_readings(gold), _readings(answer)):
             results.append(_same_shapes(_shape(g), _shape(a)))
             if results[-1]:
                 return True
         return None if None in results else False
-    finally:
-        integers_of_call.reset(integers_before)
-        if before:
-            library_of_call.reset(before)
+
+
+def is_gradable(gold: str, library: Library | None = None) -> bool:
+    """Whether a gold answer in plain form can be compared with others: each of its values can be computed.
+
+    Raises:
+        ValueError: see `_as_group`.
+    """
+    with in_call(library, frozenset("k")):
+        shapes = [_shape(reading) for reading in _readings(_without_modulus(gold))]
+        if any(len(_items(shape)) > _MAX_ITEMS for shape in shapes):
+            return False
+        return all(has_value(tokens) for shape in shapes for tokens in leaves_of(shape))
+
+
+def _without_modulus(plain: str) -> str:
+    return _MODULUS.sub("", plain).replace("\\equiv", "=")
 
 
 def _readings(plain: str) -> list[str]:
@@ -100,7 +111,7 @@ def _same_shapes(gold: Shape, answer: Shape) -> bool | None:
     if isinstance(gold, SetOf) or isinstance(answer, SetOf):
         return same_set_builders(gold, answer, _same_shapes)
     if Matrix in (type(gold), type(answer)) and isinstance(gold, Matrix | Group) and isinstance(answer, Matrix | Group):
-        return _same_rows(_rows(gold), _rows(answer))
+        return _same_rows(rows_of(gold), rows_of(answer))
     if _many(gold) or _many(answer):
         return _same_lists(gold, answer)
     if isinstance(gold, Relation) or isinstance(answer, Relation):
@@ -263,24 +274,6 @@ def _same_groups(gold: Group, answer: Group) -> bool | None:
 
 
 # Matrices and vectors
-
-
-def _rows(node: Shape) -> Rows | None:
-    if isinstance(node, Matrix):
-        return node.rows
-    if not isinstance(node, Group) or node.opener == "\\{":
-        return None
-    rows = [_cells(item) for item in node.items]
-    if rows and all(row is not None and len(row) == len(rows[0] or ()) for row in rows):
-        return tuple(row for row in rows if row is not None)
-    return tuple((item,) for item in node.items)
-
-
-def _cells(row: Shape) -> tuple[Shape, ...] | None:
-    """The cells of a row of [[1, 2], [3, 4]] or [1, 2; 3, 4]; None for any other item."""
-    if isinstance(row, Several):
-        return row.items if row.by == "," else None
-    return row.items if isinstance(row, Group) and row.opener in "([" else None
 
 
 def _same_rows(gold: Rows | None, answer: Rows | None) -> bool | None:

@@ -63,7 +63,9 @@ def normalise(answer: str) -> str:
     """A form that counts equal answers together: plain LaTeX without blanks, exact values as fractions, lower case."""
     plain = latex.clean(answer[: MAX_ANSWER_CHARS + 1])
     value = number(joined(plain))
-    return str(value) if value is not None else without_blanks(plain).lower()
+    if value is None:
+        return without_blanks(plain).lower()
+    return f"={value.numerator:x}/{value.denominator:x}"  # in decimals Python refuses more than 4,300 digits
 
 
 def same_number(gold: Fraction, answer: Fraction, gold_text: str, answer_text: str) -> bool:

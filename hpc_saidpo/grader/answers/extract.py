@@ -46,7 +46,7 @@ def extract(response: str) -> str | None:
 
 def boxes(text: str) -> list[tuple[int, int, str]]:
     """(start, end, content) of each outermost brace-matched box, in order; a box that never closes does not count."""
-    closes = _matching(text)
+    closes = closing_braces(text)
     all_boxes: list[tuple[int, int, str]] = []
     for match in _BOX.finditer(text):
         if all_boxes and match.start() < all_boxes[-1][1]:
@@ -60,7 +60,7 @@ def boxes(text: str) -> list[tuple[int, int, str]]:
     return all_boxes
 
 
-def _matching(text: str) -> dict[int, int]:
+def closing_braces(text: str) -> dict[int, int]:
     """Position of each opening brace -> position where it closes, in one pass; escaped braces do not count."""
     closes, open_ = {}, []
     for match in _BRACE.finditer(text):

@@ -24,13 +24,13 @@ def decide(gold: str, answer: str | None) -> Judgement | None:
     """
     if _PLAIN_NUMBER.fullmatch(gold) and answer and _PLAIN_NUMBER.fullmatch(answer):  # the most frequent case
         return Judgement(CORRECT if int(gold) == int(answer) else WRONG, "integers")
+    if len(gold) > MAX_ANSWER_CHARS:
+        return _by_text(gold, answer)
     plain_gold = latex.clean(" ".join(gold.split()))
     if not plain_gold or is_no_number(gold):
         return Judgement(UNGRADABLE, "the gold answer is not a number" if plain_gold else "the gold answer is empty")
     if answer is None:
         return Judgement(WRONG, "no answer stated")
-    if len(answer) > MAX_ANSWER_CHARS and "".join(answer.split()) == "".join(gold.split()):
-        return Judgement(CORRECT, "the same text")
     if len(answer) > MAX_ANSWER_CHARS:
         return Judgement(WRONG, f"longer than {MAX_ANSWER_CHARS} characters")
     plain = latex.clean(" ".join(answer.split()))
@@ -41,6 +41,15 @@ def decide(gold: str, answer: str | None) -> Judgement | None:
     if _HEX.search(plain) and not _HEX.search(plain_gold):
         return Judgement(WRONG, "hexadecimal")
     return _by_value(plain_gold, plain) or _by_kind(plain_gold, plain)
+
+
+def _by_text(gold: str, answer: str | None) -> Judgement:
+    """The verdict for a gold answer that is too long for mathematics: nothing but the same text is correct."""
+    if answer is None:
+        return Judgement(WRONG, "no answer stated")
+    if "".join(answer.split()) == "".join(gold.split()):
+        return Judgement(CORRECT, "the same text")
+    return Judgement(UNGRADABLE, f"the gold answer is longer than {MAX_ANSWER_CHARS} characters: a text")
 
 
 def _by_value(gold: str, answer: str) -> Judgement | None:
@@ -103,6 +112,8 @@ def thorough(gold: str, answer: str, library: Library | None = None) -> Judgemen
     Args:
         library: compares expressions that this grammar cannot compare (`compare.same`).
     """
+    if max(len(gold), len(answer)) > MAX_ANSWER_CHARS:
+        return _by_text(gold, answer)
     plain_gold, plain = latex.clean(" ".join(gold.split())), latex.clean(" ".join(answer.split()))
     if latex.depth(plain) > max(MAX_DEPTH, latex.depth(plain_gold)):
         return Judgement(WRONG, f"brackets nested more than {MAX_DEPTH} deep")
@@ -112,3 +123,10 @@ def thorough(gold: str, answer: str, library: Library | None = None) -> Judgemen
     if equal is None:
         return Judgement(UNGRADABLE, "the gold answer, or whether this is it, is beyond every checker")
     return Judgement(WRONG, "form and values")
+
+
+def alone(gold: str, library: Library | None = None) -> Judgement:
+    """CORRECT if a gold answer can be compared with others, else UNGRADABLE. See `thorough`."""
+    if compare.is_gradable(latex.clean(" ".join(gold.split())), library):
+        return Judgement(CORRECT, "the gold answer has values")
+    return Judgement(UNGRADABLE, "the gold answer is beyond every checker")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from . import typed
+from .extract import MAX_ANSWER_CHARS
 from .functions import FUNCTION_NAMES
 
 # Characters that mean LaTeX commands; the rest of Unicode is not changed.
@@ -65,8 +66,11 @@ THOUSANDS = re.compile(r"(?<![\d,.])\d{1,3}(?:,\d{3})+(?![\d,])")
 def clean(answer: str) -> str:
     """The plain form of an answer: no delimiters, sizes, styles or spacing commands; one name for each command.
 
-    Text stays `\\text{...}`, unless it is one letter or the name of a function.
+    Text stays `\\text{...}`, unless it is one letter or the name of a function. An answer of more than
+    MAX_ANSWER_CHARS is no mathematics: it only loses blanks.
     """
+    if len(answer) > MAX_ANSWER_CHARS:
+        return " ".join(answer.split())
     text = typed.unquoted(answer)
     if not text.isascii():
         text = text.translate(_UNICODE_TABLE)

@@ -6,7 +6,9 @@ import functools
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import is_dataclass
 from typing import TypeVar
 
 from . import infinity, latex, units, values, words
@@ -14,7 +16,7 @@ from .exact import number, same_number, without_blanks
 from .families import same_family
 from .functions import Unreadable
 from .grammar import in_radians, parse
-from .shape import Expression, Group, Ratio, Relation, Shape, Tokens
+from .shape import Expression, Group, Ratio, Relation, SetOf, Shape, Tokens, signs
 from .trees import Tree, nodes, replaced, symbols
 
 T = TypeVar("T")
@@ -43,6 +45,18 @@ integers_of_call: ContextVar[frozenset[str]] = ContextVar("integers", default=fr
 library_of_call: ContextVar[Library] = ContextVar("library", default=lambda gold, answer: None)
 
 
+@contextmanager
+def in_call(library: Library | None, integers: frozenset[str]) -> Iterator[None]:
+    """Use a library, if there is one, and names of integers while two answers are compared."""
+    library_before = library_of_call.set(library or library_of_call.get())
+    integers_before = integers_of_call.set(integers)
+    try:
+        yield
+    finally:
+        integers_of_call.reset(integers_before)
+        library_of_call.reset(library_before)
+
+
 def expressions(node: Shape) -> Iterator[Expression]:
     """Every expression of a node, from left to right."""
     if isinstance(node, Expression):
@@ -53,6 +67,29 @@ def expressions(node: Shape) -> Iterator[Expression]:
     for row in getattr(node, "rows", ()):
         for cell in row:
             yield from expressions(cell)
+
+
+def leaves_of(node: object) -> Iterator[Tokens]:
+    """The tokens of every expression of a shape, set-builders and differences of sets included."""
+    if isinstance(node, Expression):
+        yield node.tokens
+    elif isinstance(node, SetOf):
+        yield node.element
+        yield from leaves_of(node.condition)
+    elif isinstance(node, tuple):
+        for item in node:
+            yield from leaves_of(item)
+    elif is_dataclass(node):
+        for item in vars(node).values():
+            yield from leaves_of(item)
+
+
+def has_value(tokens: Tokens) -> bool:
+    """Whether an expression can be compared at all: it is words, or its values can be computed."""
+    if words.is_words(" ".join(tokens)):
+        return True
+    numbers = [units.split(_glued(reading))[0] for reading in signs(tokens)]
+    return all(_same_values(number, f"( {number} )") is not None for number in numbers)
 
 
 def is_text(node: Shape) -> bool:

@@ -160,9 +160,10 @@ def _split(tokens: Tokens, separators: Collection[str]) -> tuple[list[Tokens], l
 
 def _trimmed(tokens: Tokens) -> Tokens:
     """The tokens without punctuation at their end."""
-    while tokens and tokens[-1] in (",", ";", "."):
-        tokens = tokens[:-1]
-    return tokens
+    end = len(tokens)
+    while end and tokens[end - 1] in (",", ";", "."):
+        end -= 1
+    return tokens[:end]
 
 
 def _closes_at(tokens: Tokens) -> int:

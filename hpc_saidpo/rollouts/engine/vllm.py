@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ...errors import RunError
+from ...errors import RunError, shown
 from ...policy.cache import when_released
 from ...policy.model import Policy
 from ...settings.rollouts import Sampling
@@ -131,8 +131,8 @@ def _start(policy: Policy, memory: float) -> Any:
             ) from error
         except (RuntimeError, ValueError) as error:
             raise RunError(
-                f"rollouts.generate.engine=vllm does not start with the policy at {policy.path}: {error}: see vLLM's "
-                "messages above; if memory is short, set rollouts.generate.vllm_memory, or use engine=shared"
+                f"rollouts.generate.engine=vllm does not start with the policy at {shown(policy.path)}: {error}: see "
+                "vLLM's messages above; if memory is short, set rollouts.generate.vllm_memory, or use engine=shared"
             ) from error
 
 
