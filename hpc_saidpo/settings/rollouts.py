@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field
 from .base import Count, Positive, group
 
 LARGEST_CHUNK = 64  # questions, where chunk_questions is not set
-# Arguments of vLLM that a run sets itself: another value would sample another policy, or from code of the model's folder.
+# Arguments of vLLM that a run sets itself: another value would sample another policy, or run code of its folder.
 VLLM_FIXED = {"model", "dtype", "logprobs_mode", "seed", "trust_remote_code", "tensor_parallel_size"}
 PARAGRAPH, LINE, MARKER = RULES = ("paragraph", "line", "marker")  # definitions of a reasoning step
 
