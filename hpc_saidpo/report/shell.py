@@ -118,9 +118,9 @@ def table(header: Sequence[object], rows: Iterable[Sequence[object]], texts: Col
     return element("div", element("table", element("thead", row("th", header)), body), kind="wide")
 
 
-def figure(svg: str, caption: object) -> Html:
-    """Return a picture (`picture.svg`) with the sentence below it."""
-    return element("figure", Html(svg), element("figcaption", caption))
+def figure(svg: str, caption: object = "") -> Html:
+    """Return a picture (`picture.svg`), with a sentence below it if there is one."""
+    return element("figure", Html(svg), *([element("figcaption", caption)] if caption else []))
 
 
 def gallery(figures: Iterable[Html]) -> Html:

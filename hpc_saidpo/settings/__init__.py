@@ -10,6 +10,7 @@ from .pairs import Pairs
 from .policy import Policy
 from .pool import Arithmetic, Columns, Files, Pool, ReasoningGym, Task
 from .probe import Probe
+from .report import Report
 from .rollouts import Engine, Grader, Prompt, Rollouts
 from .run import Run
 from .sampler import Sampler
@@ -18,5 +19,5 @@ from .tags import Endpoint, Tags
 __all__ = [
     "Arithmetic", "Benchmark", "BenchmarkLimits", "BenchmarkPlan", "Clusters", "Columns", "Difficulty", "Dpo",
     "Endpoint", "Engine", "Evaluate", "Files", "Grader", "Limits", "Loop", "Lora", "Pairs", "Policy", "Pool", "Probe",
-    "Prompt", "ReasoningGym", "Rollouts", "Run", "Sampler", "Tags", "Task",
+    "Prompt", "ReasoningGym", "Report", "Rollouts", "Run", "Sampler", "Tags", "Task",
 ]  # fmt: skip
