@@ -8,22 +8,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import visible
 from .comparison import Measure, mean_interval
-from .runs import text_of
+from .runs import short, text_of
 from .sweep import Group, Sweep
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SHOWN_CHARACTERS, MAX_LEGEND = 30, 12
+MAX_LEGEND = 12
 ROOM_CHARACTERS = 56  # along the x axis of a panel
-
-
-def short(text: str) -> str:
-    """Shorten a text to one line of at most SHOWN_CHARACTERS; its end is kept, because names differ there."""
-    text = visible(" ".join(text[: 10 * SHOWN_CHARACTERS].split()) + text[10 * SHOWN_CHARACTERS :], kept="") or "-"
-    return text if len(text) <= SHOWN_CHARACTERS else "…" + text[1 - SHOWN_CHARACTERS :]
 
 
 def axes_of(sweep: Sweep) -> tuple[str | None, list[str]]:

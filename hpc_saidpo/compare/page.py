@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import quote
 
 from ..errors import shown
 from ..report import shell
@@ -79,7 +78,7 @@ def _to_page(sweep: Sweep, name: str, out: Path) -> object:
     target = sweep.root / name / PAGE
     if not target.is_file():
         return shown(name, CELL_CHARS)
-    return shell.link(quote(os.path.relpath(target.resolve(), out.resolve())), shown(name, CELL_CHARS))
+    return shell.link(os.path.relpath(target.resolve(), out.resolve()), shown(name, CELL_CHARS))
 
 
 def _table(table: Sequence[Sequence[object]]) -> Html:

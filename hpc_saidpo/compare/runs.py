@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
-from ..errors import RunError, shown, words_of
+from ..errors import RunError, shown, visible, words_of
 from ..reading import parse_json, parse_yaml
 from ..store import files, life
 from ..store.agreement import MAY_DIFFER, flat
@@ -19,6 +19,7 @@ from ..store.layout import PREPARATION, iterations_of
 from ..store.stage import stages_of
 from .rollouts import Drawn, drawn
 
+SHOWN_CHARACTERS = 30  # of a text that stands in a narrow place
 NOT_A_SETTING = set(MAY_DIFFER) - {"loop.iterations"}  # keys that do not change the results of a run
 
 
@@ -195,3 +196,9 @@ def text_of(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(text_of, value))}]"
     return "" if value is None else value if isinstance(value, str) else json.dumps(value)
+
+
+def short(text: str) -> str:
+    """Shorten a text to one line of at most SHOWN_CHARACTERS; its end is kept, because names differ there."""
+    text = visible(" ".join(text[: 10 * SHOWN_CHARACTERS].split()) + text[10 * SHOWN_CHARACTERS :], kept="") or "-"
+    return text if len(text) <= SHOWN_CHARACTERS else "…" + text[1 - SHOWN_CHARACTERS :]

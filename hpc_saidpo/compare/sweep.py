@@ -107,7 +107,8 @@ def _distinct_names(groups: list[list[Run]]) -> list[str]:
     """
     names = [{_without_seed(run) for run in group} for group in groups]
     parts = [next(iter(of_group)).split(",") if len(of_group) == 1 else [] for of_group in names]
-    shared = set.intersection(*map(set, filter(None, parts))) if len(parts) > 1 and any(parts) else set()
+    named = [set(of_group) for of_group in parts if of_group]
+    shared = set.intersection(*named) if len(named) > 1 else set()
     distinct = [",".join(part for part in of_group if part not in shared) for of_group in parts]
     times = Counter(distinct)
     return ["" if "=" in name or times[name] > 1 else name for name in distinct]

@@ -10,10 +10,9 @@ from typing import Any
 from ..errors import shown, visible
 from ..evaluate.table import interval, percent
 from . import comparison, paired
-from .marks import short
 from .paired import Pairing
 from .rollouts import PROXIES
-from .runs import Run, text_of
+from .runs import Run, short, text_of
 from .sweep import Sweep
 
 SHOWN_KEYS = 6

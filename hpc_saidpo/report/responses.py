@@ -15,6 +15,7 @@ from ..records import CORRECT, UNGRADABLE, VERDICTS, WRONG, Draw, Prompts, Quest
 from ..sampler.evidence import QuestionEvidence
 from ..store.layout import folder_of
 from ..store.stage import Stage, stages_of
+from ..store.tables import Damaged
 
 ABOUT = ("question_text", "gold", "extracted")  # keys of `about`
 
@@ -94,6 +95,14 @@ class Responses:
             known |= dict(zip(seen.question_Q.tolist(), seen.cluster_Q.tolist(), strict=True))
         return known
 
+    @cached_property
+    def _known_clusters(self) -> dict[int, int]:
+        """As `clusters`; empty where the draw is damaged, which is no reason to show no response."""
+        try:
+            return self.clusters
+        except Damaged:
+            return {}
+
     def find(self, choice: Choice) -> np.ndarray:
         """Return the positions of the chosen rollouts, in their order.
 
@@ -128,7 +137,7 @@ class Responses:
             "question": index,
             "iteration": self.stage.facts["iteration"],
             "stage": self.stage.facts["stage"],
-            "cluster": self.clusters.get(index),
+            "cluster": self._known_clusters.get(index),
             **about(question, response),
             "verdict": VERDICTS[int(one.verdict_R[0])],
             "finished": bool(one.finished_R[0]),

@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RunError, shown, visible
+from ..progress import log
 from ..reading import parse_json, parse_yaml
 from ..store import files
+from ..store.layout import TENSORBOARD
 from ..store.life import is_number
 from ..store.stage import Stage
 
@@ -68,8 +70,9 @@ def _of_iteration(record: Mapping[str, Any]) -> list[tuple[str, int, float]]:
     t = record["iteration"]
     found = [(name, t, value) for name, value in record.items() if is_number(value) and name != "iteration"]
     for key, step in (("scores_before", 0), ("scores", t + 1)) if t == 0 else (("scores", t + 1),):
-        scores = record.get(key) if isinstance(record.get(key), dict) else {}
-        values = {name: score.get("accuracy") for name, score in scores.items() if isinstance(score, dict)}
+        scores = record.get(key)
+        named = scores.items() if isinstance(scores, dict) else ()
+        values = {name: score.get("accuracy") for name, score in named if isinstance(score, dict)}
         found += [(f"accuracy/{name}", step, value) for name, value in values.items() if is_number(value)]
     return [(tag, step, float(value)) for tag, step, value in found]
 
@@ -128,6 +131,17 @@ def write_tensorboard(run: Path, out: Path, only: int | None = None) -> int:
             files.write_bytes(path, _events([*scalars.iteration, *scalars.steps], at))
         n += 1
     return n
+
+
+def follow(run: Path, t: int) -> None:
+    """Write the event file of an iteration that has finished into the run folder. A failure ends no run: it is logged.
+
+    Called on root.
+    """
+    try:
+        write_tensorboard(run, run / TENSORBOARD, t)
+    except RunError as error:
+        log.warning("  no event file of iteration %d: %s", t, error)
 
 
 def require_tensorboard() -> tuple[Any, Any, Any]:

@@ -6,6 +6,8 @@ A text becomes `Html` by a function of this module only; every other text is esc
 from __future__ import annotations
 
 import html
+import os
+import string
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from ..errors import visible
@@ -40,6 +42,8 @@ td,th{white-space:normal;padding:.15em .4em}h2,h3{break-after:avoid}}
 """
 # A browser refuses everything that is not in the file, whatever text comes into it: scripts, too.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'none'; base-uri 'none'"
+
+_IN_ADDRESS = string.ascii_letters + string.digits + "-._~/"
 
 
 class Html(str):
@@ -86,9 +90,10 @@ def section(title: str, *parts: object) -> Html:
     return element("section", element("h2", title), *parts)
 
 
-def link(address: str, text: object) -> Html:
-    """Return a link to another file, relative to the page."""
-    return Html(f'<a href="{escape(address)}">{escape(text)}</a>')
+def link(path: str, text: object) -> Html:
+    """Return a link to another file. Its path, relative to the page, can become no address of another kind."""
+    address = "".join(chr(b) if chr(b) in _IN_ADDRESS else f"%{b:02X}" for b in os.fsencode(path))
+    return Html(f'<a href="{address}">{escape(text)}</a>')
 
 
 def bullets(items: Iterable[object]) -> Html:

@@ -11,8 +11,7 @@ from pydantic import Field
 
 from ..errors import RunError
 from ..names import RULE, fault_of
-from .base import Limits, Name, Positive, group
-from .pool import Columns
+from .base import Columns, Limits, Name, Positive, group
 
 HELD_OUT = "held_out"  # name of the benchmark of the pool's own questions that are never trained on
 SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")

@@ -135,7 +135,7 @@ def test_row_of_a_run(tmp_path):
 
 def test_state_of_a_prolonged_and_of_an_unfinished_run(tmp_path):
     put_run(tmp_path / "prolonged", lines_of(0.1, 0.2, 0.3, 0.4))  # its config.yaml still says 2
-    put_run(tmp_path / "short", lines_of(0.1, 0.2, signatures=["depletion: raise rollouts.k"]))
+    put_run(tmp_path / "short", lines_of(0.1, 0.2, signatures=["depletion: raise rollouts.k"]), {"run.seed": 1})
     stage = Stage(tmp_path / "short/iter-001/probe")
     stage.prepare()
     stage.mark_done()
@@ -484,7 +484,7 @@ def test_the_page_is_one_file_with_links_to_the_pages_of_the_runs(tmp_path):
     page = (out / "sweep.html").read_text()
     assert page.index(paired.sentence(pair(sweep, None))) < page.index("<table>")
     assert '<a href="../runs/idpo-1/report.html">idpo-1</a>' in page and 'report.html">idpo-0' not in page
-    assert page.count("<svg") == 4 and "<img" not in page and "<script" not in page
+    assert page.count("<svg") == 5 and "<img" not in page and "<script" not in page
     assert by_name(tables.run_rows(sweep))["idpo-1"]["hours"] == 1.5
     axis = Figure().subplots()
     marks.Marks(sweep).draw_lines(

@@ -137,7 +137,7 @@ def test_rollouts_come_back_by_iteration_question_and_sample(run, tmp_path, form
 @pytest.mark.parametrize("form", WRITERS)
 def test_rollouts_have_their_questions_and_evaluations_are_among_them(tmp_path, form):
     path = tmp_path / "run"
-    for place, t, name, text in (("base", -1, "evaluate/exam", "so \\boxed{17}"), ("iter-000", 0, "probe", "none")):
+    for place, t, name, text in (("base", -1, "evaluate/exam", "so \\boxed{17}"), ("iter-000", 0, "probe", "")):
         stage = Stage(path / place / name, {"iteration": t, "stage": name})
         stage.prepare()
         stage.write("prompts", make_prompts([3]))
