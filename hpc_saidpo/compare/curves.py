@@ -22,7 +22,7 @@ HOW_TO_READ = (
     "Dots are runs; hollow ones are unfinished and in no mean. Bars are the mean of the complete runs and its 95 % "
     "interval, mean ± t·sd/√n, for n ≥ 2 runs; bars without an end continue outside. Dashed: mean accuracy before. "
     "Lines over rounds or iterations are means over the runs of a system; bands reach from its lowest run to its "
-    "highest."
+    "highest (up to six systems)."
 )
 BANDS = (("", ""), (" in band", "_in_band"))
 

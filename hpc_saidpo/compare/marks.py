@@ -15,7 +15,8 @@ from .sweep import Group, Sweep
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MAX_LEGEND = 12
+MAX_LEGEND, MAX_BANDS = 12, 6
+STYLES = ("-", "--", ":", "-.")  # of lines that have one colour
 ROOM_CHARACTERS = 56  # along the x axis of a panel
 
 
@@ -144,9 +145,11 @@ class Marks:
             places = [t for t in sorted(at) if at[t]]
             if places:
                 colour, mean = self.colour[group.values], [float(np.mean(at[t])) for t in places]
-                axis.plot(places, mean, color=colour, linewidth=1.5, marker=".", label=name)
+                style = STYLES[self.place[group.values] % len(STYLES)] if self.x else "-"  # groups share colours
+                axis.plot(places, mean, color=colour, linewidth=1.5, linestyle=style, marker=".", label=name)
                 low, high = ([end(at[t]) for t in places] for end in (min, max))
-                axis.fill_between(places, low, high, color=colour, alpha=0.18, linewidth=0)
+                if len(self.groups) <= MAX_BANDS:
+                    axis.fill_between(places, low, high, color=colour, alpha=0.18, linewidth=0)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set_xlabel(label)
         if 1 < len(self.groups) <= MAX_LEGEND:

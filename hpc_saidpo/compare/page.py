@@ -14,7 +14,7 @@ from . import comparison, evaluations, paired
 from .curves import HOW_TO_READ, curves
 from .paired import Pairing
 from .sweep import Sweep
-from .tables import CELL_CHARS, NO_BASELINE, NOTE_CHARS, as_csv, notes, run_rows, tables
+from .tables import CELL_CHARS, NOTE_CHARS, as_csv, headline, notes, run_rows, tables
 
 PAGE = "report.html"  # of a run
 WORDS = ("run", "system", "evaluation", "policy", "benchmark", "state")  # columns of words; so are settings
@@ -52,7 +52,7 @@ def page(sweep: Sweep, pairing: Pairing | None, out: Path) -> str:
     problems = notes(sweep)
     return shell.document(
         f"Sweep {shown(sweep.root.resolve().name)}: {len(sweep.runs)} runs",
-        shell.element("p", paired.sentence(pairing) if pairing else NO_BASELINE, kind="lead"),
+        shell.element("p", headline(sweep, pairing), kind="lead"),
         *(
             [_table(paired.table(pairing)), shell.element("p", f"{paired.HOW_TO_READ}.", kind="soft")]
             if pairing

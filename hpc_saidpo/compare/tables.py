@@ -16,7 +16,6 @@ from .runs import Run, short, text_of
 from .sweep import Sweep
 
 SHOWN_KEYS = 6
-NO_BASELINE = "Name the system that the others are compared with, for differences by seed: --baseline NAME"
 CELL_CHARS, NOTE_CHARS = 100, 1000  # of a cell and of a remark, in tables for reading
 
 
@@ -82,10 +81,20 @@ def notes(sweep: Sweep) -> list[str]:
     return [shown(" ".join(note.split()), NOTE_CHARS) for note in lines]
 
 
+def headline(sweep: Sweep, pairing: Pairing | None) -> str:
+    """The result in one sentence; without a baseline, how to name one."""
+    if pairing:
+        return paired.sentence(pairing)
+    n = len(sweep.groups())
+    if n < 2:
+        return f"One system, {len(sweep.runs)} runs: there is nothing to compare it with."
+    return f"{n} systems: name the one that the others are compared with, by pairs of runs of one seed: --baseline NAME"
+
+
 def text(sweep: Sweep, pairing: Pairing | None) -> str:
     """Format the report for a console: the result in one sentence, the comparison, then the runs."""
     explained = [shown(note, NOTE_CHARS) for note in comparison.notes(sweep)]
-    lines = [paired.sentence(pairing) if pairing else NO_BASELINE, ""]
+    lines = [headline(sweep, pairing), ""]
     if pairing:
         lines += [*_aligned(paired.table(pairing)), "", paired.HOW_TO_READ, ""]
     lines += [*_aligned(comparison.table(sweep)), "", *explained, ""]

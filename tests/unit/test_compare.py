@@ -458,6 +458,7 @@ def test_systems_without_a_common_name_are_called_by_as_few_settings_as_distingu
     assert [group.label for group in sweep.groups()] == [
         "clusters.n=5, sampler.alpha=1", "clusters.n=5, sampler.alpha=2", "clusters.n=7, sampler.alpha=2"
     ]  # fmt: skip
+    assert tables.headline(sweep, pair(sweep, None)).startswith("3 systems: name the one that the others are")
     assert any("differ in policy.path, too: they start from other policies" in note for note in comparison.notes(sweep))
     put_run(tmp_path / "named-seed-0", lines_of(0.1, 0.2, 0.3), {"clusters.n": 9})
     labels = [group.label for group in read_runs(tmp_path).groups()]
