@@ -143,7 +143,7 @@ def _train(
 def _facts(stage: Stage, round_: Round, run: RunDir) -> Facts:
     """The facts of the model card."""
     n_questions = len(np.unique(round_.pairs.question_B))
-    config = flat(read_parsed(run.path / "config.yaml", parse_yaml, dict))
+    config = flat(read_parsed(run.path / "config.yaml", parse_yaml, dict) or {})
     origin = (round_.policy_path, stage.facts["policy_hash"])
     return Facts(run.path.name, round_.iteration, *origin, len(round_.pairs), n_questions, config)
 

@@ -110,6 +110,7 @@ def describe(row: Mapping[str, Any], judgement: Judgement | None) -> str:
     not_stored = "not stored by the version that made the run"
     lines = [
         ("rollout", f"{shown(row['rollout'])}{cluster}"),
+        ("id", shown(row["question_id"])),
         ("question", not_stored if row["question_text"] is None else _quoted(row["question_text"])),
         ("gold", not_stored if row["gold"] is None else _quoted(row["gold"])),
         ("extracted", "none" if row["extracted"] is None else _quoted(row["extracted"])),
