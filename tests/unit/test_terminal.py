@@ -237,8 +237,7 @@ def test_show(printed, run):
     """What a model writes can pass for a line of this program neither as text nor as JSON."""
     code, text = printed(show.main, run)
     assert code == 0 and text.count("\nresponse ") == 4 and "\\x1b[2J" in text
-    behind_bars = [line for line in text.splitlines() if FORGED in line]
-    assert len(behind_bars) == 4 and all(line.startswith("  |") for line in behind_bars)
+    assert [line for line in text.splitlines() if line.strip(" |") == FORGED] == [f"  |{FORGED}"] * 4
     code, text = printed(show.main, run, "--jsonl")
     assert code == 0 and [json.loads(line)["response"] for line in text.splitlines()] == [HOSTILE] * 4
     assert printed(show.main, run, "--question", HOSTILE)[0] == printed(show.main, run, "--stage", HOSTILE)[0] == 2
