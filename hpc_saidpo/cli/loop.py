@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from typing import Any
 
@@ -10,7 +11,7 @@ from ..errors import Ended
 from ..prepare import prepare_run
 from ..progress import log, log_lines
 from ..records import Outcome
-from ..report import page
+from ..report import page, scalars
 from ..settings.whole import Settings
 from ..stages import Job
 from ..store.run import RunDir
@@ -41,9 +42,13 @@ def work(settings: Settings, plain: dict[str, Any], run: RunDir) -> int:
 def run_to_end(settings: Settings, run: RunDir) -> Outcome:
     """Prepare the run and run the loop until it ends. Collective."""
     job: Job | None = None
+    if settings.report.tensorboard:
+        run.world.on_root(lambda: bool(scalars.require_tensorboard()))
     try:
         ready = prepare_run(settings, run)
         job = Job(settings, run, ready.pool, ready.benchmarks, ready.cluster_N, ready.health)
+        if settings.report.tensorboard:
+            job.on_finished = functools.partial(scalars.follow, run.path)
         loop.run(job)
     except Ended as ended:
         if job is None:  # tags.mode=export: there is no run yet

@@ -12,7 +12,8 @@ from .. import settings
 from ..errors import shown
 from ..grader.answers.extract import closing_braces
 from ..records import JOIN, joined
-from ..settings.pool import VERIFIER_NAMES, Message, Names
+from ..settings.base import Message, Names
+from ..settings.pool import VERIFIER_NAMES
 from .text_files import name_some
 from .texts import lost_command, message_of, printed_list
 

@@ -14,7 +14,7 @@ from ..grader.grader import shared_grader
 from ..parallel.world import World
 from ..policy.locate import hash_of
 from ..progress import log, log_lines
-from ..records import Prompts, Question, Rollouts
+from ..records import Prompts, Question, Questions, Rollouts
 from ..settings.rollouts import Sampling
 from ..store.run import RunDir
 from ..store.stage import Stage
@@ -92,9 +92,12 @@ def _prompt_tokens(stage: Stage, request: Request) -> dict[int, list[int]]:
     Raises:
         RunError: a prompt has no token, or one that the model has no embedding of.
     """
-    if not stage.has("prompts"):
+    if not (stage.has("prompts") and stage.has("questions")):
         rendered = request.renderer.table(request.question_Q)
         _check_tokens(rendered, request.renderer)
+        # Beside the prompts, in their order: a run folder shows its questions and gold answers wherever it is copied.
+        questions = request.renderer.questions
+        stage.write("questions", Questions.of(questions[q] for q in rendered.question_Q.tolist()))
         stage.write("prompts", rendered)
     prompts = stage.read("prompts", Prompts)
     if len(prompts) and not _shown:

@@ -21,7 +21,7 @@ MAY_DIFFER = (
     "dpo.micro_tokens", "dpo.head_tokens", "dpo.checkpointing",
     "tags.endpoint.url", "tags.endpoint.api_key_env", "tags.endpoint.concurrency", "tags.endpoint.per_minute",
     "tags.endpoint.timeout_s", "tags.endpoint.tries", "tags.endpoint.backoff_s", "tags.reply_mib", "run.message_chars",
-    "rollouts.grader.reason_chars",
+    "rollouts.grader.reason_chars", "report.tensorboard",
     # They decide which rows are refused; a pool with other rows is refused by its fingerprint.
     *(f"{group}.limits.{name}" for group in ("pool", "evaluate") for name in (
         "line_mib", "json_mib", "columns", "cell_chars", "answer_chars", "alt_answers")),

@@ -96,7 +96,7 @@ def fill_folder(path: Path, fill: Callable[[Path], object], world: World) -> Non
 
     def fill_on_all() -> None:
         world.on_root(make)
-        for work in (lambda: fill(temporary), lambda: sync_below(temporary)):
+        for work in (lambda: fill(temporary), lambda: _share_below(temporary), lambda: sync_below(temporary)):
             world.everywhere(disk.disk_errors(path)(work))
 
     def put() -> None:
@@ -112,6 +112,14 @@ def fill_folder(path: Path, fill: Callable[[Path], object], world: World) -> Non
     finally:
         if world.is_root:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _share_below(folder: Path) -> None:
+    """Give files the permissions of their folder, as the umask says: safetensors lets their owner alone read them."""
+    mode = folder.stat().st_mode & 0o666
+    for path in folder.rglob("*"):
+        if path.is_file() and path.stat().st_mode & 0o777 != mode:
+            path.chmod(mode)
 
 
 def move(path: Path, to: Path) -> None:

@@ -12,6 +12,7 @@
       base/                the policy before training: its evaluation
       iter-000/ probe/ draw/ explore/ pairs/ policy/ evaluate/
       report.html
+      tensorboard/         event files, one for each iteration (report.tensorboard)
     runs/.shared/          pools from files, replies of taggers, embeddings, clusters, questions that are too long,
                            converted policies, reference log-probabilities: keyed by content, shared by runs
     runs/.hashes.json      SHA-256 of input files that starts have read
@@ -28,6 +29,7 @@ from pathlib import Path
 from ..errors import RunError, shown
 from . import disk
 
+TENSORBOARD = "tensorboard"  # folder of event files (report.tensorboard)
 PREPARATION = "prepare-"  # begin of the name of a run that tools/submit.py makes for what several runs share
 
 

@@ -43,8 +43,9 @@ def earlier(tmp_path_factory) -> Path:
 
 def test_compare(earlier, tmp_path, capsys):
     assert main([str(earlier / "runs"), "--out", str(tmp_path)]) == 0
-    for name in ("comparison.csv", "sweep.csv"):
-        assert (tmp_path / name).read_bytes() == (earlier / "expected" / name).read_bytes(), name
+    for name in ("comparison.csv", "sweep.csv"):  # they may have further columns
+        now, then = (list(csv.DictReader((p / name).open())) for p in (tmp_path, earlier / "expected"))
+        assert [{key: row[key] for key in then[0]} for row in now] == then, name
     now, then = (list(csv.DictReader((p / "evaluations.csv").open())) for p in (tmp_path, earlier / "expected"))
     for row, expected in zip(now, then, strict=True):  # intervals are computed from the rollouts, and wider than then
         assert {name for name in expected if row[name] != expected[name]} == {"low95", "high95"}
@@ -59,7 +60,13 @@ def test_compare(earlier, tmp_path, capsys):
 @pytest.mark.parametrize("what", ["pairs", "rollouts"])
 def test_export(earlier, tmp_path, what):
     export(earlier / "runs" / "error", what, "jsonl", tmp_path / "out.jsonl")
-    assert (tmp_path / "out.jsonl").read_bytes() == (earlier / "expected" / f"{what}.jsonl").read_bytes()
+    now, then = (
+        [*map(json.loads, path.read_text().splitlines())]
+        for path in (tmp_path / "out.jsonl", earlier / "expected" / f"{what}.jsonl")
+    )
+    of_pool = [row for row in now if not row.get("stage", "").startswith("evaluate/")]  # it had no others, and no texts
+    assert [{key: row[key] for key in then[0]} for row in of_pool] == then
+    assert what == "pairs" or {(row["question_text"], row["gold"]) for row in now} == {(None, None)}
 
 
 def test_what_an_earlier_run_lacks_is_said_in_one_line(earlier, tmp_path, capsys):

@@ -23,7 +23,7 @@ from support.pools import left_out, load, write_jsonl
 from tqdm import tqdm
 
 from hpc_saidpo import errors, progress, settings, terminal
-from hpc_saidpo.cli import compare, doctor, explain, export, failures, grade, main, plan, status, verify
+from hpc_saidpo.cli import compare, doctor, explain, export, failures, grade, main, plan, show, status, verify
 from hpc_saidpo.doctor.finding import judge
 from hpc_saidpo.doctor.finding import table as table_of_findings
 from hpc_saidpo.errors import RunError, shown, visible, words_of
@@ -231,6 +231,16 @@ def test_explain(printed, run):
     code, text = printed(explain.main, run, "--iteration", 0, "--question", HOSTILE)
     assert code == 2 and "no question with the id" in text and "some that were: a\\x1b[2J" in text
     assert printed(explain.main, run, "--iteration", 7, "--question", HOSTILE)[0] == 2
+
+
+def test_show(printed, run):
+    """What a model writes can pass for a line of this program neither as text nor as JSON."""
+    code, text = printed(show.main, run)
+    assert code == 0 and text.count("\nresponse ") == 4 and "\\x1b[2J" in text
+    assert [line for line in text.splitlines() if line.strip(" |") == FORGED] == [f"  |{FORGED}"] * 4
+    code, text = printed(show.main, run, "--jsonl")
+    assert code == 0 and [json.loads(line)["response"] for line in text.splitlines()] == [HOSTILE] * 4
+    assert printed(show.main, run, "--question", HOSTILE)[0] == printed(show.main, run, "--stage", HOSTILE)[0] == 2
 
 
 def test_export(printed, run, tmp_path):
