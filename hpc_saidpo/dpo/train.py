@@ -25,7 +25,7 @@ from .checkpoint import Checkpoint
 from .examples import Examples, reference_logps
 from .figures import N_SUMS, check_finite, step_figures, sums_of
 from .logps import ResponseLogps
-from .loss import loss_of, rewards
+from .loss import loss_of, preference_loss, rewards
 from .optimizer import optimizer_of
 from .schedule import batches, rate
 from .trainable import check_strategy
@@ -198,7 +198,8 @@ class Losses:
             loss_B = loss_of(logps_B2, reference_B2, logps.n_tokens_BR, self.config)
             if weight:
                 values_B2 = rewards(logps_B2, reference_B2, self.config.beta)
-                self.sums += sums_of(loss_B, values_B2, logps_B2, reference_B2, logps.n_tokens_BR)
+                preference_B = preference_loss(logps_B2.detach(), reference_B2, logps.n_tokens_BR, self.config)
+                self.sums += sums_of(loss_B, preference_B, values_B2, logps_B2, reference_B2, logps.n_tokens_BR)
                 self.bad += [i for i, value in zip(rows, loss_B.tolist(), strict=True) if not np.isfinite(value)]
             return weight * loss_B.sum() / n
 

@@ -18,8 +18,8 @@ from ..sampler.weights import posterior_rate
 from . import signatures, training
 
 TRAINING = (
-    "loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "logps/chosen",
-    "logps/rejected", "ref_logps/chosen", "ref_logps/rejected", "grad_norm",
+    "loss", "preference_loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies",
+    "logps/chosen", "logps/rejected", "ref_logps/chosen", "ref_logps/rejected", "grad_norm",
 )  # fmt: skip
 
 
@@ -114,8 +114,8 @@ def describe_savings(fresh: Rollouts, k: int) -> str:
 def describe_training(steps: Sequence[Mapping]) -> dict:
     """Figures of the DPO round, by their names in TRL: means over its steps, and values of the last step."""
     names = [
-        name for name in (*TRAINING, "tokens_per_s") if name in steps[0]
-    ]  # rounds of earlier versions have fewer figures
+        name for name in (*TRAINING, "tokens_per_s") if all(name in step for step in steps)
+    ]  # rounds that an earlier version made or began have fewer figures
     facts = {f"dpo/{name}": float(np.mean([step[name] for step in steps])) for name in names}
     last = {f"dpo/{name}_last": steps[-1][name] for name in names if name != "tokens_per_s"}
     return {"dpo/steps": len(steps), **facts, **last}

@@ -42,6 +42,7 @@ class Task:
     Attributes:
         n_done: number of finished items.
         counts: sums of what the ranks have counted in their items (`World.count`).
+        work: busy seconds and tokens of each rank in its finished items.
         longest_s: longest time that an item has taken; 0 before one is finished.
     """
 
@@ -55,6 +56,7 @@ class Task:
     ):
         self.label, self.total, self.n_done, self.n_before = label, total, n_done, n_done
         self.counts: Counter[str] = Counter()
+        self.work: dict[int, tuple[float, float]] = {}
         self.longest_s, self.started = 0.0, time.monotonic()
         self._names, self._advance = names, advance
         self._begun: dict[int, tuple[int, float]] = {}
@@ -75,9 +77,12 @@ class Task:
             if rank not in self._begun:
                 return
             _, begun = self._begun.pop(rank)
-            self.longest_s = max(self.longest_s, time.monotonic() - begun)
+            seconds, counted = time.monotonic() - begun, counts or {}
+            busy_s, tokens = self.work.get(rank, (0.0, 0.0))
+            self.work[rank] = busy_s + seconds, tokens + counted.get("tokens", 0)
+            self.longest_s = max(self.longest_s, seconds)
             self.n_done += 1
-            self.counts.update(counts or {})
+            self.counts.update(counted)
         self._advance()
 
     def silences(self, least_s: float = SILENT_S) -> list[Silence]:

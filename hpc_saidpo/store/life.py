@@ -1,8 +1,8 @@
 """Signs of life of a run: what its ranks do, in files that `hpc-saidpo status` reads. Imports nothing heavy.
 
-Root writes progress.json every few seconds while the run's lock is held. It is a hint and no result: nothing of a run
-depends on it, it is not synced, and a disk that refuses it does not end the run. A rank that fails alone, and with it
-the job, writes failure.json.
+Root writes progress.json every few seconds while the run's lock is held, and work.json after each stage: what every
+rank has done in it. They are hints and no results: nothing of a run depends on them, they are not synced, and a disk
+that refuses them does not end the run. A rank that fails alone, and with it the job, writes failure.json.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from ..errors import RunError, origin_of, words_of
 from ..parallel.stop import Stopped
 from ..parallel.task import ALL_RANKS, SILENT_S, Silence
 from ..parallel.world import World
-from ..progress import log, present
+from ..progress import log, present, take_finished
 from ..reading import parse_json, read_text
 from . import temporaries
 
-PROGRESS, FAILURE = "progress.json", "failure.json"
+PROGRESS, WORK, FAILURE = "progress.json", "work.json", "failure.json"
 BEAT_S = 10.0
+Work = dict[int, tuple[float, float]]  # rank -> its busy seconds and tokens
 RUNNING, STOPPED, FAILED, COMPLETE = "running", "stopped", "failed", "complete"
 
 
@@ -43,6 +44,7 @@ class Life:
         self._iterations = 0
         self._places: list[tuple[str, float]] = []  # the stages in progress, the outermost first, and their begin
         self._spent_s: dict[str, float] = {}
+        self._work: dict[str, Work] = {}
         self._waits_for = ""
         self._end = (RUNNING, "")
         self._reported: set[tuple[str, int, int]] = set()
@@ -62,6 +64,7 @@ class Life:
         self._spent_s = dict(before.get("spent_s", {}))
         if before.get("state") == RUNNING and before["place"]:  # a killed job
             self._add(before["place"], before["place_s"])
+        self._work = read_work(self._folder)
         self._write()
         self._thread = threading.Thread(target=self._beat, daemon=True)
         self._thread.start()
@@ -81,6 +84,18 @@ class Life:
             _, begun = self._places.pop()
             if not self._places:
                 self._add(place, time.monotonic() - begun)
+                self._note_work(place)
+
+    def _note_work(self, place: str) -> None:
+        """Add up what the ranks have done in the tasks of a stage, on root."""
+        work = [self._work.get(place, {}), *(task.work for task in take_finished())]
+        if self._thread is None or not any(work[1:]):
+            return
+        ranks = sorted({rank for part in work for rank in part if rank != ALL_RANKS})
+        parts = {rank: [part[rank] for part in work if rank in part] for rank in ranks}
+        self._work[place] = {r: (sum(s for s, _ in of), sum(n for _, n in of)) for r, of in parts.items()}
+        plain = {name: [[r, round(s, 3), n] for r, (s, n) in of.items()] for name, of in self._work.items()}
+        _replace(self._folder / WORK, plain)
 
     def waits(self, message: str) -> None:
         """Note what the run waits for; "": for nothing any more."""
@@ -160,6 +175,17 @@ def read_progress(run: Path) -> dict[str, Any]:
     record = read(run / PROGRESS)
     fits = all(name in record and is_of_type(record[name]) for name, is_of_type in _TYPES.items())
     return record if fits else {}
+
+
+def read_work(run: Path) -> dict[str, Work]:
+    """Return the work of each rank in each stage, from a run's work.json; a stage with other values is left out."""
+    stages = read(run / WORK)
+    return {place: {row[0]: (row[1], row[2]) for row in rows} for place, rows in stages.items() if _are_rows(rows)}
+
+
+def _are_rows(value: object) -> bool:
+    rows = value if isinstance(value, list) else [None]
+    return all(isinstance(row, list) and len(row) == 3 and all(map(is_number, row)) for row in rows)
 
 
 def read(path: Path) -> dict[str, Any]:
