@@ -87,11 +87,18 @@ class _Console(logging.Handler):
 
 
 _tasks: list[Task] = []  # on root; the last one is the present one
+_finished: list[Task] = []  # on root, since the last call of `take_finished`
 
 
 def present() -> Task | None:
     """Return the task that is being worked on; None between tasks, and on other ranks than root."""
     return _tasks[-1] if _tasks else None
+
+
+def take_finished() -> list[Task]:
+    """Return the tasks that have ended since the last call; [] on other ranks than root."""
+    finished, _finished[:] = [*_finished], []
+    return finished
 
 
 @contextmanager
@@ -107,6 +114,7 @@ def show(label: str, total: int, is_root: bool, n_done: int = 0, names: Sequence
             yield task
         finally:
             _tasks.remove(task)
+            _finished.append(task)
     log.info("  %s: done in %.1f s", label, time.monotonic() - task.started)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import os
 import platform
+import shlex
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -77,6 +79,7 @@ def environment(world: World, n_threads: int) -> dict[str, Any]:
     """Return the facts about this start for env.json. Collective."""
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": shlex.join(["hpc-saidpo", *sys.argv[1:]]),
         "hosts": sorted(set(world.gather(platform.node()))),
         "world_size": world.size,
         "threads_per_rank": n_threads,

@@ -41,9 +41,7 @@ def compare(before: Rollouts | None, after: Rollouts | None, questions: Sequence
         for rollouts, row_Q in zip((before, after), rows, strict=True)
     ]
     asked = pick(questions, chosen)
-    return [
-        Example(asked[q].id, asked[q].text, _gold(asked[q]), answers[0].get(q), answers[1].get(q)) for q in chosen
-    ]
+    return [Example(asked[q].id, asked[q].text, _gold(asked[q]), answers[0].get(q), answers[1].get(q)) for q in chosen]
 
 
 def _first_rows(rollouts: Rollouts | None) -> dict[int, tuple[int, str]]:

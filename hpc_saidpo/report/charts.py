@@ -10,9 +10,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .shell import Html, element, escape, figure
+from .shell import Html, element, escape, figure, joined
 
-COLOURS = ("#2f7fd0", "#cc6a14", "#2a9461", "#b8559b", "#808890")
+COLOURS = BLUE, ORANGE, GREEN, VIOLET, GREY = "#2f7fd0", "#cc6a14", "#2a9461", "#b8559b", "#808890"
 HEAT = "47,127,208"  # red, green, blue of a heat map's full cells
 WIDTH, HEIGHT = 400, 230
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 12, 34  # margins of the plot
@@ -101,7 +101,7 @@ def plot(
     """
     lines, marks = [line.thinned() for line in lines if line.values()], dict(marks or {})
     if not lines:
-        return element("p", f"{caption}: no figure yet.", "soft")
+        return element("p", f"{caption}: no figure yet.", kind="soft")
     values = [value for line in lines for value in line.values()] + [*marks.values()]
     low, high = min(values), max(values)
     pad = (high - low) * 0.06 or max(abs(high) * 0.1, 0.01)
@@ -123,27 +123,29 @@ def plot(
     return _figure(caption, parts, HEIGHT, {line.name: c for line, c in zip(lines, _colours(len(lines)), strict=True)})
 
 
-def bars(caption: str, rows: Mapping[str, Mapping[str, float]], names: Sequence[str]) -> Html:
+def bars(caption: str, rows: Mapping[str, Mapping[str, float]], colours: Mapping[str, str]) -> Html:
     """Return a figure with a bar of 100 % for each row, in which every name has its share.
 
     Args:
         rows: name of the row -> share of 1 of each name.
-        names: the parts, in their order from the left.
+        colours: of each name, in their order from the left.
     """
     if not rows:
-        return element("p", f"{caption}: no figure yet.", "soft")
+        return element("p", f"{caption}: no figure yet.", kind="soft")
     parts, height = [], 26 * len(rows) + 8
     for i, (row, share_of) in enumerate(rows.items()):
         x, y = float(LEFT + 30), 8 + 26 * i
         parts.append(_text(LEFT + 24, y + 13, row, "end"))
-        for name, colour in zip(names, _colours(len(names)), strict=True):
+        for name, colour in colours.items():
             width = share_of.get(name, 0.0) * (WIDTH - LEFT - 30 - RIGHT)
             parts.append(f'<rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="18" fill="{colour}"/>')
             if width > 30:
                 label = f"{100 * share_of[name]:.0f} %"
-                parts.append(f'<text x="{x + width / 2:.1f}" y="{y + 13}" text-anchor="middle" fill="#fff">{label}</text>')
+                parts.append(
+                    f'<text x="{x + width / 2:.1f}" y="{y + 13}" text-anchor="middle" fill="#fff">{label}</text>'
+                )
             x += width
-    return _figure(caption, parts, height, dict(zip(names, _colours(len(names)), strict=True)))
+    return _figure(caption, parts, height, colours)
 
 
 def heat(value: float | None, text: str, low: float, high: float) -> Html:
@@ -202,4 +204,4 @@ def _figure(caption: str, parts: Sequence[str], height: int, legend: Mapping[str
         Html(f'<span class="key"><i style="background:{colour}"></i>{escape(name[:LONGEST_NAME])}</span>')
         for name, colour in legend.items()
     )
-    return figure(svg, Html("".join(named) + escape(caption)) if len(legend) > 1 else caption)
+    return figure(svg, joined(*named, element("div", caption)) if len(legend) > 1 else caption)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..errors import RunError, origin_of, words_of
+from ..errors import origin_of, reason_of
 from ..parallel.stop import Stopped
 from ..parallel.task import ALL_RANKS, SILENT_S, Silence
 from ..parallel.world import World
@@ -26,7 +26,7 @@ from . import temporaries
 
 PROGRESS, WORK, FAILURE = "progress.json", "work.json", "failure.json"
 BEAT_S = 10.0
-Work = dict[int, tuple[float, float]]  # rank -> its busy seconds and tokens
+Work = dict[int, tuple[float, float]]  # rank, or ALL_RANKS -> its busy seconds and tokens
 RUNNING, STOPPED, FAILED, COMPLETE = "running", "stopped", "failed", "complete"
 
 
@@ -91,11 +91,15 @@ class Life:
         work = [self._work.get(place, {}), *(task.work for task in take_finished())]
         if self._thread is None or not any(work[1:]):
             return
-        ranks = sorted({rank for part in work for rank in part if rank != ALL_RANKS})
+        ranks = sorted({rank for part in work for rank in part})
         parts = {rank: [part[rank] for part in work if rank in part] for rank in ranks}
         self._work[place] = {r: (sum(s for s, _ in of), sum(n for _, n in of)) for r, of in parts.items()}
         plain = {name: [[r, round(s, 3), n] for r, (s, n) in of.items()] for name, of in self._work.items()}
         _replace(self._folder / WORK, plain)
+
+    def work(self) -> dict[str, tuple[float, Work]]:
+        """Return the seconds that every stage has taken so far, and the work of each rank in it, on root."""
+        return {place: (seconds, self._work.get(place, {})) for place, seconds in self._spent_s.items()}
 
     def waits(self, message: str) -> None:
         """Note what the run waits for; "": for nothing any more."""
@@ -116,11 +120,11 @@ class Life:
         if isinstance(error, Stopped):
             self._end = STOPPED, f"stopped by {error}: start it again"
         elif error is not None:
-            self._end = FAILED, f"{origin_of(error) or self._world.name_of(0)}: {_words(error)}"
+            self._end = FAILED, f"{origin_of(error) or self._world.name_of(0)}: {reason_of(error)}"
         self._write()
 
     def _write_failure(self, error: Exception) -> None:
-        message = f"{self._world.name_of(self._world.rank)}: {_words(error)}"
+        message = f"{self._world.name_of(self._world.rank)}: {reason_of(error)}"
         _replace(self._folder / FAILURE, {"message": message, "written": time.time()})
 
     def _beat(self) -> None:
@@ -242,7 +246,3 @@ def _replace(path: Path, record: dict[str, Any]) -> None:
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-
-
-def _words(error: BaseException) -> str:
-    return str(error) if isinstance(error, RunError) else words_of(error, with_type=True)

@@ -14,7 +14,7 @@ from ..parallel.world import World
 from . import agreement, disk, files, restarts, retention, run_facts, shared, temporaries
 from .hashes import Hashes
 from .layout import folder_of, iterations_of
-from .life import Life
+from .life import Life, Work
 from .lock import Lock
 from .stage import Stage, unfinished
 from .tables import SCHEMA_VERSION
@@ -80,9 +80,8 @@ class RunDir:
         try:
             for leftover in unfinished(self.path):  # of killed jobs: no other job writes here now
                 temporaries.remove(leftover)
-            agreement.store_or_compare(
-                self.path, resolved, config.accept_changes, self._set_aside_unfinished, may_differ
-            )
+            accept, set_aside = config.accept_changes, self._set_aside_unfinished
+            agreement.store_or_compare(self.path, resolved, accept, set_aside, may_differ)
             path = self.path / "env.json"
             starts = run_facts.read_starts(path)
             if env.get("slurm"):
@@ -107,7 +106,6 @@ class RunDir:
 
     def started(self) -> datetime | None:
         """Return the time of the run's first start, from env.json; None if it is not recorded there."""
-
         return self.world.on_root(lambda: run_facts.first_start(self.path / "env.json"))
 
     def finished_stage(self, iteration: int | str, name: str) -> Stage:
@@ -212,6 +210,10 @@ class RunDir:
         with self._life.working(name):
             return shared.load_or_compute(path, self.world, report, begin, load, resumes)
 
+    def work(self) -> dict[str, tuple[float, Work]]:
+        """Return the seconds of every stage, and the work of each rank in it. Not collective: for root."""
+        return self._life.work()
+
     def note_end(self, message: str) -> None:
         """Note why this start ends before the last iteration, for `hpc-saidpo status`; "": it does not."""
         self._life.note_end(message)
@@ -240,7 +242,6 @@ class RunDir:
         Raises:
             RunError: the run was begun with other facts. The message shows both, and the remedy.
         """
-
         self.world.on_root(lambda: run_facts.require_same(self.path / f"{name}.json", facts, remedy, accept))
 
     def keep(self, name: str, key: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -249,7 +250,6 @@ class RunDir:
         Args:
             compute: returns plain values.
         """
-
         return self.world.on_root(lambda: run_facts.keep(self.path / f"{name}.json", key, compute))
 
     @property

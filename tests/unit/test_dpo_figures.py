@@ -31,7 +31,8 @@ def test_means_are_over_the_pairs_of_a_step():
     assert found.pop("length_correlation") == pytest.approx(-1)  # the pair whose chosen response is shorter has more
     assert found == pytest.approx({
         "loss": 0.4, "preference_loss": 0.3, "rewards/chosen": 0.3, "rewards/rejected": 0.1, "rewards/margins": 0.2,
-        "rewards/accuracies": 0.5, "logps/chosen": -6.0, "logps/rejected": -7.0, "ref_logps/chosen": -7.0, "ref_logps/rejected": -8.0,
+        "rewards/accuracies": 0.5, "logps/chosen": -6.0, "logps/rejected": -7.0,
+        "ref_logps/chosen": -7.0, "ref_logps/rejected": -8.0,
     })  # fmt: skip
 
 
