@@ -12,6 +12,8 @@ from .. import __version__, imports, terminal
 from ..parallel import launched, stop
 from . import environment  # noqa: F401 - sets environment variables before anything else is imported
 
+EXIT_INTERRUPTED = 130  # that of a shell: 128 and the number of SIGINT
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a verb, `run` if none is named. Returns the exit code.
@@ -41,7 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verb, rest = (first, words[1:]) if is_verb else ("run", words)
     with imports.of_large_libraries():
         module = importlib.import_module(f"hpc_saidpo.cli.{verb}")
-    return module.main(rest)
+    try:
+        return module.main(rest)
+    except KeyboardInterrupt:  # of a verb that keeps no work; `run` and `evaluate` handle Ctrl-C themselves
+        return EXIT_INTERRUPTED
 
 
 def close_stdin(verb: str) -> None:

@@ -48,7 +48,7 @@ def work(composed: DictConfig, world: World, program: Program) -> int:
     strict = "warn" if world.device.type == "cuda" else "error"
     torch.set_deterministic_debug_mode(strict if settings.run.deterministic else "default")
     facts = environment(world, n_threads)
-    world.listen(settings.run.grace_s)
+    world.listen(settings.run.grace_s, progress.announce)
     module, _, function = program.work.partition(":")
     with imports.of_large_libraries():
         do = getattr(importlib.import_module(module), function)

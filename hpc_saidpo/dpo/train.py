@@ -15,7 +15,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from .. import progress, settings
 from ..parallel.gradients import Replicas, replicate
 from ..parallel.stop import Stopped
-from ..parallel.task import ALL_RANKS
+from ..parallel.task import ALL_RANKS, Units
 from ..parallel.world import World
 from ..policy.model import Policy
 from ..records import Pairs
@@ -113,9 +113,11 @@ class _Round:
         resumed = f", from step {len(steps)} of {len(self.schedule)}" if steps else ""
         todo = range(len(steps), len(self.schedule))
         label = f"DPO: {len(self.lesson.pairs)} pairs{resumed}"
-        with progress.show(label, len(self.schedule), self.world.is_root, len(steps)) as task:
+        sizes = [sum(map(len, self.schedule[step])) for step in todo]
+        units = Units("pairs", sum(len(rows) for batch in self.schedule for rows in batch), sizes)
+        with progress.show(label, len(self.schedule), self.world.is_root, len(steps), todo, units) as task:
             for step in todo:
-                task.begin(ALL_RANKS, step)
+                task.begin(ALL_RANKS, step - todo.start)
                 steps.append(self._step(step, reference_B2))
                 if step + 1 < len(self.schedule):
                     stopping = self.world.stop_signal()

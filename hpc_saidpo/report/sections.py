@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..evaluate.table import interval, percent
+from ..progress import duration
 from .charts import GREEN, GREY, ORANGE, Line, bars, plot
 from .facts import Answer, Example, Facts
 from .shell import Html, bullets, element, folded, gallery, joined, section, table
-from .status import duration
 
 SHOWN_CHARS = 4000  # of a response or a question
 RANKS = 16  # that are shown one by one

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..evaluate.table import percent
+from ..progress import duration
 from .facts import COMPLETE, ENDED, INTERRUPTED, PAUSED, RUNNING, Facts, Gain
 from .shell import Html, element, escape, facts, joined
-from .status import duration
 
 STATES = {
     RUNNING: "In progress",

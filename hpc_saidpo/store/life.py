@@ -18,11 +18,12 @@ from typing import Any
 
 from ..errors import origin_of, reason_of
 from ..parallel.stop import Stopped
-from ..parallel.task import ALL_RANKS, SILENT_S, Silence
+from ..parallel.task import ALL_RANKS, SILENT_S, Silence, Task
 from ..parallel.world import World
-from ..progress import log, present, take_finished
+from ..progress import estimate_by, log, present, take_finished
 from ..reading import parse_json, read_text
 from . import temporaries
+from .time_left import time_left
 
 PROGRESS, WORK, FAILURE = "progress.json", "work.json", "failure.json"
 BEAT_S = 10.0
@@ -66,6 +67,7 @@ class Life:
             self._add(before["place"], before["place_s"])
         self._work = read_work(self._folder)
         self._write()
+        estimate_by(self.left_s)
         self._thread = threading.Thread(target=self._beat, daemon=True)
         self._thread.start()
 
@@ -115,6 +117,7 @@ class Life:
             if isinstance(error, Exception) and not isinstance(error, Stopped) and origin_of(error) is None:
                 self._write_failure(error)
             return
+        estimate_by(None)
         self._ended.set()
         self._thread.join()
         if isinstance(error, Stopped):
@@ -134,28 +137,36 @@ class Life:
     def _add(self, place: str, seconds: float) -> None:
         self._spent_s[place] = self._spent_s.get(place, 0.0) + seconds
 
-    def _write(self) -> None:
-        task, now = present(), time.monotonic()
+    def left_s(self) -> float | None:
+        """Return an estimate of the time until the run is complete, in seconds; None where a stage is not measured."""
+        left_s, is_least = time_left(self._timing(present()))
+        return None if is_least else left_s
+
+    def _timing(self, task: Task | None) -> dict[str, Any]:
+        """The facts from which the time that is left can be estimated."""
+        now = time.monotonic()
         place, begun = self._places[0] if self._places else ("", now)
-        facts: dict[str, Any] = {"done": None, "total": None, "done_before": None, "task_s": None, "counts": {}}
-        silent: list[str] = []
+        facts: dict[str, Any] = {"iterations": self._iterations, "place": place, "place_s": now - begun}
+        facts |= {"done": None, "total": None, "done_before": None, "task_s": None}
         if task is not None:
-            facts = {"done": task.n_done, "total": task.total, "done_before": task.n_before}
-            facts |= {"task_s": now - task.started, "counts": dict(task.counts)}
-            silent = [self._report(place, silence) for silence in task.silences(self._silent_s)]
+            facts |= {"done": task.n_done, "total": task.total, "done_before": task.n_before}
+            facts |= {"task_s": now - task.started}
+        return {**facts, "spent_s": dict(self._spent_s)}
+
+    def _write(self) -> None:
+        task = present()
+        timing = self._timing(task)
+        silences = task.silences(self._silent_s) if task else []
         state, message = self._end if self._ended.is_set() else (RUNNING, "")
         record = {
             "written": time.time(),
             "beat_s": self._beat_s,
             "state": COMPLETE if self._ended.is_set() and state == RUNNING else state,
             "message": message,
-            "iterations": self._iterations,
-            "place": place,
-            "place_s": now - begun,
-            **facts,
+            "counts": dict(task.counts) if task else {},
             "waits_for": self._waits_for,
-            "silent": silent,
-            "spent_s": dict(self._spent_s),
+            "silent": [self._report(timing["place"], silence) for silence in silences],
+            **timing,
         }
         _replace(self._folder / PROGRESS, record)
 
