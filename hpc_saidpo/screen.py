@@ -57,6 +57,7 @@ class Screen:
             redirect_stdout=False, redirect_stderr=False,
         )  # fmt: skip
         with live:
+            console.show_cursor(True)  # a process that is killed could not show it again
             self._console = console
             try:
                 yield

@@ -29,7 +29,8 @@ def work(settings: Settings, plain: dict[str, Any], run: RunDir) -> int:
     Returns:
         0, or EXIT_SIGNATURE when depletion or another failure signature ended the run.
     """
-    outcome = run_to_end(settings, run, Writer(run, plain))
+    report = Writer(run, plain)
+    outcome = run_to_end(settings, run, report)
     if run.world.is_root:
         log_lines(console.table(outcome))
     run.note_end(outcome.stopped or outcome.paused)
@@ -37,6 +38,8 @@ def work(settings: Settings, plain: dict[str, Any], run: RunDir) -> int:
         log.info("stopped after %s", outcome.paused)
     if outcome.stopped:
         log_lines(outcome.stopped, logging.ERROR)
+    if report.last:
+        log_lines(console.ending(run.path, report.last))
     return EXIT_SIGNATURE if outcome.stopped else 0
 
 

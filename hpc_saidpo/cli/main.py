@@ -66,6 +66,8 @@ def unknown_verb(word: str) -> str:
     """Return the message about a first word that is neither a verb nor an override: the nearest verb, and all verbs."""
     from .help import VERBS
 
+    if "." in word:
+        return f"{word!r} is no override (KEY=VALUE): write no blanks around the =, as in rollouts.k=4"
     near = difflib.get_close_matches(word, VERBS, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     return (

@@ -25,6 +25,11 @@ FIELDS = (
 _ROW_FIELDS = (
     "id", "question", "answer", "solution", "subject", "level", "tags", "source", "alt_answers", "verifier", "entry",
 )  # fmt: skip
+# Other names that data sets give to a column, for messages.
+_USUAL = {
+    "question": ("problem", "prompt", "query", "instruction", "input", "text"),
+    "answer": ("final_answer", "target", "gold", "label", "expected_answer", "ground_truth", "output"),
+}
 DEFAULT_LIMITS = settings.Limits()
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])\s*")
 
@@ -220,7 +225,11 @@ def _grading(row_verifier: Any, verifier: str, entry: Any) -> tuple[str, str]:
 def _describe_lack(field: str, names: Sequence[str], row: Mapping) -> str:
     listed = " or ".join(map(repr, names)) or f"pool.columns.{field}"
     present = [name for name in names if name in row or _follow(row, name.split(".")) is not None]
-    return f"{listed} is empty" if present else f"{listed} is missing; the line has {_list_keys(row)}"
+    if present:
+        return f"{listed} is empty"
+    usual = next((name for name in _USUAL.get(field, ()) if name in row), "")
+    remedy = f": set pool.columns.{field}={usual}" if usual else f": name its column with pool.columns.{field}"
+    return f"{listed} is missing; the line has {_list_keys(row)}{remedy}"
 
 
 def _list_keys(row: Mapping) -> str:

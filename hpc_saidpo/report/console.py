@@ -1,12 +1,16 @@
-"""A run as text for a console: a line per iteration, the gains, the folder of the policy."""
+"""A run as text for a console: a line per iteration, the gains, the folder of the policy; what to do next."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from ..errors import visible
 from ..evaluate.table import interval, percent
 from ..records import Outcome
+from .facts import COMPLETE, Facts
+from .verdict import sentence
 
 # Header of a column -> its cell for a record of metrics.jsonl.
 COLUMNS: dict[str, Callable[[dict], str]] = {
@@ -73,3 +77,16 @@ def table(outcome: Outcome) -> str:
     widths = [max(len(row[i]) for row in [header, *body]) for i in range(len(header))]
     lines = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in [header, *body]]
     return visible("\n".join(["", *lines, "", *gains(outcome), f"policy: {outcome.policy_path}"]))
+
+
+def ending(run: Path, about: Facts) -> str:
+    """Format the last lines of a start: the verdict, the report, and three commands to copy."""
+    folder = shlex.quote(str(run))
+    shown = f"hpc-saidpo show {folder} {'--wrong' if about.state == COMPLETE else '--stage explore'}"
+    commands = (
+        (shown, "what the model answered"),
+        (f"hpc-saidpo export {folder} --what pairs --format jsonl", "the preference pairs, for other programs"),
+        (f"hpc-saidpo compare {shlex.quote(str(run.parent))}", "all runs beside it"),
+    )
+    lines = [f"  {command}   # {words}" for command, words in commands]
+    return visible("\n".join(["", sentence(about), f"report: {run / 'report.html'}", *lines]))

@@ -50,10 +50,14 @@ class Writer:
 
     Args:
         settings: the run's configuration as plain values.
+
+    Attributes:
+        last: content of the last page; None before the first.
     """
 
     def __init__(self, run: RunDir, settings: Mapping[str, Any]):
         self._run, self._settings = run, settings
+        self.last: Facts | None = None
         self._changes: list[Change] | None = None
         self._steps: dict[int, list[dict]] = {}
         self._gains: dict[tuple[str, int], Gain | None] = {}
@@ -62,7 +66,8 @@ class Writer:
     def write(self, now: Moment) -> None:
         """Write report.html. A failure is logged: it must not end the run, whose results are stored elsewhere."""
         try:
-            self._run.write_report({"report.html": page(self.gather(now))})
+            self.last = self.gather(now)
+            self._run.write_report({"report.html": page(self.last)})
         except Exception as error:  # noqa: BLE001 - a page that cannot be made is worth less than the run
             log.warning("  report.html is not written: %s", words_of(error, with_type=True))
 

@@ -226,12 +226,13 @@ def test_a_person_sees_bars_and_a_log_file_plain_lines(root):
     except OSError:  # Linux ends a terminal without writers this way
         pass
     assert process.wait(timeout=60) == 0
-    bars = [line for line in re.split(r"[\r\n]+", shown.decode()) if "%|" in line]
-    # A log line comes by the other stream: it may follow a bar without a break.
-    assert {len(bar) for bar in bars if "done in" not in bar} == {59}, bars
-    assert "probe: 36 questions" in shown.decode()
+    lines = re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode()))
+    bars = [line for line in lines if "━" in line]
+    assert bars and all(re.fullmatch(r" +[\w/ -]+ [━╸╺]+ [\d,]+ of [\d,]+ \w+ *", bar) for bar in bars), bars
+    assert max(map(len, bars)) < 60
+    assert [line for line in lines if line.startswith("  probe: 36 questions × 4: done in ")], lines
     log = (root / "watched" / "log" / "start-000" / "rank-0000.log").read_text()
-    assert "probe: 36 questions" in log and "%|" not in log and "\r" not in log
+    assert "probe: 36 questions" in log and "━" not in log and "\r" not in log
 
 
 def test_multirun_under_mpiexec(root):
