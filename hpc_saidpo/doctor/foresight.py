@@ -69,8 +69,8 @@ def _needed(config: Settings | Evaluation) -> Iterator[tuple[str, str]]:
     if config.rollouts.generate.engine == "vllm":
         yield "vllm", "rollouts.generate.engine=vllm"
     if isinstance(config, Settings):
-        if config.dpo.lora is not None:
-            yield "peft", "dpo.lora"
+        if config.dpo.lora.rank is not None:
+            yield "peft", "dpo.lora.rank"
         if "8bit" in config.dpo.optimizer:
             yield "bitsandbytes", f"dpo.optimizer={config.dpo.optimizer}"
     pool = config.pool

@@ -78,8 +78,9 @@ def no_pairs(t: int, figures: Mapping) -> str:
     else:
         advice = "a higher rollouts.temperature or rollouts.k; a harder pool needs a new run"
     return (
-        f"depletion in iteration {t}: none of the {n} explored questions yields a preference pair ({too_hard:.0%} "
-        f"always wrong, {too_easy:.0%} always right; {figures['truncated_share'] or 0:.0%} of the responses were cut, "
+        f"depletion in iteration {t}: none of the {n} explored questions yields a preference pair "
+        f"({round(too_hard * n)} always wrong, {round(too_easy * n)} always right; "
+        f"{figures['truncated_share'] or 0:.0%} of the responses were cut, "
         "and such a response is never chosen). Continue this run with another setting and run.accept_changes=true: "
         f"{advice}"
     )
@@ -103,7 +104,7 @@ def typical(rollouts: Rollouts) -> str:
         return "there is no response to show"
     kind, row = found
     one = rollouts.take([int(row)])
-    return f"one response, to question {shown(one.id_R[0])} ({kind}): {shown(one.text_R[0], RESPONSE_CHARS)!r}"
+    return f"one response, to question {shown(one.id_R[0])} ({kind}): {shown(one.text_R[0], RESPONSE_CHARS)}"
 
 
 def _cut(now: Mapping) -> str:
