@@ -44,7 +44,11 @@ def require_name(name: str) -> str:
 
 
 def as_name(text: str, longest: int = LONGEST) -> str:
-    """Return a valid name that is made of a text. One of more bytes is cut, and ends with a hash of the whole text."""
+    """Return a valid name that is made of a text. A long one is cut, and ends with a hash of the whole text.
+
+    Args:
+        longest: bytes of the name, at most.
+    """
     name = re.sub(r"[^\w.,=+-]+", "_", text).lstrip(".") or "_"
     content = name.encode()
     if len(content) <= longest:

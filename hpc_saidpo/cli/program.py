@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 import re
 import sys
@@ -12,7 +11,6 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -24,7 +22,7 @@ from ..parallel.world import World
 from ..settings.keys import conf_folder
 from ..settings.whole import Evaluation, Settings
 from ..store.layout import newest_policy
-from .compose import NO_VALUE, as_composed, build, check_overrides, read_file
+from .compose import NO_VALUE, as_composed, build, check_overrides, read_file, swept_keys
 from .failures import failures_end_the_job
 
 
@@ -48,7 +46,7 @@ class Program:
 
 
 FROM_FILES = "--config"
-LONGEST_NAME = 100  # bytes of the name of a run of a multirun
+LONGEST_OF_MULTIRUN = 100  # bytes of the name of a run of a multirun: it stands in tables and legends
 
 
 def start(program: Program, arguments: Sequence[str]) -> int:
@@ -64,14 +62,11 @@ def start(program: Program, arguments: Sequence[str]) -> int:
     """
     terminal.guard()
     codes: list[int] = []
-    fixed: list[str] = []
 
     def guarded_job(composed: DictConfig) -> None:
         # Failures of the job are reported here. Hydra would report one on every rank before that.
         with failures_end_the_job(world):
-            codes.append(
-                run_job(program, composed, world, is_set("run.name"), functools.partial(run_name, fixed=fixed))
-            )
+            codes.append(run_job(program, composed, world, is_set("run.name"), lambda job: run_name(job, arguments)))
 
     with failures_end_the_job(None):
         world = connect()
@@ -83,7 +78,6 @@ def start(program: Program, arguments: Sequence[str]) -> int:
             world.everywhere(lambda: check_overrides(arguments))
             # argparse, which Hydra uses, takes no -m between overrides.
             sys.argv[1:] = sorted(arguments, key=lambda word: word not in NO_VALUE)
-            fixed += fixed_overrides(arguments)
             hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(guarded_job)()
     code = max(codes, default=0)  # a run that ends with a failure signature does not end its multirun
     if code:
@@ -131,30 +125,25 @@ def is_set(key: str) -> bool:
     return any(override.startswith(key + "=") for override in HydraConfig.get().overrides.task)
 
 
-def fixed_overrides(arguments: Sequence[str]) -> list[str]:
-    """Return the overrides that have the same value in every job of a multirun."""
-    overrides = [word for word in arguments if "=" in word and not word.startswith("-")]
-    parsed = OverridesParser.create().parse_overrides(overrides)
-    return [word for word, override in zip(overrides, parsed, strict=True) if not override.is_sweep_override()]
+def run_name(composed: DictConfig, arguments: Sequence[str]) -> str:
+    """Return the run's name. In a multirun, what the jobs differ by is added, so that every job has its own folder.
 
-
-def run_name(composed: DictConfig, fixed: Sequence[str] = ()) -> str:
-    """Return the run's name. In a multirun the overrides that vary are added, so that every job has its own folder.
-
-    Experiments are added by their names alone: [tiny,idpo] of a run called tiny is "tiny,idpo". A long name is cut.
+    Experiments are added by their names alone: [tiny,idpo] of a run called tiny is "tiny,idpo". A long name is cut, and
+    ends with a hash.
 
     Args:
-        fixed: overrides that are the same in every job.
+        arguments: overrides of the whole multirun. Only keys with several values there, or in the file of a sweep,
+            are added.
     """
     hydra_config = HydraConfig.get()
     if hydra_config.mode != RunMode.MULTIRUN or is_set("run.name"):
         return composed.run.name
-    elsewhere = ("run.root=", "run.threads=", "run.grace_s=", "run.accept_changes=", "sweep=")
+    swept = swept_keys(arguments) | {*(hydra_config.sweeper.get("params") or {})}
     parts = [composed.run.name]
     for override in hydra_config.overrides.task:
-        key, _, value = override.partition("=")
-        if key.removeprefix("+").partition("@")[0] == "experiment":
+        key, _, value = override.removeprefix("+").partition("=")
+        if key.partition("@")[0] == "experiment":
             parts += [name for name in re.findall(r"[\w-]+", value) if name not in parts]
-        elif override not in fixed and not override.startswith(elsewhere):
+        elif key in swept:
             parts.append(override)
-    return as_name(",".join(parts), LONGEST_NAME)
+    return as_name(",".join(parts), LONGEST_OF_MULTIRUN)
