@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,6 @@ from typing import TYPE_CHECKING, Protocol
 from .errors import RunError, message, shown, visible
 from .parallel.task import Task, Units
 from .screen import SCREEN, columns
-from .terminal import complain
 
 if TYPE_CHECKING:
     from rich.console import ConsoleRenderable
@@ -54,7 +54,7 @@ def announce(text: str) -> None:
     if log.handlers:
         log.warning("%s", text)
     else:
-        complain("hpc_saidpo", text)
+        print(f"hpc_saidpo: {message(text)}", file=sys.stderr, flush=True)
 
 
 @functools.cache

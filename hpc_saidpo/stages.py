@@ -3,40 +3,41 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from . import difficulty
-from .answering import Stages
+from .doctor import tryout
 from .dpo.stage import Round, load_round, train_round, write_pairs
 from .errors import Ended
 from .evaluate.benchmarks import Benchmark
-from .metrics import signatures
-from .metrics.iteration import (
-    IterationFacts,
-    describe_exploration,
-    describe_iteration,
-    describe_probe,
-    describe_savings,
-    update_best,
-)
+from .evaluate.intervals import accuracy
+from .evaluate.table import percent
+from .metrics import iteration, signatures
+from .policy.cache import load_policy
+from .policy.locate import fingerprint
 from .policy.stage import model_folder
 from .pool.pool import Pool
 from .progress import log
-from .records import Draw, Explored, Outcome, Pairs, Prompts, Rollouts, seeded
-from .report.facts import RUNNING
-from .report.writer import Moment, Writer
+from .records import Draw, Explored, Outcome, Pairs, Prompts, Question, Rollouts, pick, seeded
 from .rollouts.chunks import expected_tokens
+from .rollouts.prompts import Renderer
+from .rollouts.stage import Request, collect_rollouts, load_rollouts
 from .sampler import Sampler
 from .sampler.probe import choose
 from .sampler.stage import load_draw, write_draw
-from .settings.whole import Settings
+from .settings.rollouts import Sampling
+from .settings.whole import Evaluation, Settings
 from .store.run import RunDir
 from .store.stage import Stage
 
+if TYPE_CHECKING:
+    from .policy.model import Policy
+
+T = TypeVar("T")
 HOW_TO_CONTINUE = " (loop.stop_after): start again without it to continue"
 
 
@@ -51,7 +52,6 @@ class Job:
         drawn: the last draw.
         records: figures of the finished iterations, as stored on disk.
         unfinished: figures of the iteration in progress, as far as they are known.
-        report: writes the report; None: nothing does.
     """
 
     settings: Settings
@@ -67,7 +67,6 @@ class Job:
     drawn: Draw | None = None
     records: list[dict] = field(default_factory=list)
     unfinished: dict[str, Any] = field(default_factory=dict)
-    report: Writer | None = None
 
     @property
     def n_iterations(self) -> int:
@@ -82,8 +81,7 @@ class Job:
         self.policy_path = model_folder(self.settings.policy.path, self.run)
         if self.settings.loop.stop_after == "prepare":
             raise Ended("the preparation" + HOW_TO_CONTINUE)
-        whole = (self.settings, self.run, self.pool, self.benchmarks)
-        base = Stages(*whole, "base", self.policy_path, after=self.stage_done)
+        base = Stages(self.settings, self.run, self.pool, self.benchmarks, "base", self.policy_path)
         self.before = self.scores = self.best = base.scores()
         if self.settings.loop.stop_after == "base":
             raise Ended("the base evaluation" + HOW_TO_CONTINUE)
@@ -98,29 +96,75 @@ class Job:
     def iteration(self, t: int, policy_path: str) -> Iteration:
         """Return the stages of iteration t."""
         facts, self.unfinished = {"t": t, "before": self.drawn}, {"iteration": t}
-        whole = (self.settings, self.run, self.pool, self.benchmarks)
-        return Iteration(*whole, t, policy_path, self, facts, after=self.stage_done)
-
-    def stage_done(self, name: str) -> None:
-        """Write the report after a stage that was computed. Not collective."""
-        t = self.unfinished.get("iteration")
-        place = f"{name} of iteration {t}, of {self.n_iterations} in all" if t is not None else f"{name}, at the start"
-        self.write_report(RUNNING, f"the last stage that was done is {place}")
-
-    def write_report(self, state: str, reason: str = "", ended: Ended | None = None) -> None:
-        """Write the report, on root. Not collective.
-
-        Args:
-            state, reason: see `report.facts.Facts`.
-        """
-        if self.report and self.run.world.is_root:
-            now = (self.outcome(ended), self.unfinished, self.benchmarks, self.pool.questions)
-            self.report.write(Moment(state, reason, *now))
+        return Iteration(self.settings, self.run, self.pool, self.benchmarks, t, policy_path, self, facts)
 
     def outcome(self, ended: Ended | None = None) -> Outcome:
         """Return the end of the run. `ended`: the exception that ended it early."""
         stopped, paused = (str(ended), "") if ended and ended.is_failure else ("", str(ended or ""))
         return Outcome(self.before, self.records, self.policy_path, stopped, paused, self.health)
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The stages of one policy in one iteration, or before the first (t="base"). Every method is collective."""
+
+    settings: Settings | Evaluation
+    run: RunDir
+    pool: Pool
+    benchmarks: list[Benchmark]
+    t: int | str
+    policy_path: str
+
+    def scores(self) -> dict[str, dict]:
+        """Return the accuracy of the policy on every benchmark."""
+        return {benchmark.name: accuracy(difficulty.measure(graded)) for benchmark, graded in self.answers()}
+
+    def answers(self) -> Iterator[tuple[Benchmark, Rollouts]]:
+        """Yield the policy's graded rollouts of one benchmark after the other."""
+        config = self.settings.rollouts
+        for benchmark in self.benchmarks:
+            plan = benchmark.plan
+            sampling = Sampling(plan.temperature, plan.top_p, config.max_new_tokens, config.stop)
+            question_Q = np.arange(len(benchmark.questions))
+            name = f"evaluate/{benchmark.name}"
+            graded = self._rollouts(name, benchmark.questions, question_Q, plan.samples, sampling)
+            log.info("  %s: accuracy %s", benchmark.name, percent(accuracy(difficulty.measure(graded))["accuracy"]))
+            yield benchmark, graded
+
+    def _rollouts(
+        self,
+        name: str,
+        questions: Sequence[Question],
+        question_Q: np.ndarray,
+        k: int,
+        sampling: Sampling,
+        expected_Q: dict[int, float] | None = None,
+    ) -> Rollouts:
+        def compute(stage: Stage) -> None:
+            seed = (self.settings.run.seed, -1 if isinstance(self.t, str) else self.t, name)
+            needed, prompt = pick(questions, question_Q), self.settings.rollouts.prompt
+            renderer = Renderer(needed, self.pool.examples, self._policy(), prompt, self.run.started())
+            request = Request(renderer, question_Q, k, sampling, seed, expected_Q or {})
+            collect_rollouts(stage, request, self.settings.rollouts, self.run.world)
+
+        return self._stage(name, compute, load_rollouts, uses_policy=True)
+
+    def _policy(self) -> Policy:
+        """Load the policy and try it out, before anything is computed with it."""
+        policy = load_policy(self.policy_path, self.settings.policy, self.run.world.device)
+        tryout.keep(self.run, policy, self.settings.rollouts.generate, isinstance(self.settings, Settings))
+        return policy
+
+    def _stage(
+        self, name: str, compute: Callable[[Stage], None], load: Callable[[Stage], T], uses_policy: bool = False
+    ) -> T:
+        """Compute a stage unless it is done, and load it.
+
+        Args:
+            uses_policy: store the policy's hash in its tables.
+        """
+        facts = {"policy_hash": lambda: fingerprint(self.policy_path, self.run.sha256s)} if uses_policy else {}
+        return self.run.stage(self.t, name, compute, load, **facts)
 
 
 @dataclass(frozen=True)
@@ -142,8 +186,8 @@ class Iteration(Stages):
         """Return K rollouts of a small sample of the pool with the current policy."""
         chosen_P = self.run.world.on_root(lambda: self._choose_probed(np.flatnonzero(~sampler.never_N)))
         self.facts["probed"] = probed = self._pool_rollouts("probe", chosen_P, sampler)
-        measured = difficulty.measure(probed)
-        self.job.unfinished |= describe_probe(measured, difficulty.in_band(measured, self.settings.difficulty))
+        seen = difficulty.measure(probed)
+        self.job.unfinished |= iteration.describe_probe(seen, difficulty.in_band(seen, self.settings.difficulty))
         self._stop_after("probe")
         return probed
 
@@ -164,9 +208,8 @@ class Iteration(Stages):
         fresh = self._pool_rollouts("explore", new_Q, sampler)
         self._stop_after("explore")
         if self.settings.rollouts.adaptive:
-            log.info("  %s", describe_savings(fresh, self.settings.rollouts.k))
-        whole = Rollouts.concat([fresh, probed.take(np.flatnonzero(again))]).sorted()
-        self.facts["explored"] = whole
+            log.info("  %s", iteration.describe_savings(fresh, self.settings.rollouts.k))
+        self.facts["explored"] = whole = Rollouts.concat([fresh, probed.take(np.flatnonzero(again))]).sorted()
         waves = self.settings.rollouts.waves_of("explore")
         return Explored(whole, fresh, waves[0] if waves else self.settings.rollouts.k)
 
@@ -185,12 +228,10 @@ class Iteration(Stages):
 
         pairs = self._stage("pairs", compute, lambda stage: stage.read("pairs", Pairs), uses_policy=True)
         self._stop_after("pairs")
-        figures = describe_exploration(
-            rollouts, difficulty.measure(rollouts), config.difficulty, pairs, config.rollouts
-        )
-        self.job.unfinished |= figures
+        measured, band = difficulty.measure(rollouts), config.difficulty
+        self.job.unfinished |= iteration.describe_exploration(rollouts, measured, band, pairs, config.rollouts)
         if len(pairs) == 0:
-            raise Ended(f"{signatures.no_pairs(self.t, figures)}\n{signatures.typical(rollouts)}", is_failure=True)
+            raise Ended(signatures.no_pairs(self.t, self.job.unfinished, rollouts), is_failure=True)
         self.facts["pairs"] = pairs
         return pairs
 
@@ -212,8 +253,7 @@ class Iteration(Stages):
         """Return the accuracy of the new policy on every benchmark; {} in iterations that evaluate.every skips."""
         if (self.t + 1) % self.settings.evaluate.every and self.t + 1 != self.settings.loop.iterations:
             return {}
-        whole = (self.settings, self.run, self.pool, self.benchmarks)
-        return Stages(*whole, self.t, policy_path, after=self.after).scores()
+        return Stages(self.settings, self.run, self.pool, self.benchmarks, self.t, policy_path).scores()
 
     def finish(self, scores: dict[str, dict]) -> None:
         """Record the iteration's figures. With that the iteration is finished.
@@ -222,18 +262,15 @@ class Iteration(Stages):
             Ended: a failure signature stops the run (loop.on_signature), or loop.stop_after is reached.
         """
         job, config, run = self.job, self.settings, self.run
-        done = IterationFacts(**self.facts, scores=scores, scores_before=job.scores, best=job.best)
+        done = iteration.IterationFacts(**self.facts, scores=scores, scores_before=job.scores, best=job.best)
         cluster_N = np.delete(job.cluster_N, job.pool.too_long)
-        figures = describe_iteration(done, config.sampler, config.difficulty, config.rollouts, cluster_N)
+        figures = iteration.describe_iteration(done, config.sampler, config.difficulty, config.rollouts, cluster_N)
         was_finished = run.has_finished(self.t)
-        job.scores, job.best = scores or job.scores, update_best(job.best, scores)
+        job.scores, job.best = scores or job.scores, iteration.update_best(job.best, scores)
         record = run.finish_iteration(self.t, {**figures, "policy": job.policy_path, "config_hash": run.config_hash})
-        job.records.append(record)
-        job.unfinished = {}
-        for warning in record["signatures"]:
+        job.records, job.unfinished = [*job.records, record], {}
+        for warning in [*record["signatures"], *([signatures.typical(done.explored)] if record["signatures"] else [])]:
             log.warning("  %s", warning)
-        if record["signatures"]:
-            log.warning("  %s", signatures.typical(done.explored))
         for t in [] if run.has_finished(self.t + 1) else run.remove_policies(config.loop.keep):
             log.info("  loop.keep=%s: the policy of iteration %d is removed", config.loop.keep, t)
         stopped = signatures.stops(record, config.loop.on_signature, run.config_hash)
@@ -249,7 +286,8 @@ class Iteration(Stages):
         return self._rollouts(name, self.pool.questions, question_Q, config.k, config.sampling(), expected_Q)
 
     def _choose_probed(self, allowed: np.ndarray) -> np.ndarray:
-        return allowed[choose(self.job.cluster_N[allowed], self.settings.probe, self._seeded("choose"))]
+        rng = seeded(self.settings.run.seed, self.t, "choose")
+        return allowed[choose(self.job.cluster_N[allowed], self.settings.probe, rng)]
 
     def _stored_prompts(self, names: Sequence[str]) -> Prompts:
         """The prompts of some stages of this iteration. Not collective."""
@@ -259,6 +297,3 @@ class Iteration(Stages):
         """End the run if loop.stop_after names the stage that was done last, and the iteration is not finished."""
         if stage == self.settings.loop.stop_after and not self.run.has_finished(self.t):
             raise Ended(f"{stage} of iteration {self.t}" + HOW_TO_CONTINUE)
-
-    def _seeded(self, stage: str) -> np.random.Generator:
-        return seeded(self.settings.run.seed, self.t, stage)

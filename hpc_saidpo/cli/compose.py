@@ -137,9 +137,10 @@ def _remedy(argument: str) -> str:
     key, _, value = argument.partition("=")
     if value.startswith("~"):
         home = os.path.expanduser(value)
-        return f"the shell replaces ~ at the beginning of a word only: write {key}={shlex.quote(home)}"
+        return f"the shell replaces ~ at the beginning of a word only: write {shown(f'{key}={shlex.quote(home)}')}"
     if re.search(r"[:{}\[\]()',\"#]", value) and '"' not in value:
-        return f"quote the value, and the whole word for the shell: {shlex.quote(f'{key}={chr(34)}{value}{chr(34)}')}"
+        quoted = f'{key}="{value}"'
+        return f"quote the value, and the whole word for the shell: {shown(shlex.quote(quoted))}"
     return ""
 
 

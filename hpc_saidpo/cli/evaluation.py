@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..answering import Stages
 from ..errors import RunError
 from ..evaluate.benchmarks import Benchmark
 from ..evaluate.score import rows
@@ -18,6 +17,7 @@ from ..progress import log_lines
 from ..reading import parse_json, read_text
 from ..records import Rollouts
 from ..settings.whole import Evaluation
+from ..stages import Stages
 from ..store.run import RunDir
 from ..store.software import differences, read_starts
 

@@ -48,14 +48,15 @@ def run_to_end(settings: Settings, run: RunDir, report: Writer) -> Outcome:
     job: Job | None = None
 
     def write(state: str, reason: str = "", ended: Ended | None = None) -> None:
-        if job is not None:
-            job.write_report(state, reason, ended)
+        if job is not None and run.world.is_root:
+            report.write_end(job, state, reason, ended)
         elif run.world.is_root:
             report.write(Moment(state, reason, Outcome({}, [], settings.policy.path), {}))
 
     try:
         ready = prepare_run(settings, run)
-        job = Job(settings, run, ready.pool, ready.benchmarks, ready.cluster_N, ready.health, report=report)
+        job = Job(settings, run, ready.pool, ready.benchmarks, ready.cluster_N, ready.health)
+        report.follow(job)
         loop.run(job)
     except Ended as ended:
         write(ENDED if ended.is_failure else PAUSED, str(ended), ended)

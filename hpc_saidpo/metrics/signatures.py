@@ -58,11 +58,12 @@ def stops(record: dict, on_signature: str, config_hash: str) -> str:
     )
 
 
-def no_pairs(t: int, figures: Mapping) -> str:
+def no_pairs(t: int, figures: Mapping, rollouts: Rollouts) -> str:
     """The message when an iteration without a single pair stops the run: the reason, and what to do.
 
     Args:
         figures: those of its exploration (`iteration.describe_exploration`).
+        rollouts: of the same; one is shown.
     """
     n, too_hard, too_easy = (
         figures[name] for name in ("explored_questions", "explored_too_hard_share", "explored_too_easy_share")
@@ -82,7 +83,7 @@ def no_pairs(t: int, figures: Mapping) -> str:
         f"({round(too_hard * n)} always wrong, {round(too_easy * n)} always right; "
         f"{figures['truncated_share'] or 0:.0%} of the responses were cut, "
         "and such a response is never chosen). Continue this run with another setting and run.accept_changes=true: "
-        f"{advice}"
+        f"{advice}\n{typical(rollouts)}"
     )
 
 

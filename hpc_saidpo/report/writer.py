@@ -6,13 +6,14 @@ import itertools
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from .. import difficulty
-from ..errors import words_of
+from ..errors import Ended, words_of
 from ..evaluate.benchmarks import Benchmark
 from ..evaluate.intervals import difference
 from ..parallel.task import ALL_RANKS
+from ..pool.pool import Pool
 from ..progress import log
 from ..reading import read_text
 from ..records import Outcome, Question, Rollouts
@@ -23,7 +24,7 @@ from ..store.software import read_starts
 from ..store.stage import Stage
 from ..store.tables import Damaged
 from . import answers
-from .facts import ENDED, Change, Example, Facts, Gain, Place
+from .facts import ENDED, RUNNING, Change, Example, Facts, Gain, Place
 from .page import page
 
 
@@ -45,6 +46,18 @@ class Moment:
     questions: Sequence[Question] = ()
 
 
+class Job(Protocol):
+    """A run in progress (`stages.Job`)."""
+
+    unfinished: dict[str, Any]
+    benchmarks: list[Benchmark]
+    pool: Pool
+
+    @property
+    def n_iterations(self) -> int: ...
+    def outcome(self, ended: Ended | None = None) -> Outcome: ...
+
+
 class Writer:
     """Writes the report of one run. What was read of a finished stage is kept for the next page.
 
@@ -62,6 +75,23 @@ class Writer:
         self._steps: dict[int, list[dict]] = {}
         self._gains: dict[tuple[str, int], Gain | None] = {}
         self._examples: dict[tuple[str, int], list[Example]] = {}
+
+    def follow(self, job: Job) -> None:
+        """From now on write the report after every stage of a job that is computed."""
+        self._run.after_stage = lambda name: self._stage_done(job, name)
+
+    def _stage_done(self, job: Job, stage: str) -> None:
+        """Write the report after a stage, on root."""
+        if not self._run.world.is_root:
+            return
+        t = job.unfinished.get("iteration")
+        of = "before the first iteration" if t is None else f"of iteration {t}, of {job.n_iterations} in all"
+        self.write_end(job, RUNNING, f"{stage} {of} is done")
+
+    def write_end(self, job: Job, state: str, reason: str = "", ended: Ended | None = None) -> None:
+        """Write the report of a job that is in this state, for this reason."""
+        now = (job.outcome(ended), job.unfinished, job.benchmarks, job.pool.questions)
+        self.write(Moment(state, reason, *now))
 
     def write(self, now: Moment) -> None:
         """Write report.html. A failure is logged: it must not end the run, whose results are stored elsewhere."""

@@ -37,6 +37,7 @@ class RunDir:
         self._lock, self._life = Lock(self.path / "lock"), Life(self.path, world)
         self._hashes = Hashes(self.path.parent / ".hashes.json")
         self._n_starts = 0  # earlier starts of the run; known to root
+        self.after_stage: Callable[[str], object] = lambda name: None  # called on every rank for each computed one
 
     @classmethod
     def open(
@@ -144,31 +145,28 @@ class RunDir:
                 the stage is not done.
         """
         stage = self._stage(iteration, name)
-        with self._life.working(f"{folder_of(iteration)}/{name}"):
-            return self._load_or_compute(stage, compute, load, facts)
-
-    def _load_or_compute(
-        self,
-        stage: Stage,
-        compute: Callable[[Stage], None],
-        load: Callable[[Stage], T],
-        facts: Mapping[str, str | Callable[[], str]],
-    ) -> T:
-        if not self.world.on_root(lambda: stage.done):
-            self.world.stop_if_requested()
-            stage.facts |= self.world.on_root(
-                lambda: {key: f if isinstance(f, str) else f() for key, f in facts.items()}
-            )
-            self.world.on_root(stage.prepare)
-            compute(stage)
-            self.world.barrier()
-            self.world.on_root(lambda: self._mark_done(stage))
 
         def load_on_root() -> T:
             stage.check_complete((SCHEMA_VERSION,))  # a run that resumes needs all that this version stores
             return load(stage)
 
-        return self.world.on_root(load_on_root)
+        with self._life.working(f"{folder_of(iteration)}/{name}"):
+            if is_new := not self.world.on_root(lambda: stage.done):
+                self._compute(stage, compute, facts)
+            result = self.world.on_root(load_on_root)
+        if is_new:
+            self.after_stage(name)
+        return result
+
+    def _compute(
+        self, stage: Stage, compute: Callable[[Stage], None], facts: Mapping[str, str | Callable[[], str]]
+    ) -> None:
+        self.world.stop_if_requested()
+        stage.facts |= self.world.on_root(lambda: {key: f if isinstance(f, str) else f() for key, f in facts.items()})
+        self.world.on_root(stage.prepare)
+        compute(stage)
+        self.world.barrier()
+        self.world.on_root(lambda: self._mark_done(stage))
 
     def _mark_done(self, stage: Stage) -> None:
         self._lock.check()

@@ -24,7 +24,6 @@ FLOORS = (
     ("tags", "evaluate"),
     ("metrics", "doctor", "report"),
     ("compare",),
-    ("answering",),
     ("stages", "prepare"),
     ("cli",),
     ("__main__",),
@@ -244,7 +243,7 @@ def test_functions_are_short_and_have_few_parameters():
 def test_the_whole_configuration_stays_above():
     """Below cli, stages and doctor, functions take their own group of settings, typed by its class."""
     for module in FILES:
-        if box_of(module) not in ("cli", "stages", "answering", "prepare", "doctor", "settings"):
+        if box_of(module) not in ("cli", "stages", "prepare", "doctor", "settings"):
             assert not [name for name, *_ in imports_of(module) if name == "hpc_saidpo.settings.whole"], module
     for module, function in functions():
         for argument in (*function.args.args, *function.args.kwonlyargs):

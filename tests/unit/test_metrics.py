@@ -166,13 +166,16 @@ def solved(counts, cut=0.0):
     return {"explored_questions": len(counts), **shares, "max_new_tokens": 192}
 
 
+ONE = make_rollouts([(3, 0, 0, 4, 1, True, "fish")])
+
+
 def test_depletion_says_which_way_and_what_to_do():
-    hard, easy = (signatures.no_pairs(2, solved(n, 0.1)) for n in ([0, 0, 0, 8], [8, 8, 8, 0]))
+    hard, easy = (signatures.no_pairs(2, solved(n, 0.1), ONE) for n in ([0, 0, 0, 8], [8, 8, 8, 0]))
     assert "iteration 2" in hard and "3 always wrong, 1 always right" in hard and "rollouts.k" in hard
     assert "1 always wrong, 3 always right" in easy and "rollouts.temperature" in easy
-    cut = signatures.no_pairs(2, solved([0, 0, 0, 0], 0.9))
+    cut = signatures.no_pairs(2, solved([0, 0, 0, 0], 0.9), ONE)
     assert "90% of the responses were cut at rollouts.max_new_tokens=192: raise it" in cut and "rollouts.k" not in cut
-    assert "max_new" not in hard
+    assert "max_new" not in hard and hard.endswith("\none response, to question q3 (wrong): fish")
     assert all("run.accept_changes=true" in text for text in (hard, easy, cut))
 
 
