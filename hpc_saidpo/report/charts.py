@@ -104,7 +104,7 @@ def plot(
         return element("p", f"{caption}: no figure yet.", kind="soft")
     values = [value for line in lines for value in line.values()] + [*marks.values()]
     low, high = min(values), max(values)
-    pad = (high - low) * 0.06 or max(abs(high) * 0.1, 0.01)
+    pad = (high - low) * 0.06 or max(abs(high) * 0.1, 10 if unit == "%" else 0.01)
     y_ticks = ticks(low - pad if low else 0.0, high + pad)
     x_all = [x for line in lines for x in line.x]
     x_ticks = ticks(min(x_all), max(max(x_all), min(x_all) + 1), whole=True)

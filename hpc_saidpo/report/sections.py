@@ -169,8 +169,15 @@ def changes(about: Facts) -> Html:
 
 
 def signatures(about: Facts) -> Html:
-    """Failure signatures with their remedies."""
-    found = [f"iteration {r['iteration']}: {text}" for r in about.outcome.iterations for text in r["signatures"]]
+    """Failure signatures with their remedies; one that was seen several times as it was seen last."""
+    seen: dict[str, list[tuple[int, str]]] = {}
+    for record in about.outcome.iterations:
+        for text in record["signatures"]:
+            seen.setdefault(text.partition(":")[0], []).append((record["iteration"], text))
+    found = []
+    for times in seen.values():
+        numbers = ", ".join(str(t) for t, _ in times)
+        found.append(f"iteration{'s' * (len(times) > 1)} {numbers}: {times[-1][1]}")
     found += [about.outcome.stopped] if about.outcome.stopped else []
     none = "None was seen." if about.outcome.iterations else "No iteration is finished, so none could be seen."
     return section("Failure signatures", bullets(found) if found else element("p", none))

@@ -21,7 +21,7 @@ STATES = {
 
 def top(about: Facts) -> Html:
     """Return the top of the page."""
-    parts = [element("p", sentence(about), kind="lead")]
+    parts = [element("p", Html(escape(sentence(about)).replace(" %", "&nbsp;%")), kind="lead")]
     if about.state != COMPLETE:
         state = element("strong", f"{STATES[about.state]}:")
         parts.append(element("p", state, Html(escape(about.reason).replace("\n", "<br>"))))

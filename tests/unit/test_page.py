@@ -95,6 +95,12 @@ def test_a_run_that_is_not_complete_says_why(state, reason, says):
     assert text.count("too hard") >= 1 and "100 %" in text
 
 
+def test_a_signature_that_comes_again_is_one_line():
+    records = [record(t, 0.4, 0.5, signatures=[f"stagnation: p = {t}", "grading: x"][: t + 1]) for t in range(2)]
+    text = page(Facts("a", COMPLETE, "", Outcome({}, records, ""), ""))
+    assert "<li>iterations 0, 1: stagnation: p = 1</li>" in text and "<li>iteration 1: grading: x</li>" in text
+
+
 def test_ticks_are_round_and_cover_the_values():
     assert charts.ticks(0, 100) == [0, 20, 40, 60, 80, 100]
     assert charts.ticks(0.683, 0.718) == [0.68, 0.69, 0.7, 0.71, 0.72]
