@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .errors import visible
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 PANEL_INCHES = (5.6, 3.5)
 _INK, _GREY = "#010203", "#808081"  # no other colour of a figure; the ink becomes that of the page
-_STYLE = {
+_STYLE: Any = {
     **dict.fromkeys(
         ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "legend.edgecolor"), _INK
     ),
