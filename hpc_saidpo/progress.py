@@ -197,7 +197,7 @@ def facts_of(task: Task) -> list[str]:
         if part in counts and counts[whole]
     ]
     new = done - task.n_units_before
-    if new > 0:
+    if new > 0 and done < task.units.total:
         facts.append(f"{duration(seconds / new * (task.units.total - done))} left")
     run_s = _left[-1]() if _left else None
     return facts if run_s is None else [*facts, f"run {duration(run_s)} left"]
@@ -224,7 +224,8 @@ def _rendered(task: Task, width: int) -> ConsoleRenderable:
 
     facts = facts_of(task)
     first = Table.grid(padding=(0, 1))
-    name = shown(task.label.partition(":")[0], width // 3)
+    name, room = visible(task.label.partition(":")[0], kept=""), width // 3
+    name = name if len(name) <= room else f"{name[: room - 1]}…"
     bar = ProgressBar(total=max(1, task.units.total), completed=task.n_units, width=max(10, width // 4))
     first.add_row(Text(f"  {name}", no_wrap=True), bar, Text(facts[0], no_wrap=True))
     return Group(first, Text("  " + " · ".join(facts[1:]) or " ", no_wrap=True, overflow="ellipsis"))

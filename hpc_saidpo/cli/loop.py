@@ -65,6 +65,7 @@ def run_to_end(settings: Settings, run: RunDir, report: Writer) -> Outcome:
         return job.outcome(ended)
     except Stopped as stopped:
         write(INTERRUPTED, f"stopped by {stopped}: all finished work is stored, the same command goes on")
+        log.info("report: %s", run.path / "report.html")
         raise
     except Exception as error:
         write(INTERRUPTED, reason_of(error))

@@ -193,6 +193,7 @@ def examples(about: Facts) -> Html:
 
 def _example(example: Example) -> Html:
     both = [(name, answer) for name, answer in (("before", example.before), ("after", example.after)) if answer]
+    both = both if len(both) > 1 else [("response", answer) for _, answer in both]
     title = element("h3", element("code", example.id), " → ".join(answer.kind for _, answer in both))
     gold = element("p", element("strong", "gold answer"), element("code", _cut(example.gold)))
     answers = element("div", *(_answer(name, answer) for name, answer in both), kind="beside")
