@@ -144,8 +144,8 @@ class Life:
 
     def _timing(self, task: Task | None) -> dict[str, Any]:
         """The facts from which the time that is left can be estimated."""
-        now = time.monotonic()
-        place, begun = self._places[0] if self._places else ("", now)
+        now, places = time.monotonic(), [*self._places]  # other threads call this
+        place, begun = places[0] if places else ("", now)
         facts: dict[str, Any] = {"iterations": self._iterations, "place": place, "place_s": now - begun}
         facts |= {"done": None, "total": None, "done_before": None, "task_s": None}
         if task is not None:
