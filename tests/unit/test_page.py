@@ -11,7 +11,7 @@ from hpc_saidpo.evaluate.benchmarks import Benchmark
 from hpc_saidpo.parallel.world import World
 from hpc_saidpo.records import CORRECT, UNGRADABLE, WRONG, Outcome, Question, Rollouts
 from hpc_saidpo.report import answers, charts, console
-from hpc_saidpo.report.facts import COMPLETE, ENDED, INTERRUPTED, RUNNING, Facts, Gain
+from hpc_saidpo.report.facts import COMPLETE, ENDED, INTERRUPTED, RUNNING, Change, Facts, Gain
 from hpc_saidpo.report.page import page
 from hpc_saidpo.report.verdict import sentence
 from hpc_saidpo.report.writer import Moment, Writer
@@ -157,6 +157,27 @@ def test_the_page_is_written_from_the_run_folder_and_a_failure_ends_nothing(tmp_
         assert "not written" not in caplog.text
         Writer(run, config).write(Moment(COMPLETE, "", Outcome({"exam": {}}, [{}], ""), {}))
         assert "report.html is not written: KeyError" in caplog.text
+
+
+def test_a_setting_that_changed_on_the_way_is_shown_with_its_iteration(tmp_path):
+    def open_run(k):
+        config = {"run": {"name": "a", "seed": 0}, "rollouts": {"k": k}}
+        own = settings.Run(root=str(tmp_path), name="a", accept_changes=True)
+        return RunDir.open(own, config, {"started": "now"}, World()), config
+
+    run, config = open_run(8)
+    with run:
+        rows = [(0, 0, 1, 3, 1, True, "x")]
+        run.stage(0, "probe", lambda stage: stage.write("rollouts", make_rollouts(rows)), lambda stage: None)
+        records = [record(0, 0.4, 0.5, config_hash=run.config_hash)]
+        run.finish_iteration(0, records[0])
+    run, config = open_run(4)
+    with run:
+        writer = Writer(run, config)
+        writer.write(Moment(COMPLETE, "", Outcome({}, records, "p"), {}))
+        assert writer.last.changes == [Change(1, "rollouts.k", 8, 4)]
+        assert "Changed on the way" in (run.path / "report.html").read_text()
+        assert len(writer.last.starts) == 2
 
 
 def test_the_table_has_a_line_for_each_iteration_and_the_gain_of_the_run():
