@@ -13,7 +13,7 @@ from ..errors import shown
 from ..grader.answers.extract import closing_braces
 from ..records import JOIN, joined
 from ..settings.pool import VERIFIER_NAMES, Message, Names
-from .text_files import name_some
+from .text_files import how_to_name, name_some
 from .texts import lost_command, message_of, printed_list
 
 Row = tuple[str, ...]  # the texts of a question in the order of the fields of `records.Questions`
@@ -25,11 +25,6 @@ FIELDS = (
 _ROW_FIELDS = (
     "id", "question", "answer", "solution", "subject", "level", "tags", "source", "alt_answers", "verifier", "entry",
 )  # fmt: skip
-# Other names that data sets give to a column, for messages.
-_USUAL = {
-    "question": ("problem", "prompt", "query", "instruction", "input", "text"),
-    "answer": ("final_answer", "target", "gold", "label", "expected_answer", "ground_truth", "output"),
-}
 DEFAULT_LIMITS = settings.Limits()
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])\s*")
 
@@ -227,9 +222,7 @@ def _describe_lack(field: str, names: Sequence[str], row: Mapping) -> str:
     present = [name for name in names if name in row or _follow(row, name.split(".")) is not None]
     if present:
         return f"{listed} is empty"
-    usual = next((name for name in _USUAL.get(field, ()) if name in row), "")
-    remedy = f": set pool.columns.{field}={usual}" if usual else f": name its column with pool.columns.{field}"
-    return f"{listed} is missing; the line has {_list_keys(row)}{remedy}"
+    return f"{listed} is missing; the line has {_list_keys(row)}: {how_to_name(field, row)}"
 
 
 def _list_keys(row: Mapping) -> str:
