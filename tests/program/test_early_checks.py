@@ -92,4 +92,4 @@ def test_a_pool_whose_gold_answers_can_never_be_right_is_refused(tmp_path):
     ]
     pool.write_text("".join(json.dumps(row) + "\n" for row in rows))
     done = start(*SHORT, f"pool.path={pool}", f"run.root={tmp_path}/runs", "evaluate.benchmarks=[]")
-    assert done.returncode == 2 and "24 of 40 gold answers can never be right" in done.stderr, done.stderr
+    assert done.returncode == 2 and "38 of 60 gold answers can never be right" in done.stderr, done.stderr
