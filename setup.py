@@ -32,12 +32,12 @@ setup(
         "numpy>=1.26",
         "pydantic>=2.7",
         "pyyaml>=6.0.2",
+        "rich>=13.7",
         "safetensors>=0.4.3",
         "scikit-learn>=1.4",
         "scipy>=1.11.1",
         "sentence-transformers>=5.2",
         "torch>=2.9",
-        "tqdm>=4.66.3",
         "transformers>=5.12,<6",
     ],
     extras_require={

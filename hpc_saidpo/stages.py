@@ -16,8 +16,7 @@ from .errors import Ended
 from .evaluate.benchmarks import Benchmark
 from .evaluate.intervals import accuracy
 from .evaluate.table import percent
-from .metrics import signatures
-from .metrics.iteration import IterationFacts, describe_iteration, describe_savings, update_best
+from .metrics import iteration, signatures
 from .policy.cache import load_policy
 from .policy.locate import fingerprint
 from .policy.stage import model_folder
@@ -50,7 +49,9 @@ class Job:
         pool, benchmarks, cluster_N, health: results of the preparation (`prepare.Prepared`).
         policy_path: the newest policy, a Hugging Face folder.
         before, scores, best: accuracy by benchmark before the first iteration, now, and the best so far.
-        drawn, records: the last draw; figures of the finished iterations, as stored on disk.
+        drawn: the last draw.
+        records: figures of the finished iterations, as stored on disk.
+        unfinished: figures of the iteration in progress, as far as they are known.
         on_finished: called on root with the number of each finished iteration.
     """
 
@@ -66,6 +67,7 @@ class Job:
     best: dict[str, dict] = field(default_factory=dict)
     drawn: Draw | None = None
     records: list[dict] = field(default_factory=list)
+    unfinished: dict[str, Any] = field(default_factory=dict)
     on_finished: Callable[[int], None] = field(default=lambda t: None)
 
     @property
@@ -95,7 +97,7 @@ class Job:
 
     def iteration(self, t: int, policy_path: str) -> Iteration:
         """Return the stages of iteration t."""
-        facts = {"t": t, "before": self.drawn}
+        facts, self.unfinished = {"t": t, "before": self.drawn}, {"iteration": t}
         return Iteration(self.settings, self.run, self.pool, self.benchmarks, t, policy_path, self, facts)
 
     def outcome(self, ended: Ended | None = None) -> Outcome:
@@ -142,14 +144,12 @@ class Stages:
     ) -> Rollouts:
         def compute(stage: Stage) -> None:
             seed = (self.settings.run.seed, -1 if isinstance(self.t, str) else self.t, name)
-            request = Request(self._renderer(questions, question_Q), question_Q, k, sampling, seed, expected_Q or {})
+            needed, prompt = pick(questions, question_Q), self.settings.rollouts.prompt
+            renderer = Renderer(needed, self.pool.examples, self._policy(), prompt, self.run.started())
+            request = Request(renderer, question_Q, k, sampling, seed, expected_Q or {})
             collect_rollouts(stage, request, self.settings.rollouts, self.run.world)
 
         return self._stage(name, compute, load_rollouts, uses_policy=True)
-
-    def _renderer(self, questions: Sequence[Question], question_Q: np.ndarray) -> Renderer:
-        needed, config = pick(questions, question_Q), self.settings
-        return Renderer(needed, self.pool.examples, self._policy(), config.rollouts.prompt, self.run.started())
 
     def _policy(self) -> Policy:
         """Load the policy and try it out, before anything is computed with it."""
@@ -187,9 +187,11 @@ class Iteration(Stages):
     def probe(self, sampler: Sampler) -> Rollouts:
         """Return K rollouts of a small sample of the pool with the current policy."""
         chosen_P = self.run.world.on_root(lambda: self._choose_probed(np.flatnonzero(~sampler.never_N)))
-        self.facts["probed"] = self._pool_rollouts("probe", chosen_P, sampler)
+        self.facts["probed"] = probed = self._pool_rollouts("probe", chosen_P, sampler)
+        seen = difficulty.measure(probed)
+        self.job.unfinished |= iteration.describe_probe(seen, difficulty.in_band(seen, self.settings.difficulty))
         self._stop_after("probe")
-        return self.facts["probed"]
+        return probed
 
     def draw(self, sampler: Sampler) -> Draw:
         """Return the questions that this iteration explores."""
@@ -208,9 +210,8 @@ class Iteration(Stages):
         fresh = self._pool_rollouts("explore", new_Q, sampler)
         self._stop_after("explore")
         if self.settings.rollouts.adaptive:
-            log.info("  %s", describe_savings(fresh, self.settings.rollouts.k))
-        whole = Rollouts.concat([fresh, probed.take(np.flatnonzero(again))]).sorted()
-        self.facts["explored"] = whole
+            log.info("  %s", iteration.describe_savings(fresh, self.settings.rollouts.k))
+        self.facts["explored"] = whole = Rollouts.concat([fresh, probed.take(np.flatnonzero(again))]).sorted()
         waves = self.settings.rollouts.waves_of("explore")
         return Explored(whole, fresh, waves[0] if waves else self.settings.rollouts.k)
 
@@ -229,9 +230,10 @@ class Iteration(Stages):
 
         pairs = self._stage("pairs", compute, lambda stage: stage.read("pairs", Pairs), uses_policy=True)
         self._stop_after("pairs")
+        measured, band = difficulty.measure(rollouts), config.difficulty
+        self.job.unfinished |= iteration.describe_exploration(rollouts, measured, band, pairs, config.rollouts)
         if len(pairs) == 0:
-            truncated = 1.0 - float(np.mean(rollouts.finished_R))
-            raise Ended(signatures.no_pairs(self.t, difficulty.measure(rollouts), truncated), is_failure=True)
+            raise Ended(signatures.no_pairs(self.t, self.job.unfinished, rollouts), is_failure=True)
         self.facts["pairs"] = pairs
         return pairs
 
@@ -262,15 +264,15 @@ class Iteration(Stages):
             Ended: a failure signature stops the run (loop.on_signature), or loop.stop_after is reached.
         """
         job, config, run = self.job, self.settings, self.run
-        done = IterationFacts(**self.facts, scores=scores, scores_before=job.scores, best=job.best)
+        done = iteration.IterationFacts(**self.facts, scores=scores, scores_before=job.scores, best=job.best)
         cluster_N = np.delete(job.cluster_N, job.pool.too_long)
-        figures = describe_iteration(done, config.sampler, config.difficulty, config.rollouts.k, cluster_N)
+        figures = iteration.describe_iteration(done, config.sampler, config.difficulty, config.rollouts, cluster_N)
         was_finished = run.has_finished(self.t)
-        job.scores, job.best = scores or job.scores, update_best(job.best, scores)
+        job.scores, job.best = scores or job.scores, iteration.update_best(job.best, scores)
         record = run.finish_iteration(self.t, {**figures, "policy": job.policy_path, "config_hash": run.config_hash})
-        job.records.append(record)
+        job.records, job.unfinished = [*job.records, record], {}
         run.world.on_root(lambda: job.on_finished(self.t))
-        for warning in record["signatures"]:
+        for warning in [*record["signatures"], *([signatures.typical(done.explored)] if record["signatures"] else [])]:
             log.warning("  %s", warning)
         for t in [] if run.has_finished(self.t + 1) else run.remove_policies(config.loop.keep):
             log.info("  loop.keep=%s: the policy of iteration %d is removed", config.loop.keep, t)

@@ -91,6 +91,7 @@ def run_help(verb: str, description: str | None) -> str:
         "Options, which are those of Hydra:",
         "  -m, --multirun   one run for each combination of values: clusters.n=6,12",
         "  --cfg job        print the configuration instead of running",
+        "  --dry-run        check everything, show the plan, and run nothing (only `run`)",
         "",
         "Groups and their settings (GROUP.SETTING=VALUE):",
         *(_wrapped(f"{group:12s}", fields_at([group])) for group in fields_at([])),

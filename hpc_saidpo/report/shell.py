@@ -30,8 +30,12 @@ td,th{border-bottom:1px solid var(--line);padding:.25em .7em;text-align:right;wh
 td,th{overflow-wrap:break-word}td.text,th.text{text-align:left}td.text{white-space:normal;min-width:9em}
 thead th{background:var(--fill);position:sticky;
 top:0;white-space:normal;vertical-align:bottom}
-.gallery{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,27em),1fr));gap:1.2em;margin:.8em 0}
-figure{margin:0;min-width:0}figure svg{width:100%;height:auto;display:block}
+.gallery,.beside{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,27em),1fr));gap:1.2em;
+margin:.8em 0}.beside{gap:0 1.2em;grid-template-columns:repeat(auto-fit,minmax(min(100%,27em),1fr))}
+.key{margin-right:1em;white-space:nowrap}
+.key i{display:inline-block;width:.8em;height:.8em;margin-right:.35em;border-radius:2px}
+.heat{display:block;margin:-.1em -.4em;padding:.1em .4em;border-radius:3px}
+figure{margin:0;min-width:0;max-width:40em}figure svg{width:100%;height:auto;display:block}
 pre{font:13px/1.45 ui-monospace,monospace;white-space:pre-wrap;background:var(--fill);padding:.7em;margin:.3em 0;
 border-radius:4px;max-height:40em;overflow:auto}code{font-family:ui-monospace,monospace;font-size:.93em}
 summary{cursor:pointer;color:var(--accent);margin:.5em 0}

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -204,8 +204,16 @@ def sha256(path: Path) -> str:
 
 def old_name(path: Path, reason: str = "old") -> Path:
     """Return a free name under which an old file or folder is kept: config.yaml.old-1."""
-    candidates = (path.with_name(f"{path.name}.{reason}-{i}") for i in itertools.count(1))
-    return next(c for c in candidates if not c.exists())
+    return next(c for c in _candidates(path, reason) if not c.exists())
+
+
+def old_names(path: Path) -> list[Path]:
+    """Return what is kept of a file under the names of `old_name`, the oldest first."""
+    return [*itertools.takewhile(Path.exists, _candidates(path, "old"))]
+
+
+def _candidates(path: Path, reason: str) -> Iterator[Path]:
+    return (path.with_name(f"{path.name}.{reason}-{i}") for i in itertools.count(1))
 
 
 def read_parsed(path: Path, parse: Callable[[str], Any], kind: type[T]) -> T | None:

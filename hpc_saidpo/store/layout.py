@@ -8,6 +8,7 @@
       models.json          ways in which the policy's architecture is decoded and trained
       metrics.jsonl        one line per iteration
       progress.json        signs of life of the present start, failure.json: the failure of one rank (`life`)
+      work.json            busy time and tokens of each rank in each stage (`life`)
       log/start-000/       one file per rank; a folder for each start
       base/                the policy before training: its evaluation
       iter-000/ probe/ draw/ explore/ pairs/ policy/ evaluate/

@@ -16,6 +16,7 @@ PACKAGE = HOME / "hpc_saidpo"
 FLOORS = (
     ("__init__", "errors", "names", "reading", "table", "unicode"),
     ("settings", "imports", "plugin", "records", "parallel", "picture", "terminal"),
+    ("screen",),
     ("progress",),
     ("difficulty", "store", "grader", "sandbox"),
     ("policy", "sampler"),

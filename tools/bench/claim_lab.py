@@ -126,7 +126,7 @@ class Lab:
     def __init__(self, base: Path):
         torch.set_num_threads(1)
         progress.log.disabled = True
-        progress.terminal_columns = lambda: 0  # no bars: several trials run at once
+        progress.columns = lambda: 0  # no bars: several trials run at once
         self.grader = Grader()
         self._before: dict[str, dict[str, float]] = {}
         self.base = Policy.load(str(base), settings.Policy(path=str(base)), torch.device("cpu"))
