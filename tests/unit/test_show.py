@@ -66,7 +66,10 @@ def ids(text):
 def test_the_newest_stage_is_shown_by_questions_spread_over_it(show):
     text = show("-n", 3)
     assert text.startswith("iter-000/evaluate/exam: 12 responses, 12 right, 0 wrong, 0 ungradable; 0 cut at ")
-    assert "\n\nrollout   iter-000/evaluate/exam/q0/0\nid        q0\nquestion  What is 0 + 1?\ngold      1\nextracted 1\n" in text
+    assert (
+        "\n\nrollout   iter-000/evaluate/exam/q0/0\nid        q0\nquestion  What is 0 + 1?\ngold      1\nextracted 1\n"
+        in text
+    )
     assert "\nverdict   correct: " in text and "\nresponse  7 tokens, ended by itself\n  |so \\boxed{1}\n" in text
     assert ids(show("-n", 3, "--jsonl")) == ["q0", "q6", "q11"] and ids(show("-n", 99, "--jsonl")) == [
         f"q{i}" for i in range(N)
