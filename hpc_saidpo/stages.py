@@ -49,9 +49,7 @@ class Job:
         pool, benchmarks, cluster_N, health: results of the preparation (`prepare.Prepared`).
         policy_path: the newest policy, a Hugging Face folder.
         before, scores, best: accuracy by benchmark before the first iteration, now, and the best so far.
-        drawn: the last draw.
-        records: figures of the finished iterations, as stored on disk.
-        unfinished: figures of the iteration in progress, as far as they are known.
+        drawn, records, unfinished: the last draw; figures of finished iterations, as on disk; of the one in progress.
         on_finished: called on root with the number of each finished iteration.
     """
 
