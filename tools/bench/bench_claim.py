@@ -82,7 +82,7 @@ def main() -> int:
     common.show_figures(figures)
     if arguments.plot:
         plot(by_place, arguments.plot)
-    common.write_figures(figures, arguments.json)
+    common.write_figures(figures, arguments)
     return 0
 
 
