@@ -25,5 +25,5 @@ if [ "${1:-}" = --install ]; then
     echo "$environment/bin/python"
     exit 0
 fi
-[ $# -gt 0 ] || set -- tests/vllm
+[ $# -gt 0 ] || set -- tests/with_vllm
 exec "$environment/bin/python" -m pytest -m vllm "$@"

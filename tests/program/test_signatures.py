@@ -10,6 +10,7 @@ from hpc_saidpo.cli.loop import run_to_end
 from hpc_saidpo.errors import RunError
 from hpc_saidpo.parallel.world import World
 from hpc_saidpo.records import Outcome
+from hpc_saidpo.report.writer import Writer
 from hpc_saidpo.settings.keys import conf_folder
 from hpc_saidpo.store.run import RunDir
 
@@ -32,7 +33,7 @@ def run(root, name, *overrides) -> Outcome:
         composed = hydra.compose("config", overrides=[*TINY, f"run.root={root}", f"run.name={name}", *overrides])
     config, plain = build(composed)
     with RunDir.open(config.run, plain, {}, World(), lambda words: None) as store:
-        return run_to_end(config, store)
+        return run_to_end(config, store, Writer(store, plain))
 
 
 def shown(outcome) -> list[str]:

@@ -40,8 +40,9 @@ def test_the_figures_of_a_step_are_those_of_its_pairs(world):
     margin_B = reward_B2[:, 0] - reward_B2[:, 1]
     longer_B = np.array([len(c) - len(r) for c, r in zip(examples.chosen, examples.rejected, strict=True)])
     correlation = np.corrcoef(margin_B, longer_B)[0, 1] if longer_B.std() else None
+    loss = np.log1p(np.exp(-margin_B)).mean()
     expected = {
-        "step": 2, "pairs": 6, "loss": np.log1p(np.exp(-margin_B)).mean(), "rewards/chosen": reward_B2[:, 0].mean(),
+        "step": 2, "pairs": 6, "loss": loss, "preference_loss": loss, "rewards/chosen": reward_B2[:, 0].mean(),
         "rewards/rejected": reward_B2[:, 1].mean(), "rewards/margins": margin_B.mean(),
         "rewards/accuracies": (margin_B > 0).mean(), "logps/chosen": logps_B2[:, 0].mean(),
         "logps/rejected": logps_B2[:, 1].mean(), "ref_logps/chosen": reference_B2[:, 0].mean(),

@@ -270,7 +270,7 @@ def test_rows_are_halved_until_they_fit_into_six_tenths_of_the_free_memory(polic
     for n, fewer in itertools.pairwise(rows):
         enough = 5 * n * row_bytes / 3  # n rows are 0.6 of it
         for free, expected in ((1.001 * enough, n), (0.999 * enough, fewer)):
-            monkeypatch.setattr(memory, "_free_bytes", lambda policy, free=free: free)
+            monkeypatch.setattr(memory, "free_bytes", lambda policy, free=free: free)
             assert row_budget(policy, tried, [[5] * 28, [5] * 3], Sampling(1.0, 1.0, 100)) == expected
 
 
@@ -290,14 +290,14 @@ def test_free_memory_is_a_ranks_share_of_the_nodes_by_its_cores(monkeypatch):
     monkeypatch.setattr(memory.os, "sched_getaffinity", lambda process: set(range(8)))
     for threads, share in ((2, 0.25), (8, 1), (16, 1)):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        assert memory._free_bytes(policy_of()) == 2000 * 1024 * share
+        assert memory.free_bytes(policy_of()) == 2000 * 1024 * share
 
 
 def test_free_memory_of_a_gpu_includes_torchs_reserve_and_leaves_room_for_cast_weights(monkeypatch):
     for name, value in (("mem_get_info", (10_000, 99_999)), ("memory_reserved", 5_000), ("memory_allocated", 3_000)):
         monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
-    assert memory._free_bytes(policy_of("cuda")) == 12_000
-    assert memory._free_bytes(policy_of("cuda", torch.bfloat16)) == 12_000 - 2 * 1024
+    assert memory.free_bytes(policy_of("cuda")) == 12_000
+    assert memory.free_bytes(policy_of("cuda", torch.bfloat16)) == 12_000 - 2 * 1024
 
 
 def test_bfloat16_weights_are_cast_once_and_restored(micro):

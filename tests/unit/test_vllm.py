@@ -1,6 +1,6 @@
 """Requests to vLLM and its results, with stand-ins of the same fields: vLLM is not installed where these tests run.
 
-tests/vllm drives the real one, on a CPU.
+tests/with_vllm drives the real one, on a CPU.
 """
 
 import os
