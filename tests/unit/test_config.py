@@ -135,6 +135,11 @@ def test_the_one_line_systems():
     assert built("experiment=frontier").sampler.rule == "frontier"
     assert built("experiment=frontier_error").sampler.rule == "frontier_error"
     assert built("experiment=no_clusters").clusters.n == 1
+    assert [built(f"experiment={name}").sampler.rule for name in ("lilo", "sec", "knapsack", "bots")] == [
+        "variance", "deviation", "infogain", "thompson",
+    ]  # fmt: skip
+    alone = [built(f"experiment={name}") for name in ("mopps", "greso")]
+    assert [(c.sampler.rule, c.clusters.n) for c in alone] == [("thompson", 1), ("zero_variance", 1)]
     no_difficulty = built("experiment=no_difficulty")
     assert no_difficulty.pairs.share == built("experiment=paper_qwen7b").pairs.share == 0.5
     assert no_difficulty.sampler.rule == "error_all" and no_difficulty.difficulty.order == ("random",)
@@ -307,7 +312,7 @@ def test_good_overrides_pass():
         ("rollouts.k=1", "rollouts.k: Input should be greater than or equal to 2"),
         (
             "sampler.rule=best",
-            "sampler.rule=best: there is no such name. Valid names: error, error_all, frontier, frontier_error, uni",
+            "sampler.rule=best: there is no such name. Valid names: error, error_all, frontier, frontier_error, var",
         ),
         ("difficulty.order=[tokens,luck]", "difficulty.order.1: Input should be 'pass_rate'"),
         ("difficulty.too_hard=1", "too_hard (1.0) must be below too_easy"),
