@@ -137,11 +137,11 @@ class Stages:
         question_Q: np.ndarray,
         k: int,
         sampling: Sampling,
-        expected_Q: dict[int, float] | None = None,
+        **known: Any,
     ) -> Rollouts:
         def compute(stage: Stage) -> None:
             seed = (self.settings.run.seed, -1 if isinstance(self.t, str) else self.t, name)
-            request = Request(self._renderer(questions, question_Q), question_Q, k, sampling, seed, expected_Q or {})
+            request = Request(self._renderer(questions, question_Q), question_Q, k, sampling, seed, **known)
             collect_rollouts(stage, request, self.settings.rollouts, self.run.world)
 
         return self._stage(name, compute, load_rollouts, uses_policy=True)
@@ -210,8 +210,7 @@ class Iteration(Stages):
             log.info("  %s", describe_savings(fresh, self.settings.rollouts.k))
         whole = Rollouts.concat([fresh, probed.take(np.flatnonzero(again))]).sorted()
         self.facts["explored"] = whole
-        waves = self.settings.rollouts.waves_of("explore")
-        return Explored(whole, fresh, waves[0] if waves else self.settings.rollouts.k)
+        return Explored(whole, fresh, self.settings.rollouts.n_fixed("explore"))
 
     def pair(self, explored: Explored) -> Pairs:
         """Return preference pairs from the explored questions in the band, hardest first.
@@ -282,7 +281,8 @@ class Iteration(Stages):
         """K rollouts of questions of the pool. Expected lengths come from earlier rollouts, or from the cluster."""
         config = self.settings.rollouts
         expected_Q = expected_tokens(sampler.history.tokens_N, self.job.cluster_N, question_Q)
-        return self._rollouts(name, self.pool.questions, question_Q, config.k, config.sampling(), expected_Q)
+        known = {"expected_Q": expected_Q, "prior_Q": sampler.priors(question_Q) if name == "explore" else {}}
+        return self._rollouts(name, self.pool.questions, question_Q, config.k, config.sampling(), **known)
 
     def _choose_probed(self, allowed: np.ndarray) -> np.ndarray:
         return allowed[choose(self.job.cluster_N[allowed], self.settings.probe, self._seeded("choose"))]

@@ -19,6 +19,7 @@ from ..settings.rollouts import Sampling
 from ..store.run import RunDir
 from ..store.stage import Stage
 from .chunks import cut, longest_first
+from .effort import Effort, decided
 from .lengths import TooLong, write_too_long
 from .prompts import Renderer, describe
 
@@ -37,6 +38,7 @@ class Request:
         k: rollouts of each question.
         seed: (run seed, iteration, stage name).
         expected_Q: expected tokens of a response, by question; may be incomplete (`chunks.expected_tokens`).
+        prior_Q: what is known of pass rates, by question (`effort.Effort`).
     """
 
     renderer: Renderer
@@ -45,6 +47,7 @@ class Request:
     sampling: Sampling
     seed: tuple[int, int, str]
     expected_Q: Mapping[int, float] = field(default_factory=dict)
+    prior_Q: Mapping[int, tuple[float, float]] = field(default_factory=dict)
 
 
 def collect_rollouts(stage: Stage, request: Request, config: settings.Rollouts, world: World) -> None:
@@ -57,13 +60,13 @@ def collect_rollouts(stage: Stage, request: Request, config: settings.Rollouts, 
         RunError: a prompt cannot be rendered, or with its response is longer than the model supports.
     """
     from ..policy.model import check_length  # imports transformers: a finished stage needs none of it
-    from .waves import decided, in_waves
+    from .waves import in_waves
 
     renderer, name = request.renderer, request.seed[2]
     token_Q = world.on_root(lambda: _prompt_tokens(stage, request))
     if token_Q:
         check_length(renderer.policy, max(map(len, token_Q.values())) + request.sampling.max_new_tokens)
-    waves = config.waves_of(name) or (request.k,)
+    effort = Effort(config.waves_of(name) or (request.k,), config.min_chance, request.prior_Q)
     chunks = cut(token_Q, renderer.family, *config.chunk_bounds(name))
     finished = world.on_root(stage.finished_chunks)
     todo = [i for i in longest_first(chunks, token_Q, request.expected_Q) if i not in finished]
@@ -73,7 +76,7 @@ def collect_rollouts(stage: Stage, request: Request, config: settings.Rollouts, 
     with progress.show(label, len(chunks), world.is_root, len(chunks) - len(todo), todo) as task:
         for i in world.claim(len(todo), task):
             prompt_Q = {q: token_Q[q] for q in chunks[todo[i]]}
-            table = in_waves(waves, prompt_Q, renderer, request.sampling, config, request.seed, grader)
+            table = in_waves(effort, prompt_Q, renderer, request.sampling, config, request.seed, grader)
             stage.write_chunk(todo[i], table)
             world.count(tokens=int(table.n_tokens_R.sum()), questions=len(prompt_Q), usable=len(decided(table)))
     idle_W = world.idle_shares()

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from .. import settings
 from ..grader.grader import Grader
-from ..records import CORRECT, WRONG, Question, Rollouts, seed_of
+from ..records import Question, Rollouts, seed_of
 from ..settings.rollouts import PARAGRAPH, Sampling
+from .effort import Effort
 from .engine.engine import generate
 from .engine.sampling import Response
 from .prompts import Renderer
@@ -15,7 +16,7 @@ from .steps import count_steps
 
 
 def in_waves(
-    waves: Sequence[int],
+    effort: Effort,
     token_Q: Mapping[int, list[int]],
     renderer: Renderer,
     sampling: Sampling,
@@ -23,35 +24,29 @@ def in_waves(
     seed: tuple[int, int, str],
     grader: Grader,
 ) -> Rollouts:
-    """Draw and grade rollouts of a chunk's questions, wave by wave, until each question is decided.
+    """Draw and grade rollouts of a chunk's questions, wave by wave, until each question is decided or abandoned.
 
-    Sample j of a question does not depend on the waves. So a question gets both a correct and a wrong response exactly
-    if it has both among all K, and the decision depends on verdicts only: the pairs are distributed as those of K fixed
-    responses (conf/README.md names the rules for which this holds).
+    Sample j of a question does not depend on the waves. So a question that is not abandoned gets both a correct and a
+    wrong response exactly if it has both among all, and the decision depends on verdicts only: the pairs of a question
+    are distributed as those of fixed responses (conf/README.md names the rules for which this holds).
 
     Args:
-        waves: responses to draw of a question in each wave.
+        effort: the responses to draw of a question in each wave, and when it is abandoned.
         token_Q: the prompt of each question, as token ids.
         seed: (run seed, iteration, stage name).
     """
     drawn, first, undecided = [], 0, list(token_Q)
-    for n in waves:
+    for n in effort.waves:
+        if first:
+            undecided = effort.going_on(undecided, Rollouts.concat(drawn), n)
+        if not undecided:
+            break
         seeds = [[seed_of(*seed, q, sample) for sample in range(first, first + n)] for q in undecided]
         responses = generate(renderer.policy, [token_Q[q] for q in undecided], seeds, sampling, config.generate)
         questions = [renderer.questions[q] for q in undecided]
         drawn.append(grade(undecided, questions, seeds, responses, grader, config.steps, first))
-        done = decided(Rollouts.concat(drawn))
-        undecided, first = [q for q in undecided if q not in done], first + n
-        if not undecided:
-            break
+        first += n
     return Rollouts.concat(drawn).sorted()
-
-
-def decided(rollouts: Rollouts) -> set[int]:
-    """Questions that make a pair: they have a correct response that ended by itself, and a wrong response."""
-    is_chosen_R = (rollouts.verdict_R == CORRECT) & rollouts.finished_R
-    is_rejected_R = rollouts.verdict_R == WRONG
-    return set(rollouts.question_R[is_chosen_R].tolist()) & set(rollouts.question_R[is_rejected_R].tolist())
 
 
 def grade(

@@ -86,24 +86,24 @@ def _in_band(k: int, a: Values, b: Values, band: settings.Difficulty, value: Cal
     return total
 
 
-def variance(k: int, a: Values, b: Values) -> Values:
+def variance(k: int, a: Values, b: Values) -> np.ndarray:
     """E[p·(1-p)] = ab / ((a+b)(a+b+1)): the expected variance of a response's verdict."""
-    return a * b / ((a + b) * (a + b + 1))
+    return np.asarray(a * b / ((a + b) * (a + b + 1)))
 
 
-def deviation(k: int, a: Values, b: Values) -> Values:
+def deviation(k: int, a: Values, b: Values) -> np.ndarray:
     """E[√(p·(1-p))] = B(a+½, b+½) / B(a, b): the expected standard deviation of a response's verdict."""
     from scipy.special import betaln
 
     return np.exp(betaln(a + 0.5, b + 0.5) - betaln(a, b))
 
 
-def infogain(k: int, a: Values, b: Values) -> Values:
+def infogain(k: int, a: Values, b: Values) -> np.ndarray:
     """E[p·(1-p)²] = ab(b+1) / ((a+b)(a+b+1)(a+b+2)): expected information gain, largest at a pass rate of 1/3."""
-    return variance(k, a, b) * (b + 1) / (a + b + 2)
+    return np.asarray(variance(k, a, b) * (b + 1) / (a + b + 2))
 
 
-def near_half(k: int, a: Values, b: Values) -> Values:
+def near_half(k: int, a: Values, b: Values) -> np.ndarray:
     """P(1/4 < p < 3/4): a pass rate that is drawn from the posterior (Thompson sampling) is near the target 1/2."""
     from scipy.special import betainc
 
@@ -111,7 +111,7 @@ def near_half(k: int, a: Values, b: Values) -> Values:
     return betainc(a, b, high) - betainc(a, b, low)
 
 
-def gate(k: int, a: Values, b: Values) -> Values:
+def gate(k: int, a: Values, b: Values) -> np.ndarray:
     """Chance to pass a gate that stops half of the questions whose next k rollouts are all correct or all wrong.
 
     1 - (1 - PASSED)·P(s = 0 or s = k), with P(s = 0 or s = k) = (B(a, b+k) + B(a+k, b)) / B(a, b).

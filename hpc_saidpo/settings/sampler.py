@@ -15,6 +15,7 @@ class Sampler:
 
     rule: Name = "error"  # of sampler/rules.py, or package.module:name: `sampler.rules.find_rule` checks it
     alpha: Annotated[float, Field(ge=0)] = 2.0
+    temper: bool = False
     history: Annotated[float, Field(ge=0, le=1)] = 0.5
     kappa: Annotated[float, Field(gt=0)] = 4.0
     thompson: bool = False

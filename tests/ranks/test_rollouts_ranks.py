@@ -6,7 +6,7 @@ from support.collecting import collect
 
 from hpc_saidpo.parallel.world import World
 from hpc_saidpo.records import Rollouts
-from hpc_saidpo.rollouts import waves
+from hpc_saidpo.rollouts import effort
 from hpc_saidpo.store.stage import Stage
 
 pytestmark = pytest.mark.mpi
@@ -57,9 +57,9 @@ def test_early_decision_draws_the_same_responses_and_decides_the_same_questions(
     fixed = collect(folder / "fixed", world, micro, 4, k=8, seed=(0, 0, "explore"))
     early = collect(folder / "early", world, micro, 4, k=8, seed=(0, 0, "explore"), adaptive=True)
     assert 0 < len(early) < len(fixed) == 72
-    both = waves.decided(fixed)
+    both = effort.decided(fixed)
     assert 0 < len(both) < 9  # some questions can give a pair, some cannot
-    assert waves.decided(early) == both
+    assert effort.decided(early) == both
     text_of = {(q, s): text for q, s, text in zip(fixed.question_R, fixed.sample_R, fixed.text_R, strict=True)}
     for q in range(9):
         own = early.take(np.flatnonzero(early.question_R == q))
@@ -67,5 +67,21 @@ def test_early_decision_draws_the_same_responses_and_decides_the_same_questions(
         assert own.sample_R.tolist() == list(range(n)) and n in (2, 4, 8)
         assert [text_of[q, s] for s in range(n)] == list(own.text_R)
         before = fixed.take(np.flatnonzero((fixed.question_R == q) & (fixed.sample_R < {2: 0, 4: 2, 8: 4}[n])))
-        assert not waves.decided(before)  # it went on because it had to
-        assert n == 8 or q in waves.decided(own)  # it ended because it could
+        assert not effort.decided(before)  # it went on because it had to
+        assert n == 8 or q in effort.decided(own)  # it ended because it could
+
+
+def test_abandoned_and_prolonged_questions_are_the_same_on_any_ranks(folder, world, micro):
+    seed, prior = (0, 0, "explore"), {q: (0.02, 3.0) if q % 2 else (1.0, 1.0) for q in range(9)}
+    fixed = collect(folder / "fixed", world, micro, 4, k=16, seed=seed)
+    plan = {"adaptive": True, "k_max": 16, "min_chance": 0.05}
+    found = collect(folder / "found", world, micro, 4, k=8, seed=seed, prior=prior, **plan)
+    effort_ = effort.Effort((2, 2, 4, 4, 4), 0.05, prior)
+    n_Q = dict(zip(*np.unique(found.question_R, return_counts=True), strict=True))
+    for q in range(9):
+        own = fixed.take(np.flatnonzero(fixed.question_R == q))
+        going = [
+            n for n, more in ((2, 2), (4, 4), (8, 4), (12, 4)) if not effort_.going_on([q], own.take(range(n)), more)
+        ]
+        assert n_Q[q] == min([*going, 16])
+    assert min(n_Q.values()) == 2 and max(n_Q.values()) > 8  # some were abandoned, some prolonged
