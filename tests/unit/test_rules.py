@@ -106,7 +106,8 @@ RECORDED = {
 @pytest.mark.parametrize(("rule", "thompson"), RECORDED)
 def test_weights_and_draws_are_the_recorded_ones(rule, thompson):
     expected_C, total, first, second = RECORDED[rule, thompson]
-    sampler = Sampler(CLUSTER, settings.Sampler(rule=rule, thompson=thompson, n_questions=6), seed=11, k=8)
+    config = settings.Sampler(rule=rule, thompson=thompson, n_questions=6, alpha=2.0, kappa=4.0, history=0.5)
+    sampler = Sampler(CLUSTER, config, seed=11, k=8)
     sampler.update(PROBED, CORRECT, [8] * len(PROBED))
     assert sampler.draw().tolist() == first
     sampler.update(first, [2, 8, 0, 4, 1, 7], [8] * 6)
