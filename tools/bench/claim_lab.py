@@ -12,11 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from claim_trials import HOME, POLICY, POOLS, Trial
+from claim_trials import HOME, POLICY, POOLS, Trial, compose_settings
 from claim_words import SPAN, knowledge_points
 
 from hpc_saidpo import difficulty, loop, progress, settings
-from hpc_saidpo.cli import compose
 from hpc_saidpo.clusters.embed import embed, load, texts
 from hpc_saidpo.clusters.fit import fit
 from hpc_saidpo.clusters.health import health
@@ -51,10 +50,7 @@ def settings_of(trial: Trial) -> Settings:
         "probe.fraction": setup.probe / n, "clusters.seed": trial.seed, "rollouts.generate.rows": 512,
         "dpo.lr": training.lr, "dpo.epochs": training.epochs, "dpo.batch_pairs": training.batch_pairs,
     }  # fmt: skip
-    names = ",".join(["tiny", *filter(None, [trial.experiment])])
-    return compose.from_overrides(
-        [f"experiment=[{names}]", *(f"{key}={value}" for key, value in values.items()), *trial.overrides]
-    )
+    return compose_settings(trial.experiment, [*(f"{key}={value}" for key, value in values.items()), *trial.overrides])
 
 
 class Lab:

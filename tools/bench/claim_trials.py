@@ -1,10 +1,10 @@
 """The trials of bench_claim: what each is, the name of its file, and the code that its result depends on.
 
-A finished trial is a small JSON file in tools/bench/results/claim/. Its name ends with a hash of the trial, of the
-code that decides what is drawn, paired and learned, of the settings that it uses, and of the first policy. So a
+A finished trial is a small JSON file in tools/bench/results/claim/. Its name ends with a hash of the pool, the seed,
+the settings that it uses, the code that decides what is drawn, paired and learned, and the first policy. So a
 comparison can be made in several sittings, and a trial of other code is never taken for one of this code. Comments,
-docstrings and layout do not matter, nor do the engine, the store and the ranks, which change a result by rounding only
-(tests hold them to that).
+docstrings and layout do not matter, nor do settings that are off, the name of the system, the engine, the store and the
+ranks; the last three change a result by rounding only (tests hold them to that).
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import ast
 import functools
 import hashlib
 import json
-import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import yaml
+from hpc_saidpo.cli import compose
+from hpc_saidpo.settings.whole import Settings
 
 HOME = Path(__file__).resolve().parents[2]
 RESULTS = HOME / "tools" / "bench" / "results" / "claim"
@@ -28,7 +28,11 @@ CODE = (
     "hpc_saidpo/dpo/optimizer.py", "hpc_saidpo/pool/arithmetic.py", "hpc_saidpo/clusters/fit.py",
     "hpc_saidpo/clusters/suggest.py", "tools/bench/claim_lab.py", "tools/bench/claim_words.py",
 )  # fmt: skip
-CONF = ("sampler", "probe", "difficulty", "pairs", "rollouts", "clusters", "dpo")  # groups that a trial uses
+GROUPS = ("sampler", "difficulty", "pairs", "rollouts", "clusters", "dpo")  # of the settings of a trial
+OF_NO_EFFECT = {  # settings that change the cost of a trial, or that a trial does not use
+    "n_questions", "exclude_iterations", "generate", "grader", "chunk_questions", "min_chunk_questions", "batch",
+    "backend", "micro_pairs", "micro_tokens", "head_tokens", "lora", "strategy", "checkpointing", "checkpoint_minutes",
+}  # fmt: skip
 POLICY = HOME / "hpc_saidpo" / "data" / "micro_llama"
 POOLS = {  # questions; shares of far too hard ones, of those in the policy's range, of far too easy ones
     "85/10/5": (9_600, (0.85, 0.10, 0.05)),
@@ -92,9 +96,10 @@ class Trial:
     @property
     def path(self) -> Path:
         """The trial's file."""
-        whole = repr((self, code_hash(), conf_hash(self.experiment)))
-        name = re.sub(r"\W+", "-", f"{self.pool} {self.system} {self.seed}")
-        return RESULTS / f"{name}-{hashlib.sha256(whole.encode()).hexdigest()[:12]}.json"
+        known = (self.pool, self.seed, self.training, self.setup, self.clusters)
+        whole = repr((known, code_hash(), settings_text(self.experiment, self.overrides)))
+        name = self.pool.replace("/", "-")
+        return RESULTS / f"{name}-{self.seed}-{hashlib.sha256(whole.encode()).hexdigest()[:16]}.json"
 
     def load(self) -> list[dict] | None:
         """Its records; None if it has not been made with this code."""
@@ -122,12 +127,25 @@ def code_hash() -> str:
     return digest.hexdigest()[:12]
 
 
+def compose_settings(experiment: str, overrides: Iterable[str]) -> Settings:
+    """The settings of a run of `experiment=tiny`, changed by another one ("": none) and by overrides."""
+    names = ",".join(["tiny", *filter(None, [experiment])])
+    return compose.from_overrides([f"experiment=[{names}]", *overrides])
+
+
 @functools.cache
-def conf_hash(experiment: str) -> str:
-    """A hash of the settings' files that a trial uses, without their comments."""
-    files = [path for group in CONF for path in sorted((HOME / "conf" / group).glob("default.yaml"))]
-    files += [HOME / "conf" / "experiment" / f"{name}.yaml" for name in ("tiny", experiment) if name]
-    return hashlib.sha256(json.dumps([yaml.safe_load(path.read_text()) for path in files]).encode()).hexdigest()[:12]
+def settings_text(experiment: str, overrides: tuple[str, ...]) -> str:
+    """The settings that have an effect on a trial, but for those that are off."""
+    whole = compose_settings(experiment, overrides)
+    return repr([(group, _effective(asdict(getattr(whole, group)))) for group in GROUPS])
+
+
+def _effective(values: dict) -> dict:
+    return {
+        name: _effective(value) if isinstance(value, dict) else value
+        for name, value in sorted(values.items())
+        if name not in OF_NO_EFFECT and value not in (None, False, (), {}, "")
+    }
 
 
 def meaning_of(source: str) -> str:
