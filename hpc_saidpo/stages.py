@@ -26,7 +26,7 @@ from .progress import log
 from .records import Draw, Explored, Outcome, Pairs, Prompts, Question, Rollouts, pick, seeded
 from .rollouts.chunks import expected_tokens
 from .rollouts.prompts import Renderer
-from .rollouts.stage import Request, collect_rollouts, load_rollouts
+from .rollouts.stage import Request, collect_in_rounds, load_rollouts
 from .sampler import Sampler
 from .sampler.probe import choose
 from .sampler.stage import load_draw, write_draw
@@ -88,9 +88,8 @@ class Job:
 
     def sampler(self) -> Sampler:
         """Return the dynamic sampler over the pool's questions."""
-        config, never_Q = self.settings, self.pool.too_long
-        k, band = config.rollouts.k, config.difficulty
-        return Sampler(self.cluster_N, config.sampler, config.run.seed, k=k, band=band, never_Q=never_Q)
+        config, k, never_Q = self.settings, self.settings.rollouts.k, self.pool.too_long
+        return Sampler(self.cluster_N, config.sampler, config.run.seed, None, k, config.difficulty, never_Q)
 
     def iteration(self, t: int, policy_path: str) -> Iteration:
         """Return the stages of iteration t."""
@@ -142,7 +141,7 @@ class Stages:
         def compute(stage: Stage) -> None:
             seed = (self.settings.run.seed, -1 if isinstance(self.t, str) else self.t, name)
             request = Request(self._renderer(questions, question_Q), question_Q, k, sampling, seed, **known)
-            collect_rollouts(stage, request, self.settings.rollouts, self.run.world)
+            collect_in_rounds(stage, request, self.settings.rollouts, self.run.world)
 
         return self._stage(name, compute, load_rollouts, uses_policy=True)
 
@@ -196,20 +195,20 @@ class Iteration(Stages):
         self.facts.update(counts=sampler.counts, weight_C=sampler.cluster_weights(), entropy_share=share)
         drawn = self._stage("draw", lambda stage: write_draw(stage, sampler, self.run.world), load_draw)
         self._stop_after("draw")
-        sampler.note_drawn(drawn.question_Q)
-        self.facts["draw"] = self.job.drawn = drawn
         return drawn
 
     def explore(self, drawn: Draw, probed: Rollouts, sampler: Sampler) -> Explored:
         """Return K rollouts of each drawn question; rollouts of the probe are used again."""
-        again = np.isin(probed.question_R, drawn.question_Q)
-        new_Q = np.sort(drawn.question_Q[~np.isin(drawn.question_Q, probed.question_R)])
+        new_Q = drawn.question_Q[~np.isin(drawn.question_Q, probed.question_R)]
         fresh = self._pool_rollouts("explore", new_Q, sampler)
         self._stop_after("explore")
+        drawn = drawn.up_to(fresh.question_R) if self.settings.sampler.budget.is_set else drawn
+        sampler.note_drawn(drawn.question_Q)
         if self.settings.rollouts.adaptive:
             log.info("  %s", describe_savings(fresh, self.settings.rollouts.k))
-        whole = Rollouts.concat([fresh, probed.take(np.flatnonzero(again))]).sorted()
-        self.facts["explored"] = whole
+        again = np.flatnonzero(np.isin(probed.question_R, drawn.question_Q))
+        whole = Rollouts.concat([fresh, probed.take(again)]).sorted()
+        self.facts["explored"], self.facts["draw"], self.job.drawn = whole, drawn, drawn
         return Explored(whole, fresh, self.settings.rollouts.n_fixed("explore"))
 
     def pair(self, explored: Explored) -> Pairs:
@@ -281,7 +280,8 @@ class Iteration(Stages):
         """K rollouts of questions of the pool. Expected lengths come from earlier rollouts, or from the cluster."""
         config = self.settings.rollouts
         expected_Q = expected_tokens(sampler.history.tokens_N, self.job.cluster_N, question_Q)
-        known = {"expected_Q": expected_Q, "prior_Q": sampler.priors(question_Q) if name == "explore" else {}}
+        own = {"prior_Q": sampler.priors(question_Q), "budget": self.settings.sampler.budget}
+        known = {"expected_Q": expected_Q, **(own if name == "explore" else {})}
         return self._rollouts(name, self.pool.questions, question_Q, config.k, config.sampling(), **known)
 
     def _choose_probed(self, allowed: np.ndarray) -> np.ndarray:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,7 @@ class Request:
         seed: (run seed, iteration, stage name).
         expected_Q: expected tokens of a response, by question; may be incomplete (`chunks.expected_tokens`).
         prior_Q: what is known of pass rates, by question (`effort.Effort`).
+        budget: what ends the exploration before all questions are explored, in their order.
     """
 
     renderer: Renderer
@@ -48,6 +50,7 @@ class Request:
     seed: tuple[int, int, str]
     expected_Q: Mapping[int, float] = field(default_factory=dict)
     prior_Q: Mapping[int, tuple[float, float]] = field(default_factory=dict)
+    budget: settings.Budget = field(default_factory=settings.Budget)
 
 
 def collect_rollouts(stage: Stage, request: Request, config: settings.Rollouts, world: World) -> None:
@@ -85,6 +88,53 @@ def collect_rollouts(stage: Stage, request: Request, config: settings.Rollouts, 
     shards = stage.shards([len(chunk) * request.k for chunk in chunks])
     for i in world.claim(len(shards)):
         stage.seal(shards[i], Rollouts)
+
+
+def collect_in_rounds(stage: Stage, request: Request, config: settings.Rollouts, world: World) -> None:
+    """Collect rollouts of the questions in their order until the request's budget is spent. Collective.
+
+    The questions are cut into `budget.rounds` rounds. A round is a stage of its own within the folder, until all are
+    merged: so a stage that resumes finds its rounds, and any number of ranks ends after the same one. Without a budget
+    all questions are one round.
+
+    Raises:
+        RunError: as `collect_rollouts`.
+    """
+    budget = request.budget
+    if not budget.is_set:
+        collect_rollouts(stage, replace(request, question_Q=np.sort(request.question_Q)), config, world)
+        return
+    rounds: list[Stage] = []
+    n_usable = n_tokens = 0
+    for number, question_Q in enumerate(np.array_split(request.question_Q, budget.rounds)):
+        part = Stage(stage.path / f"round-{number:04}", stage.facts)
+        world.on_root(part.prepare)
+        collect_rollouts(part, replace(request, question_Q=np.sort(question_Q)), config, world)
+        world.barrier()
+        usable, tokens = world.on_root(functools.partial(_found, part))
+        rounds, n_usable, n_tokens = [*rounds, part], n_usable + usable, n_tokens + tokens
+        if budget.is_spent(n_usable, n_tokens):
+            break
+    log.info("  budget: %d questions that yield a pair, %d tokens in %d rounds", n_usable, n_tokens, len(rounds))
+    world.on_root(lambda: _merge(stage, rounds))
+
+
+def _found(part: Stage) -> tuple[int, int]:
+    """(questions that yield a pair, generated tokens) of a round."""
+    table = load_rollouts(part)
+    return len(decided(table)), int(table.n_tokens_R.sum())
+
+
+def _merge(stage: Stage, rounds: Sequence[Stage]) -> None:
+    """Make the tables of the rounds those of the stage, and remove the rounds. Not collective."""
+    stage.write("prompts", Prompts.concat(part.read("prompts", Prompts) for part in rounds))
+    tables = [load_rollouts(part) for part in rounds]
+    for number, table in enumerate(tables):
+        stage.write_chunk(number, table)
+    for chunks in stage.shards([len(table) for table in tables]):
+        stage.seal(chunks, Rollouts)
+    for part in rounds:
+        stage.remove(part.path.name)
 
 
 def _prompt_tokens(stage: Stage, request: Request) -> dict[int, list[int]]:

@@ -10,6 +10,24 @@ from .base import Count, Name, Positive, group
 
 
 @group
+class Budget:
+    """What an exploration may find or spend before it ends (sampler.budget)."""
+
+    pairs: Positive | None = None
+    tokens: Positive | None = None
+    rounds: Positive = 8
+
+    @property
+    def is_set(self) -> bool:
+        """Whether there is a budget."""
+        return bool(self.pairs or self.tokens)
+
+    def is_spent(self, n_usable: int, n_tokens: int) -> bool:
+        """Whether so many questions that yield a pair, or so many generated tokens, are enough."""
+        return bool((self.pairs and n_usable >= self.pairs) or (self.tokens and n_tokens >= self.tokens))
+
+
+@group
 class Sampler:
     """The dynamic sampler: which questions an iteration explores."""
 
@@ -20,4 +38,5 @@ class Sampler:
     kappa: Annotated[float, Field(gt=0)] = 1.0
     thompson: bool = False
     n_questions: Positive = 1000
+    budget: Budget = Field(default_factory=Budget)
     exclude_iterations: Count = 0

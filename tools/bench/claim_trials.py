@@ -141,11 +141,9 @@ def settings_text(experiment: str, overrides: tuple[str, ...]) -> str:
 
 
 def _effective(values: dict) -> dict:
-    return {
-        name: _effective(value) if isinstance(value, dict) else value
-        for name, value in sorted(values.items())
-        if name not in OF_NO_EFFECT and value not in (None, False, (), {}, "")
-    }
+    kept = {name: value for name, value in sorted(values.items()) if name not in OF_NO_EFFECT}
+    kept = {name: _effective(value) if isinstance(value, dict) else value for name, value in kept.items()}
+    return {name: value for name, value in kept.items() if value not in (None, False, 0, (), {}, "")}
 
 
 def meaning_of(source: str) -> str:
