@@ -1,12 +1,17 @@
 """Rollouts over the ranks: the same responses on any number of them, also when a stage resumes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from support.collecting import collect
+from support.collecting import BARE, QUESTIONS, SAMPLING, collect
 
+from hpc_saidpo import settings
 from hpc_saidpo.parallel.world import World
 from hpc_saidpo.records import Rollouts
 from hpc_saidpo.rollouts import effort
+from hpc_saidpo.rollouts.prompts import Renderer
+from hpc_saidpo.rollouts.stage import Request, collect_in_rounds, load_rollouts
 from hpc_saidpo.store.stage import Stage
 
 pytestmark = pytest.mark.mpi
@@ -85,3 +90,30 @@ def test_abandoned_and_prolonged_questions_are_the_same_on_any_ranks(folder, wor
         ]
         assert n_Q[q] == min([*going, 16])
     assert min(n_Q.values()) == 2 and max(n_Q.values()) > 8  # some were abandoned, some prolonged
+
+
+def test_a_budget_ends_the_exploration_after_the_same_round_on_any_ranks(folder, world, micro):
+    order, plan = np.array([7, 2, 0, 8, 5, 1, 3, 6, 4]), settings.Rollouts(chunk_questions=2, prompt=BARE)
+    whole = Request(Renderer(QUESTIONS, {}, micro, BARE), order, 3, SAMPLING, (0, 0, "explore"))
+
+    def explored(name, **budget):
+        stage = Stage(folder / name)
+        world.on_root(stage.prepare)
+        request = replace(whole, budget=settings.Budget(rounds=3, **budget))
+        collect_in_rounds(stage, request, plan, world)
+        world.barrier()
+        assert sorted(path.name for path in stage.path.iterdir()) == ["prompts.h5", next(stage.path.glob("s*")).name]
+        return load_rollouts(stage)
+
+    everything = explored("everything")
+    assert everything.question_R.tolist() == np.repeat(np.arange(9), 3).tolist()
+    usable_Q, tokens_R = np.isin(order, list(effort.decided(everything))), everything.n_tokens_R
+    spent = [int(tokens_R[np.isin(everything.question_R, order[: 3 * n])].sum()) for n in (1, 2, 3)]
+    n_usable = [int(usable_Q[: 3 * n].sum()) for n in (1, 2, 3)]
+    for n_rounds in (1, 2, 3):
+        found = explored(f"tokens-{n_rounds}", tokens=spent[n_rounds - 1])
+        assert sorted(set(found.question_R)) == sorted(order[: 3 * n_rounds])
+        rows = np.isin(everything.question_R, order[: 3 * n_rounds])
+        assert list(found.text_R) == list(everything.take(np.flatnonzero(rows)).text_R)
+    found = explored("pairs", pairs=1)
+    assert len(set(found.question_R)) == 3 * next(i + 1 for i, n in enumerate(n_usable) if n or i == 2)

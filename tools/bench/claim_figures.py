@@ -44,12 +44,18 @@ class Figures:
             pair_yield=total["usable"] / total["explored"],
             tokens_per_pair=total["tokens"] / np.maximum(1, total["usable"]),
             distinct=np.array([r[-1]["distinct"] for r in runs]),
-            accuracy=100 * np.array([[row["accuracy"] for row in r] for r in runs]),
-            tokens=np.cumsum([[row["tokens"] for row in r] for r in runs], axis=1),
+            accuracy=100 * np.array([[row["accuracy"] for row in r if "accuracy" in row] for r in runs]),
+            tokens=np.array([evaluated_at(r) for r in runs]),
         )
 
 
 Table = dict[str, Figures]  # by system
+
+
+def evaluated_at(records: Sequence[Mapping]) -> list[int]:
+    """Tokens generated before each evaluation."""
+    spent = np.cumsum([row["tokens"] for row in records])
+    return [int(n) for n, row in zip(spent, records, strict=True) if "accuracy" in row]
 
 
 def gain_of(records: Sequence[Mapping]) -> float:

@@ -63,6 +63,8 @@ class Lab:
         self.grader = Grader()
         self.base = Policy.load(str(POLICY), settings.Policy(path=str(POLICY)), torch.device("cpu"))
         self._before: dict[tuple, dict[str, float]] = {}
+        self._first: dict[tuple, Rollouts] = {}  # rollouts of the first policy by their requests, in the present place
+        self._place: tuple | None = None  # pool and seed of the last trial
 
     @functools.lru_cache(maxsize=2)  # noqa: B019 - a lab lives as long as its process
     def pool(self, name: str, seed: int, held_out: int) -> Pool:
@@ -89,7 +91,11 @@ class Lab:
     def play(self, trial: Trial) -> list[dict]:
         """One record per iteration, and one of the first policy before them."""
         pool = self.pool(trial.pool, trial.seed, trial.setup.held_out)
-        run, place = Run(trial, copy.deepcopy(self.base), pool, self.grader), (trial.pool, trial.seed, trial.setup)
+        place = (trial.pool, trial.seed, trial.setup.held_out, trial.setup.samples)
+        if place != self._place:
+            self._first.clear()
+            self._place = place
+        run = Run(trial, copy.deepcopy(self.base), pool, self.grader, self._first)
         if place not in self._before:
             self._before[place] = run.scores(trial.setup.samples)
         config, cluster_N = settings_of(trial), self.clusters(trial)
@@ -116,12 +122,17 @@ def cluster(text_N: Sequence[str], config: settings.Clusters, n_probed: int) -> 
 
 @dataclass
 class Run:
-    """One system's policy, in memory, and what it does; `Step` says when."""
+    """One system's policy, in memory, and what it does; `Step` says when.
+
+    Attributes:
+        first: rollouts of the first policy by their requests, which trials of one pool and seed share.
+    """
 
     trial: Trial
     policy: Policy
     pool: Pool
     grader: Grader
+    first: dict[tuple, Rollouts]
 
     def __post_init__(self):
         self.config = settings_of(self.trial)
@@ -215,8 +226,8 @@ class Step:
     def evaluate(self, policy_path: str) -> dict[str, dict]:
         """Accuracy on the held-out questions, with more responses after the last iteration."""
         setup = self.run.trial.setup
-        is_last = self.t + 1 == setup.iterations
-        return {"held_out": self.run.scores(setup.samples if is_last else setup.curve_samples)}
+        samples = setup.samples if self.t + 1 == setup.iterations else setup.curve_samples
+        return {"held_out": self.run.scores(samples)} if samples else {}
 
     def finish(self, scores: dict[str, dict]) -> None:
         """Add the scores to the record."""
@@ -226,4 +237,10 @@ class Step:
         config = self.config.rollouts
         prior_Q = self.sampler.priors(question_Q) if stage == "explore" else {}
         effort = Effort(config.waves_of(stage) or (config.k,), config.min_chance, prior_Q)
-        return self.run.answer(self.run.pool.questions, question_Q, effort, (self.seed, self.t, stage))
+        request = (question_Q.tobytes(), repr(effort) if effort.min_chance else effort.waves, stage)
+        if self.t == 0 and request in self.run.first:
+            return self.run.first[request]
+        rollouts = self.run.answer(self.run.pool.questions, question_Q, effort, (self.seed, self.t, stage))
+        if self.t == 0:
+            self.run.first[request] = rollouts
+        return rollouts

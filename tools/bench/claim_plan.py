@@ -90,7 +90,9 @@ class Plan:
         """A trial of a system, by default with its best training settings. Raises Unfinished."""
         system = ALL[name]
         training = training or self.best(pool, system.trained_as or name)
-        setup = replace(self.setup, probe=max(1, round(self.setup.probe * system.probe_share)))
+        curve_samples = self.setup.curve_samples if seed < FIRST_TUNING_SEED else 0
+        probe = max(1, round(self.setup.probe * system.probe_share))
+        setup = replace(self.setup, probe=probe, curve_samples=curve_samples)
         return Trial(pool, name, system.experiment, seed, training, setup, system.overrides, n)
 
     def best(self, pool: str, name: str) -> Training:

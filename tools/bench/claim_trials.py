@@ -50,7 +50,7 @@ class Setup:
         probe: probed questions.
         held_out: questions of the evaluation.
         samples: responses to each of them at the end, and of the first policy.
-        curve_samples: responses to each of them after the other iterations.
+        curve_samples: responses to each of them after the other iterations; 0: no evaluation then.
     """
 
     iterations: int = 6
