@@ -9,6 +9,7 @@ import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -108,7 +109,7 @@ class Lab:
         return records
 
 
-def cluster(text_N: Sequence[str], config: settings.Clusters, n_probed: int) -> dict[str, np.ndarray]:
+def cluster(text_N: Sequence[str], config: settings.Clusters, n_probed: int) -> dict[str, Any]:
     """The cluster of each question for several numbers of clusters, and the suggested number."""
     embedding = embed(sorted(set(text_N)), load(config.encoder, torch.device("cpu")), config.batch)
     found, rows, probed = {}, [], n_probed / len(text_N)
