@@ -43,14 +43,18 @@ def require_name(name: str) -> str:
     return name
 
 
-def as_name(text: str) -> str:
-    """Return a valid name that is made of a text. A long one is cut, and ends with a hash of the whole text."""
+def as_name(text: str, longest: int = LONGEST) -> str:
+    """Return a valid name that is made of a text. A long one is cut, and ends with a hash of the whole text.
+
+    Args:
+        longest: bytes of the name, at most.
+    """
     name = re.sub(r"[^\w.,=+-]+", "_", text).lstrip(".") or "_"
     content = name.encode()
-    if len(content) <= LONGEST:
+    if len(content) <= longest:
         return name
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
-    return f"{content[: LONGEST - 13].decode(errors='ignore')}-{digest}"
+    return f"{content[: longest - 13].decode(errors='ignore')}-{digest}"
 
 
 def below(folder: Path, entry: object) -> Path:

@@ -8,11 +8,18 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 MOST_BYTES = 2**28
 MOST_VALUES = 1_000_000  # of a YAML file; those of an alias count each time
+_BLOCK_BYTES = 2**20  # of one read
 _NO_FILE = (errno.ELOOP, errno.ENXIO)  # of a link that is not followed, of a socket
+
+
+class Readable(Protocol):
+    """A file, or a response of a server."""
+
+    def read(self, size: int, /) -> bytes: ...
 
 
 def open_file(path: Path, follow: bool = True) -> int:
@@ -48,10 +55,23 @@ def read_text(path: Path, most_bytes: int = MOST_BYTES, follow: bool = True) -> 
         OSError, ValueError: as `open_file`; or it is larger, or not in UTF-8.
     """
     with open(open_file(path, follow), "rb") as file:
-        content = file.read(most_bytes + 1)
+        content = read_bounded(file, most_bytes)
     if len(content) > most_bytes:
         raise ValueError(f"it is larger than {most_bytes:,} bytes")
     return content.decode()
+
+
+def read_bounded(file: Readable, most_bytes: int) -> bytes:
+    """Read a whole file, in blocks: a single read would take the memory of the largest size first.
+
+    Returns:
+        The content. Of a file that is larger than `most_bytes`, a beginning that is larger, too.
+    """
+    parts, n_bytes = [], 0
+    while n_bytes <= most_bytes and (part := file.read(_BLOCK_BYTES)):
+        parts.append(part)
+        n_bytes += len(part)
+    return b"".join(parts)
 
 
 def parse_json(text: str) -> Any:

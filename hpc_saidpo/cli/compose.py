@@ -155,3 +155,10 @@ def check_overrides(arguments: Sequence[str]) -> None:
             raise RunError(f"{argument!r}: {key} is a group of settings, name one of its files: {options_of(key)}")
         if not key.startswith("hydra") and "/" not in key:
             check_key(key)
+
+
+def swept_keys(arguments: Sequence[str]) -> set[str]:
+    """Return the keys of checked overrides that have several values: those that the jobs of a multirun differ by."""
+    words = [word for word in arguments if "=" in word and not word.startswith("-")]
+    parsed = OverridesParser.create().parse_overrides(words)
+    return {override.get_key_element().removeprefix("+") for override in parsed if override.is_sweep_override()}

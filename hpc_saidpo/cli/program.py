@@ -22,7 +22,7 @@ from ..parallel.world import World
 from ..settings.keys import conf_folder
 from ..settings.whole import Evaluation, Settings
 from ..store.layout import newest_policy
-from .compose import as_composed, build, check_overrides, read_file
+from .compose import as_composed, build, check_overrides, read_file, swept_keys
 from .failures import failures_end_the_job
 
 
@@ -46,6 +46,7 @@ class Program:
 
 
 FROM_FILES = "--config"
+LONGEST_OF_MULTIRUN = 100  # bytes of the name of a run of a multirun: it stands in tables and legends
 
 
 def start(program: Program, arguments: Sequence[str]) -> int:
@@ -65,7 +66,7 @@ def start(program: Program, arguments: Sequence[str]) -> int:
     def guarded_job(composed: DictConfig) -> None:
         # Failures of the job are reported here. Hydra would report one on every rank before that.
         with failures_end_the_job(world):
-            codes.append(run_job(program, composed, world, is_set("run.name"), run_name))
+            codes.append(run_job(program, composed, world, is_set("run.name"), lambda job: run_name(job, arguments)))
 
     with failures_end_the_job(None):
         world = connect()
@@ -123,20 +124,25 @@ def is_set(key: str) -> bool:
     return any(override.startswith(key + "=") for override in HydraConfig.get().overrides.task)
 
 
-def run_name(composed: DictConfig) -> str:
-    """Return the run's name. In a multirun each job's overrides are added, so that every job has its own folder.
+def run_name(composed: DictConfig, arguments: Sequence[str]) -> str:
+    """Return the run's name. In a multirun, what the jobs differ by is added, so that every job has its own folder.
 
-    Experiments are added by their names alone: [tiny,idpo] of a run called tiny is "tiny,idpo". A long name is cut.
+    Experiments are added by their names alone: [tiny,idpo] of a run called tiny is "tiny,idpo". A long name is cut, and
+    ends with a hash.
+
+    Args:
+        arguments: overrides of the whole multirun. Only keys with several values there, or in the file of a sweep,
+            are added.
     """
     hydra_config = HydraConfig.get()
     if hydra_config.mode != RunMode.MULTIRUN or is_set("run.name"):
         return composed.run.name
-    elsewhere = ("run.root=", "run.threads=", "run.grace_s=", "run.accept_changes=", "sweep=")
+    swept = swept_keys(arguments) | {*(hydra_config.sweeper.get("params") or {})}
     parts = [composed.run.name]
     for override in hydra_config.overrides.task:
-        key, _, value = override.partition("=")
-        if key.removeprefix("+").partition("@")[0] == "experiment":
+        key, _, value = override.removeprefix("+").partition("=")
+        if key.partition("@")[0] == "experiment":
             parts += [name for name in re.findall(r"[\w-]+", value) if name not in parts]
-        elif not override.startswith(elsewhere):
+        elif key in swept:
             parts.append(override)
-    return as_name(",".join(parts))
+    return as_name(",".join(parts), LONGEST_OF_MULTIRUN)

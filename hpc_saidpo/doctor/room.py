@@ -85,7 +85,15 @@ def needed(configs: Sequence[Settings], known: Weights | None = None) -> Room | 
 
 
 def compare(root: Path, wanted: Room | None, n_runs: int) -> tuple[str, str]:
-    """Compare what runs will write with what is free at a folder, which need not exist: (in words, what is wrong)."""
+    """Compare the room that runs need with the free room of a file system.
+
+    Args:
+        root: a folder, which need not exist yet.
+        wanted: what all runs together will write; None: unknown.
+
+    Returns:
+        Both in words, and the problem with its remedy ("" if there is none).
+    """
     while not root.exists():
         root = root.parent
     system = os.statvfs(root)

@@ -129,7 +129,8 @@ class Grader:
         return judgement
 
     def _brief(self, judgement: Judgement) -> Judgement:
-        return Judgement(judgement.verdict, shown(judgement.reason, self.limits.reason_chars))
+        reason = shown(judgement.reason, self.limits.reason_chars)
+        return judgement if reason == judgement.reason else Judgement(judgement.verdict, reason)
 
     def _request(self, message: Sequence[str | None]) -> Judgement:
         reason = ""

@@ -29,7 +29,7 @@ _MISSING_S = 60.0  # root answers within milliseconds: after so long it is suspe
 _GROWTH = 1.05  # of root's pause: a rank waits for at most a twentieth of the time since the last claim
 _PROBES = 2  # per message: MPI receives it in one call and reports it in the next
 _SWITCH_S = 0.0005  # after this time a thread that computes in Python lets the MPI call of another thread return
-_log = logging.getLogger("hpc_saidpo")  # that of progress.py, which this box must not import
+_log = logging.getLogger("hpc_saidpo")  # the logger of progress.py; this package must not import that module
 
 
 class Progress(threading.Thread):

@@ -183,13 +183,8 @@ class World:
 
     def _raise_lowest(self, failure: tuple[int, Exception] | None) -> None:
         """Raise the failure with the lowest number on every rank, if any rank has one."""
-        messages = [
-            m
-            for m in self.gather(
-                failure and (failure[0], encode_failure(failure[1], self.rank, self.name_of(self.rank)))
-            )
-            if m
-        ]
+        encoded = failure and (failure[0], encode_failure(failure[1], self.rank, self.name_of(self.rank)))
+        messages = list(filter(None, self.gather(encoded)))
         if not messages:
             return
         index, message = min(messages)

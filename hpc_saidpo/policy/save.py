@@ -53,7 +53,7 @@ def _rounded(weights: Mapping[str, torch.Tensor], precision: torch.dtype) -> dic
 
 
 def precision_in_file(weight: torch.Tensor, precision: torch.dtype) -> torch.dtype:
-    """Return the precision of a weight in a file: parameters have the given one, buffers their own."""
+    """Return the precision in which a weight is saved: the given one for parameters; buffers keep theirs."""
     return precision if isinstance(weight, nn.Parameter) and weight.is_floating_point() else weight.dtype
 
 

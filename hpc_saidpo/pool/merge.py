@@ -48,8 +48,11 @@ class Merge:
 
     def __init__(self, config: settings.Files, paths: Sequence[Path], stage: Stage, written: Written):
         self._config, self._paths, self._stage = config, paths, stage
-        self._questions, self._marks, self._bad = written.questions, written.marks, written.bad
+        self._questions, self._bad = written.questions, written.bad
         marks = written.marks
+        # The hashes of texts and ids are needed here alone: of a million rows they take 32 MB.
+        self._order_N, self._file_N, self._line_N = marks.order_N, marks.file_N, marks.line_N
+        self._row_NH, self._filled_N = marks.row_NH, marks.filled_N
         # For each row: the first row with the same question. For a row with a used id: the row that used it first.
         self._first_N = first_of(marks.text_NH)
         self._is_repeated_N = self._first_N != np.arange(len(marks))
@@ -80,7 +83,7 @@ class Merge:
 
     def __len__(self) -> int:
         """Number of rows that are questions."""
-        return len(self._marks)
+        return len(self._order_N)
 
     def held_out_texts(self) -> list[tuple[str, str]]:
         """Return id and text of every held-out question."""
@@ -97,7 +100,7 @@ class Merge:
         Raises:
             RunError: no question is left.
         """
-        is_clean_N, is_held_out_N = np.zeros((2, len(self._marks)), dtype=bool)
+        is_clean_N, is_held_out_N = np.zeros((2, len(self._order_N)), dtype=bool)
         is_clean_N[self._clean], is_held_out_N[self.held_out] = True, True
         found = known.joined(near, except_N=is_held_out_N)
         is_removed_N = is_clean_N & found.of_kinds(LEAKS if self._config.other_numbers == "keep" else KINDS)
@@ -113,7 +116,7 @@ class Merge:
             self._list(name, found.lines(np.flatnonzero(mask_N), self._questions))
         counts = {key: self._n[key] for key in ("read", "bad", "duplicate", "conflict")}
         counts |= {"kept": len(kept), "other_numbers": int(is_reported_N.sum()), **_count(found, is_removed_N)}
-        fingerprint = hashlib.sha256(self._marks.row_NH[kept].tobytes()).hexdigest()
+        fingerprint = hashlib.sha256(self._row_NH[kept].data).hexdigest()
         self._stage.write_json("counts", {**counts, "fingerprint": fingerprint, "unfilled": self._unfilled(kept)})
 
     def _problems(self, among_N: np.ndarray) -> Iterator[clean.Problem]:
@@ -123,7 +126,7 @@ class Merge:
             among_N: mask of the other rows; each repeats a question or uses the id of another row.
         """
         rows, n_bad = np.flatnonzero(among_N), len(self._bad)
-        mixed = np.argsort(np.concatenate([self._bad.order_N, self._marks.order_N[rows]]), kind="stable")
+        mixed = np.argsort(np.concatenate([self._bad.order_N, self._order_N[rows]]), kind="stable")
         for begin in range(0, len(mixed), BATCH_ROWS):
             batch = mixed[begin : begin + BATCH_ROWS]
             bad = self._bad.take(batch[batch < n_bad])
@@ -146,8 +149,8 @@ class Merge:
                 yield clean.Problem(self._where(row), "conflict", reason, raw)
 
     def _where(self, row: int) -> str:
-        path = self._paths[self._marks.file_N[row]]
-        return f"{visible(str(path), kept='')}:{self._marks.line_N[row]}"
+        path = self._paths[self._file_N[row]]
+        return f"{visible(str(path), kept='')}:{self._line_N[row]}"
 
     def _count_reject(self, problem: clean.Problem) -> dict:
         """Return a problem as a line of rejects.jsonl; count the repeated questions."""
@@ -163,7 +166,7 @@ class Merge:
 
     def _unfilled(self, rows: np.ndarray) -> dict[str, str]:
         """Return the columns with names other than the default ones that no question has."""
-        filled = int(np.bitwise_or.reduce(self._marks.filled_N[rows]))
+        filled = int(np.bitwise_or.reduce(self._filled_N[rows]))
         renamed = columns.list_renamed(self._config.columns)
         return {
             field: " or ".join(columns.as_tuple(names))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TextIO, cast
 
 from ..errors import RunError, shown, words_of
+from ..reading import read_bounded
 from ..settings.base import Limits
 
 RAW_CHARACTERS = 2000  # of a bad row, at most
@@ -173,7 +174,7 @@ def _object(row: Any, raw: bytes | str) -> Mapping | Unreadable:
 def json_rows(path: Path, columns: Columns, within: str | None, limits: Limits) -> Rows:
     """Yield (line, row) of a JSON file: of its list, of the value at the key `within`, or of JSON lines."""
     with open_bytes(path) as file:
-        data = file.read(limits.json_mib * MIB + 1).removeprefix(_BOM)
+        data = read_bounded(file, limits.json_mib * MIB).removeprefix(_BOM)
     if len(data) > limits.json_mib * MIB:
         raise RunError(f"{shown(path)} is too long: {limits.describe('json_mib')}: turn it into JSON lines")
     try:

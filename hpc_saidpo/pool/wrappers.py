@@ -30,7 +30,7 @@ _LEAST_ASKED = 3  # tokens after a request, at least
 
 
 def n_requesting(form: str) -> int:
-    """Return how many tokens at the beginning only request an answer: 5 of "what is the value of 2 + 3".
+    """Return the number of tokens at the beginning that only request an answer, as 5 in "what is the value of 2 + 3".
 
     Args:
         form: canonical form of a question. Its request does not count if hardly anything follows.

@@ -26,7 +26,7 @@ from .tables import C, Damaged
 SHARD_ROWS = 32_768
 _CHUNK, _SHARD = "chunk-{:06d}", "shard-{:06d}-{:06d}"
 _DISCARDED = "DISCARDED"  # lists the files and folders that were removed after the stage was finished
-_PIECE = re.compile(r"(?:chunk|shard)-([0-9]{6,7})(?:-([0-9]{6,7}))?")
+_PIECE = re.compile(r"(?:chunk|shard)-([0-9]{6,15})(?:-([0-9]{6,15}))?")
 
 
 class Stage:

@@ -21,6 +21,7 @@ from typing import Any
 from .. import settings
 from ..errors import RunError, shown, words_of
 from ..progress import log
+from ..reading import read_bounded
 from .asking import Messages
 from .connection import make_opener
 
@@ -62,8 +63,19 @@ class Server:
                 within `tries`.
         """
         self._key = read_key(self._endpoint)  # not earlier: stored replies can be read without a key
+        failures: list[RunError] = []
+
+        def answer_one(conversation: Messages) -> str:
+            if failures:  # no further request after a refusal
+                raise failures[0]
+            try:
+                return self._answer_one(conversation)
+            except RunError as failure:
+                failures.append(failure)
+                raise
+
         with ThreadPoolExecutor(self._n_threads) as pool:
-            waiting = [pool.submit(self._answer_one, conversation) for conversation in conversations]
+            waiting = [pool.submit(answer_one, conversation) for conversation in conversations]
             try:
                 return [one.result() for one in waiting]
             finally:
@@ -98,7 +110,7 @@ class Server:
         request = urllib.request.Request(f"{url.rstrip('/')}/chat/completions", data, headers)
         try:
             with self._open(request, timeout=self._endpoint.timeout_s) as response:
-                body = response.read(self._limit_mib * MIB + 1)
+                body = read_bounded(response, self._limit_mib * MIB)
             if len(body) > self._limit_mib * MIB:
                 raise ValueError(f"the reply is longer than {self._limit_mib} MiB (tags.reply_mib)")
             return reply_of(json.loads(body))

@@ -77,12 +77,14 @@ def test_pieces_hold_every_line_once_with_its_number(tmp_path, monkeypatch, seed
     assert len(plan) > len(paths) or n_bytes > 200
 
 
-def test_an_empty_file_and_a_line_longer_than_a_piece(tmp_path, monkeypatch):
+def test_an_empty_file_and_thirteen_lines_longer_than_a_piece(tmp_path, monkeypatch):
     monkeypatch.setattr(pieces, "PIECE_BYTES", 10)
     paths = [tmp_path / "empty.jsonl", tmp_path / "long.jsonl"]
     paths[0].write_bytes(b"")
-    paths[1].write_text("".join(json.dumps({"question": n * "x", "answer": 1}) + "\n" for n in (1, 999, 2)))
-    assert [q.id for q in load_whole(tmp_path, paths)[0].questions] == ["long-1", "long-2", "long-3"]
+    paths[1].write_text("".join(json.dumps({"question": n * "x", "answer": 1}) + "\n" for n in (1, 999, *range(2, 13))))
+    loaded, _, manifest = load_whole(tmp_path, paths)
+    assert [q.id for q in loaded.questions] == [f"long-{i}" for i in range(1, 14)]
+    assert any(name.startswith("chunk-12000000.") for name in manifest)  # a million numbers for each piece
 
 
 def test_small_files_share_a_chunk_and_large_ones_are_cut(tmp_path, monkeypatch):

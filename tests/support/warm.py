@@ -155,6 +155,7 @@ def _run(request: dict, files: list[int]) -> int:
     for file, number in zip(copies, request["files"], strict=True):
         os.dup2(file, number, inheritable=True)
         os.close(file)
+    _open_streams()
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["folder"])
@@ -172,6 +173,16 @@ def _run(request: dict, files: list[int]) -> int:
         code = 0
     _finish()
     return code
+
+
+def _open_streams() -> None:
+    """Open sys.stdin, sys.stdout and sys.stderr as Python does: those of the warm process know other files."""
+    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - as long as the process
+    for name, number, errors in (("stdout", 1, "strict"), ("stderr", 2, "backslashreplace")):
+        stream = open(number, "w", encoding="utf-8", errors=errors, closefd=False)  # noqa: SIM115 - the same
+        stream.reconfigure(line_buffering=number == 2 or stream.isatty())
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
 
 
 def _finish() -> None:

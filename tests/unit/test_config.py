@@ -86,32 +86,38 @@ def test_a_sweeps_values_can_be_changed_on_the_command_line():
 
 
 @pytest.mark.parametrize(
-    "overrides, name",
+    "overrides, swept, name",
     [
-        (("experiment=[tiny,idpo]", "run.seed=1"), "tiny,idpo,run.seed=1"),
-        (("experiment=tiny", "+experiment@_global_=frontier", "run.root=r"), "tiny,frontier"),
-        (("sweep=probe", "experiment=saidpo", "probe.fraction=0.01"), "saidpo,probe.fraction=0.01"),
-        (("experiment=tiny", "difficulty.order=[steps,tokens]"), "tiny,difficulty.order=_steps,tokens_"),
-        (("experiment=tiny", "run.name=mine", "run.seed=1"), "mine"),
+        (("experiment=[tiny,idpo]", "run.seed=1"), ["run.seed=1,2"], "tiny,idpo,run.seed=1"),
+        (("experiment=tiny", "run.seed=1", "rollouts.k=4"), ["run.seed=range(3)", "rollouts.k=4"], "tiny,run.seed=1"),
+        (("experiment=tiny", "+experiment@_global_=frontier", "run.root=r"), ["run.root=r"], "tiny,frontier"),
+        (("sweep=probe", "experiment=saidpo", "probe.fraction=0.01"), [], "saidpo,probe.fraction=0.01"),
+        (("experiment=tiny", "difficulty.order=[steps,tokens]"), ["difficulty.order=[steps,tokens],[steps]"],
+         "tiny,difficulty.order=_steps,tokens_"),
+        (("experiment=tiny", "run.name=mine", "run.seed=1"), ["run.seed=1,2"], "mine"),
     ],
-)
-def test_the_name_of_a_run_of_a_multirun(overrides, name):
-    assert name_in_multirun(*overrides) == name
+)  # fmt: skip
+def test_the_name_of_a_run_of_a_multirun_says_what_varies(overrides, swept, name):
+    assert name_in_multirun(overrides, swept) == name
 
 
 def test_long_names_of_a_multirun_are_cut_and_differ():
-    names = {name_in_multirun("experiment=tiny", f"rollouts.stop=[{'x' * 300}{end}]") for end in "ab"}
+    values = [f"[{'x' * 300}{end}]" for end in "ab"]
+    names = {
+        name_in_multirun(("experiment=tiny", f"rollouts.stop={value}"), [f"rollouts.stop={','.join(values)}"])
+        for value in values
+    }
     assert len(names) == 2
     for name in names:
-        assert name.startswith("tiny,rollouts.stop=_xxx") and fault_of(name) == ""
+        assert name.startswith("tiny,rollouts.stop=_xxx") and fault_of(name) == "" and len(name) == 100
 
 
-def name_in_multirun(*overrides):
+def name_in_multirun(overrides, arguments):
     with initialize_config_dir(str(CONF), version_base="1.3"):
         text = hydra.compose("config", ["hydra.mode=MULTIRUN", *overrides], return_hydra_config=True)
     try:
         HydraConfig.instance().set_config(text)
-        return program.run_name(text)
+        return program.run_name(text, arguments)
     finally:
         HydraConfig.instance().cfg = None
 

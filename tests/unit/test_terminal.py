@@ -10,6 +10,7 @@ import logging
 import shutil
 import sys
 import unicodedata
+from dataclasses import asdict
 from pathlib import Path
 
 import bundle
@@ -21,7 +22,7 @@ from support.make import make_rollouts
 from support.pools import left_out, load, write_jsonl
 from tqdm import tqdm
 
-from hpc_saidpo import errors, progress, terminal
+from hpc_saidpo import errors, progress, settings, terminal
 from hpc_saidpo.cli import compare, doctor, explain, export, failures, grade, main, plan, status, verify
 from hpc_saidpo.doctor.finding import judge
 from hpc_saidpo.doctor.finding import table as table_of_findings
@@ -223,6 +224,10 @@ def _with_ids(rows: Rollouts, ids: list[str]) -> Rollouts:
 
 
 def test_explain(printed, run):
+    code, text = printed(explain.main, run, "--iteration", 0, "--question", HOSTILE)
+    assert code == 2 and "config.yaml is no configuration of a run" in text
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    (run / "config.yaml").write_text(yaml.safe_dump(config | {"sampler": asdict(settings.Sampler())}))
     code, text = printed(explain.main, run, "--iteration", 0, "--question", HOSTILE)
     assert code == 2 and "no question with the id" in text and "some that were: a\\x1b[2J" in text
     assert printed(explain.main, run, "--iteration", 7, "--question", HOSTILE)[0] == 2
