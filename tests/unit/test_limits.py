@@ -51,7 +51,7 @@ def test_a_line_beyond_the_limit_is_one_bad_row(tmp_path, name):
 
 
 def test_a_row_of_many_short_lines_is_limited_too(tmp_path):
-    path = put(tmp_path / "a.csv", b"question,answer\nWhat is 1 + 1?,2\n" + b'"a\n",' * MIB)
+    path = put(tmp_path / "a.csv", b"question,answer\nWhat is 1 + 1?,2\n" + b'"a\n",' * (MIB // 4))
     pool = load(tmp_path, path, limits=SMALL, on_bad="skip")
     assert [q.text for q in pool.questions] == ["What is 1 + 1?"]
     assert "line_mib" in left_out(tmp_path)[0]["reason"]
