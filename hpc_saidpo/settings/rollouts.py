@@ -12,6 +12,8 @@ from pydantic import AfterValidator, Field
 from .base import Count, Positive, group
 
 LARGEST_CHUNK = 64  # questions, where chunk_questions is not set
+# Arguments of vLLM that a run sets itself: another value would sample another policy, or run code of its folder.
+VLLM_FIXED = {"model", "dtype", "logprobs_mode", "seed", "trust_remote_code", "tensor_parallel_size"}
 PARAGRAPH, LINE, MARKER = RULES = ("paragraph", "line", "marker")  # definitions of a reasoning step
 
 
@@ -114,8 +116,12 @@ class Engine:
     linears: Literal["float32", "bfloat16"] = "float32"
     compile: bool = False
     vllm_memory: Annotated[float, Field(gt=0, lt=1)] = 0.4
+    vllm_arguments: dict[str, Any] = Field(default_factory=dict)
 
     def __post_init__(self):
+        fixed = sorted(VLLM_FIXED & set(self.vllm_arguments))
+        if fixed:
+            raise ValueError(f"vllm_arguments must not contain {', '.join(fixed)}: the program sets them")
         if self.compile and self.linears == "bfloat16":
             raise ValueError("compile and linears=bfloat16 exclude each other")
 

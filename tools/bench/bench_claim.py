@@ -162,7 +162,7 @@ def report(plan: Plan, parts: Mapping[str, Callable[[], Iterable[Trial]]], argum
         if name == "rules":
             figures["best_rule"] = best_rule(tables)
     common.show_figures(figures)
-    common.write_figures(figures, arguments.json)
+    common.write_figures(figures, arguments)
 
 
 def table_of(trials: Sequence[Trial], pool: str) -> Table:

@@ -168,7 +168,7 @@ def main() -> int:
     concepts = texts([[concept["name"] or concept["text"] for concept in row["concepts"]] for row in champ])
     figures["champ_ami"] = ami(concepts, embedded(concepts), [row["subject"] for row in champ])
     common.show_figures(figures)
-    common.write_figures(figures, arguments.json)
+    common.write_figures(figures, arguments)
     return 0
 
 

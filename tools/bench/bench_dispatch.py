@@ -59,7 +59,7 @@ def main() -> int:
         words = ("--rank-of", common.repeats_of(arguments), "--seconds", arguments.seconds)
         figures |= json.loads(common.on_ranks(__file__, n_ranks, *words))
     show(figures, arguments.ranks)
-    common.write_figures(figures, arguments.json)
+    common.write_figures(figures, arguments)
     return 0
 
 

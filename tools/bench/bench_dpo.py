@@ -100,7 +100,7 @@ def main() -> int:
         shares = {f"mem_vs_{name}": gib["ours"] / gib[side] for name, side in zip(MEMORY, THEIRS, strict=True)}
         figures |= {prefix + name: value for name, value in shares.items()}
     show({**seconds, **{f"{side}, bfloat16": s for side, s in seconds_bf16.items()}}, figures)
-    common.write_figures(figures, arguments.json)
+    common.write_figures(figures, arguments)
     return 0
 
 

@@ -145,7 +145,7 @@ def main() -> int:
     figures |= agreement(bench) if AMX else {}
     figures |= early_decision(50 if arguments.quick else 1000)
     show(bench, figures)
-    common.write_figures(figures, arguments.json)
+    common.write_figures(figures, arguments)
     return 0
 
 

@@ -208,7 +208,7 @@ def main() -> int:
             theirs = dict(zip(("dev_accuracy", "dev_false_accept_rate"), hard_cases(cases, peer), strict=True))
             theirs["dev_pairs_per_s"] = len(cases) / sum(peer.seconds)
     show(figures, theirs)
-    common.write_figures(figures | {f"math_verify_{k}": v for k, v in theirs.items()}, arguments.json)
+    common.write_figures(figures | {f"math_verify_{k}": v for k, v in theirs.items()}, arguments)
     return 0
 
 
@@ -224,7 +224,7 @@ def on_verifierbench(arguments: argparse.Namespace) -> int:
     with Grader() as grader:
         figures = grader_sets.verifierbench(rows, lambda response, gold: grader.grade(response, gold).verdict)
     common.show_figures(figures | {"verifierbench_rows": len(rows)})
-    common.write_figures(figures, arguments.json)
+    common.write_figures(figures, arguments, "bench_grader-verifierbench")
     return 0
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import os
 import shutil
 import subprocess
@@ -95,9 +94,11 @@ def main(words: list[str] | None = None) -> int:
     worst = max(abs(r.ratio - 1) for r in results)
     print(markdown(rows))
     print(f"\nlargest difference from the estimate: {worst:.0%}; tolerance {TOLERANCE:.0%}")
-    if parsed.json:
-        figures = {r.case: {"planned_bytes": r.planned, "measured_bytes": r.measured} for r in results}
-        parsed.json.write_text(json.dumps(figures, indent=1))
+    figures: dict[str, float | str | None] = {}
+    for r in results:
+        figures |= {f"{r.case}: planned_bytes": r.planned, f"{r.case}: measured_bytes": r.measured}
+        figures[f"{r.case}: measured / planned"] = r.ratio
+    common.write_figures(figures, parsed)
     return int(worst > TOLERANCE)
 
 

@@ -79,7 +79,7 @@ def main() -> int:
         run = arguments.run or explored(experiment, Path(root))
         figures |= of_tokens(Stage(run / "iter-000" / "explore"), experiment, Path(root))
     common.show_figures(figures)
-    common.write_figures(figures, arguments.json)
+    common.write_figures(figures, arguments)
     return int(bool(figures[WRONG] or figures[CRASHED]))
 
 

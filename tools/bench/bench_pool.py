@@ -69,7 +69,7 @@ def main() -> int:
         if not arguments.data:
             parser.error("--contamination needs --data")
         figures = contamination(arguments.data)
-        common.write_figures(figures, arguments.json)
+        common.write_figures(figures, arguments, "bench_pool-contamination")
         return 0
     n = 100_000 if arguments.quick else 1_000_000
     with tempfile.TemporaryDirectory() as name:
@@ -83,7 +83,7 @@ def main() -> int:
             figures |= {f"{label}_{key}": value for key, value in run(folder, arguments.ranks).items()}
         figures["stored_bytes"] = sum(p.stat().st_size for p in folder.rglob("*.h5"))
     show(figures, arguments.ranks)
-    common.write_figures(figures, arguments.json)
+    common.write_figures(figures, arguments)
     return 0
 
 

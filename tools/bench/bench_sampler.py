@@ -125,7 +125,7 @@ def main() -> int:
         figures |= {f"{name}_s": median_s[name], f"{name}_gib": median_gib[name]}
         s = seconds[name]
         print(f"{title:44s} {median_s[name]:7.2f} {min(s):6.2f} {max(s):6.2f} {median_gib[name]:6.2f}")
-    common.write_figures(figures, arguments.json)
+    common.write_figures(figures, arguments)
     return 0
 
 

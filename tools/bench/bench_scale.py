@@ -85,7 +85,7 @@ def main() -> int:
     common.show_figures(figures)
     good = all(figures[name] <= limit for name, limit in LIMITS.items() if name in figures)
     print(f"{'within' if good else 'NOT within'} {LIMITS}")
-    common.write_figures(figures, arguments.json)
+    common.write_figures(figures, arguments)
     return 0
 
 

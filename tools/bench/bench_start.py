@@ -71,7 +71,7 @@ def main() -> int:
     for name, value in figures.items():
         verdict = "within" if value <= LIMITS[name] else "ABOVE"
         print(f"{name:24}{value:12,.2f}   {verdict} {LIMITS[name]:,}")
-    common.write_figures(figures, arguments.json)
+    common.write_figures(figures, arguments)
     return int(any(value > LIMITS[name] for name, value in figures.items()))
 
 

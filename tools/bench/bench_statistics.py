@@ -49,7 +49,7 @@ def main() -> int:
         "frontier_correlation": min(frontier_correlation(easy, seed) for easy, seed in ((0.05, 0), (0.40, 1))),
     }
     common.show_figures(figures)
-    common.write_figures(figures, arguments.json)
+    common.write_figures(figures, arguments)
     return 0
 
 

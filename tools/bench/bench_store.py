@@ -291,7 +291,7 @@ def main() -> int:
     arguments = parser.parse_args()
     figures = compare(65_536 if arguments.quick else 98_304, common.repeats_of(arguments))
     figures |= large_run(arguments.rows or (1_000_000 if arguments.quick else 10_000_000))
-    common.write_figures(figures, arguments.json)
+    common.write_figures(figures, arguments)
     return 0
 
 

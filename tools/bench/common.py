@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+import kept
+
 HOME = Path(__file__).resolve().parents[2]
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 PEAK, NOW = "VmHWM", "VmRSS"  # in /proc/self/status
@@ -51,6 +53,7 @@ def parser(
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--quick", action="store_true", help=quick)
     made.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE too, as one flat object")
+    made.add_argument("--record", action="store_true", help="keep the figures in tools/bench/results/, for comparison")
     if repeats is not None:
         made.add_argument(
             "--repeats", type=int, help=f"medians are of so many (default: {repeats}, with --quick {quick_repeats})"
@@ -137,8 +140,18 @@ def show_figures(figures: Mapping[str, float | str | None], width: int = 34) -> 
         print(f"{name:{width}}{value if isinstance(value, str | None) else format(value, '12.4g')}")
 
 
-def write_figures(figures: Mapping[str, float | str | None], path: Path | None) -> None:
-    """Write the figures as one flat JSON object, where --json names a file; not-a-number becomes null."""
-    if path:
-        plain = {name: None if value != value else value for name, value in figures.items()}
-        path.write_text(json.dumps(plain, indent=1) + "\n")
+def write_figures(figures: Mapping[str, float | str | None], arguments: argparse.Namespace, name: str = "") -> None:
+    """Compare the figures with the kept ones, and write them where the arguments say so; not-a-number becomes null.
+
+    Args:
+        arguments: of `parser`.
+        name: of the kept file; empty: the benchmark's.
+    """
+    plain = {figure: None if value != value else value for figure, value in figures.items()}
+    name = name or Path(sys.argv[0]).stem
+    if not arguments.quick:
+        kept.show_moved(name, plain)
+        if arguments.record:
+            kept.record(name, plain)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(plain, indent=1) + "\n")

@@ -46,7 +46,7 @@ def generate(
     config = config or settings.Engine()
     responses = [[Response() for _ in seeds_K] for seeds_K in seeds]
     if config.engine == "vllm":
-        vllm.generate(policy, prompts, seeds, responses, sampling, config.vllm_memory)
+        vllm.generate(policy, prompts, seeds, responses, sampling, config)
     else:
         _decode(policy, prompts, seeds, responses, sampling, config)
     for responses_K in responses:

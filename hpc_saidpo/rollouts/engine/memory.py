@@ -34,7 +34,7 @@ def row_budget(policy: Policy, tried: Trial, prompts: Sequence[Sequence[int]], s
     # 16 bytes per token of the vocabulary: logits and temporary copies of them.
     row_bytes = tried.token_bytes * longest + tried.row_bytes + 16 * vocabulary
     max_rows = GPU_ROWS if policy.device.type == "cuda" else CPU_ROWS
-    return rows_within(FREE_SHARE * _free_bytes(policy), row_bytes, max_rows)
+    return rows_within(FREE_SHARE * free_bytes(policy), row_bytes, max_rows)
 
 
 def rows_within(n_bytes: float, row_bytes: float, max_rows: int) -> int:
@@ -45,7 +45,7 @@ def rows_within(n_bytes: float, row_bytes: float, max_rows: int) -> int:
     return rows
 
 
-def _free_bytes(policy: Policy) -> float:
+def free_bytes(policy: Policy) -> float:
     """Free memory of the GPU; on a CPU this rank's share of the node's free memory, by its cores."""
     if policy.device.type != "cuda":
         available = re.findall(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())[0]

