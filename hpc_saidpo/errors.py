@@ -162,6 +162,11 @@ def words_of(error: BaseException, with_type: bool = False) -> str:
     return f"{name}: {text}" if text else name
 
 
+def reason_of(error: BaseException) -> str:
+    """Return why a run failed: the message of a RunError, else the exception's type and words."""
+    return str(error) if isinstance(error, RunError) else words_of(error, with_type=True)
+
+
 # Messages of failed allocations without an exception type of their own: of torch, the kernel, the GPU, the C++ library.
 _NO_MEMORY = re.compile(
     "can't allocate memory|Cannot allocate memory|CUDA out of memory|CUBLAS_STATUS_ALLOC_FAILED|std::bad_alloc"

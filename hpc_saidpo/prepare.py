@@ -10,7 +10,7 @@ import numpy as np
 
 from .clusters.health import describe
 from .clusters.stage import cluster
-from .doctor import inputs
+from .doctor import foresight, inputs
 from .dpo.pairs import changed_by_early_decision
 from .errors import RunError
 from .evaluate import benchmarks
@@ -58,7 +58,7 @@ def prepare_run(settings: Settings, run: RunDir) -> Prepared:
         Ended: requests for tags were written to a file, to be answered elsewhere (tags.mode=export).
     """
     world = run.world
-    world.on_root(lambda: inputs.check(settings))
+    world.on_root(lambda: (inputs.check(settings), foresight.require(settings)))
     files = world.on_root(lambda: benchmarks.read(settings.evaluate, compared_benchmarks(settings.pool)))
     pool = load_pool_again(settings.pool, run, files)
     pool = separate_examples(pool, settings.pool, run, files)
@@ -92,7 +92,7 @@ def prepare_evaluation(settings: Evaluation, run: RunDir) -> Prepared:
         RunError: a file that the evaluation reads is missing or wrong, or a question is too long for the policy.
     """
     world = run.world
-    world.on_root(lambda: inputs.check(settings))
+    world.on_root(lambda: (inputs.check(settings), foresight.require(settings)))
     policy = model_folder(settings.policy.path, run)
     files = world.on_root(lambda: benchmarks.read(settings.evaluate))
     pool = Pool([])

@@ -1,4 +1,4 @@
-"""Progress and log of a running program: bars on a terminal, plain lines elsewhere. Only root shows any."""
+"""Progress and log of a running program: a live display on a terminal, plain lines elsewhere. Only root shows any."""
 
 from __future__ import annotations
 
@@ -6,21 +6,24 @@ import functools
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TextIO
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Protocol
 
 from .errors import RunError, message, shown, visible
-from .parallel.task import Task
+from .parallel.task import Task, Units
+from .screen import SCREEN, columns
 
-LINE_EVERY_S = 10.0
-WIDEST, DEFAULT_COLUMNS = 100, 80  # characters of a bar; of a terminal that does not tell its width
-LAUNCHERS = ("mpiexec", "mpirun", "hydra", "prte", "orte")
+if TYPE_CHECKING:
+    from rich.console import ConsoleRenderable
+
+LINE_EVERY_S = 30.0
+# Shares of what the ranks have counted (`World.count`): words, the part, the whole.
+_SHARES = (("pair yield", "usable", "questions"), ("right", "correct", "responses"), ("cut", "cut", "responses"))
 log = logging.getLogger("hpc_saidpo")
 
 
@@ -44,6 +47,14 @@ def start_logging(path: Path, is_root: bool) -> None:
     log.disabled = False  # Hydra disables the loggers that exist when it starts
     log.setLevel(logging.INFO)
     log.propagate = False
+
+
+def announce(text: str) -> None:
+    """Say something at once: in the log, or on standard error before there is one."""
+    if log.handlers:
+        log.warning("%s", text)
+    else:
+        print(f"hpc_saidpo: {message(text)}", file=sys.stderr, flush=True)
 
 
 @functools.cache
@@ -79,14 +90,14 @@ class _File(logging.FileHandler):
 
 
 class _Console(logging.Handler):
-    """Writes while no bar is shown, so that a line never breaks a bar."""
+    """Writes above the display, so that a line never tears it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        with tqdm.external_write_mode(file=_screen()):
-            print(self.format(record), flush=True)
+        SCREEN.line(self.format(record))
 
 
 _tasks: list[Task] = []  # on root; the last one is the present one
+_finished: list[Task] = []  # on root, since the last call of `take_finished`
 
 
 def present() -> Task | None:
@@ -94,82 +105,127 @@ def present() -> Task | None:
     return _tasks[-1] if _tasks else None
 
 
+def take_finished() -> list[Task]:
+    """Return the tasks that have ended since the last call; [] on other ranks than root."""
+    finished, _finished[:] = [*_finished], []
+    return finished
+
+
+class Drawn(Protocol):
+    """A response that an engine is generating."""
+
+    @property
+    def tokens(self) -> Sequence[int]: ...
+    @property
+    def finished(self) -> bool: ...
+
+
+_drawing: list[Sequence[Sequence[Drawn]]] = []  # the responses that this process generates now, by question
+_left: list[Callable[[], float | None]] = []  # at most one estimate of the time that the run has left, in seconds
+
+
 @contextmanager
-def show(label: str, total: int, is_root: bool, n_done: int = 0, names: Sequence[int] | None = None) -> Iterator[Task]:
+def drawing(responses: Sequence[Sequence[Drawn]]) -> Iterator[None]:
+    """Count these responses in the display while an engine fills them in: a chunk may take minutes."""
+    _drawing.append(responses)
+    try:
+        yield
+    finally:
+        _drawing.remove(responses)
+
+
+def estimate_by(left: Callable[[], float | None] | None) -> None:
+    """Show the time that the run has left as this function estimates it, in seconds; None: show none."""
+    _left[:] = [left] if left else []
+
+
+@contextmanager
+def show(
+    label: str,
+    total: int,
+    is_root: bool,
+    n_done: int = 0,
+    names: Sequence[int] | None = None,
+    units: Units | None = None,
+) -> Iterator[Task]:
     """Show the progress of one stage. Yields the task that the ranks report to. Args: as `Task`."""
     if not is_root:
         yield Task()
         return
-    with _display(label, total, n_done) as advance:
-        task = Task(label, total, n_done, names, advance)
-        _tasks.append(task)
-        try:
+    task = Task(label, total, n_done, names, units=units)
+    _tasks.append(task)
+    try:
+        with SCREEN.showing(functools.partial(_rendered, task)) if columns() else _lines(task):
             yield task
-        finally:
-            _tasks.remove(task)
+    finally:
+        _tasks.remove(task)
+        _finished.append(task)
     log.info("  %s: done in %.1f s", label, time.monotonic() - task.started)
 
 
 @contextmanager
-def _display(label: str, total: int, n_done: int) -> Iterator[Callable[[], object]]:
-    """Yield a function that shows one more finished item."""
-    if columns := terminal_columns():
-        # A full line would make some terminals begin the next one.
-        width = min(columns - 1, WIDEST)
-        desc = f"  {shown(label)}"
-        with tqdm(total=total, initial=n_done, desc=desc, leave=False, file=_screen(), ncols=width) as bar:
-            yield bar.update
-    else:
-        yield _Lines(label, total, n_done)
+def _lines(task: Task) -> Iterator[None]:
+    """Log a line every LINE_EVERY_S."""
+    ended = threading.Event()
 
+    def write() -> None:
+        while not ended.wait(LINE_EVERY_S):
+            log.info("%s  %s: %s", time.strftime("%H:%M:%S"), task.label, ", ".join(facts_of(task)))
 
-def _screen() -> TextIO:
-    """Return standard error without the guard of `terminal`: a bar moves the cursor."""
-    return getattr(sys.stderr, "unguarded", sys.stderr)
-
-
-@functools.cache
-def terminal_columns() -> int:
-    """Return the width of the terminal at which a person watches, in characters; 0 if there is none.
-
-    It is stderr, or stderr of the MPI launcher to which our stderr is a pipe.
-    """
-    if sys.stderr.isatty():
-        return _columns("/dev/fd/2")
-    pid = os.getppid()
+    thread = threading.Thread(target=write, daemon=True)
+    thread.start()
     try:
-        while (name := Path(f"/proc/{pid}/comm").read_text().strip()).startswith(LAUNCHERS):
-            if os.readlink(f"/proc/{pid}/fd/2").startswith(("/dev/pts/", "/dev/tty")):
-                return _columns(f"/proc/{pid}/fd/2")
-            # "pid (name) state ppid ...": only the name may contain spaces and brackets
-            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(f"({name})")[2].split()[1])
-    except OSError:  # no /proc, or a launcher of another user
-        pass
-    return 0
-
-
-def _columns(terminal: str) -> int:
-    """Return the width of a terminal; DEFAULT_COLUMNS where it does not tell."""
-    try:
-        descriptor = os.open(terminal, os.O_RDONLY | os.O_NOCTTY)
-    except OSError:
-        return DEFAULT_COLUMNS
-    try:
-        return os.get_terminal_size(descriptor).columns or DEFAULT_COLUMNS
-    except OSError:
-        return DEFAULT_COLUMNS
+        yield
     finally:
-        os.close(descriptor)
+        ended.set()
+        thread.join()
 
 
-class _Lines:
-    """A line every few seconds, for log files."""
+def facts_of(task: Task) -> list[str]:
+    """Return the state of a task in words: its units, tokens per second, shares so far, the time that is left."""
+    done, tokens = task.n_units, task.counts["tokens"]
+    for responses_Q in [*_drawing]:
+        done += sum(all(response.finished for response in of_question) for of_question in responses_Q)
+        tokens += sum(len(response.tokens) for of_question in responses_Q for response in of_question)
+    done, counts, seconds = min(done, task.units.total), task.counts, time.monotonic() - task.started
+    facts = [f"{done:,} of {task.units.total:,} {task.units.name}"]
+    if tokens and seconds > 0:
+        facts.append(f"{tokens / seconds:,.0f} tokens/s")
+    facts += [
+        f"{words} {counts[part] / counts[whole]:.0%}"
+        for words, part, whole in _SHARES
+        if part in counts and counts[whole]
+    ]
+    new = done - task.n_units_before
+    if new > 0 and done < task.units.total:
+        facts.append(f"{duration(seconds / new * (task.units.total - done))} left")
+    run_s = _left[-1]() if _left else None
+    return facts if run_s is None else [*facts, f"run {duration(run_s)} left"]
 
-    def __init__(self, label: str, total: int, n_done: int):
-        self.label, self.total, self.count, self.last = label, total, n_done, time.monotonic()
 
-    def __call__(self) -> None:
-        self.count += 1
-        if time.monotonic() - self.last >= LINE_EVERY_S:
-            self.last = time.monotonic()
-            log.info("  %s: %d/%d", self.label, self.count, self.total)
+def duration(seconds: float) -> str:
+    """Return a time in at most four characters: 45s, 12m, 7.5h, 3.2d."""
+    if seconds < 100:
+        return f"{seconds:.0f}s"
+    if seconds < 100 * 60:
+        return f"{seconds / 60:.0f}m"
+    hours = seconds / 3600
+    if hours < 48:
+        return f"{hours:.1f}h" if hours < 10 else f"{hours:.0f}h"
+    return f"{hours / 24:.1f}d" if hours < 240 else f"{hours / 24:.0f}d"
+
+
+def _rendered(task: Task, width: int) -> ConsoleRenderable:
+    """Two lines for a terminal: the stage with a bar, and its facts."""
+    from rich.console import Group
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    facts = facts_of(task)
+    first = Table.grid(padding=(0, 1))
+    name, room = visible(task.label.partition(":")[0], kept=""), width // 3
+    name = name if len(name) <= room else f"{name[: room - 1]}…"
+    bar = ProgressBar(total=max(1, task.units.total), completed=task.n_units, width=max(10, width // 4))
+    first.add_row(Text(f"  {name}", no_wrap=True), bar, Text(facts[0], no_wrap=True))
+    return Group(first, Text("  " + " · ".join(facts[1:]) or " ", no_wrap=True, overflow="ellipsis"))

@@ -105,6 +105,15 @@ class Questions(Columns, Sequence[Question]):
         ):
             yield Question(id, text, answer, solution, subject, level, split(tags), source, split(alt), *grading)
 
+    @classmethod
+    def of(cls, questions: Iterable[Question]) -> Questions:
+        """Return the table of these questions."""
+        return cls.from_rows(
+            (q.id, q.text, q.answer, q.solution, q.subject, q.level, joined(q.tags), q.source, joined(q.alt_answers),
+             q.verifier, q.entry)
+            for q in questions
+        )  # fmt: skip
+
 
 def pick(questions: Sequence[Question], rows: Iterable[int]) -> dict[int, Question]:
     """Return some questions by their index. From a table on disk they are read together."""

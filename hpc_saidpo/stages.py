@@ -16,8 +16,7 @@ from .errors import Ended
 from .evaluate.benchmarks import Benchmark
 from .evaluate.intervals import accuracy
 from .evaluate.table import percent
-from .metrics import signatures
-from .metrics.iteration import IterationFacts, describe_iteration, describe_savings, update_best
+from .metrics import iteration, signatures
 from .policy.cache import load_policy
 from .policy.locate import fingerprint
 from .policy.stage import model_folder
@@ -50,8 +49,8 @@ class Job:
         pool, benchmarks, cluster_N, health: results of the preparation (`prepare.Prepared`).
         policy_path: the newest policy, a Hugging Face folder.
         before, scores, best: accuracy by benchmark before the first iteration, now, and the best so far.
-        drawn: the last draw.
-        records: figures of the finished iterations, as stored on disk.
+        drawn, records, unfinished: the last draw; figures of finished iterations, as on disk; of the one in progress.
+        on_finished: called on root with the number of each finished iteration.
     """
 
     settings: Settings
@@ -66,6 +65,8 @@ class Job:
     best: dict[str, dict] = field(default_factory=dict)
     drawn: Draw | None = None
     records: list[dict] = field(default_factory=list)
+    unfinished: dict[str, Any] = field(default_factory=dict)
+    on_finished: Callable[[int], None] = field(default=lambda t: None)
 
     @property
     def n_iterations(self) -> int:
@@ -88,12 +89,12 @@ class Job:
 
     def sampler(self) -> Sampler:
         """Return the dynamic sampler over the pool's questions."""
-        config, k, never_Q = self.settings, self.settings.rollouts.k, self.pool.too_long
-        return Sampler(self.cluster_N, config.sampler, config.run.seed, None, k, config.difficulty, never_Q)
+        config, k = self.settings, self.settings.rollouts.k
+        return Sampler(self.cluster_N, config.sampler, config.run.seed, None, k, config.difficulty, self.pool.too_long)
 
     def iteration(self, t: int, policy_path: str) -> Iteration:
         """Return the stages of iteration t."""
-        facts = {"t": t, "before": self.drawn}
+        facts, self.unfinished = {"t": t, "before": self.drawn}, {"iteration": t}
         return Iteration(self.settings, self.run, self.pool, self.benchmarks, t, policy_path, self, facts)
 
     def outcome(self, ended: Ended | None = None) -> Outcome:
@@ -140,14 +141,11 @@ class Stages:
     ) -> Rollouts:
         def compute(stage: Stage) -> None:
             seed = (self.settings.run.seed, -1 if isinstance(self.t, str) else self.t, name)
-            request = Request(self._renderer(questions, question_Q), question_Q, k, sampling, seed, **known)
-            collect_in_rounds(stage, request, self.settings.rollouts, self.run.world)
+            needed, config = pick(questions, question_Q), self.settings.rollouts
+            renderer = Renderer(needed, self.pool.examples, self._policy(), config.prompt, self.run.started())
+            collect_in_rounds(stage, Request(renderer, question_Q, k, sampling, seed, **known), config, self.run.world)
 
         return self._stage(name, compute, load_rollouts, uses_policy=True)
-
-    def _renderer(self, questions: Sequence[Question], question_Q: np.ndarray) -> Renderer:
-        needed, config = pick(questions, question_Q), self.settings
-        return Renderer(needed, self.pool.examples, self._policy(), config.rollouts.prompt, self.run.started())
 
     def _policy(self) -> Policy:
         """Load the policy and try it out, before anything is computed with it."""
@@ -185,9 +183,11 @@ class Iteration(Stages):
     def probe(self, sampler: Sampler) -> Rollouts:
         """Return K rollouts of a small sample of the pool with the current policy."""
         chosen_P = self.run.world.on_root(lambda: self._choose_probed(np.flatnonzero(~sampler.never_N)))
-        self.facts["probed"] = self._pool_rollouts("probe", chosen_P, sampler)
+        self.facts["probed"] = probed = self._pool_rollouts("probe", chosen_P, sampler)
+        seen = difficulty.measure(probed)
+        self.job.unfinished |= iteration.describe_probe(seen, difficulty.in_band(seen, self.settings.difficulty))
         self._stop_after("probe")
-        return self.facts["probed"]
+        return probed
 
     def draw(self, sampler: Sampler) -> Draw:
         """Return the questions that this iteration explores."""
@@ -205,10 +205,10 @@ class Iteration(Stages):
         drawn = drawn.up_to(fresh.question_R) if self.settings.sampler.budget.is_set else drawn
         sampler.note_drawn(drawn.question_Q)
         if self.settings.rollouts.adaptive:
-            log.info("  %s", describe_savings(fresh, self.settings.rollouts.k))
+            log.info("  %s", iteration.describe_savings(fresh, self.settings.rollouts.k))
         again = np.flatnonzero(np.isin(probed.question_R, drawn.question_Q))
-        whole = Rollouts.concat([fresh, probed.take(again)]).sorted()
-        self.facts["explored"], self.facts["draw"], self.job.drawn = whole, drawn, drawn
+        self.facts["explored"] = whole = Rollouts.concat([fresh, probed.take(again)]).sorted()
+        self.facts["draw"] = self.job.drawn = drawn
         return Explored(whole, fresh, self.settings.rollouts.n_fixed("explore"))
 
     def pair(self, explored: Explored) -> Pairs:
@@ -226,9 +226,10 @@ class Iteration(Stages):
 
         pairs = self._stage("pairs", compute, lambda stage: stage.read("pairs", Pairs), uses_policy=True)
         self._stop_after("pairs")
+        measured, band = difficulty.measure(rollouts), config.difficulty
+        self.job.unfinished |= iteration.describe_exploration(rollouts, measured, band, pairs, config.rollouts)
         if len(pairs) == 0:
-            truncated = 1.0 - float(np.mean(rollouts.finished_R))
-            raise Ended(signatures.no_pairs(self.t, difficulty.measure(rollouts), truncated), is_failure=True)
+            raise Ended(signatures.no_pairs(self.t, self.job.unfinished, rollouts), is_failure=True)
         self.facts["pairs"] = pairs
         return pairs
 
@@ -259,14 +260,15 @@ class Iteration(Stages):
             Ended: a failure signature stops the run (loop.on_signature), or loop.stop_after is reached.
         """
         job, config, run = self.job, self.settings, self.run
-        done = IterationFacts(**self.facts, scores=scores, scores_before=job.scores, best=job.best)
+        done = iteration.IterationFacts(**self.facts, scores=scores, scores_before=job.scores, best=job.best)
         cluster_N = np.delete(job.cluster_N, job.pool.too_long)
-        figures = describe_iteration(done, config.sampler, config.difficulty, config.rollouts.k, cluster_N)
+        figures = iteration.describe_iteration(done, config.sampler, config.difficulty, config.rollouts, cluster_N)
         was_finished = run.has_finished(self.t)
-        job.scores, job.best = scores or job.scores, update_best(job.best, scores)
+        job.scores, job.best = scores or job.scores, iteration.update_best(job.best, scores)
         record = run.finish_iteration(self.t, {**figures, "policy": job.policy_path, "config_hash": run.config_hash})
-        job.records.append(record)
-        for warning in record["signatures"]:
+        job.records, job.unfinished = [*job.records, record], {}
+        run.world.on_root(lambda: job.on_finished(self.t))
+        for warning in [*record["signatures"], *([signatures.typical(done.explored)] if record["signatures"] else [])]:
             log.warning("  %s", warning)
         for t in [] if run.has_finished(self.t + 1) else run.remove_policies(config.loop.keep):
             log.info("  loop.keep=%s: the policy of iteration %d is removed", config.loop.keep, t)
@@ -278,14 +280,15 @@ class Iteration(Stages):
 
     def _pool_rollouts(self, name: str, question_Q: np.ndarray, sampler: Sampler) -> Rollouts:
         """K rollouts of questions of the pool. Expected lengths come from earlier rollouts, or from the cluster."""
-        config = self.settings.rollouts
-        expected_Q = expected_tokens(sampler.history.tokens_N, self.job.cluster_N, question_Q)
-        own = {"prior_Q": sampler.priors(question_Q), "budget": self.settings.sampler.budget}
-        known = {"expected_Q": expected_Q, **(own if name == "explore" else {})}
+        config, tokens_N = self.settings.rollouts, sampler.history.tokens_N
+        known: dict[str, Any] = {"expected_Q": expected_tokens(tokens_N, self.job.cluster_N, question_Q)}
+        if name == "explore":
+            known |= {"prior_Q": sampler.priors(question_Q), "budget": self.settings.sampler.budget}
         return self._rollouts(name, self.pool.questions, question_Q, config.k, config.sampling(), **known)
 
     def _choose_probed(self, allowed: np.ndarray) -> np.ndarray:
-        return allowed[choose(self.job.cluster_N[allowed], self.settings.probe, self._seeded("choose"))]
+        seed = (self.settings.run.seed, self.t, "choose")
+        return allowed[choose(self.job.cluster_N[allowed], self.settings.probe, seeded(*seed))]
 
     def _stored_prompts(self, names: Sequence[str]) -> Prompts:
         """The prompts of some stages of this iteration. Not collective."""
@@ -295,6 +298,3 @@ class Iteration(Stages):
         """End the run if loop.stop_after names the stage that was done last, and the iteration is not finished."""
         if stage == self.settings.loop.stop_after and not self.run.has_finished(self.t):
             raise Ended(f"{stage} of iteration {self.t}" + HOW_TO_CONTINUE)
-
-    def _seeded(self, stage: str) -> np.random.Generator:
-        return seeded(self.settings.run.seed, self.t, stage)

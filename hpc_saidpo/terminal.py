@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, TextIO
 
 from .errors import message, visible
@@ -45,6 +47,16 @@ def guard() -> None:
 def clear() -> None:
     """Clear the terminal of standard output, and go to its upper left corner."""
     getattr(sys.stdout, "unguarded", sys.stdout).write("\x1b[H\x1b[2J")
+
+
+@contextlib.contextmanager
+def until_closed() -> Iterator[None]:
+    """Print until the reader of standard output leaves, as `head` and a pager do: that is no error."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python writes the rest when it ends
 
 
 def complain(program: str, problem: object) -> None:

@@ -35,6 +35,7 @@ if [ ! -x .venv/bin/pip ]; then
     "$python" -m venv .venv || { "$python" -m venv --without-pip .venv && "$python" -m pip --python .venv/bin/python install -q pip; }
 fi
 
+echo "installing packages into .venv: up to 2 GB are fetched, which takes minutes; pip is silent until then"
 # pip would compile file by file on one core: compileall does it at the end on all.
 install=(.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile)
 constraint=()

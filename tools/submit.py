@@ -46,7 +46,7 @@ from submit_options import Options, read_options
 from submit_sweep import read_sweep
 
 from hpc_saidpo import terminal
-from hpc_saidpo.doctor import inputs, room
+from hpc_saidpo.doctor import foresight, inputs, room
 from hpc_saidpo.errors import RunError, shown
 from hpc_saidpo.names import as_name
 from hpc_saidpo.rollouts.chunks import too_many_ranks
@@ -118,6 +118,8 @@ def warnings(frozen: Frozen, options: Options) -> list[str]:
     questions = config.sampler.n_questions
     found.append(too_many_ranks(options.n_ranks("run"), questions, config.rollouts, "explore"))
     both = (*inputs.list_inputs(config), *inputs.list_inputs(evaluated))
+    seen = (f for settings in (config, evaluated) for f in foresight.foresee(settings) if f.remedy)
+    found += dict.fromkeys(f"{f.name}: {f.text}: {f.remedy}" for f in seen)
     found += dict.fromkeys(f"from here: {i.key}={i.value}: {i.problem}" for i in both if i.problem)
     return [text for text in found if text]
 

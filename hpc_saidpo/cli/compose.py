@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast, overload
@@ -130,6 +132,18 @@ def check_names(settings: Settings | Evaluation) -> None:
         use_verifier(pool.verifier)
 
 
+def _remedy(argument: str) -> str:
+    """What to write instead of an override that Hydra cannot read; "" where that is not known."""
+    key, _, value = argument.partition("=")
+    if value.startswith("~"):
+        home = os.path.expanduser(value)
+        return f"the shell replaces ~ at the beginning of a word only: write {shown(f'{key}={shlex.quote(home)}')}"
+    if re.search(r"[:{}\[\]()',\"#]", value) and '"' not in value:
+        quoted = f'{key}="{value}"'
+        return f"quote the value, and the whole word for the shell: {shown(shlex.quote(quoted))}"
+    return ""
+
+
 def check_overrides(arguments: Sequence[str]) -> None:
     """Check that the keys on the command line exist, before Hydra composes anything.
 
@@ -142,12 +156,14 @@ def check_overrides(arguments: Sequence[str]) -> None:
             continue
         if "=" not in argument:
             if before in NO_VALUE or not before.startswith("-"):  # else it is the value of an option of Hydra
-                raise RunError(f"{shown(repr(argument))} is not an override (KEY=VALUE)")
+                raise RunError(f"{shown(repr(argument))} is not an override (KEY=VALUE): write no blanks around the =")
             continue
+        if argument.startswith("="):
+            raise RunError(f"{shown(repr(f'{before} {argument}'))}: write no blanks around the =, as in rollouts.k=4")
         try:
             override = parser.parse_overrides([argument])[0]
         except (OverrideParseException, HydraException) as error:
-            raise RunError(f"cannot read {shown(repr(argument))}: {words_of(error)}") from None
+            raise RunError(f"cannot read {shown(repr(argument))}: {_remedy(argument) or words_of(error)}") from None
         key = override.key_or_group
         value = override.value()
         names = value if isinstance(value, list) else [value]

@@ -15,6 +15,7 @@ DEFAULTS = {
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # torch needs it for deterministic CUDA
     # A rank that waits in MPI yields its core to a rank that computes (MPICH; other libraries ignore it).
     "MPIR_CVAR_ENABLE_HEAVY_YIELD": "1",
+    "WANDB_ERROR_REPORTING": "false",  # an export to an offline folder sends nothing
     # Hydra would print a shortened traceback; the traceback of this package names the rank.
     "HYDRA_FULL_ERROR": "1",
 }

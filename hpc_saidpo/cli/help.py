@@ -24,12 +24,13 @@ VERBS = {
     "clusters": ("suggest a number of clusters", "hpc-saidpo clusters --n 6,12,24 experiment=tiny"),
     "status": ("show how far each run is", "hpc-saidpo status runs --watch"),
     "compare": ("compare several runs", "hpc-saidpo compare runs --by sampler.rule"),
+    "show": ("show what the model answered", "hpc-saidpo show runs/tiny --wrong"),
     "explain": (
         "explain why a question was drawn",
         "hpc-saidpo explain runs/tiny --iteration 0 --question arithmetic-7",
     ),
     "export": (
-        "write pairs or rollouts as JSON lines or Parquet",
+        "write pairs, rollouts or metrics for other programs",
         "hpc-saidpo export runs/tiny --what pairs --format jsonl",
     ),
     "verify": ("check every file of a run against its checksum", "hpc-saidpo verify runs/tiny"),
@@ -90,6 +91,7 @@ def run_help(verb: str, description: str | None) -> str:
         "Options, which are those of Hydra:",
         "  -m, --multirun   one run for each combination of values: clusters.n=6,12",
         "  --cfg job        print the configuration instead of running",
+        "  --dry-run        check everything, show the plan, and run nothing (only `run`)",
         "",
         "Groups and their settings (GROUP.SETTING=VALUE):",
         *(_wrapped(f"{group:12s}", fields_at([group])) for group in fields_at([])),

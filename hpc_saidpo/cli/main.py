@@ -12,6 +12,8 @@ from .. import __version__, imports, terminal
 from ..parallel import launched, stop
 from . import environment  # noqa: F401 - sets environment variables before anything else is imported
 
+EXIT_INTERRUPTED = 130  # that of a shell: 128 and the number of SIGINT
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a verb, `run` if none is named. Returns the exit code.
@@ -41,7 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verb, rest = (first, words[1:]) if is_verb else ("run", words)
     with imports.of_large_libraries():
         module = importlib.import_module(f"hpc_saidpo.cli.{verb}")
-    return module.main(rest)
+    try:
+        return module.main(rest)
+    except KeyboardInterrupt:  # of a verb that keeps no work; `run` and `evaluate` handle Ctrl-C themselves
+        return EXIT_INTERRUPTED
 
 
 def close_stdin(verb: str) -> None:
@@ -61,6 +66,8 @@ def unknown_verb(word: str) -> str:
     """Return the message about a first word that is neither a verb nor an override: the nearest verb, and all verbs."""
     from .help import VERBS
 
+    if "." in word:
+        return f"{word!r} is no override (KEY=VALUE): write no blanks around the =, as in rollouts.k=4"
     near = difflib.get_close_matches(word, VERBS, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     return (

@@ -22,7 +22,7 @@ from ..parallel.world import World
 from ..settings.keys import conf_folder
 from ..settings.whole import Evaluation, Settings
 from ..store.layout import newest_policy
-from .compose import as_composed, build, check_overrides, read_file, swept_keys
+from .compose import NO_VALUE, as_composed, build, check_overrides, read_file, swept_keys
 from .failures import failures_end_the_job
 
 
@@ -76,7 +76,8 @@ def start(program: Program, arguments: Sequence[str]) -> int:
                 codes.append(run_job(program, as_composed(plain), world, True, lambda composed: composed.run.name))
         else:
             world.everywhere(lambda: check_overrides(arguments))
-            sys.argv[1:] = arguments
+            # argparse, which Hydra uses, takes no -m between overrides.
+            sys.argv[1:] = sorted(arguments, key=lambda word: word not in NO_VALUE)
             hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(guarded_job)()
     code = max(codes, default=0)  # a run that ends with a failure signature does not end its multirun
     if code:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import os
 import platform
+import shlex
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -46,7 +48,7 @@ def work(composed: DictConfig, world: World, program: Program) -> int:
     strict = "warn" if world.device.type == "cuda" else "error"
     torch.set_deterministic_debug_mode(strict if settings.run.deterministic else "default")
     facts = environment(world, n_threads)
-    world.listen(settings.run.grace_s)
+    world.listen(settings.run.grace_s, progress.announce)
     module, _, function = program.work.partition(":")
     with imports.of_large_libraries():
         do = getattr(importlib.import_module(module), function)
@@ -77,6 +79,7 @@ def environment(world: World, n_threads: int) -> dict[str, Any]:
     """Return the facts about this start for env.json. Collective."""
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": shlex.join(["hpc-saidpo", *sys.argv[1:]]),
         "hosts": sorted(set(world.gather(platform.node()))),
         "world_size": world.size,
         "threads_per_rank": n_threads,

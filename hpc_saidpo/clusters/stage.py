@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .. import settings
+from .. import progress, settings
+from ..parallel.task import Units
 from ..progress import log
 from ..store.run import RunDir
 from ..store.stage import Stage
@@ -60,7 +61,10 @@ def embed_all(text_N: Sequence[str], config: settings.Clusters, run: RunDir) -> 
         def write_chunk(i: int) -> None:
             stage.write_chunk(todo[i], embed.embed(chunks[todo[i]], encoder(), config.batch))
 
-        world.spread(len(todo), write_chunk)
+        units = Units("texts", sum(map(len, chunks)), [len(chunks[index]) for index in todo])
+        label = f"embedding: {sum(map(len, chunks))} texts"
+        with progress.show(label, len(chunks), world.is_root, len(chunks) - len(todo), todo, units) as task:
+            world.spread(len(todo), write_chunk, task)
 
     key = repr((world.on_root(lambda: embed.weights_hash(config.encoder, run.sha256s)), chunks))
     return run.shared("embedding", key, write, lambda stage: stage, resumes=True)

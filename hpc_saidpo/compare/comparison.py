@@ -11,13 +11,13 @@ from scipy.special import stdtrit
 from . import evaluations
 from .rollouts import PROXIES
 from .runs import Run
-from .sweep import Group, Sweep
+from .sweep import MAX_KEYS, Group, Sweep
 
-MAX_KEYS = 2  # systems that differ in more settings are identified by their names
+SOME_KEYS = 5  # that a note names
 HOW_TO_READ = (
     "Means over the complete runs of each row and their 95 % intervals, ± t·sd/√n. Gain: from before the first to "
-    "after the last iteration. Tokens: of all rollouts, the probes' too. A usable pair is an explored question in the "
-    "band, neither too hard nor too easy"
+    "after the last iteration. Tokens: of all rollouts, the probes' too. Hours: of all stages of all starts. A usable "
+    "pair is an explored question in the band, neither too hard nor too easy"
 )
 ABOUT_PROXIES = (
     "ρ: Spearman's rank correlation of the pass rate with each proxy over the probed and explored questions of an "
@@ -95,6 +95,7 @@ def measures(sweep: Sweep) -> list[Measure]:
     add("pairs", "pairs", ",.0f", 1, lambda run: sum(r.pairs for r in run.records) if run.complete else None)
     add("rollout_tokens", "1,000 tokens", ",.0f", 1e-3, lambda run: run.drawn.tokens if run.complete else None)
     add("tokens_per_usable_pair", "tokens/usable pair", ",.0f", 1, lambda run: run.tokens_per_usable_pair)
+    add("hours", "hours", ".3g", 1, lambda run: run.hours if run.complete else None)
     for name in PROXIES:
         add(f"rho_{name}", f"ρ {name}", ".2f", 1, lambda run, name=name: run.drawn.rho.get(name))
         add(f"rho_{name}_in_band", "in band", ".2f", 1, lambda run, name=name: run.drawn.rho_in_band.get(name))
@@ -123,13 +124,15 @@ def _row(sweep: Sweep, group: Group, shown: Sequence[Measure]) -> dict:
 def table(sweep: Sweep) -> list[list[str]]:
     """Return the comparison for reading: a header and rows."""
     shown = [m for m in measures(sweep) if compares_proxies(sweep) or not m.key.startswith("rho_")]
-    by_name = not sweep.by and len(sweep.compared) > MAX_KEYS
-    first = ["system"] if by_name else sweep.compared
-    body = [[*first, "runs", *(measure.label for measure in shown)]]
-    for group in sweep.groups():
+    groups = sweep.groups()
+    keys = sweep.compared if sweep.by or len(sweep.compared) <= MAX_KEYS else []
+    has_names = not keys or any(group.is_name for group in groups)
+    body = [[*(["system"] if has_names else []), *keys, "runs", *(measure.label for measure in shown)]]
+    for group in groups:
         complete = sum(run.complete for run in group.runs)
         n = str(complete) if complete == len(group.runs) else f"{complete} of {len(group.runs)}"
-        body.append([*([group.label] if by_name else group.values), n, *(_cell(m, group) for m in shown)])
+        about = [*([group.label] if has_names else []), *(group.values if keys else [])]
+        body.append([*about, n, *(_cell(m, group) for m in shown)])
     return body
 
 
@@ -159,6 +162,18 @@ def notes(sweep: Sweep) -> list[str]:
     )
     if "difficulty.order" in sweep.compared and not cut:
         lines.append(ORDER_WITHOUT_EFFECT)
+    lines += [f"{name} has the configuration and seed of {first}: counted once" for name, first in sweep.again.items()]
+    apart = [key for key in sweep.compared if key.startswith(("pool.", "policy."))]
+    if apart and not sweep.by:
+        lines.append(
+            f"The systems differ in {_some(apart)}, too: they start from other policies or learn from other questions. "
+            "Name the settings to compare by --by"
+        )
     if sweep.mixed:
-        lines.append(f"Runs of one row differ in {', '.join(sweep.mixed)} too: --by with these keys separates them")
+        lines.append(f"Runs of one row differ in {_some(sweep.mixed)} too: --by with these keys separates them")
     return lines + [f"Compared {line}" for line in sweep.software]
+
+
+def _some(keys: Sequence[str]) -> str:
+    more = f" and {len(keys) - SOME_KEYS} more" if len(keys) > SOME_KEYS else ""
+    return ", ".join(keys[:SOME_KEYS]) + more

@@ -1,4 +1,4 @@
-"""The curves of a sweep, as one PNG."""
+"""The curves of a sweep, as panels for its page."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..picture import png
+from ..picture import svg
 from .comparison import Measure, benchmarks, compares_proxies, measures
 from .marks import Marks
 from .rollouts import PROXIES
@@ -20,28 +20,26 @@ if TYPE_CHECKING:
 Panel = tuple[str, str, Callable[["Axes"], None]]  # title, unit of the y axis, function that draws it
 HOW_TO_READ = (
     "Dots are runs; hollow ones are unfinished and in no mean. Bars are the mean of the complete runs and its 95 % "
-    "interval, mean ± t·sd/√n, for n ≥ 2 runs; bars without an end continue outside. Grey: mean accuracy before."
+    "interval, mean ± t·sd/√n, for n ≥ 2 runs; bars without an end continue outside. Dashed: mean accuracy before. "
+    "Lines over rounds or iterations are means over the runs of a system; bands reach from its lowest run to its "
+    "highest (up to six systems)."
 )
 BANDS = (("", ""), (" in band", "_in_band"))
 
 
-def curves(sweep: Sweep) -> bytes:
-    """Draw accuracy, tokens, pair yield and entropy of the draw, as one PNG."""
-    from matplotlib.figure import Figure  # without pyplot: no display, no global state, half the time to import
+def curves(sweep: Sweep) -> list[str]:
+    """Draw accuracy, tokens, hours, pair yield and entropy of the draw: the SVG of each panel."""
 
-    marks = Marks(sweep)
-    panels = _panels(sweep, marks)
-    n_rows = -(-len(panels) // 2)
-    figure = Figure(figsize=(12, 4 * n_rows + 1), layout="constrained")
-    figure.suptitle(HOW_TO_READ.replace("Bars", "\nBars", 1), fontsize=9)
-    axes = list(figure.subplots(n_rows, 2, squeeze=False).flat)
-    for axis, (title, unit, draw) in zip(axes, panels, strict=False):
-        draw(axis)
-        axis.set(title=title, ylabel=unit)
-    for axis in axes[len(panels) :]:
-        axis.set_axis_off()
-    marks.draw_legend(figure)
-    return png(figure)
+    def drawn(number: int, panel: Panel) -> str:
+        title, unit, draw = panel
+
+        def whole(axis: Axes) -> None:
+            draw(axis)
+            axis.set(title=title, ylabel=unit)
+
+        return svg(f"panel-{number}", whole)
+
+    return [drawn(number, panel) for number, panel in enumerate(_panels(sweep, Marks(sweep)))]
 
 
 def _panels(sweep: Sweep, marks: Marks) -> list[Panel]:
@@ -66,6 +64,7 @@ def _panels(sweep: Sweep, marks: Marks) -> list[Panel]:
             over_time(f"{name}: accuracy", "rounds of training", lines)
     over_groups("rollout_tokens", "Tokens of all rollouts", "thousands")
     over_groups("tokens_per_usable_pair", "Tokens per usable pair", "tokens")
+    over_groups("hours", "Time of all stages", "hours")
     for title, key in (("Pair yield", "pair_yield"), ("Entropy of the draw (100 %: uniform)", "entropy_share")):
         lines = {run.name: [(r.iteration, getattr(r, key)) for r in run.records] for run in sweep.runs}
         over_time(title, "iteration", lines)

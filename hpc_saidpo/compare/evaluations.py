@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,14 @@ from ..evaluate.intervals import accuracy
 from ..records import Rollouts
 from ..store.layout import folder_of
 from ..store.stage import Stage, stages_of
-from .runs import Run, run_folders, settings_of
+from .runs import Run, settings_of
 
 COLUMNS = ("name", "policy", "benchmark", "n_questions", "samples", "accuracy", "low95", "high95", "state")
 
 
-def read(folder: Path) -> list[dict]:
+def read(folders: Iterable[Path]) -> list[dict]:
     """Return the rows of evaluations.csv, one for each evaluation and benchmark. A row's state names its damage."""
-    return [row for path in run_folders(folder) for row in _rows(path)]
+    return [row for path in folders for row in _rows(path)]
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

@@ -8,23 +8,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import visible
 from .comparison import Measure, mean_interval
-from .runs import text_of
+from .runs import short, text_of
 from .sweep import Group, Sweep
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-SHOWN_CHARACTERS, MAX_LEGEND = 30, 12
+MAX_LEGEND, MAX_BANDS = 12, 6
+STYLES = ("-", "--", ":", "-.")  # of lines that have one colour
 ROOM_CHARACTERS = 56  # along the x axis of a panel
-
-
-def short(text: str) -> str:
-    """Shorten a text to one line of at most SHOWN_CHARACTERS; its end is kept, because names differ there."""
-    text = visible(" ".join(text[: 10 * SHOWN_CHARACTERS].split()) + text[10 * SHOWN_CHARACTERS :], kept="") or "-"
-    return text if len(text) <= SHOWN_CHARACTERS else "…" + text[1 - SHOWN_CHARACTERS :]
 
 
 def axes_of(sweep: Sweep) -> tuple[str | None, list[str]]:
@@ -51,7 +44,7 @@ class Marks:
 
     Attributes:
         x: key of the x axis; None: each group has its place.
-        groups: the groups of the sweep.
+        groups, names: the groups of the sweep, and their names as a figure shows them.
         ticks: labels of the places.
         place, colour: values of a group -> its place on the x axis, and its colour.
         lines: the groups that one line connects over the x axis; without an axis, all groups, not connected.
@@ -61,6 +54,8 @@ class Marks:
     def __init__(self, sweep: Sweep):
         self.x, rest = axes_of(sweep)
         self.groups = sweep.groups()
+        is_value = len(sweep.compared) == 1 and bool(sweep.by or self.x)
+        self.names = [short(group.values[0] if is_value else group.label) for group in self.groups]
         if self.x:
             at = [group.runs[0].settings[self.x] for group in self.groups]
             places = sorted(set(at))
@@ -68,7 +63,7 @@ class Marks:
             lines = [tuple(group.runs[0].value(key) for key in rest) for group in self.groups]
         else:
             places, index = [], range(len(self.groups))
-            self.ticks = [short(group.label) for group in self.groups]
+            self.ticks = self.names
             lines = [()] * len(self.groups)
         self.place = {group.values: i for group, i in zip(self.groups, index, strict=True)}
         self.lines = {line: [g for g, of_g in zip(self.groups, lines, strict=True) if of_g == line] for line in lines}
@@ -77,7 +72,7 @@ class Marks:
         self._palette = _palette(len(self._names), ordered=bool(self.x) and not by_line)
         numbers = [list(self.lines).index(line) for line in lines] if by_line else index
         self.colour = {group.values: self._palette[i] for group, i in zip(self.groups, numbers, strict=True)}
-        by_keys = self.x or sweep.by or len(rest) == 1  # else by name
+        by_keys = self.x or sweep.by  # else by name
         self.title = (", ".join(rest) if by_keys else "system") if rest else self.x or "system"
         uneven = self.x and np.ptp(np.diff(places)) > 1e-9 * max(map(abs, places))
         self.axis_label = f"{self.x} (not to scale)" if uneven else self.x or self.title
@@ -105,6 +100,8 @@ class Marks:
         axis.set_xlabel(self.axis_label)
         label_places(axis, self.ticks)
         limit(axis, shown)
+        if len(self.lines) > 1:
+            self.draw_legend(axis)
 
     def _draw_group(
         self, axis: Axes, measure: Measure, group: Group, at: float, room: float
@@ -132,7 +129,7 @@ class Marks:
         return shown + [low, high] * (len(complete) > 2), (beside, mean)
 
     def draw_lines(self, axis: Axes, lines: Mapping[str, list[tuple[int, float | None]]], label: str) -> None:
-        """Draw a thin line for each run.
+        """Draw a line for each group, the mean of its runs, and a band from the lowest of them to the highest.
 
         Args:
             lines: name of a run -> its points (rounds or iteration, share of 1 or None).
@@ -140,13 +137,23 @@ class Marks:
         """
         from matplotlib.ticker import MaxNLocator
 
-        for group in self.groups:
+        for group, name in zip(self.groups, self.names, strict=True):
+            at: dict[int, list[float]] = {}
             for run in group.runs:
-                points = [(t, 100 * share) for t, share in lines[run.name] if share is not None]
-                if points:
-                    axis.plot(*zip(*points, strict=True), color=self.colour[group.values], linewidth=1, marker=".")
+                for t, share in lines[run.name]:
+                    at.setdefault(t, []).extend([] if share is None else [100 * share])
+            places = [t for t in sorted(at) if at[t]]
+            if places:
+                colour, mean = self.colour[group.values], [float(np.mean(at[t])) for t in places]
+                style = STYLES[self.place[group.values] % len(STYLES)] if self.x else "-"  # groups share colours
+                axis.plot(places, mean, color=colour, linewidth=1.5, linestyle=style, marker=".", label=name)
+                low, high = ([end(at[t]) for t in places] for end in (min, max))
+                if len(self.groups) <= MAX_BANDS:
+                    axis.fill_between(places, low, high, color=colour, alpha=0.18, linewidth=0)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set_xlabel(label)
+        if 1 < len(self.groups) <= MAX_LEGEND:
+            axis.legend(fontsize=8)
 
     def draw_side_by_side(self, axis: Axes, measures: Mapping[str, Measure]) -> None:
         """Draw several measures of one scale, each at a separate place, with the groups beside each other."""
@@ -159,15 +166,19 @@ class Marks:
         axis.axhline(0, color="grey", linewidth=1, linestyle="--")
         label_places(axis, list(measures))
         limit(axis, shown)
+        for group, name in zip(self.groups, self.names, strict=True):
+            axis.scatter([], [], color=self.colour[group.values], label=name)
+        if 1 < len(self.groups) <= MAX_LEGEND:
+            axis.legend(fontsize=8)
 
-    def draw_legend(self, figure: Figure) -> None:
-        """Draw the names of the colours. Without a legend, for too many names, the first panel's axis has the names."""
+    def draw_legend(self, axis: Axes) -> None:
+        """Draw the names of the lines that a panel has side by side; without such lines, its axis has the names."""
         from matplotlib.lines import Line2D
 
-        if 1 < len(self._names) <= MAX_LEGEND:
+        if self.x and 1 < len(self._names) <= MAX_LEGEND:
             named = zip(self._palette, self._names, strict=True)
             handles = [Line2D([], [], color=colour, marker=".", label=name) for colour, name in named]
-            figure.legend(handles=handles, title=self.title, loc="outside lower center", ncols=6)
+            axis.legend(handles=handles, title=self.title, fontsize=8, title_fontsize=8)
 
 
 def _palette(n: int, ordered: bool) -> np.ndarray:

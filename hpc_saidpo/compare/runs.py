@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
-from ..errors import RunError, shown, words_of
+from ..errors import RunError, shown, visible, words_of
 from ..reading import parse_json, parse_yaml
-from ..store import files
+from ..store import files, life
 from ..store.agreement import MAY_DIFFER, flat
 from ..store.layout import PREPARATION, iterations_of
 from ..store.stage import stages_of
 from .rollouts import Drawn, drawn
 
+SHOWN_CHARACTERS = 30  # of a text that stands in a narrow place
 NOT_A_SETTING = set(MAY_DIFFER) - {"loop.iterations"}  # keys that do not change the results of a run
 
 
@@ -58,6 +59,7 @@ class Run:
         records: figures of the finished iterations.
         damage: description of its damage; "" without damage.
         drawn: figures of the rollouts of its finished iterations.
+        hours: time that its stages took, over all starts; None if it is not known.
     """
 
     path: Path
@@ -65,6 +67,7 @@ class Run:
     records: list[Record] = field(default_factory=list)
     damage: str = ""
     drawn: Drawn = field(default_factory=Drawn)
+    hours: float | None = None
 
     @property
     def name(self) -> str:
@@ -90,6 +93,11 @@ class Run:
     def is_preparation(self) -> bool:
         """Whether tools/submit.py made it for what the runs of a sweep share: it has no results of its own."""
         return self.name.startswith(PREPARATION) and self.settings.get("loop.stop_after") == "prepare"
+
+    @property
+    def is_evaluation(self) -> bool:
+        """Whether it is a stand-alone evaluation, whose configuration has no sampler and no training."""
+        return bool(self.settings) and not any(key.startswith(("sampler.", "dpo.")) for key in self.settings)
 
     @property
     def complete(self) -> bool:
@@ -143,7 +151,9 @@ def read(path: Path) -> Run:
     finished = sum((folder / "DONE").exists() for _, folder in iterations_of(path))
     lost = f"metrics.jsonl has {len(records)} of {finished} finished iterations: start the run again, which rewrites it"
     damage = lost if len(records) < finished else ""
-    return Run(path, settings, records, damage, drawn(path, settings, len(records)))
+    spent_s = life.read_progress(path).get("spent_s")
+    hours = sum(spent_s.values()) / 3600 if spent_s else None
+    return Run(path, settings, records, damage, drawn(path, settings, len(records)), hours)
 
 
 def settings_of(path: Path) -> dict[str, Any]:
@@ -186,3 +196,9 @@ def text_of(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(text_of, value))}]"
     return "" if value is None else value if isinstance(value, str) else json.dumps(value)
+
+
+def short(text: str) -> str:
+    """Shorten a text to one line of at most SHOWN_CHARACTERS; its end is kept, because names differ there."""
+    text = visible(" ".join(text[: 10 * SHOWN_CHARACTERS].split()) + text[10 * SHOWN_CHARACTERS :], kept="") or "-"
+    return text if len(text) <= SHOWN_CHARACTERS else "…" + text[1 - SHOWN_CHARACTERS :]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .runs import Run
 
+MAX_KEYS = 2  # systems that differ in more settings are identified by their names
 _SEED = re.compile(r"[-_,.=]*(?:(?:run|clusters|pool)\.)?seed[-_,.=]*\d+")
 
 
@@ -21,6 +24,7 @@ class Sweep:
         benchmarks: the benchmarks that some run has scores of.
         by: the settings to compare, from --by; empty: not chosen.
         software: lines about software that differs between runs (`store.software.differences`).
+        again: name of a run that is not counted -> the run with the same configuration and seed that counts.
     """
 
     root: Path
@@ -30,6 +34,7 @@ class Sweep:
     benchmarks: list[str]
     by: tuple[str, ...] = ()
     software: tuple[str, ...] = ()
+    again: dict[str, str] = field(default_factory=dict)
 
     @property
     def compared(self) -> list[str]:
@@ -57,10 +62,15 @@ class Sweep:
             settings = grouped[values][0].settings
             return [settings[k] if n else 0 for k, n in zip(self.compared, numeric, strict=True)], first.index(values)
 
-        names = _distinct_names(list(grouped.values()))
-        if self.by or not all(names):
-            names = [", ".join(values) or "all runs" for values in grouped]
-        return [Group(values, names[first.index(values)], grouped[values]) for values in sorted(grouped, key=place)]
+        names = [] if self.by else _distinct_names(list(grouped.values()))
+        by_keys = _named_by_keys(self.compared, first)
+        named = dict(zip(first, zip(names or [""] * len(first), by_keys, strict=True), strict=True))
+
+        def group(values: tuple[str, ...]) -> Group:
+            name, keys = named[values]
+            return Group(values, name or keys, grouped[values], bool(name))
+
+        return [group(values) for values in sorted(grouped, key=place)]
 
 
 @dataclass(frozen=True)
@@ -69,25 +79,55 @@ class Group:
 
     Attributes:
         values: values of the compared settings, as texts.
-        label: the part of its runs' names that all of them share and other groups do not have; or the values.
+        label: the part of its runs' names that all of them share and other groups do not have; or else the settings
+            that distinguish it, as KEY=VALUE.
+        is_name: whether the label is a name.
     """
 
     values: tuple[str, ...]
     label: str
     runs: list[Run]
+    is_name: bool = False
 
 
 def _is_seed(key: str) -> bool:
     return key.rpartition(".")[2] == "seed"
 
 
+def _without_seed(run: Run) -> str:
+    """A run's name without its seed: "idpo" of idpo-seed-3, and of idpo-3 where that is the seed."""
+    return re.sub(rf"[-_,.]+{re.escape(run.value('run.seed') or '-')}$", "", _SEED.sub("", run.name))
+
+
 def _distinct_names(groups: list[list[Run]]) -> list[str]:
     """A name for each group of runs: their common name without its seed, and without parts that all groups share.
 
-    "" for a group whose runs have several names, or whose name consists of overrides (of a multirun's jobs).
+    "" for a group whose runs have several names, whose name consists of overrides (of a multirun's jobs), or whose name
+    is that of another group, too.
     """
-    names = [{_SEED.sub("", run.name) for run in group} for group in groups]
+    names = [{_without_seed(run) for run in group} for group in groups]
     parts = [next(iter(of_group)).split(",") if len(of_group) == 1 else [] for of_group in names]
-    shared = set.intersection(*map(set, parts)) if len(parts) > 1 else set()
+    named = [set(of_group) for of_group in parts if of_group]
+    shared = set.intersection(*named) if len(named) > 1 else set()
     distinct = [",".join(part for part in of_group if part not in shared) for of_group in parts]
-    return ["" if "=" in name else name for name in distinct]
+    times = Counter(distinct)
+    return ["" if "=" in name or times[name] > 1 else name for name in distinct]
+
+
+def _named_by_keys(keys: Sequence[str], values: Sequence[tuple[str, ...]]) -> list[str]:
+    """Names of groups by their settings, KEY=VALUE: by as few keys as distinguish them all.
+
+    Args:
+        keys: the compared settings.
+        values: values of these settings of each group.
+    """
+    chosen: list[int] = []
+
+    def n_distinct(places: Sequence[int]) -> int:
+        return len({tuple(row[i] for i in places) for row in values})
+
+    while n_distinct(chosen) < len(values):
+        rest = [i for i in range(len(keys)) if i not in chosen]
+        chosen.append(max(rest, key=lambda i: n_distinct([*chosen, i])))  # of equal ones the first
+    shown = sorted(chosen) if len(keys) > MAX_KEYS else range(len(keys))
+    return [", ".join(f"{keys[i]}={row[i] or 'none'}" for i in shown) or "all runs" for row in values]

@@ -1,21 +1,18 @@
-"""Format a sweep: tables for a console, CSV files, an HTML page."""
+"""Format a sweep as tables: for a console, and as CSV."""
 
 from __future__ import annotations
 
 import csv
-import html
 import io
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from ..errors import shown, visible
 from ..evaluate.table import interval, percent
-from ..store import files
-from . import comparison, evaluations
-from .curves import HOW_TO_READ, curves
-from .marks import short
+from . import comparison, paired
+from .paired import Pairing
 from .rollouts import PROXIES
-from .runs import Run, text_of
+from .runs import Run, short, text_of
 from .sweep import Sweep
 
 SHOWN_KEYS = 6
@@ -39,6 +36,7 @@ def _run_row(sweep: Sweep, run: Run) -> dict[str, Any]:
         "pairs": sum(r.pairs for r in run.records),
         "explored_questions": sum(r.explored_questions for r in run.records),
         "rollout_tokens": run.drawn.tokens,
+        "hours": run.hours,
         "tokens_per_usable_pair": run.tokens_per_usable_pair,
         **{f"rho_{name}": run.drawn.rho.get(name) for name in PROXIES},
         **{f"rho_{name}_in_band": run.drawn.rho_in_band.get(name) for name in PROXIES},
@@ -83,14 +81,27 @@ def notes(sweep: Sweep) -> list[str]:
     return [shown(" ".join(note.split()), NOTE_CHARS) for note in lines]
 
 
-def text(sweep: Sweep) -> str:
-    """Format the report for a console; the comparison comes last, where the reader looks first."""
-    lines = [line for table in tables(sweep) for line in [*_aligned(table), ""]]
+def headline(sweep: Sweep, pairing: Pairing | None) -> str:
+    """The result in one sentence; without a baseline, how to name one."""
+    if pairing:
+        return paired.sentence(pairing)
+    n = len(sweep.groups())
+    if n < 2:
+        return f"One system, {len(sweep.runs)} runs: there is nothing to compare it with."
+    return f"{n} systems: name the one that the others are compared with, by pairs of runs of one seed: --baseline NAME"
+
+
+def text(sweep: Sweep, pairing: Pairing | None) -> str:
+    """Format the report for a console: the result in one sentence, the comparison, then the runs."""
+    explained = [shown(note, NOTE_CHARS) for note in comparison.notes(sweep)]
+    lines = [headline(sweep, pairing), ""]
+    if pairing:
+        lines += [*_aligned(paired.table(pairing)), "", paired.HOW_TO_READ, ""]
+    lines += [*_aligned(comparison.table(sweep)), "", *explained, ""]
+    lines += [line for table in tables(sweep) for line in [*_aligned(table), ""]]
     hidden = len(sweep.keys) - SHOWN_KEYS
     lines += [f"The runs differ in {hidden} more settings: see sweep.csv", ""] if hidden > 0 else []
-    lines += [*notes(sweep), ""] if notes(sweep) else []
-    explained = [shown(note, NOTE_CHARS) for note in comparison.notes(sweep)]
-    return "\n".join([*lines, *_aligned(comparison.table(sweep)), "", *explained])
+    return "\n".join([*lines, *notes(sweep)]).rstrip("\n")
 
 
 def _aligned(table: list[list[str]]) -> list[str]:
@@ -99,52 +110,10 @@ def _aligned(table: list[list[str]]) -> list[str]:
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in table]
 
 
-def write(sweep: Sweep, out: Path) -> list[Path]:
-    """Write comparison.csv, sweep.csv, evaluations.csv, sweep.png and sweep.html. Returns their paths.
-
-    Raises:
-        RunError: the folder cannot be written.
-    """
-    contents = {
-        "comparison.csv": _csv(comparison.rows(sweep)).encode(),
-        "sweep.csv": _csv(run_rows(sweep)).encode(),
-        "evaluations.csv": _csv(sweep.evaluations).encode(),
-        "sweep.png": curves(sweep),
-        "sweep.html": page(sweep).encode(),
-    }
-    files.make_folder(out)
-    for name, content in contents.items():
-        files.write_bytes(out / name, content)
-    return [out / name for name in contents]
-
-
-def _csv(rows: list[dict[str, Any]]) -> str:
+def as_csv(rows: list[dict[str, Any]], header: Sequence[str] = ()) -> str:
+    """Format rows as CSV; `header` names the columns where there is no row."""
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, rows[0] if rows else evaluations.COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(buffer, rows[0] if rows else header, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return visible(buffer.getvalue())
-
-
-def page(sweep: Sweep) -> str:
-    """Format the report as one HTML page, which shows sweep.png of its folder."""
-    compared, *others = map(_html_table, [comparison.table(sweep), *tables(sweep)])
-    explained = html.escape(" ".join(f"{shown(note, NOTE_CHARS).rstrip('.')}." for note in comparison.notes(sweep)))
-    bullets = "".join(f"<li>{html.escape(note)}</li>" for note in notes(sweep))
-    return f"""<!doctype html><meta charset="utf-8"><title>Sweep {html.escape(shown(sweep.root.resolve().name))}</title>
-<style>body{{font:15px system-ui,sans-serif;max-width:90em;margin:2em auto;padding:0 1em}}
-table{{border-collapse:collapse;margin:1em 0}}
-td,th{{border:1px solid #ccc;padding:.2em .5em;text-align:left}}th{{background:#f3f3f3}}img{{max-width:100%}}</style>
-<h1>Sweep {html.escape(shown(sweep.root))}: {len(sweep.runs)} runs</h1>
-{compared}<p>{explained} As numbers: <a href="comparison.csv">comparison.csv</a></p>
-<img src="sweep.png" alt="accuracy, tokens, pair yield and entropy of the runs"><p>{HOW_TO_READ}</p>
-<h2>Unfinished, damaged, or with failure signatures</h2>{f"<ul>{bullets}</ul>" if bullets else "<p>none</p>"}
-<h2>Runs</h2>{"".join(others)}<p>All settings in which the runs differ: <a href="sweep.csv">sweep.csv</a></p>
-"""
-
-
-def _html_table(table: list[list[str]]) -> str:
-    cells = [[html.escape(shown(cell, CELL_CHARS)) for cell in row] for row in table]
-    head = "".join(f"<th>{cell}</th>" for cell in cells[0])
-    body = "".join("<tr>" + "".join(f"<td>{c}</td>" for c in row) + "</tr>" for row in cells[1:])
-    return f'<div style="overflow-x:auto"><table><tr>{head}</tr>{body}</table></div>'

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..errors import shown
 from ..parallel.world import World
 from ..settings.whole import Settings
-from . import disk, gpu, inputs, memory, plan, ranks, room, software, tryout
+from . import disk, foresight, gpu, inputs, memory, plan, ranks, room, software, tryout
 from .finding import Finding, judge
 
 
@@ -22,6 +22,7 @@ def examine(world: World, config: Settings, n_runs: int = 1) -> list[Finding]:
     return [
         *ranks.check(world, config.run.device),
         *software.check(world, config),
+        *world.on_root(lambda: foresight.foresee(config)),
         *disk.check(world, config, needed, n_runs),
         *(plan.check(world, config, model) if is_read else [model]),
         *(tryout.check(world, config) if is_read else []),

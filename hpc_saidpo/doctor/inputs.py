@@ -153,6 +153,11 @@ def _encoder(path: Path) -> str:
 
 
 def _weights(folder: Path) -> str:
+    if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
+        return (
+            f"{folder} is an adapter, and no whole model: merge it into its model (peft: merge_and_unload, then "
+            "save_pretrained), or name a run's iter-NNN/policy/model"
+        )
     if not (folder / "config.json").exists():
         return f"{folder} has no config.json"
     for index in folder.glob("*.index.json"):

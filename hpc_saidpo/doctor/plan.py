@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -21,19 +21,22 @@ import torch
 from .. import settings
 from ..errors import RunError
 from ..evaluate import benchmarks
+from ..grader.grader import shared_grader
+from ..grader.self_check import HALF, GoldReport, by_grading
 from ..parallel.world import World
 from ..policy import attention
 from ..pool.stage import load_pool
-from ..records import Question
+from ..records import Question, pick
 from ..rollouts.chunks import count, too_many_ranks
 from ..settings.whole import Settings
 from ..store.run import RunDir
 from . import memory
 from .finding import Finding, judge
+from .foresight import EXPECTED_YIELD
 from .memory import GIB, Model
 
 CHARACTERS_PER_TOKEN = 3.5  # assumed
-YIELD = 0.5  # assumed share of drawn questions that yield a pair
+GOLDS = 256  # gold answers of the pool that are graded, evenly spread
 TRAINING, DECODING = 0.3, 0.5  # shares of the measured rates that whole steps reach (the demo's, on the CPU)
 LAYER_OVERHEAD_S = 0.4e-3  # of a decoding step, on the host
 
@@ -48,11 +51,12 @@ class Rates:
 
 @dataclass(frozen=True)
 class Sizes:
-    """The amount of work: tokens of a prompt, questions of the pool, responses of an evaluation."""
+    """The amount of work: tokens of a prompt, questions of the pool, responses of an evaluation; some gold answers."""
 
     prompt_tokens: int
     pool_questions: int
     evaluated_responses: int
+    golds: GoldReport = field(default_factory=lambda: GoldReport(0, 0))
 
 
 def prompt_tokens(questions: Sequence[Question], shots: int) -> int:
@@ -86,7 +90,7 @@ def stage_times(
     """
     # Seconds for the K rollouts of one question.
     one = chunk_s(model, config.rollouts, rates, n_bytes) / config.rollouts.chunk_bounds("explore")[0]
-    n_pairs = YIELD * config.sampler.n_questions * config.pairs.per_question
+    n_pairs = EXPECTED_YIELD * config.sampler.n_questions * config.pairs.per_question
     tokens = memory.Lengths(sizes.prompt_tokens, config.rollouts.max_new_tokens).pair
     # A forward and backward pass each epoch (6 FLOP per parameter and token), a forward pass of the reference (2).
     flop = n_pairs * tokens * model.n_parameters * (6 * config.dpo.epochs + 2)
@@ -182,9 +186,16 @@ def check(world: World, config: Settings, model: Model) -> list[Finding]:
         one = chunk_s(model, config.rollouts, rates, n_bytes)
         needed = _needed_bytes(model, config, sizes.prompt_tokens, world.size, n_bytes)
         found = [_memory(model, *needed, usable_bytes), *_times(config, times, one, time_left_s())]
-        return [*found, judge_chunks(config, sizes.pool_questions, world.size)]
+        return [*found, judge_chunks(config, sizes.pool_questions, world.size), _golds(sizes.golds)]
 
     return world.on_root(on_root)
+
+
+def _golds(report: GoldReport) -> Finding:
+    """Judge the gold answers of some questions of the pool."""
+    fault = report.fault()
+    is_refused = report.rate < HALF
+    return judge("gold answers", report.text(), failure=fault * is_refused, warning=fault)
 
 
 def judge_chunks(config: Settings, n_pool: int, n_ranks: int) -> Finding:
@@ -211,7 +222,9 @@ def _sizes(config: Settings) -> Sizes:
         evaluated = benchmarks.load(config.evaluate, loaded.held_out)
         n_evaluated = sum(len(b.questions) * b.plan.samples for b in evaluated)
         n_prompt = prompt_tokens(loaded.questions, config.rollouts.prompt.shots)
-        return Sizes(n_prompt, len(loaded.questions), n_evaluated)
+        some = range(0, len(loaded.questions), max(1, -(-len(loaded.questions) // GOLDS)))
+        golds = by_grading(pick(loaded.questions, some).values(), shared_grader(config.rollouts.grader))
+        return Sizes(n_prompt, len(loaded.questions), n_evaluated, golds)
 
 
 def _needed_bytes(model: Model, config: Settings, n_prompt: int, n_ranks: int, n_bytes: int) -> tuple[float, float]:

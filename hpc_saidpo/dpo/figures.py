@@ -1,4 +1,4 @@
-"""Figures of an optimizer step, with the names of TRL."""
+"""Figures of an optimizer step, with the names of TRL; `preference_loss`, the loss without the NLL, is ours."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ..errors import RunError
 from ..records import Pairs
 
 MEANS = (
-    "loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "logps/chosen",
-    "logps/rejected", "ref_logps/chosen", "ref_logps/rejected",
+    "loss", "preference_loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies",
+    "logps/chosen", "logps/rejected", "ref_logps/chosen", "ref_logps/rejected",
 )  # fmt: skip
 N_SUMS = len(MEANS) + 4
 STILL = 1e-3  # a smaller standard deviation of the margins is rounding
@@ -22,17 +22,22 @@ NAMED = 8  # maximum number of pairs in a message
 
 def sums_of(
     loss_B: torch.Tensor,
+    preference_B: torch.Tensor,
     rewards_B2: torch.Tensor,
     logps_B2: torch.Tensor,
     reference_B2: torch.Tensor,
     n_tokens_B2: torch.Tensor,
 ) -> np.ndarray:
-    """Sums over pairs for `step_figures`: [N_SUMS], float64. Sums of several ranks may be added."""
+    """Sums over pairs for `step_figures`: [N_SUMS], float64. Sums of several ranks may be added.
+
+    Args:
+        loss_B, preference_B: loss of each pair, with and without the NLL of its chosen response.
+    """
     margin_B = (rewards_B2[:, 0] - rewards_B2[:, 1]).double()
     longer_B = (n_tokens_B2[:, 0] - n_tokens_B2[:, 1]).double()
     columns = (
-        loss_B, *rewards_B2.unbind(1), margin_B, margin_B > 0, *logps_B2.unbind(1), *reference_B2.unbind(1),
-        margin_B**2, longer_B, longer_B**2, margin_B * longer_B,
+        loss_B, preference_B, *rewards_B2.unbind(1), margin_B, margin_B > 0, *logps_B2.unbind(1),
+        *reference_B2.unbind(1), margin_B**2, longer_B, longer_B**2, margin_B * longer_B,
     )  # fmt: skip
     return np.array([float(column.detach().double().sum()) for column in columns])
 

@@ -61,15 +61,21 @@ def loss_of(
     logps_B2: torch.Tensor, reference_B2: torch.Tensor, n_tokens_B2: torch.Tensor, config: settings.Dpo
 ) -> torch.Tensor:
     """The configured loss of each pair, [B]: `dpo.loss`, plus `dpo.nll` times the chosen response's NLL."""
-    if config.loss == "sigmoid":
-        loss_B = sigmoid_loss(log_ratio(logps_B2, reference_B2), config.beta, config.label_smoothing)
-    else:
-        h_B = log_ratio(logps_B2, reference_B2, n_tokens_B2)
-        is_ipo = config.loss == "ipo"
-        loss_B = ipo_loss(h_B, config.beta) if is_ipo else sigmoid_loss(h_B, config.beta, config.label_smoothing)
+    loss_B = preference_loss(logps_B2, reference_B2, n_tokens_B2, config)
     if config.nll:
         loss_B = loss_B + config.nll * nll_loss(logps_B2[:, 0], n_tokens_B2[:, 0])
     return loss_B
+
+
+def preference_loss(
+    logps_B2: torch.Tensor, reference_B2: torch.Tensor, n_tokens_B2: torch.Tensor, config: settings.Dpo
+) -> torch.Tensor:
+    """`dpo.loss` of each pair, [B], without the NLL of the chosen response. DPO's is ln 2 before the first step."""
+    if config.loss == "sigmoid":
+        return sigmoid_loss(log_ratio(logps_B2, reference_B2), config.beta, config.label_smoothing)
+    h_B = log_ratio(logps_B2, reference_B2, n_tokens_B2)
+    is_ipo = config.loss == "ipo"
+    return ipo_loss(h_B, config.beta) if is_ipo else sigmoid_loss(h_B, config.beta, config.label_smoothing)
 
 
 def rewards(logps_B2: torch.Tensor, reference_B2: torch.Tensor, beta: float) -> torch.Tensor:

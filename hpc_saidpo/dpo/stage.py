@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,9 +14,13 @@ from .. import difficulty, settings
 from ..errors import memory_errors
 from ..parallel.world import World
 from ..policy.cache import forget_policies, load_policy, release_engines
+from ..reading import parse_yaml
 from ..records import Pairs, Prompts, Reference, Rollouts, seeded
+from ..store.agreement import flat
+from ..store.files import read_parsed
 from ..store.run import RunDir
 from ..store.stage import Stage
+from .card import Facts, card
 from .pairs import select
 
 if TYPE_CHECKING:
@@ -118,7 +123,12 @@ def _train(
     resume = checkpoint.Checkpoint(stage, config.checkpoint_minutes, key_of(round_.pairs), world)
 
     def save() -> None:
-        stage.write_folder("model", lambda folder: current.save(folder, world), world)
+        def fill(folder: Path) -> None:
+            current.save(folder, world)
+            if world.is_root:
+                (folder / "README.md").write_text(card(_facts(stage, round_, run)), encoding="utf-8")
+
+        stage.write_folder("model", fill, world)
 
     def save_adapters(adapters: Adapters) -> None:
         base = round_.policy_path
@@ -128,6 +138,14 @@ def _train(
     reference = functools.partial(_reference, run, key)
     lesson = Lesson(round_.pairs, examples, round_.seed, round_.iteration, round_.exact)
     return train(current, lesson, config, world, resume, save, reference, save_adapters)
+
+
+def _facts(stage: Stage, round_: Round, run: RunDir) -> Facts:
+    """The facts of the model card."""
+    n_questions = len(np.unique(round_.pairs.question_B))
+    config = flat(read_parsed(run.path / "config.yaml", parse_yaml, dict) or {})
+    origin = (round_.policy_path, stage.facts["policy_hash"])
+    return Facts(run.path.name, round_.iteration, *origin, len(round_.pairs), n_questions, config)
 
 
 def _reference(run: RunDir, key: str, compute: Callable[[], np.ndarray]) -> np.ndarray:

@@ -15,7 +15,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from .. import progress, settings
 from ..parallel.gradients import Replicas, replicate
 from ..parallel.stop import Stopped
-from ..parallel.task import ALL_RANKS
+from ..parallel.task import ALL_RANKS, Units
 from ..parallel.world import World
 from ..policy.model import Policy
 from ..records import Pairs
@@ -25,7 +25,7 @@ from .checkpoint import Checkpoint
 from .examples import Examples, reference_logps
 from .figures import N_SUMS, check_finite, step_figures, sums_of
 from .logps import ResponseLogps
-from .loss import loss_of, rewards
+from .loss import loss_of, preference_loss, rewards
 from .optimizer import optimizer_of
 from .schedule import batches, rate
 from .trainable import check_strategy
@@ -113,9 +113,11 @@ class _Round:
         resumed = f", from step {len(steps)} of {len(self.schedule)}" if steps else ""
         todo = range(len(steps), len(self.schedule))
         label = f"DPO: {len(self.lesson.pairs)} pairs{resumed}"
-        with progress.show(label, len(self.schedule), self.world.is_root, len(steps)) as task:
+        sizes = [sum(map(len, self.schedule[step])) for step in todo]
+        units = Units("pairs", sum(len(rows) for batch in self.schedule for rows in batch), sizes)
+        with progress.show(label, len(self.schedule), self.world.is_root, len(steps), todo, units) as task:
             for step in todo:
-                task.begin(ALL_RANKS, step)
+                task.begin(ALL_RANKS, step - todo.start)
                 steps.append(self._step(step, reference_B2))
                 if step + 1 < len(self.schedule):
                     stopping = self.world.stop_signal()
@@ -198,7 +200,8 @@ class Losses:
             loss_B = loss_of(logps_B2, reference_B2, logps.n_tokens_BR, self.config)
             if weight:
                 values_B2 = rewards(logps_B2, reference_B2, self.config.beta)
-                self.sums += sums_of(loss_B, values_B2, logps_B2, reference_B2, logps.n_tokens_BR)
+                preference_B = preference_loss(logps_B2.detach(), reference_B2, logps.n_tokens_BR, self.config)
+                self.sums += sums_of(loss_B, preference_B, values_B2, logps_B2, reference_B2, logps.n_tokens_BR)
                 self.bad += [i for i, value in zip(rows, loss_B.tolist(), strict=True) if not np.isfinite(value)]
             return weight * loss_B.sum() / n
 

@@ -27,7 +27,12 @@ class Benchmark:
     def notes(self) -> list[str]:
         """Remarks for readers of its figures."""
         notes, plan = [], self.plan
-        if plan.n_questions and plan.n_questions != len(self.questions):
+        if plan.limit == len(self.questions):
+            notes.append(
+                f"{self.name}: its first {plan.limit} questions alone (evaluate.limit): not to be compared with "
+                "figures of the whole"
+            )
+        elif plan.n_questions and plan.n_questions != len(self.questions):
             notes.append(
                 f"{self.name}: {plan.file} has {len(self.questions)} questions, the benchmark has {plan.n_questions}: "
                 "not to be compared with figures of the whole"
@@ -50,7 +55,11 @@ def read(config: settings.Evaluate, also: Sequence[str] = ()) -> dict[str, list[
         RunError: a file cannot be read.
     """
     plans = {**config.plan(also), **config.plan()}
-    return {name: read_questions(plan.file, limits=config.limits) for name, plan in plans.items() if plan.file}
+    return {name: _questions(plan, config) for name, plan in plans.items() if plan.file}
+
+
+def _questions(plan: settings.BenchmarkPlan, config: settings.Evaluate) -> list[Question]:
+    return read_questions(plan.file, plan.columns, config.limits)
 
 
 def load(
@@ -69,9 +78,9 @@ def load(
     for name, plan in config.plan().items():
         questions = (known or {}).get(name) or held_out
         if plan.file and name not in (known or {}):
-            questions = read_questions(plan.file, limits=config.limits)
+            questions = _questions(plan, config)
         if not questions:
             remedy = "name a file with questions" if plan.file else "set pool.held_out above 0"
             raise RunError(f"evaluate.benchmarks: {plan.file or name} has no questions: {remedy}")
-        benchmarks.append(Benchmark(name, plan, questions))
+        benchmarks.append(Benchmark(name, plan, questions[: plan.limit]))
     return benchmarks

@@ -67,3 +67,27 @@ def wilson(n_correct: float, n: float, df: float = np.inf) -> tuple[float, float
     half = np.sqrt(z2 * (n * p * (1 - p) + z2 / 4)) / (n + z2)
     # Rounding must not put the estimate outside its own interval.
     return max(0.0, min(p, float(centre - half))), min(1.0, max(p, float(centre + half)))
+
+
+def difference(before: Difficulty, after: Difficulty) -> tuple[float, float, float] | None:
+    """Mean change of the pass rate over the questions that both have, and its 95 % interval: (mean, low, high).
+
+    The interval is Student's t of the paired differences. Two questions are added to them, of which one is gained and
+    one lost by half: without them a small benchmark on which nothing changed would have no interval at all. (For one
+    response to a question that is the interval of Agresti & Min 2005.)
+
+    Returns:
+        None without a common question.
+    """
+    from scipy.special import stdtrit
+
+    _, rows, others = np.intersect1d(before.question_Q, after.question_Q, return_indices=True)
+    if len(rows) == 0:
+        return None
+    change_Q = after.pass_rate_Q[others] - before.pass_rate_Q[rows]
+    n = len(rows) + 2
+    centre = float(change_Q.sum()) / n
+    variance = (float((change_Q**2).sum()) + 1) / n - centre**2
+    half = float(stdtrit(n - 1, LEVEL)) * np.sqrt(variance / n)
+    mean = float(change_Q.mean())
+    return mean, max(-1.0, min(mean, centre - half)), min(1.0, max(mean, centre + half))

@@ -13,6 +13,7 @@ from .answers.gold import defects
 from .grader import Grader
 from .verifiers import find_verifier
 
+HALF, FEW = 0.5, 0.95  # shares of gold answers: with fewer a run is refused; with fewer it is warned
 _UNUSABLE = frozenset(("prose", "empty", "not a number"))  # defects of gold answers that nothing equals
 
 
@@ -35,6 +36,16 @@ class GoldReport:
     @property
     def rate(self) -> float:
         return self.n_passed / self.n if self.n else 1.0
+
+    def fault(self) -> str:
+        """What is wrong if so many gold answers fail, and what to do; "" if few do."""
+        if self.rate >= FEW:
+            return ""
+        return (
+            f"{self.n - self.n_passed:,} of {self.n:,} gold answers can never be right, so their questions never give "
+            "a pair: choose another verifier (pool.verifier), or another column (pool.columns.answer), mend the "
+            "answers, or leave these questions out"
+        )
 
     def text(self) -> str:
         """The report in one line."""

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from ..errors import RunError
 from ..parallel.world import World
 from ..progress import log
 from ..records import Question, Questions, pick
 from .available import check_verifiers
 from .grader import Grader
-from .self_check import by_grading, self_check, together
+from .self_check import HALF, by_grading, self_check, together
 
 BATCH = 65_536  # questions whose texts are in memory at a time
 GRADED_GOLDS = 256  # gold answers of a rank's share that are graded in a process; evenly spread
@@ -26,7 +27,7 @@ def check_golds(named: Mapping[str, Sequence[Question]], world: World, grader: G
         named: questions by the name of their pool or benchmark.
 
     Raises:
-        RunError: a verifier that questions name cannot grade on some rank.
+        RunError: a verifier that questions name cannot grade on some rank; or most gold answers can never be right.
     """
     for name, questions in named.items():
         begin, end = (len(questions) * r // world.size for r in (world.rank, world.rank + 1))
@@ -40,7 +41,12 @@ def check_golds(named: Mapping[str, Sequence[Question]], world: World, grader: G
         some = others[:: max(1, -(-len(others) // GRADED_GOLDS))]
         graded = by_grading(pick(questions, some).values(), grader)
         reports = world.gather(together([by_text, graded]))
-        log.info("%s: %s", name, together(reports).text())
+        report = together(reports)
+        log.info("%s: %s", name, report.text())
+        if report.rate < HALF:
+            raise RunError(f"{name}: {report.fault()}")
+        if fault := report.fault():
+            log.warning("  %s: %s", name, fault)
 
 
 def _verifiers(questions: Sequence[Question], rows: np.ndarray) -> Iterator[str]:

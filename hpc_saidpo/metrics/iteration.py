@@ -18,8 +18,8 @@ from ..sampler.weights import posterior_rate
 from . import signatures, training
 
 TRAINING = (
-    "loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "logps/chosen",
-    "logps/rejected", "ref_logps/chosen", "ref_logps/rejected", "grad_norm",
+    "loss", "preference_loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies",
+    "logps/chosen", "logps/rejected", "ref_logps/chosen", "ref_logps/rejected", "grad_norm",
 )  # fmt: skip
 
 
@@ -65,15 +65,11 @@ def describe_draw(
 
 
 def describe_exploration(
-    rollouts: Rollouts, difficulty: Difficulty, band: settings.Difficulty, pairs: Pairs, k: int
+    rollouts: Rollouts, difficulty: Difficulty, band: settings.Difficulty, pairs: Pairs, config: settings.Rollouts
 ) -> dict:
-    """Figures of exploration: pass rate, pair yield, tokens, savings by early decision.
-
-    Args:
-        k: responses to a question that is not decided early.
-    """
+    """Figures of exploration: pass rate, pair yield, tokens, savings by early decision."""
     usable = in_band(difficulty, band)
-    undrawn, saved_tokens = count_undrawn(rollouts, k)
+    undrawn, saved_tokens = count_undrawn(rollouts, config.k)
     return {
         "explored_questions": len(difficulty),
         "explored_pass_rate": float(difficulty.pass_rate_Q.mean()) if len(difficulty) else None,
@@ -85,6 +81,7 @@ def describe_exploration(
         "undrawn_responses": undrawn,
         "saved_tokens": saved_tokens,
         "truncated_share": float(1 - rollouts.finished_R.mean()) if len(rollouts) else None,
+        "max_new_tokens": config.max_new_tokens,
         "ungradable_share": float((rollouts.verdict_R == UNGRADABLE).mean()) if len(rollouts) else None,
         "rollout_s": float(rollouts.seconds_R.sum()),
     }
@@ -115,8 +112,8 @@ def describe_savings(fresh: Rollouts, k: int) -> str:
 def describe_training(steps: Sequence[Mapping]) -> dict:
     """Figures of the DPO round, by their names in TRL: means over its steps, and values of the last step."""
     names = [
-        name for name in (*TRAINING, "tokens_per_s") if name in steps[0]
-    ]  # rounds of earlier versions have fewer figures
+        name for name in (*TRAINING, "tokens_per_s") if all(name in step for step in steps)
+    ]  # rounds that an earlier version made or began have fewer figures
     facts = {f"dpo/{name}": float(np.mean([step[name] for step in steps])) for name in names}
     last = {f"dpo/{name}_last": steps[-1][name] for name in names if name != "tokens_per_s"}
     return {"dpo/steps": len(steps), **facts, **last}
@@ -162,12 +159,15 @@ class IterationFacts:
 
 
 def describe_iteration(
-    done: IterationFacts, sampler: settings.Sampler, band: settings.Difficulty, k: int, cluster_N: np.ndarray
+    done: IterationFacts,
+    sampler: settings.Sampler,
+    band: settings.Difficulty,
+    rollouts: settings.Rollouts,
+    cluster_N: np.ndarray,
 ) -> dict:
     """All figures of an iteration, as one flat record.
 
     Args:
-        k: responses to a question that is not decided early.
         cluster_N: the cluster of each question of the pool that may be drawn.
     """
     seen, hard = measure(done.probed), measure(done.explored)
@@ -177,7 +177,7 @@ def describe_iteration(
         **describe_probe(seen, in_band(seen, band)),
         **describe_draw(done.counts, done.weight_C, sampler, cluster_N, done.draw, done.before),
         "entropy_share": done.entropy_share,
-        **describe_exploration(done.explored, hard, band, done.pairs, k),
+        **describe_exploration(done.explored, hard, band, done.pairs, rollouts),
         **describe_training(done.steps),
         "scores": done.scores,
         "scores_before": done.scores_before,

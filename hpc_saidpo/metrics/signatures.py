@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..records import Difficulty
+import numpy as np
+
+from ..errors import shown
+from ..records import CORRECT, UNGRADABLE, WRONG, Rollouts
 from ..sampler.rules import find_rule
 
 LOW_YIELD = 0.05  # with less than one pair in twenty explored questions, a round trains on almost nothing
@@ -19,6 +22,7 @@ MIN_EVIDENCE = 2.0  # questions tried, per cluster
 CHANCE = 0.05  # probability; above it, chance alone may explain the differences between clusters
 MANY_UNGRADABLE = 0.05
 MANY_TRUNCATED = 0.5  # share of the responses
+RESPONSE_CHARS = 600  # of a response that a message shows
 
 
 def find_signatures(now: Mapping, best: Mapping | None) -> list[str]:
@@ -28,7 +32,7 @@ def find_signatures(now: Mapping, best: Mapping | None) -> list[str]:
         now: the record of the iteration.
         best: by benchmark, the best score of the run before it.
     """
-    messages = [_depletion(now), _trivial(now), _one_cluster(now), _ungradable(now)]
+    messages = [_depletion(now) or _truncation(now), _trivial(now), _one_cluster(now), _ungradable(now)]
     if not find_rule(now["sampler_rule"]).is_uniform and len(now["cluster_weight"]) > 1:
         messages += [_uniform(now), _little_evidence(now) or _noise(now)]
     messages += [_fall(name, score, (best or {}).get(name)) for name, score in now["scores"].items()]
@@ -54,16 +58,19 @@ def stops(record: dict, on_signature: str, config_hash: str) -> str:
     )
 
 
-def no_pairs(t: int, hard: Difficulty, truncated: float) -> str:
+def no_pairs(t: int, figures: Mapping, rollouts: Rollouts) -> str:
     """The message when an iteration without a single pair stops the run: the reason, and what to do.
 
     Args:
-        hard: the explored questions.
-        truncated: share of their responses.
+        figures: those of its exploration (`iteration.describe_exploration`).
+        rollouts: of the same; one is shown.
     """
-    too_hard, too_easy = int((hard.n_correct_Q == 0).sum()), int((hard.pass_rate_Q == 1).sum())
-    if truncated > MANY_TRUNCATED:
-        advice = "a larger rollouts.max_new_tokens, or strings that end a response (rollouts.stop)"
+    n, too_hard, too_easy = (
+        figures[name] for name in ("explored_questions", "explored_too_hard_share", "explored_too_easy_share")
+    )
+    cut = _cut(figures)
+    if cut:
+        advice = f"{cut}, or set strings that end a response (rollouts.stop)"
     elif too_hard >= too_easy:
         advice = (
             "an easier pool needs a new run, so first try a larger rollouts.k, more sampler.n_questions, or a better "
@@ -72,20 +79,57 @@ def no_pairs(t: int, hard: Difficulty, truncated: float) -> str:
     else:
         advice = "a higher rollouts.temperature or rollouts.k; a harder pool needs a new run"
     return (
-        f"depletion in iteration {t}: none of the {len(hard)} explored questions yields a preference pair ({too_hard} "
-        f"always wrong, {too_easy} always right; {truncated:.0%} of the responses are truncated, and such a response "
-        f"is never chosen). Continue this run with another setting and run.accept_changes=true: {advice}"
+        f"depletion in iteration {t}: none of the {n} explored questions yields a preference pair "
+        f"({round(too_hard * n)} always wrong, {round(too_easy * n)} always right; "
+        f"{figures['truncated_share'] or 0:.0%} of the responses were cut, "
+        "and such a response is never chosen). Continue this run with another setting and run.accept_changes=true: "
+        f"{advice}\n{typical(rollouts)}"
     )
+
+
+def typical(rollouts: Rollouts) -> str:
+    """One response as an example of what went wrong: a cut one if more than half are, else an ungradable or wrong one.
+
+    Returns:
+        A line with its question, its verdict and its text.
+    """
+    is_cut_R = ~rollouts.finished_R
+    kinds = (
+        ("cut", is_cut_R & (is_cut_R.mean() > MANY_TRUNCATED if len(rollouts) else False)),
+        ("ungradable", rollouts.verdict_R == UNGRADABLE),
+        ("wrong", rollouts.verdict_R == WRONG),
+        ("correct", rollouts.verdict_R == CORRECT),
+    )
+    found = next(((name, rows[0]) for name, holds_R in kinds if len(rows := np.flatnonzero(holds_R))), None)
+    if found is None:
+        return "there is no response to show"
+    kind, row = found
+    one = rollouts.take([int(row)])
+    return f"one response, to question {shown(one.id_R[0])} ({kind}): {shown(one.text_R[0], RESPONSE_CHARS)}"
+
+
+def _cut(now: Mapping) -> str:
+    """The advice if most responses were cut: nothing else can be judged before; "" if they were not."""
+    share, limit = now.get("truncated_share") or 0, now.get("max_new_tokens")
+    if share <= MANY_TRUNCATED:
+        return ""
+    at = f"={limit}" if limit else ""
+    return f"{share:.0%} of the responses were cut at rollouts.max_new_tokens{at}: raise it"
 
 
 def _depletion(now: Mapping) -> str:
     if now["pair_yield"] >= LOW_YIELD or now["explored_too_hard_share"] < now["explored_too_easy_share"]:
         return ""
+    advice = "raise rollouts.k or rollouts.temperature, lower difficulty.too_hard, or use an easier pool"
     return (
         f"depletion: {now['pair_yield']:.1%} of the explored questions are in the band, "
-        f"{now['explored_too_hard_share']:.0%} are too hard for the policy; raise rollouts.k or rollouts.temperature, "
-        "lower difficulty.too_hard, or use an easier pool"
+        f"{now['explored_too_hard_share']:.0%} are too hard for the policy; {_cut(now) or advice}"
     )
+
+
+def _truncation(now: Mapping) -> str:
+    cut = _cut(now)
+    return f"truncation: {cut}, or check whether the policy ends its responses (rollouts.prompt)" if cut else ""
 
 
 def _trivial(now: Mapping) -> str:

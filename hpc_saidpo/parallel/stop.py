@@ -1,16 +1,20 @@
-"""Requests to stop: Slurm's warning before the time limit, a preemption, scancel, or a person's kill."""
+"""Requests to stop: Slurm's warning before the time limit, a preemption, scancel, a person's kill or Ctrl-C."""
 
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 
 EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h: not done, start again
-SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)
+SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
+CTRL_C = "Ctrl-C"  # the name of SIGINT
+AGAIN_S = 1.0  # a second Ctrl-C counts after so long: a launcher may send on the one that its terminal has sent too
 
 
 class Stopped(Exception):
@@ -36,6 +40,7 @@ class StopRequest:
         self.is_listening = False
         self._grace_s = 0.0
         self._give_up: Callable[[str], None] | None = None
+        self._announce: Callable[[str], None] = lambda signal_name: None
         self._can_end = threading.Event()
 
     def __bool__(self) -> bool:
@@ -51,8 +56,15 @@ class StopRequest:
         """
         self.listen(0.0, None if is_rank else exit_at_once)
 
-    def listen(self, grace_s: float, give_up: Callable[[str], None] | None) -> None:
-        """Let SIGUSR1, SIGUSR2 and SIGTERM request a stop, from now on, instead of ending the process.
+    def listen(
+        self,
+        grace_s: float,
+        give_up: Callable[[str], None] | None,
+        announce: Callable[[str], None] = lambda signal_name: None,
+    ) -> None:
+        """Let SIGUSR1, SIGUSR2, SIGTERM and Ctrl-C request a stop, from now on, instead of ending the process.
+
+        A second Ctrl-C ends the work in flight at once.
 
         A later call replaces the arguments.
 
@@ -60,8 +72,9 @@ class StopRequest:
             grace_s: time after the signal in which the work may continue, in seconds.
             give_up: called with the name of the signal, in a separate thread, if the process still runs after that.
                 None: a later call brings it.
+            announce: called at once with the name of the signal, in a separate thread.
         """
-        self._grace_s, self._give_up = grace_s, give_up
+        self._grace_s, self._give_up, self._announce = grace_s, give_up, announce
         if give_up is not None:
             self._can_end.set()
         if self.is_listening:
@@ -80,9 +93,15 @@ class StopRequest:
         while not self.signal_name:
             number = os.read(reader, 1)[0]
             if number in SIGNALS:
-                self.signal_name = signal.Signals(number).name
+                self.signal_name = CTRL_C if number == signal.SIGINT else signal.Signals(number).name
+        begun = time.monotonic()
         self._can_end.wait()
-        threading.Event().wait(self._grace_s)
+        self._announce(self.signal_name)
+        while (left_s := begun + self._grace_s - time.monotonic()) > 0:
+            if not select.select([reader], [], [], left_s)[0]:
+                continue
+            if os.read(reader, 1)[0] == signal.SIGINT and time.monotonic() > begun + AGAIN_S:
+                break
         if self._give_up is not None:
             self._give_up(self.signal_name)
 

@@ -29,6 +29,21 @@ class Silence:
     longest_s: float
 
 
+@dataclass(frozen=True)
+class Units:
+    """The parts of the items that a person counts: questions of chunks, pairs of batches.
+
+    Attributes:
+        name: what they are, in the plural.
+        total: their number in all items of the stage.
+        of_item: their number in each item that is left.
+    """
+
+    name: str
+    total: int
+    of_item: Sequence[int]
+
+
 class Task:
     """The work items of a stage. Root has the facts of all ranks. Several threads may call the methods.
 
@@ -38,10 +53,13 @@ class Task:
         n_done: number of those.
         names: name of each item that is left, for messages; None: an item is named by its index.
         advance: called after each finished item.
+        units: what a person counts; None: the items themselves.
 
     Attributes:
         n_done: number of finished items.
+        n_units: number of finished units.
         counts: sums of what the ranks have counted in their items (`World.count`).
+        work: busy seconds and tokens of each rank in its finished items.
         longest_s: longest time that an item has taken; 0 before one is finished.
     """
 
@@ -52,9 +70,14 @@ class Task:
         n_done: int = 0,
         names: Sequence[int] | None = None,
         advance: Callable[[], object] = lambda: None,
+        units: Units | None = None,
     ):
         self.label, self.total, self.n_done, self.n_before = label, total, n_done, n_done
+        self.units = units or Units("chunks", total, ())
+        self.n_units = n_done if units is None else units.total - sum(units.of_item)
+        self.n_units_before = self.n_units
         self.counts: Counter[str] = Counter()
+        self.work: dict[int, tuple[float, float]] = {}
         self.longest_s, self.started = 0.0, time.monotonic()
         self._names, self._advance = names, advance
         self._begun: dict[int, tuple[int, float]] = {}
@@ -74,10 +97,14 @@ class Task:
         with self._lock:
             if rank not in self._begun:
                 return
-            _, begun = self._begun.pop(rank)
-            self.longest_s = max(self.longest_s, time.monotonic() - begun)
+            index, begun = self._begun.pop(rank)
+            seconds, counted = time.monotonic() - begun, counts or {}
+            busy_s, tokens = self.work.get(rank, (0.0, 0.0))
+            self.work[rank] = busy_s + seconds, tokens + counted.get("tokens", 0)
+            self.longest_s = max(self.longest_s, seconds)
             self.n_done += 1
-            self.counts.update(counts or {})
+            self.n_units += self.units.of_item[index] if self.units.of_item else 1
+            self.counts.update(counted)
         self._advance()
 
     def silences(self, least_s: float = SILENT_S) -> list[Silence]:

@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import RunError, decode_failure, encode_failure
 from . import cores, devices
 from .drain import drain
-from .stop import EXIT_STOPPED, Stopped, StopRequest
+from .stop import CTRL_C, EXIT_STOPPED, Stopped, StopRequest
 from .task import Task
 
 if TYPE_CHECKING:
@@ -89,23 +89,36 @@ class World:
         torch.set_num_threads(n)
         return n
 
-    def listen(self, grace_s: float | None) -> None:
-        """Let SIGUSR1, SIGUSR2 and SIGTERM request a stop of all ranks from now on. A signal to one rank is enough.
+    def listen(self, grace_s: float | None, announce: Callable[[str], None] = lambda message: None) -> None:
+        """Let SIGUSR1, SIGUSR2, SIGTERM and Ctrl-C request a stop of all ranks from now on. One rank is enough.
 
         Args:
-            grace_s: time for the work in flight to finish, in seconds. After it every rank ends at once, with exit
-                code 75. None: no work has begun yet, and every rank ends at once.
+            grace_s: time for the work in flight to finish, in seconds. After it, or after a second Ctrl-C, every rank
+                ends at once, with exit code 75. None: no work has begun yet, and every rank ends at once.
+            announce: called at once on root, if root has received the signal, with a message about what happens now.
         """
-        outcome = "during the start: the same command starts again"
-        if grace_s is not None:
-            outcome = f"not done after {grace_s:.0f} s, the work in flight is given up"
+        begun = time.monotonic()
+
+        def say(signal_name: str) -> None:
+            nonlocal begun
+            begun = time.monotonic()
+            again = "; press Ctrl-C again to stop now" * (signal_name == CTRL_C)
+            if grace_s is not None and self.is_root:
+                announce(
+                    f"{signal_name}: ending the work in flight, which takes at most {grace_s:.0f} s{again}. All "
+                    "finished work is stored; the same command goes on from there"
+                )
 
         def give_up(signal_name: str) -> None:
+            outcome = "during the start: the same command starts again"
+            if grace_s is not None:
+                seconds = min(time.monotonic() - begun, grace_s)
+                outcome = f"not done after {seconds:.0f} s, the work in flight is given up; the same command goes on"
             time.sleep(2.0 * self.rank / self.size)  # root prints first, if it can
             print(f"hpc_saidpo: {signal_name}: {outcome}", file=sys.stderr)
             self.abort(EXIT_STOPPED)
 
-        self.stop_request.listen(grace_s or 0.0, give_up)
+        self.stop_request.listen(grace_s or 0.0, give_up, say)
 
     def stop_signal(self) -> str:
         """Return the signal that requested a stop on any rank, "" if there was none. Collective."""

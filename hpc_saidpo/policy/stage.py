@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..errors import RunError, mark_shared
 from ..parallel.world import World
+from ..progress import log
 from ..store.run import RunDir
 from ..store.stage import Stage
 from .locate import is_gguf, locate
@@ -38,6 +39,8 @@ def model_folder(path: str, run: RunDir) -> str:
     def convert(stage: Stage):
         from .gguf import convert_gguf  # imports transformers: a finished stage needs none of it
 
+        size_mb = Path(located).stat().st_size / 1e6
+        log.info("converting %s (%.0f MB) into a Hugging Face folder, once for all runs here", located, size_mb)
         run.world.on_root(lambda: stage.write_folder("model", functools.partial(convert_gguf, located)))
 
     name = f"{Path(located).name} {Path(located).stat().st_size}"

@@ -12,8 +12,9 @@ from .. import settings
 from ..errors import shown
 from ..grader.answers.extract import closing_braces
 from ..records import JOIN, joined
-from ..settings.pool import VERIFIER_NAMES, Message, Names
-from .text_files import name_some
+from ..settings.base import Message, Names
+from ..settings.pool import VERIFIER_NAMES
+from .text_files import how_to_name, name_some
 from .texts import lost_command, message_of, printed_list
 
 Row = tuple[str, ...]  # the texts of a question in the order of the fields of `records.Questions`
@@ -220,7 +221,9 @@ def _grading(row_verifier: Any, verifier: str, entry: Any) -> tuple[str, str]:
 def _describe_lack(field: str, names: Sequence[str], row: Mapping) -> str:
     listed = " or ".join(map(repr, names)) or f"pool.columns.{field}"
     present = [name for name in names if name in row or _follow(row, name.split(".")) is not None]
-    return f"{listed} is empty" if present else f"{listed} is missing; the line has {_list_keys(row)}"
+    if present:
+        return f"{listed} is empty"
+    return f"{listed} is missing; the line has {_list_keys(row)}: {how_to_name(field, row)}"
 
 
 def _list_keys(row: Mapping) -> str:

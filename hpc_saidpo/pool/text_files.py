@@ -7,7 +7,7 @@ import io
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO, cast
@@ -76,9 +76,21 @@ def check_header(path: Path, present: Sequence[str], columns: Columns, limits: L
     if not tops.union(columns[0]).intersection(present):
         names = " or ".join(map(repr, columns[0]))
         raise RunError(
-            f"{shown(path)} has no column {names}, but {name_some(present)}: name its columns with "
-            "pool.columns.question etc."
+            f"{shown(path)} has no column {names}, but {name_some(present)}: {how_to_name('question', present)} etc."
         )
+
+
+# Names that data sets give to a column.
+USUAL = {
+    "question": ("problem", "prompt", "query", "instruction", "input", "text"),
+    "answer": ("final_answer", "target", "gold", "label", "expected_answer", "ground_truth", "output"),
+}
+
+
+def how_to_name(field: str, present: Container[str]) -> str:
+    """Return what to write if a column has another name: with that name, if it is a usual one."""
+    usual = next((name for name in USUAL.get(field, ()) if name in present), "")
+    return f"set pool.columns.{field}={usual}" if usual else f"name its column with pool.columns.{field}=..."
 
 
 def name_some(names: Sequence[object]) -> str:

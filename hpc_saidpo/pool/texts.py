@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ..settings.pool import Message
+from ..settings.base import Message
 
 # With one backslash, "frac" as a LaTeX command is, in JSON, a form feed and "rac". These are the escapes of JSON that
 # begin LaTeX commands, each with the rest of commands that is no English word. A form feed or a backspace has no other

@@ -1,60 +1,77 @@
-"""The report's section on the clusters: sizes, frequent knowledge points, error rates and drawn questions."""
+"""The report's section on the clusters: a heat map of weights and errors over the iterations, and their health."""
 
 from __future__ import annotations
 
-import html
-from collections.abc import Sequence
-
-import numpy as np
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ..clusters.health import describe
-from ..evaluate.table import percent
-from ..picture import png
+from ..evaluate.table import interval, percent
+from .charts import heat
+from .shell import Html, bullets, element, section, table
+
+POINTS_CHARS = 60  # of the knowledge points of a cluster
+COLUMNS = 12  # iterations that the heat map shows; of more, the first and the last ones
 
 
-def is_shown(health: dict) -> bool:
+def is_shown(health: Mapping[str, Any]) -> bool:
     """Whether the report has a section on clusters: a run with one cluster has none."""
     return health.get("n_clusters", 1) > 1
 
 
-def sizes(health: dict) -> bytes:
-    """Draw the sizes of the clusters, and the cumulative share of the pool in the largest ones, as PNG."""
-    from matplotlib.figure import Figure
-
-    size_C = np.array(health["sizes"])
-    rank_C = np.arange(1, len(size_C) + 1)
-    figure = Figure(figsize=(11, 3.2), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    left.bar(rank_C, size_C, width=0.9)
-    left.axhline(size_C.mean(), color="grey", linewidth=0.8, linestyle="--", label=f"mean {size_C.mean():.1f}")
-    left.set(title="Questions of each cluster", xlabel="cluster, by size", ylabel="questions")
-    left.legend(fontsize=8)
-    right.plot(rank_C, 100 * np.cumsum(size_C) / size_C.sum(), marker=".", label="these")
-    right.plot(rank_C, 100 * rank_C / len(size_C), color="grey", linewidth=0.8, linestyle="--", label="equal sizes")
-    right.set(title="Held by the largest clusters", xlabel="clusters", ylabel="% of the pool", ylim=(0, 102))
-    right.legend(fontsize=8)
-    return png(figure)
-
-
-def section(health: dict, iterations: Sequence[dict]) -> str:
-    """Format the section as HTML: figures, warnings, sizes, and a line for each cluster, the largest first.
+def clusters(health: Mapping[str, Any], iterations: Sequence[Mapping[str, Any]]) -> Html:
+    """Return the section: figures, warnings, and a line for each cluster, the largest first.
 
     Args:
         health: figures of the clusters, as `clusters.health.health` returns them.
-        iterations: the run's records. Error rates are of the last one, drawn questions of all.
+        iterations: the run's records.
     """
-    header = ["cluster", "questions", "share", "error rate", "drawn"]
-    head = "".join(f"<th>{cell}</th>" for cell in header) + '<th class="text">frequent knowledge points</th>'
-    error_C = iterations[-1]["cluster_error_rate"] if iterations else [None] * health["n_clusters"]
-    drawn_C = np.sum([r["cluster_drawn"] for r in iterations], axis=0) if iterations else [0] * health["n_clusters"]
-    total, lines = sum(health["sizes"]), []
+    by = f" By {health['backend']} on {health['vectors']} distinct vectors." if "backend" in health else ""
+    words = f"{describe(dict(health))}.{by} Silhouette: by cosine distance, of a sample."
+    shown = [element("p", words), bullets(health["warnings"])]
+    if iterations:
+        note = (
+            "W is the relative probability that a question of the cluster is drawn, 1 being that of uniform sampling "
+            "(colour: its logarithm). Error is the share of wrong answers on questions in the band (colour: from 0 to "
+            "the largest); the interval is that of the last iteration."
+        )
+        shown.append(element("p", note, kind="soft"))
+    return section("Clusters", *shown, _table(health, iterations))
+
+
+def _table(health: Mapping[str, Any], iterations: Sequence[Mapping[str, Any]]) -> Html:
+    shown = [*iterations] if len(iterations) <= COLUMNS else [*iterations[: COLUMNS // 2], *iterations[-COLUMNS // 2 :]]
+    numbers = [r["iteration"] for r in shown]
+    header = ["cluster", "knowledge points", "questions", *(f"W {t}" for t in numbers)]
+    header += [*(f"error {t}" for t in numbers), "95 % interval", "drawn"]
+    weights = [abs(math.log(w)) for r in shown for w in r["cluster_weight"] if w > 0]
+    errors = [e for r in shown for e in r["cluster_error_rate"] if e is not None]
+    most = max(weights, default=0.0), max(errors, default=0.0)
+    total = sum(health["sizes"])
+    rows = []
     for c, (size, tags) in enumerate(zip(health["sizes"], health["top_tags"], strict=True)):
-        cells = [str(c), str(size), percent(size / total), percent(error_C[c]), str(drawn_C[c])]
-        shown = "".join(f"<td>{cell}</td>" for cell in cells)
-        lines.append(f'<tr>{shown}<td class="text">{html.escape("; ".join(tags))}</td></tr>')
-    warnings = "".join(f"<li>{html.escape(text)}</li>" for text in health["warnings"])
-    by = f" By {html.escape(health['backend'])} on {health['vectors']} distinct vectors." if "backend" in health else ""
-    return f"""<h2>Clusters</h2><p>{html.escape(describe(health))}.{by} Silhouette: by cosine distance, of a sample.</p>
-{f"<ul>{warnings}</ul>" if warnings else ""}
-<img src="clusters.png" alt="sizes of the clusters">
-<div style="overflow:auto;max-height:40em"><table><tr>{head}</tr>{"".join(lines)}</table></div>"""
+        cells = [c, _points(tags), f"{size:,} ({percent(size / total)})"]
+        cells += [_weight(r["cluster_weight"][c], most[0]) for r in shown]
+        cells += [heat(r["cluster_error_rate"][c], percent(r["cluster_error_rate"][c]), 0.0, most[1]) for r in shown]
+        drawn = sum(r.get("cluster_drawn", {c: 0})[c] for r in iterations)
+        rows.append([*cells, _interval(iterations, c), drawn if iterations else "-"])
+    return table(header, rows, texts=(1,))
+
+
+def _points(tags: Sequence[str]) -> str:
+    text = "; ".join(tags)
+    return text if len(text) <= POINTS_CHARS else f"{text[: POINTS_CHARS - 1]}…"
+
+
+def _weight(weight: float, most: float) -> Html:
+    log = math.log(weight) if weight > 0 else -most
+    return heat(log, f"{weight:.2g}", -most, most)
+
+
+def _interval(iterations: Sequence[Mapping[str, Any]], c: int) -> str:
+    last = iterations[-1] if iterations else {}
+    if "cluster_error_low95" not in last or last["cluster_error_rate"][c] is None:
+        return "-"
+    low, high = last["cluster_error_low95"][c], last["cluster_error_high95"][c]
+    return interval(last["cluster_error_rate"][c], low, high).partition(" % ")[2]

@@ -3,9 +3,12 @@
 Pairs are in TRL's preference format (prompt, chosen, rejected), ready for `datasets.load_dataset("json", ...)` and
 `trl.DPOTrainer`; further columns name the origin of each pair. The columns that end with `_tokens` hold the token ids
 that the policy read and drew; texts that are tokenised again may give others. An export of a run of an earlier version,
-which has none, lacks these columns. Rollouts are ordered by iteration, question and sample,
-independently of the chunk, shard or rank that they came from. `rollout`, `chosen_rollout` and `rejected_rollout` name a
-rollout in its run as iter-000/<question id>/<sample>.
+which has none, lacks these columns. Rollouts are those of the probe, the exploration and the evaluations, by iteration
+(-1: the policy before training), question and sample, independently of the chunk, shard or rank that they came from.
+Each has the text of its question, the gold answer and the answer that the response states (`extracted`); null
+where it states none, and in a run of an earlier version, which did not store questions. `rollout`, `chosen_rollout` and
+`rejected_rollout` name a rollout in its run as iter-000/<question id>/<sample>; that of an evaluation is named
+iter-000/evaluate/<benchmark>/<question id>/<sample>.
 
 Both formats hold the same rows:
 
@@ -22,6 +25,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +34,7 @@ from ..records import VERDICTS, Pairs, Rollouts
 from ..store.files import make_folder, replace
 from ..store.layout import folder_of
 from ..store.stage import Stage, lacking, stages_of
+from .responses import ABOUT, Responses, about, has_rollouts, rollout_name
 
 BATCH = 4096  # rows in memory at a time
 IDS = "list<element: int32>"  # token ids
@@ -45,11 +50,12 @@ COLUMNS = {
     },
     "rollouts": {
         "rollout": "string", "question_id": "string", "question": "int64", "iteration": "int32", "stage": "string",
+        "question_text": "string", "gold": "string", "extracted": "string",
         "sample": "int32", "response": "string", "verdict": "string", "n_tokens": "int32", "n_steps": "int32",
         "finished": "bool", "seconds": "double", "seed": "string", "response_tokens": IDS,
     },
 }  # fmt: skip
-STAGES = {"pairs": ("pairs",), "rollouts": ("probe", "explore")}
+STAGES = {"pairs": "pairs", "rollouts": "probe, explore or evaluate"}
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -87,12 +93,13 @@ def finished_stages(run: Path, content: str, iteration: int | None = None) -> di
     finished: dict[int, list[Stage]] = {}
     for stage in stages_of(run):
         t, name = stage.facts["iteration"], stage.facts["stage"]
-        if name in STAGES[content] and stage.done and iteration in (None, t):
+        wanted = name == "pairs" if content == "pairs" else has_rollouts(name)
+        if wanted and stage.done and iteration in (None, t):
             finished.setdefault(t, []).append(stage)
     if not finished:
         where = run if iteration is None else run / folder_of(iteration)
         raise RunError(
-            f"{shown(where)} has no finished {' or '.join(STAGES[content])} stage, so there are no {content} to "
+            f"{shown(where)} has no finished {STAGES[content]} stage, so there are no {content} to "
             "export: resume the run, or name another run or --iteration"
         )
     return finished
@@ -125,26 +132,31 @@ def pairs_rows(pairs: Pairs) -> Iterator[list[dict]]:
         yield _rows(columns)
 
 
-def rollout_rows(iteration: int, rollouts: Mapping[str, Rollouts]) -> Iterator[list[dict]]:
-    """Yield the rows of an iteration's rollouts, by question and sample, in batches.
+def rollout_rows(parts: Sequence[Responses]) -> Iterator[list[dict]]:
+    """Yield the rows of stages of one iteration, by question and sample, in batches.
 
     Args:
-        rollouts: name of the stage -> its rollouts.
+        parts: stages with the same numbers of questions: probe and explore, or one evaluation.
     """
-    whole = Rollouts.concat(rollouts.values())
-    stage_R = np.repeat(np.arange(len(rollouts)), [len(table) for table in rollouts.values()])
-    order, names = np.lexsort((whole.sample_R, whole.question_R)), list(rollouts)
+    whole = Rollouts.concat([part.rollouts for part in parts])
+    stage_R = np.repeat(np.arange(len(parts)), [len(part.rollouts) for part in parts])
+    order, questions = np.lexsort((whole.sample_R, whole.question_R)), {}
+    for part in parts:
+        questions |= part.questions
     for rows in _cut(len(whole)):
         part = whole.take(order[rows])
-        ids, samples = _clean(part.id_R), part.sample_R.tolist()
+        ids, samples, texts = _clean(part.id_R), part.sample_R.tolist(), part.text_R
+        stages = [parts[i].stage for i in stage_R[order[rows]]]
+        facts = [about(questions.get(q), text) for q, text in zip(part.question_R.tolist(), texts, strict=True)]
         columns = {
-            "rollout": [_rollout(iteration, *row) for row in zip(ids, samples, strict=True)],
+            "rollout": list(map(rollout_name, stages, ids, samples)),
             "question_id": ids,
             "question": part.question_R.tolist(),
-            "iteration": [iteration] * len(part),
-            "stage": [names[i] for i in stage_R[order[rows]]],
+            "iteration": [stage.facts["iteration"] for stage in stages],
+            "stage": [stage.facts["stage"] for stage in stages],
+            **{name: _clean(row[name] for row in facts) for name in ABOUT},
             "sample": samples,
-            "response": _clean(part.text_R),
+            "response": _clean(texts),
             "verdict": [VERDICTS[v] for v in part.verdict_R.tolist()],
             "n_tokens": part.n_tokens_R.tolist(),
             "n_steps": part.n_steps_R.tolist(),
@@ -201,17 +213,19 @@ def _batches(content: str, stages: Mapping[int, Sequence[Stage]], columns: Mappi
 
 
 def _whole_batches(content: str, stages: Mapping[int, Sequence[Stage]]) -> Iterator[list[dict]]:
-    for iteration, finished in stages.items():
-        for stage in finished:
-            stage.check_complete()
+    for finished in stages.values():
         if content == "pairs":
+            finished[0].check_complete()
             yield from pairs_rows(finished[0].read("pairs", Pairs))
         else:
-            yield from rollout_rows(iteration, {stage.path.name: stage.read_chunks(Rollouts) for stage in finished})
+            read = [Responses.read(stage) for stage in finished]
+            of_pool = [part for part in read if part.stage.facts["stage"] in ("probe", "explore")]
+            for parts in (of_pool, *([part] for part in read if part not in of_pool)):
+                yield from rollout_rows(parts)
 
 
 def _rollout(iteration: int, question_id: str, sample: int) -> str:
-    """Name of a rollout in its run."""
+    """Name of a rollout of the pool in its run."""
     return f"{folder_of(iteration)}/{question_id}/{sample}"
 
 
@@ -224,9 +238,9 @@ def _lists(rows: Iterable[np.ndarray]) -> list[list[int]]:
     return [row.tolist() for row in rows]
 
 
-def _clean(texts: Iterable[str]) -> list[str]:
-    """Replace lone surrogates."""
-    return [_SURROGATE.sub("\ufffd", text) for text in texts]
+def _clean(texts: Iterable[Any]) -> list[Any]:
+    """Replace lone surrogates; None stays."""
+    return [text and _SURROGATE.sub("\ufffd", text) for text in texts]
 
 
 def _rows(columns: Mapping[str, Sequence]) -> list[dict]:

@@ -12,10 +12,11 @@ import numpy as np
 from .. import progress, settings
 from ..errors import RunError, shown
 from ..grader.grader import shared_grader
+from ..parallel.task import Units
 from ..parallel.world import World
 from ..policy.locate import hash_of
 from ..progress import log, log_lines
-from ..records import Prompts, Question, Rollouts
+from ..records import CORRECT, Prompts, Question, Questions, Rollouts
 from ..settings.rollouts import Sampling
 from ..store.run import RunDir
 from ..store.stage import Stage
@@ -76,12 +77,13 @@ def collect_rollouts(stage: Stage, request: Request, config: settings.Rollouts, 
     renderer.policy.model.eval()
     grader = shared_grader(config.grader)
     label = f"{name}: {len(request.question_Q)} questions × {request.k}"
-    with progress.show(label, len(chunks), world.is_root, len(chunks) - len(todo), todo) as task:
+    units = Units("questions", len(request.question_Q), [len(chunks[i]) for i in todo])
+    with progress.show(label, len(chunks), world.is_root, len(chunks) - len(todo), todo, units) as task:
         for i in world.claim(len(todo), task):
             prompt_Q = {q: token_Q[q] for q in chunks[todo[i]]}
             table = in_waves(effort, prompt_Q, renderer, request.sampling, config, request.seed, grader)
             stage.write_chunk(todo[i], table)
-            world.count(tokens=int(table.n_tokens_R.sum()), questions=len(prompt_Q), usable=len(decided(table)))
+            world.count(**_counts(table, name, len(decided(table))))
     idle_W = world.idle_shares()
     if world.size > 1:
         log.info("  ranks idle %.0f %% of the stage, at most %.0f %%", 100 * np.mean(idle_W), 100 * max(idle_W))
@@ -137,6 +139,19 @@ def _merge(stage: Stage, rounds: Sequence[Stage]) -> None:
         stage.remove(part.path.name)
 
 
+def _counts(table: Rollouts, name: str, n_usable: int) -> dict[str, int]:
+    """What the display shows of a chunk: pairs are made of the pool's questions, and accuracy is that of benchmarks.
+
+    Args:
+        n_usable: questions that make a pair.
+    """
+    counts = {"tokens": int(table.n_tokens_R.sum()), "questions": len(np.unique(table.question_R))}
+    counts |= {"responses": len(table), "cut": int((~table.finished_R).sum())}
+    if name.startswith("evaluate/"):
+        return counts | {"correct": int((table.verdict_R == CORRECT).sum())}
+    return counts | {"usable": n_usable}
+
+
 def _prompt_tokens(stage: Stage, request: Request) -> dict[int, list[int]]:
     """The prompt of each question as token ids, from the stage's table of prompts, which is made first if need be.
 
@@ -145,9 +160,12 @@ def _prompt_tokens(stage: Stage, request: Request) -> dict[int, list[int]]:
     Raises:
         RunError: a prompt has no token, or one that the model has no embedding of.
     """
-    if not stage.has("prompts"):
+    if not (stage.has("prompts") and stage.has("questions")):
         rendered = request.renderer.table(request.question_Q)
         _check_tokens(rendered, request.renderer)
+        # Beside the prompts, in their order: a run folder shows its questions and gold answers wherever it is copied.
+        questions = request.renderer.questions
+        stage.write("questions", Questions.of(questions[q] for q in rendered.question_Q.tolist()))
         stage.write("prompts", rendered)
     prompts = stage.read("prompts", Prompts)
     if len(prompts) and not _shown:

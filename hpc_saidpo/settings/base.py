@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeVar, cast, dataclass_transform
+from typing import Annotated, Literal, TypeVar, cast, dataclass_transform
 
 from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -19,6 +19,9 @@ def _without_nul(text: str) -> str:
 Name = Annotated[str, Field(min_length=1), AfterValidator(_without_nul)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
+Needed = Name | Annotated[tuple[Name, ...], Field(min_length=1)]  # of several columns, the first that a row has is read
+Message = Literal["last_user", "only"]  # of a chat in the column of the question
+Names = Needed | None  # None: the file has no such column
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(Field,))
@@ -57,3 +60,24 @@ class Limits:
         unit = name.rpartition("_")[2]
         unit = {"mib": " MiB", "chars": " characters"}.get(unit, "")
         return f"at most {getattr(self, name):,}{unit} ({self.GROUP}.limits.{name})"
+
+
+@group
+class Columns:
+    """Names of the columns. A dot leads into a nested value; on a list it leads into each item."""
+
+    question: Needed = "question"
+    answer: Names = "answer"
+    answer_from: Literal["column", "boxed", "hash"] = "column"
+    no_answer: tuple[str, ...] = ()
+    id: Names = "id"
+    solution: Names = "solution"
+    subject: Names = "subject"
+    level: Names = "level"
+    tags: Names = "tags"
+    source: Names = "source"
+    alt_answers: Names = "alt_answers"
+    verifier: Names = "verifier"
+    entry: Names = "entry"
+    rows: Name | None = None
+    message: Message = "last_user"

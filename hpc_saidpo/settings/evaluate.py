@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from pydantic import Field
 
 from ..errors import RunError
 from ..names import RULE, fault_of
-from .base import Limits, Name, Positive, group
+from .base import Columns, Limits, Name, Positive, group
 
 HELD_OUT = "held_out"  # name of the benchmark of the pool's own questions that are never trained on
 SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")
@@ -19,9 +19,14 @@ SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")
 
 @group
 class Benchmark:
-    """A benchmark that has a name (conf/benchmark/). None means the value of evaluate.samples, .temperature, .top_p."""
+    """A benchmark that has a name (conf/benchmark/).
+
+    None means the value of evaluate.columns, .limit, .samples, .temperature, .top_p.
+    """
 
     file: Name
+    columns: Columns | None = None
+    limit: Positive | None = None
     n_questions: Positive | None = None
     samples: Positive | None = None
     temperature: Annotated[float, Field(ge=0)] | None = None
@@ -35,6 +40,8 @@ class BenchmarkPlan:
     Attributes:
         file: file of its questions; "" for the pool's held-out questions.
         n_questions: number of questions that the file should have; None for any number.
+        columns: names of the columns of the file.
+        limit: only so many questions are used, the first ones; None for all.
         samples: responses to each question.
         temperature, top_p: sampling of the responses; temperature 0 is greedy.
     """
@@ -44,6 +51,8 @@ class BenchmarkPlan:
     samples: int
     temperature: float
     top_p: float
+    columns: Columns = field(default_factory=Columns)
+    limit: int | None = None
 
 
 @group
@@ -59,6 +68,8 @@ class Evaluate:
 
     benchmarks: tuple[Name, ...] = (HELD_OUT,)
     folder: Name = "benchmarks"
+    columns: Columns | None = None
+    limit: Positive | None = None
     samples: Positive = 1
     temperature: Annotated[float, Field(ge=0)] = 0.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -112,6 +123,8 @@ class Evaluate:
             benchmark.samples or self.samples,
             self.temperature if benchmark.temperature is None else benchmark.temperature,
             benchmark.top_p or self.top_p,
+            benchmark.columns or self.columns or Columns(),
+            benchmark.limit or self.limit,
         )
 
 

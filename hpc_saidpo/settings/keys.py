@@ -16,6 +16,7 @@ from .pool import Pool
 from .whole import Settings
 
 KINDS = {cls.kind for cls in typing.get_args(typing.get_args(Pool)[0])}
+WHY = {"rollouts.k": "a pair needs a right and a wrong response to one question, so at least two"}
 FREE = ("experiment", "sweep")  # groups of conf/ that set settings of other groups
 
 
@@ -77,15 +78,36 @@ def explain(error: Mapping[str, Any]) -> str:
     if error["type"] in ("missing", "missing_argument"):
         return f"  {key} must be given"
     value = "" if isinstance(error["input"], Mapping) else f" (got {shown(repr(error['input']))})"
-    return "  " + f"{key}: " * bool(key) + error["msg"].removeprefix("Value error, ") + value
+    return "  " + f"{key}: " * bool(key) + error["msg"].removeprefix("Value error, ") + value + _hint(key, error)
+
+
+def _hint(key: str, error: Mapping[str, Any]) -> str:
+    """What to write instead of a wrong value; "" where that is not known."""
+    if error["type"] in ("tuple_type", "list_type"):
+        return f": write a list, with quotation marks for the shell: '{key}=[{shown(error['input'])}]'"
+    if error["type"] == "less_than_equal" and error["ctx"].get("le") == 1:
+        return ": it is a share of 1; 5 % is 0.05"
+    return f": {WHY[key]}" if key in WHY and error["type"].startswith("greater_than") else ""
 
 
 def unknown(path: list[str], valid: list[str]) -> str:
     """Return the message about an unknown key: the nearest valid key, and all valid keys beside it."""
-    near = difflib.get_close_matches(path[-1], valid, n=1)
-    hint = f"; did you mean {'.'.join([*path[:-1], near[0]])!r}?" if near else "."
+    near = [".".join([*path[:-1], name]) for name in difflib.get_close_matches(path[-1], valid, n=1)]
+    elsewhere = [] if path[:-1] else _keys_called(path[-1])
+    hint = f"; did you mean {' or '.join(map(repr, elsewhere or near))}?" if elsewhere or near else "."
     where = f"of {'.'.join(path[:-1])}" if path[:-1] else "at the top"
     return f"unknown key {'.'.join(path)!r}{hint} Valid keys {where}: {', '.join(valid)}"
+
+
+def _keys_called(name: str) -> list[str]:
+    """Return the keys of all groups whose last part is this name."""
+
+    def below(path: list[str]) -> list[str]:
+        fields = fields_at(path)
+        found = [".".join([*path, name])] if name in fields and path else []
+        return found + [key for field in fields for key in below([*path, field]) if len(path) < 3]
+
+    return below([])
 
 
 def conf_folder() -> Path:

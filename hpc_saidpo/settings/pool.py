@@ -6,14 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .base import Count, Limits, Name, Positive, group
+from .base import Columns, Count, Limits, Name, Names, Needed, Positive, group
 
 # Verifiers that a row of a file may name. `pool.verifier` may also be package.module:name, a verifier of the user's own
 # module: `grader.verifiers.use_verifier` checks the setting.
 VERIFIER_NAMES = ("math", "exact", "reasoning_gym", "code")
-Needed = Name | Annotated[tuple[Name, ...], Field(min_length=1)]  # of several columns, the first that a row has is read
-Message = Literal["last_user", "only"]  # of a chat in the column of the question
-Names = Needed | None  # None: the file has no such column
 
 # reasoning-gym tasks whose scorers evaluate the answer, or a part of the entry, as Python code. No response may reach
 # such a scorer.
@@ -30,27 +27,6 @@ NOT_GRADABLE = {
     "time_intervals": "its answers are durations and dates in many forms",
     "calendar_arithmetic": "its answers are dates and days in many forms",
 }
-
-
-@group
-class Columns:
-    """Names of the columns. A dot leads into a nested value; on a list it leads into each item."""
-
-    question: Needed = "question"
-    answer: Names = "answer"
-    answer_from: Literal["column", "boxed", "hash"] = "column"
-    no_answer: tuple[str, ...] = ()
-    id: Names = "id"
-    solution: Names = "solution"
-    subject: Names = "subject"
-    level: Names = "level"
-    tags: Names = "tags"
-    source: Names = "source"
-    alt_answers: Names = "alt_answers"
-    verifier: Names = "verifier"
-    entry: Names = "entry"
-    rows: Name | None = None
-    message: Message = "last_user"
 
 
 @group

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from .base import group
 from .clusters import Clusters
 from .difficulty import Difficulty
@@ -12,6 +14,7 @@ from .pairs import Pairs
 from .policy import Policy
 from .pool import Pool
 from .probe import Probe
+from .report import Report
 from .rollouts import Rollouts
 from .run import Run
 from .sampler import Sampler
@@ -35,6 +38,7 @@ class Settings:
     pairs: Pairs
     dpo: Dpo
     evaluate: Evaluate
+    report: Report = Field(default_factory=Report)
 
     def __post_init__(self):
         if self.run.deterministic and self.dpo.strategy == "fsdp":

@@ -21,7 +21,7 @@ MAY_DIFFER = (
     "dpo.micro_tokens", "dpo.head_tokens", "dpo.checkpointing",
     "tags.endpoint.url", "tags.endpoint.api_key_env", "tags.endpoint.concurrency", "tags.endpoint.per_minute",
     "tags.endpoint.timeout_s", "tags.endpoint.tries", "tags.endpoint.backoff_s", "tags.reply_mib", "run.message_chars",
-    "rollouts.grader.reason_chars",
+    "rollouts.grader.reason_chars", "report.tensorboard",
     # They decide which rows are refused; a pool with other rows is refused by its fingerprint.
     *(f"{group}.limits.{name}" for group in ("pool", "evaluate") for name in (
         "line_mib", "json_mib", "columns", "cell_chars", "answer_chars", "alt_answers")),
@@ -50,7 +50,7 @@ def store_or_compare(
     """
     stored = run / "config.yaml"
     known = files.read_parsed(stored, parse_yaml, dict)
-    changes = {} if known is None else _differences(known, resolved)
+    changes = {} if known is None else differences(known, resolved)
     binding = {key: both for key, both in changes.items() if key not in may_differ}
     if binding and any(run.rglob("*.h5")):  # else there is no result of it yet
         _refuse(run, binding, accept)
@@ -86,7 +86,15 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
     return {k: v for key, item in value.items() for k, v in flat(item, names[key]).items()}
 
 
-def _differences(stored: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple]:
+def history(run: Path) -> list[dict[str, Any]]:
+    """Return the configurations that a run has had, the oldest first; the last one is that of config.yaml."""
+    stored = run / "config.yaml"
+    read = (files.read_parsed(path, parse_yaml, dict) for path in [*files.old_names(stored), stored])
+    return [config for config in read if config]
+
+
+def differences(stored: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple]:
+    """Return the keys whose values differ and bind a run, each with both values."""
     old, new = flat(stored), flat(now)
     keys = [k for k in {**old, **new} if k not in MAY_DIFFER and old.get(k) != new.get(k)]
     return {key: (old.get(key), new.get(key)) for key in keys}

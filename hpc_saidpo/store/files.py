@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -96,7 +96,7 @@ def fill_folder(path: Path, fill: Callable[[Path], object], world: World) -> Non
 
     def fill_on_all() -> None:
         world.on_root(make)
-        for work in (lambda: fill(temporary), lambda: sync_below(temporary)):
+        for work in (lambda: fill(temporary), lambda: _share_below(temporary), lambda: sync_below(temporary)):
             world.everywhere(disk.disk_errors(path)(work))
 
     def put() -> None:
@@ -112,6 +112,14 @@ def fill_folder(path: Path, fill: Callable[[Path], object], world: World) -> Non
     finally:
         if world.is_root:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _share_below(folder: Path) -> None:
+    """Give files the permissions of their folder, as the umask says: safetensors lets their owner alone read them."""
+    mode = folder.stat().st_mode & 0o666
+    for path in folder.rglob("*"):
+        if path.is_file() and path.stat().st_mode & 0o777 != mode:
+            path.chmod(mode)
 
 
 def move(path: Path, to: Path) -> None:
@@ -196,8 +204,16 @@ def sha256(path: Path) -> str:
 
 def old_name(path: Path, reason: str = "old") -> Path:
     """Return a free name under which an old file or folder is kept: config.yaml.old-1."""
-    candidates = (path.with_name(f"{path.name}.{reason}-{i}") for i in itertools.count(1))
-    return next(c for c in candidates if not c.exists())
+    return next(c for c in _candidates(path, reason) if not c.exists())
+
+
+def old_names(path: Path) -> list[Path]:
+    """Return what is kept of a file under the names of `old_name`, the oldest first."""
+    return [*itertools.takewhile(Path.exists, _candidates(path, "old"))]
+
+
+def _candidates(path: Path, reason: str) -> Iterator[Path]:
+    return (path.with_name(f"{path.name}.{reason}-{i}") for i in itertools.count(1))
 
 
 def read_parsed(path: Path, parse: Callable[[str], Any], kind: type[T]) -> T | None:

@@ -8,10 +8,12 @@
       models.json          ways in which the policy's architecture is decoded and trained
       metrics.jsonl        one line per iteration
       progress.json        signs of life of the present start, failure.json: the failure of one rank (`life`)
+      work.json            busy time and tokens of each rank in each stage (`life`)
       log/start-000/       one file per rank; a folder for each start
       base/                the policy before training: its evaluation
       iter-000/ probe/ draw/ explore/ pairs/ policy/ evaluate/
       report.html
+      tensorboard/         event files, one for each iteration (report.tensorboard)
     runs/.shared/          pools from files, replies of taggers, embeddings, clusters, questions that are too long,
                            converted policies, reference log-probabilities: keyed by content, shared by runs
     runs/.hashes.json      SHA-256 of input files that starts have read
@@ -28,6 +30,7 @@ from pathlib import Path
 from ..errors import RunError, shown
 from . import disk
 
+TENSORBOARD = "tensorboard"  # folder of event files (report.tensorboard)
 PREPARATION = "prepare-"  # begin of the name of a run that tools/submit.py makes for what several runs share
 
 

@@ -1,8 +1,8 @@
 """Signs of life of a run: what its ranks do, in files that `hpc-saidpo status` reads. Imports nothing heavy.
 
-Root writes progress.json every few seconds while the run's lock is held. It is a hint and no result: nothing of a run
-depends on it, it is not synced, and a disk that refuses it does not end the run. A rank that fails alone, and with it
-the job, writes failure.json.
+Root writes progress.json every few seconds while the run's lock is held, and work.json after each stage: what every
+rank has done in it. They are hints and no results: nothing of a run depends on them, they are not synced, and a disk
+that refuses them does not end the run. A rank that fails alone, and with it the job, writes failure.json.
 """
 
 from __future__ import annotations
@@ -16,16 +16,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..errors import RunError, origin_of, words_of
+from ..errors import origin_of, reason_of
 from ..parallel.stop import Stopped
-from ..parallel.task import ALL_RANKS, SILENT_S, Silence
+from ..parallel.task import ALL_RANKS, SILENT_S, Silence, Task
 from ..parallel.world import World
-from ..progress import log, present
+from ..progress import estimate_by, log, present, take_finished
 from ..reading import parse_json, read_text
 from . import temporaries
+from .time_left import time_left
 
-PROGRESS, FAILURE = "progress.json", "failure.json"
+PROGRESS, WORK, FAILURE = "progress.json", "work.json", "failure.json"
 BEAT_S = 10.0
+Work = dict[int, tuple[float, float]]  # rank, or ALL_RANKS -> its busy seconds and tokens
 RUNNING, STOPPED, FAILED, COMPLETE = "running", "stopped", "failed", "complete"
 
 
@@ -43,6 +45,7 @@ class Life:
         self._iterations = 0
         self._places: list[tuple[str, float]] = []  # the stages in progress, the outermost first, and their begin
         self._spent_s: dict[str, float] = {}
+        self._work: dict[str, Work] = {}
         self._waits_for = ""
         self._end = (RUNNING, "")
         self._reported: set[tuple[str, int, int]] = set()
@@ -62,7 +65,9 @@ class Life:
         self._spent_s = dict(before.get("spent_s", {}))
         if before.get("state") == RUNNING and before["place"]:  # a killed job
             self._add(before["place"], before["place_s"])
+        self._work = read_work(self._folder)
         self._write()
+        estimate_by(self.left_s)
         self._thread = threading.Thread(target=self._beat, daemon=True)
         self._thread.start()
 
@@ -81,6 +86,22 @@ class Life:
             _, begun = self._places.pop()
             if not self._places:
                 self._add(place, time.monotonic() - begun)
+                self._note_work(place)
+
+    def _note_work(self, place: str) -> None:
+        """Add up what the ranks have done in the tasks of a stage, on root."""
+        work = [self._work.get(place, {}), *(task.work for task in take_finished())]
+        if self._thread is None or not any(work[1:]):
+            return
+        ranks = sorted({rank for part in work for rank in part})
+        parts = {rank: [part[rank] for part in work if rank in part] for rank in ranks}
+        self._work[place] = {r: (sum(s for s, _ in of), sum(n for _, n in of)) for r, of in parts.items()}
+        plain = {name: [[r, round(s, 3), n] for r, (s, n) in of.items()] for name, of in self._work.items()}
+        _replace(self._folder / WORK, plain)
+
+    def work(self) -> dict[str, tuple[float, Work]]:
+        """Return the seconds that every stage has taken so far, and the work of each rank in it, on root."""
+        return {place: (seconds, self._work.get(place, {})) for place, seconds in self._spent_s.items()}
 
     def waits(self, message: str) -> None:
         """Note what the run waits for; "": for nothing any more."""
@@ -96,16 +117,17 @@ class Life:
             if isinstance(error, Exception) and not isinstance(error, Stopped) and origin_of(error) is None:
                 self._write_failure(error)
             return
+        estimate_by(None)
         self._ended.set()
         self._thread.join()
         if isinstance(error, Stopped):
             self._end = STOPPED, f"stopped by {error}: start it again"
         elif error is not None:
-            self._end = FAILED, f"{origin_of(error) or self._world.name_of(0)}: {_words(error)}"
+            self._end = FAILED, f"{origin_of(error) or self._world.name_of(0)}: {reason_of(error)}"
         self._write()
 
     def _write_failure(self, error: Exception) -> None:
-        message = f"{self._world.name_of(self._world.rank)}: {_words(error)}"
+        message = f"{self._world.name_of(self._world.rank)}: {reason_of(error)}"
         _replace(self._folder / FAILURE, {"message": message, "written": time.time()})
 
     def _beat(self) -> None:
@@ -115,28 +137,36 @@ class Life:
     def _add(self, place: str, seconds: float) -> None:
         self._spent_s[place] = self._spent_s.get(place, 0.0) + seconds
 
-    def _write(self) -> None:
-        task, now = present(), time.monotonic()
-        place, begun = self._places[0] if self._places else ("", now)
-        facts: dict[str, Any] = {"done": None, "total": None, "done_before": None, "task_s": None, "counts": {}}
-        silent: list[str] = []
+    def left_s(self) -> float | None:
+        """Return an estimate of the time until the run is complete, in seconds; None where a stage is not measured."""
+        left_s, is_least = time_left(self._timing(present()))
+        return None if is_least else left_s
+
+    def _timing(self, task: Task | None) -> dict[str, Any]:
+        """The facts from which the time that is left can be estimated."""
+        now, places = time.monotonic(), [*self._places]  # other threads call this
+        place, begun = places[0] if places else ("", now)
+        facts: dict[str, Any] = {"iterations": self._iterations, "place": place, "place_s": now - begun}
+        facts |= {"done": None, "total": None, "done_before": None, "task_s": None}
         if task is not None:
-            facts = {"done": task.n_done, "total": task.total, "done_before": task.n_before}
-            facts |= {"task_s": now - task.started, "counts": dict(task.counts)}
-            silent = [self._report(place, silence) for silence in task.silences(self._silent_s)]
+            facts |= {"done": task.n_done, "total": task.total, "done_before": task.n_before}
+            facts |= {"task_s": now - task.started}
+        return {**facts, "spent_s": dict(self._spent_s)}
+
+    def _write(self) -> None:
+        task = present()
+        timing = self._timing(task)
+        silences = task.silences(self._silent_s) if task else []
         state, message = self._end if self._ended.is_set() else (RUNNING, "")
         record = {
             "written": time.time(),
             "beat_s": self._beat_s,
             "state": COMPLETE if self._ended.is_set() and state == RUNNING else state,
             "message": message,
-            "iterations": self._iterations,
-            "place": place,
-            "place_s": now - begun,
-            **facts,
+            "counts": dict(task.counts) if task else {},
             "waits_for": self._waits_for,
-            "silent": silent,
-            "spent_s": dict(self._spent_s),
+            "silent": [self._report(timing["place"], silence) for silence in silences],
+            **timing,
         }
         _replace(self._folder / PROGRESS, record)
 
@@ -160,6 +190,17 @@ def read_progress(run: Path) -> dict[str, Any]:
     record = read(run / PROGRESS)
     fits = all(name in record and is_of_type(record[name]) for name, is_of_type in _TYPES.items())
     return record if fits else {}
+
+
+def read_work(run: Path) -> dict[str, Work]:
+    """Return the work of each rank in each stage, from a run's work.json; a stage with other values is left out."""
+    stages = read(run / WORK)
+    return {place: {row[0]: (row[1], row[2]) for row in rows} for place, rows in stages.items() if _are_rows(rows)}
+
+
+def _are_rows(value: object) -> bool:
+    rows = value if isinstance(value, list) else [None]
+    return all(isinstance(row, list) and len(row) == 3 and all(map(is_number, row)) for row in rows)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -216,7 +257,3 @@ def _replace(path: Path, record: dict[str, Any]) -> None:
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-
-
-def _words(error: BaseException) -> str:
-    return str(error) if isinstance(error, RunError) else words_of(error, with_type=True)

@@ -14,7 +14,7 @@ from ..parallel.world import World
 from . import agreement, disk, files, restarts, retention, run_facts, shared, temporaries
 from .hashes import Hashes
 from .layout import folder_of, iterations_of
-from .life import Life
+from .life import Life, Work
 from .lock import Lock
 from .stage import Stage, unfinished
 from .tables import SCHEMA_VERSION
@@ -37,6 +37,7 @@ class RunDir:
         self._lock, self._life = Lock(self.path / "lock"), Life(self.path, world)
         self._hashes = Hashes(self.path.parent / ".hashes.json")
         self._n_starts = 0  # earlier starts of the run; known to root
+        self.after_stage: Callable[[str], object] = lambda name: None  # called on every rank for each computed one
 
     @classmethod
     def open(
@@ -80,9 +81,8 @@ class RunDir:
         try:
             for leftover in unfinished(self.path):  # of killed jobs: no other job writes here now
                 temporaries.remove(leftover)
-            agreement.store_or_compare(
-                self.path, resolved, config.accept_changes, self._set_aside_unfinished, may_differ
-            )
+            accept, set_aside = config.accept_changes, self._set_aside_unfinished
+            agreement.store_or_compare(self.path, resolved, accept, set_aside, may_differ)
             path = self.path / "env.json"
             starts = run_facts.read_starts(path)
             if env.get("slurm"):
@@ -107,7 +107,6 @@ class RunDir:
 
     def started(self) -> datetime | None:
         """Return the time of the run's first start, from env.json; None if it is not recorded there."""
-
         return self.world.on_root(lambda: run_facts.first_start(self.path / "env.json"))
 
     def finished_stage(self, iteration: int | str, name: str) -> Stage:
@@ -146,31 +145,28 @@ class RunDir:
                 the stage is not done.
         """
         stage = self._stage(iteration, name)
-        with self._life.working(f"{folder_of(iteration)}/{name}"):
-            return self._load_or_compute(stage, compute, load, facts)
-
-    def _load_or_compute(
-        self,
-        stage: Stage,
-        compute: Callable[[Stage], None],
-        load: Callable[[Stage], T],
-        facts: Mapping[str, str | Callable[[], str]],
-    ) -> T:
-        if not self.world.on_root(lambda: stage.done):
-            self.world.stop_if_requested()
-            stage.facts |= self.world.on_root(
-                lambda: {key: f if isinstance(f, str) else f() for key, f in facts.items()}
-            )
-            self.world.on_root(stage.prepare)
-            compute(stage)
-            self.world.barrier()
-            self.world.on_root(lambda: self._mark_done(stage))
 
         def load_on_root() -> T:
             stage.check_complete((SCHEMA_VERSION,))  # a run that resumes needs all that this version stores
             return load(stage)
 
-        return self.world.on_root(load_on_root)
+        with self._life.working(f"{folder_of(iteration)}/{name}"):
+            if is_new := not self.world.on_root(lambda: stage.done):
+                self._compute(stage, compute, facts)
+            result = self.world.on_root(load_on_root)
+        if is_new:
+            self.after_stage(name)
+        return result
+
+    def _compute(
+        self, stage: Stage, compute: Callable[[Stage], None], facts: Mapping[str, str | Callable[[], str]]
+    ) -> None:
+        self.world.stop_if_requested()
+        stage.facts |= self.world.on_root(lambda: {key: f if isinstance(f, str) else f() for key, f in facts.items()})
+        self.world.on_root(stage.prepare)
+        compute(stage)
+        self.world.barrier()
+        self.world.on_root(lambda: self._mark_done(stage))
 
     def _mark_done(self, stage: Stage) -> None:
         self._lock.check()
@@ -212,6 +208,10 @@ class RunDir:
         with self._life.working(name):
             return shared.load_or_compute(path, self.world, report, begin, load, resumes)
 
+    def work(self) -> dict[str, tuple[float, Work]]:
+        """Return the seconds of every stage, and the work of each rank in it. Not collective: for root."""
+        return self._life.work()
+
     def note_end(self, message: str) -> None:
         """Note why this start ends before the last iteration, for `hpc-saidpo status`; "": it does not."""
         self._life.note_end(message)
@@ -240,7 +240,6 @@ class RunDir:
         Raises:
             RunError: the run was begun with other facts. The message shows both, and the remedy.
         """
-
         self.world.on_root(lambda: run_facts.require_same(self.path / f"{name}.json", facts, remedy, accept))
 
     def keep(self, name: str, key: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -249,7 +248,6 @@ class RunDir:
         Args:
             compute: returns plain values.
         """
-
         return self.world.on_root(lambda: run_facts.keep(self.path / f"{name}.json", key, compute))
 
     @property

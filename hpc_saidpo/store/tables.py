@@ -47,8 +47,8 @@ class Damaged(RunError):
     def __init__(self, path: Path, problem: str):
         self.path, self.problem = path, problem
         super().__init__(
-            f"{path}: {problem}. Set it aside with `hpc-saidpo verify RUN --repair`, and start the same command again: "
-            "the content of this file is computed again, and nothing else"
+            f"{shown(path)}: {problem}. Set it aside with `hpc-saidpo verify RUN --repair`, and start the same command "
+            "again: the content of this file is computed again, and nothing else"
         )
 
 

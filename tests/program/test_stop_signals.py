@@ -65,8 +65,12 @@ def test_a_stopped_run_keeps_everything_and_resumes(tmp_path):
     assert "Traceback" not in output and not (run / "lock").exists()
     chunks = {p: p.stat().st_mtime_ns for p in run.glob("iter-000/explore/*.h5")}
     assert chunks and not (run / "iter-000" / "explore" / "DONE").exists()
-    code, output = stop_at(run, "iter-000/policy", signal.SIGTERM, 2, *arguments)
-    assert code == 75, output
+    code, output = stop_at(run, "iter-000/policy", signal.SIGINT, 2, *arguments)
+    assert code == 75 and "Traceback" not in output, output
+    says = "Ctrl-C: ending the work in flight, which takes at most 240 s; press Ctrl-C again to stop now. All finished "
+    assert output.count(says) == 1 and "the same command goes on from there" in output
+    page = (run / "report.html").read_text()
+    assert "Interrupted:" in page and "stopped by Ctrl-C" in page
     assert (run / "iter-000" / "pairs" / "DONE").exists() and not (run / "iter-000" / "policy" / "DONE").exists()
     done = start(*arguments, ranks=2)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -53,7 +53,7 @@ def watched(on_tick: Callable[[str], None] = lambda label: None) -> Iterator[lis
     labels: list[str] = []
 
     @contextmanager
-    def show(label: str, total: int, is_root: bool, n_done: int = 0):
+    def show(label: str, total: int, is_root: bool, n_done: int = 0, *_: object):
         labels.append(label)
         yield Task(label, total, n_done, advance=lambda: on_tick(label))
 

@@ -29,6 +29,24 @@ def test_held_out_known_ones_and_files(tmp_path):
     assert "3 greedy responses to a question are 3 times the same: set evaluate.temperature" in note
 
 
+def test_a_file_with_other_columns_and_its_first_questions_alone(tmp_path):
+    row = '{"problem": "1 + %d?", "solution": "so #### %d"}\n'
+    (tmp_path / "math500.jsonl").write_text("".join(row % (i, i + 1) for i in range(5)))
+    columns = settings.Columns(question="problem", answer_from="hash", solution="solution")
+    (whole,) = load("math500", folder=str(tmp_path), columns=columns)
+    assert [q.answer for q in whole.questions] == ["1", "2", "3", "4", "5"]
+    (part,) = load("math500", folder=str(tmp_path), columns=columns, limit=2)
+    assert [q.text for q in part.questions] == ["1 + 0?", "1 + 1?"]
+    assert part.notes()[0] == (
+        "math500: its first 2 questions alone (evaluate.limit): not to be compared with figures of the whole"
+    )
+    own = settings.Benchmark(file="own.jsonl", columns=columns, limit=1)
+    (tmp_path / "own.jsonl").write_text(row % (7, 8))
+    config = settings.Evaluate(benchmarks=("own", "held_out"), known={"own": own}, folder=str(tmp_path), limit=3)
+    named, held_out = benchmarks.load(config, HELD_OUT * 4)
+    assert (len(named.questions), len(held_out.questions)) == (1, 3)
+
+
 def test_what_cannot_be_evaluated_is_refused(tmp_path):
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(RunError, match=r"set pool\.held_out above 0"):

@@ -186,9 +186,12 @@ def test_too_small_a_probe_is_reported_with_the_remedy():
 
 def test_the_report_shows_each_cluster_with_its_knowledge_points():
     report = health(np.array([0, 0, 1]), [("a<b",), ("a<b",), ("geometry",)], 2, 1.0)
-    page = clusters.section(report, [{"cluster_error_rate": [0.25, None], "cluster_drawn": [3, 1]}])
-    assert "a&lt;b" in page and "geometry" in page and "25.0 %" in page
-    assert clusters.sizes(report).startswith(b"\x89PNG")
+    record = {"iteration": 0, "cluster_error_rate": [0.25, None], "cluster_drawn": [3, 1], "cluster_weight": [2.0, 0.5]}
+    record |= {"cluster_error_low95": [0.1, 0.0], "cluster_error_high95": [0.4, 1.0]}
+    page = clusters.clusters(report, [record])
+    assert "a&lt;b" in page and "geometry" in page and "25.0 %" in page and "[10.0, 40.0]" in page
+    full, empty = (page.index(f"rgba(47,127,208,{share})") for share in ("0.75", "0.00"))
+    assert full < page.index(">2</span>") < empty < page.index(">0.5</span>")  # the larger weight has the fuller colour
     assert not clusters.is_shown({}) and clusters.is_shown(report)
 
 

@@ -103,6 +103,7 @@ def test_of_many_processes_the_first_one_shows_a_text(name, capsys, monkeypatch)
     "arguments, says",
     [
         (("explain", "runs/none", "--iteration", "0", "--question", "q"), "explain: "),
+        (("show", "runs/none"), "show: runs/none is no run folder"),
         (("export", "runs/none", "--what", "pairs", "--format", "jsonl"), "export: "),
         (("verify", "runs/none"), "verify: runs/none is no run folder"),
         (("compare", "runs/none"), "compare: runs/none"),

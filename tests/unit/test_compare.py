@@ -3,6 +3,7 @@
 import copy
 import csv
 import json
+import shutil
 from itertools import pairwise
 
 import numpy as np
@@ -14,18 +15,24 @@ from scipy import stats
 from support.make import make_rollouts
 
 from hpc_saidpo.cli.compare import main
-from hpc_saidpo.compare import comparison, evaluations, marks, tables
+from hpc_saidpo.compare import comparison, evaluations, marks, paired, tables
+from hpc_saidpo.compare.page import write
+from hpc_saidpo.compare.paired import pair
 from hpc_saidpo.compare.read import read_runs
-from hpc_saidpo.compare.tables import write
 from hpc_saidpo.errors import RunError
 from hpc_saidpo.evaluate.intervals import mean_rate
 from hpc_saidpo.records import CORRECT, UNGRADABLE, WRONG, Difficulty, Rollouts
 from hpc_saidpo.store.stage import Stage
 
 NO_ROLLOUTS = dict.fromkeys(
-    ["rollout_tokens", "tokens_per_usable_pair"]
+    ["rollout_tokens", "hours", "tokens_per_usable_pair"]
     + [f"rho_{name}{where}" for where in ("", "_in_band") for name in ("steps", "tokens", "seconds")]
 )
+PROGRESS = {
+    "written": 1.0, "beat_s": 10.0, "state": "complete", "message": "", "iterations": 2, "place": "", "place_s": 0.0,
+    "done": None, "total": None, "done_before": None, "task_s": None, "counts": {}, "waits_for": "", "silent": [],
+    "spent_s": {"clusters": 1800.0, "iter-000/probe": 3600.0},
+}  # fmt: skip
 BASE = {
     "run": {"seed": 0, "threads": 0},
     "loop": {"iterations": 2, "stop_after": None},
@@ -128,7 +135,7 @@ def test_row_of_a_run(tmp_path):
 
 def test_state_of_a_prolonged_and_of_an_unfinished_run(tmp_path):
     put_run(tmp_path / "prolonged", lines_of(0.1, 0.2, 0.3, 0.4))  # its config.yaml still says 2
-    put_run(tmp_path / "short", lines_of(0.1, 0.2, signatures=["depletion: raise rollouts.k"]))
+    put_run(tmp_path / "short", lines_of(0.1, 0.2, signatures=["depletion: raise rollouts.k"]), {"run.seed": 1})
     stage = Stage(tmp_path / "short/iter-001/probe")
     stage.prepare()
     stage.mark_done()
@@ -163,7 +170,7 @@ def test_a_damaged_run_is_named_and_stops_nothing(tmp_path, file, content, messa
     assert sum(row["state"] == "complete" for row in rows.values()) == 5
     (note,) = tables.notes(sweep)
     assert note.startswith("c-50-seed-1: ") and message in note
-    assert message in tables.text(sweep) and len(write(sweep, tmp_path / "sweep")) == 5
+    assert message in tables.text(sweep, None) and len(write(sweep, None, tmp_path / "sweep")) == 5
 
 
 def test_evaluations(tmp_path):
@@ -212,11 +219,11 @@ def test_values_are_compared_by_their_means_over_seeds(tmp_path):
     assert (most["held_out_gain_mean"], most["held_out_gain_low95"]) == (0.25, None)  # one run has no interval
     assert not [key for key in few if "tokens" in key]  # no rollouts are there
     header, *shown = comparison.table(read_runs(tmp_path))
-    assert header[:5] == ["clusters.n", "runs", "held_out before, %", "after, %", "gain, points"]
-    assert [row[:5] for row in shown] == [
-        ["50", "3", "25.0 ± 0.0", "60.0 ± 24.8", "+35.0 ± 24.8"],
-        ["100", "2 of 3", "25.0 ± 0.0", "75.0 ± 63.5", "+50.0 ± 63.5"],
-        ["200", "1", "25.0", "50.0", "+25.0"],
+    assert header[:6] == ["system", "clusters.n", "runs", "held_out before, %", "after, %", "gain, points"]
+    assert [row[:6] for row in shown] == [
+        ["c-50", "50", "3", "25.0 ± 0.0", "60.0 ± 24.8", "+35.0 ± 24.8"],
+        ["c-100", "100", "2 of 3", "25.0 ± 0.0", "75.0 ± 63.5", "+50.0 ± 63.5"],
+        ["a-200", "200", "1", "25.0", "50.0", "+25.0"],
     ]
 
 
@@ -356,13 +363,8 @@ def test_the_verb_writes_its_files_and_changes_no_run(tmp_path, capsys):
         printed = capsys.readouterr()
         assert printed.err == ""
         assert {p.name for p in out.iterdir()} == {
-            "comparison.csv",
-            "sweep.csv",
-            "evaluations.csv",
-            "sweep.png",
-            "sweep.html",
-        }
-        assert (out / "sweep.png").read_bytes().startswith(b"\x89PNG")
+            "comparison.csv", "paired.csv", "sweep.csv", "evaluations.csv", "sweep.html"
+        }  # fmt: skip
         with (out / "sweep.csv").open() as file:
             names = [row["name"] for row in csv.DictReader(file)]
         assert names == [f"c-{n}-seed-{s}" for n in (50, 100) for s in range(3)]
@@ -382,3 +384,113 @@ def test_the_verb_without_runs(tmp_path, capsys):
     grid(tmp_path / "runs")
     (tmp_path / "file").touch()
     assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "file")]) == 2
+
+
+def put_systems(root, gains, iterations=2):
+    """Runs of systems, one of each seed: label -> accuracy after the run by seed; None for an unfinished run."""
+    for label, after in gains.items():
+        for seed, accuracy in enumerate(after):
+            before = 0.2 + seed / 10
+            lines = lines_of(before, *([before] * (iterations - 1)), accuracy) if accuracy else lines_of(before, before)
+            rule = {"idpo": "uniform", "saidpo": "error"}.get(label, "frontier")
+            put_run(root / f"{label}-{seed}", lines, {"sampler.rule": rule, "run.seed": seed})
+
+
+def test_systems_are_compared_by_pairs_of_runs_of_one_seed(tmp_path):
+    """The seeds differ by 10 points, the systems by 2 to 4 for each seed: only pairs show that."""
+    put_systems(
+        tmp_path, {"idpo": (0.3, 0.4, 0.5, None), "saidpo": (0.32, 0.43, 0.54, 0.9), "bold": (0.29, 0.40, 0.48)}
+    )
+    sweep = read_runs(tmp_path)
+    pairing = pair(sweep, None)
+    assert pairing.baseline.label == "idpo"  # uniform sampling
+    half = 2.4841377  # t of 2 degrees of freedom · 1 / √3
+    assert paired.sentence(pairing) == "Of 2 systems, saidpo beats idpo by 3.0 ± 2.5 points, 3 seeds, paired."
+    header, best, worst = paired.table(pairing)
+    assert header[:4] == ["minus idpo", "pairs of runs", "held_out, points", "pair yield, %"]
+    assert best[:4] == ["saidpo", "3", "+3.0 ± 2.5", "+0.0 ± 0.0"] and worst[:3] == ["bold", "3", "-1.0 ± 2.5"]
+    rows = {(row["name"], row["measure"]): row for row in paired.rows(pairing)}
+    row = rows["saidpo", "held_out_gain"]
+    assert [row[key] for key in ("mean", "low95", "high95")] == pytest.approx([3, 3 - half, 3 + half])
+    assert (row["baseline"], row["pairs"]) == ("idpo", 3)
+    assert paired.sentence(pair(sweep, "saidpo")).startswith("Of 2 systems, idpo loses to saidpo by 3.0 ± 2.5 points")
+    for name in ("sampler.rule=error", "saidpo-1"):
+        assert pair(sweep, name).baseline.label == "saidpo"
+    with pytest.raises(RunError, match=r"--baseline idp: no system is called that: did you mean idpo\? there are "):
+        pair(sweep, "idp")
+
+
+@pytest.mark.parametrize(
+    ("gains", "sentence"),
+    [
+        ({"idpo": (0.3, 0.5), "saidpo": (0.32, 0.58)}, "saidpo is ahead of idpo by 5.0 ± 38.1 points, 2 seeds, paired: "
+         "the interval includes 0, so 2 seeds do not decide."),
+        ({"idpo": (0.3,), "saidpo": (0.27,)}, "saidpo is behind idpo by 3.0 points, one seed: without an interval, it "
+         "may be chance."),
+        ({"idpo": (0.3, None), "saidpo": (None, 0.4)}, "No complete run has a partner among those of idpo: same seed, "
+         "same other settings, an accuracy."),
+    ],
+)  # fmt: skip
+def test_the_sentence_claims_no_more_than_the_pairs_show(tmp_path, gains, sentence):
+    put_systems(tmp_path, gains)
+    pairing = pair(read_runs(tmp_path), "idpo")
+    assert paired.sentence(pairing) == sentence
+    assert tables.text(read_runs(tmp_path), pairing).startswith(sentence + "\n")
+
+
+def test_copies_and_repeats_of_a_run_count_once(tmp_path, capsys):
+    put_systems(tmp_path, {"idpo": (0.3, 0.4), "saidpo": (0.35, 0.45)})
+    shutil.copytree(tmp_path / "idpo-0", tmp_path / "a-copy")
+    put_run(tmp_path / "repeat", lines_of(0.2, 0.25), {"sampler.rule": "uniform"})  # unfinished
+    sweep = read_runs(tmp_path)
+    assert [run.name for run in sweep.runs] == ["idpo-0", "idpo-1", "saidpo-0", "saidpo-1"]
+    assert sweep.again == {"a-copy": "idpo-0", "repeat": "idpo-0"}
+    assert "a-copy has the configuration and seed of idpo-0: counted once" in comparison.notes(sweep)
+    assert main([str(tmp_path)]) == 0 and "repeat has the configuration and seed" in capsys.readouterr().out
+
+
+def test_systems_without_a_common_name_are_called_by_as_few_settings_as_distinguish_them(tmp_path):
+    for name, n, alpha in (("a", 5, 1), ("b", 5, 2), ("c", 7, 2)):
+        for seed in range(2):
+            settings = {"clusters.n": n, "sampler.alpha": alpha, "policy.path": f"m{n}", "run.seed": seed}
+            put_run(tmp_path / f"{name}{'xy'[seed]}", lines_of(0.1, 0.2, 0.3), settings)
+    sweep = read_runs(tmp_path)
+    assert [group.label for group in sweep.groups()] == [
+        "clusters.n=5, sampler.alpha=1", "clusters.n=5, sampler.alpha=2", "clusters.n=7, sampler.alpha=2"
+    ]  # fmt: skip
+    assert tables.headline(sweep, pair(sweep, None)).startswith("3 systems: name the one that the others are")
+    assert any("differ in policy.path, too: they start from other policies" in note for note in comparison.notes(sweep))
+    put_run(tmp_path / "named-seed-0", lines_of(0.1, 0.2, 0.3), {"clusters.n": 9})
+    labels = [group.label for group in read_runs(tmp_path).groups()]
+    assert labels[-1] == "named" and labels[0].startswith("clusters.n=5, ")  # one group without a name harms no other
+
+
+def test_stand_alone_evaluations_are_no_runs(tmp_path):
+    put_run(tmp_path / "a", lines_of(0.25, 0.5, 0.75))
+    put_evaluation(tmp_path / "evaluate-a-iter-001", str(tmp_path / "a/iter-001/policy/model"), [2, 1])
+    config = yaml.safe_load((tmp_path / "evaluate-a-iter-001/config.yaml").read_text())
+    kept = {group: config[group] for group in ("run", "loop", "policy", "evaluate")}
+    (tmp_path / "evaluate-a-iter-001/config.yaml").write_text(yaml.safe_dump(kept))
+    sweep = read_runs(tmp_path)
+    assert [run.name for run in sweep.runs] == ["a"] and sweep.keys == []
+    assert [(row["name"], row["accuracy"]) for row in sweep.evaluations] == [("evaluate-a-iter-001", 0.75)]
+
+
+def test_the_page_is_one_file_with_links_to_the_pages_of_the_runs(tmp_path):
+    put_systems(tmp_path / "runs", {"idpo": (0.3, 0.4), "saidpo": (0.35, None)})
+    (tmp_path / "runs/idpo-1/report.html").touch()
+    (tmp_path / "runs/idpo-1/progress.json").write_text(json.dumps(PROGRESS))
+    sweep, out = read_runs(tmp_path / "runs"), tmp_path / "else where"
+    write(sweep, pair(sweep, None), out)
+    page = (out / "sweep.html").read_text()
+    assert page.index(paired.sentence(pair(sweep, None))) < page.index("<table>")
+    assert '<a href="../runs/idpo-1/report.html">idpo-1</a>' in page and 'report.html">idpo-0' not in page
+    assert page.count("<svg") == 5 and "<img" not in page and "<script" not in page
+    assert by_name(tables.run_rows(sweep))["idpo-1"]["hours"] == 1.5
+    axis = Figure().subplots()
+    marks.Marks(sweep).draw_lines(
+        axis, {run.name: [(0, 0.1), (1, run.settings["run.seed"] / 4)] for run in sweep.runs}, ""
+    )
+    assert [line.get_ydata().tolist() for line in axis.lines] == [[10, 12.5], [10, 12.5]]  # means over two seeds
+    low, high = (end(band.get_paths()[0].vertices[:, 1]) for band in axis.collections[:1] for end in (min, max))
+    assert (low, high) == (0, 25)

@@ -293,6 +293,11 @@ def test_every_key_is_explained(path):
         ("pool.pth=x", ["'pool.pth'", "'pool.path'"]),
         ("sampler.rule=error=3", ["cannot read"]),
         ("tiny", ["'tiny' is not an override (KEY=VALUE)"]),
+        ("lr=1e-5", ["unknown key 'lr'; did you mean 'dpo.lr'?"]),
+        ("temperature=1", ["did you mean 'rollouts.temperature' or 'evaluate.temperature'?"]),
+        ("= 4", ["write no blanks around the ="]),
+        ("pool.path=~/x.jsonl", ["write pool.path=", "/x.jsonl", "~ at the beginning of a word only"]),
+        ("rollouts.prompt.question=Solve: {question}", ["'rollouts.prompt.question=\"Solve: {question}\"'"]),
         ("evaluate.known.gsm8k.sample=3", ["did you mean 'evaluate.known.gsm8k.samples'", "temperature"]),
     ],
 )
@@ -316,7 +321,9 @@ def test_good_overrides_pass():
     "override, says",
     [
         ("clusters.n=many", "clusters.n: Input should be a valid integer"),
-        ("rollouts.k=1", "rollouts.k: Input should be greater than or equal to 2"),
+        ("rollouts.k=1", "rollouts.k: Input should be greater than or equal to 2 (got 1): a pair needs a right and"),
+        ("probe.fraction=5", "less than or equal to 1 (got 5): it is a share of 1; 5 % is 0.05"),
+        ("evaluate.benchmarks=gsm8k", "with quotation marks for the shell: 'evaluate.benchmarks=[gsm8k]'"),
         (
             "sampler.rule=best",
             "sampler.rule=best: there is no such name. Valid names: error, error_all, frontier, frontier_error, var",

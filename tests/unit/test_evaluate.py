@@ -3,7 +3,7 @@ import pytest
 from support.make import make_rollouts
 
 from hpc_saidpo.evaluate import score, table
-from hpc_saidpo.evaluate.intervals import accuracy, wilson
+from hpc_saidpo.evaluate.intervals import accuracy, difference, wilson
 from hpc_saidpo.evaluate.score import votes
 from hpc_saidpo.records import CORRECT, UNGRADABLE, WRONG, Difficulty, Question
 
@@ -31,6 +31,27 @@ def test_an_interval_over_many_questions_is_that_of_their_mean():
     score = accuracy(difficulty(rng.binomial(8, rng.beta(0.5, 0.5, 2000)), 8))
     rate = rng.binomial(8, rng.beta(0.5, 0.5, 2000)) / 8
     assert score["high95"] - score["low95"] == pytest.approx(2 * 1.96 * rate.std(ddof=1) / 2000**0.5, rel=0.03)
+
+
+def test_a_change_is_measured_question_by_question():
+    before, after = difficulty([1] * 50 + [0] * 50, 1), difficulty([1] * 60 + [0] * 40, 1)
+    mean, low, high = difference(before, after)
+    assert mean == pytest.approx(0.1) and 0 < low < mean < high < 0.2  # ten questions gained, none lost
+    unpaired = accuracy(after)["low95"] - accuracy(before)["high95"]
+    assert low > unpaired
+    same = difference(before, before)
+    assert same[0] == 0 and -0.05 < same[1] < 0 < same[2] < 0.05  # not: certainly no change
+    assert difference(before.take(range(50)), after.take(range(50, 100))) is None
+
+
+def test_the_interval_of_a_change_covers_it():
+    rng, n, hits = np.random.default_rng(3), 60, 0
+    for _ in range(400):
+        first = rng.random(n) < 0.4
+        second = np.where(rng.random(n) < 0.2, rng.random(n) < 0.9, first)  # expected change 0.2 · (0.9 - 0.4)
+        _, low, high = difference(difficulty(first.astype(int), 1), difficulty(second.astype(int), 1))
+        hits += low <= 0.1 <= high
+    assert 0.93 <= hits / 400 <= 0.99
 
 
 def mixture(of, shares):

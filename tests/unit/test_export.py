@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.make import load_micro, make_rollouts
+from support.make import load_micro, make_prompts, make_rollouts
 
 from hpc_saidpo.cli.export import main
 from hpc_saidpo.errors import RunError
-from hpc_saidpo.records import CORRECT, UNGRADABLE, WRONG, Pairs, Rollouts
+from hpc_saidpo.records import CORRECT, UNGRADABLE, WRONG, Pairs, Question, Questions, Rollouts
 from hpc_saidpo.report.export import BATCH, COLUMNS, WRITERS, export, pairs_rows, rollout_rows
+from hpc_saidpo.report.responses import Responses
 from hpc_saidpo.store.stage import Stage
 
 TEXTS = ["½ × 日本語 😀", "two\nlines\r\n", "nul \x00 inside", "line separators \u2028 \x85", '"quoted" \\ {}', ""]
@@ -122,7 +123,8 @@ def test_rollouts_come_back_by_iteration_question_and_sample(run, tmp_path, form
     expected = [
         {
             "rollout": f"iter-{t:03d}/q{q}/{k}", "question_id": f"q{q}", "question": q, "iteration": t,
-            "stage": "probe" if q in PROBED else "explore", "sample": k, "response": text,
+            "stage": "probe" if q in PROBED else "explore", "question_text": None, "gold": None, "extracted": None,
+            "sample": k, "response": text,
             "verdict": verdicts[verdict], "n_tokens": n_tokens, "n_steps": n_steps, "finished": finished,
             "seconds": 1.0, "seed": str(FULL_SEED - 10 * q - k), "response_tokens": [10 * q, k],
         }
@@ -130,6 +132,24 @@ def test_rollouts_come_back_by_iteration_question_and_sample(run, tmp_path, form
         for q, k, verdict, n_tokens, n_steps, finished, text in ROWS
     ]  # fmt: skip
     assert rows == expected
+
+
+@pytest.mark.parametrize("form", WRITERS)
+def test_rollouts_have_their_questions_and_evaluations_are_among_them(tmp_path, form):
+    path = tmp_path / "run"
+    for place, t, name, text in (("base", -1, "evaluate/exam", "so \\boxed{17}"), ("iter-000", 0, "probe", "")):
+        stage = Stage(path / place / name, {"iteration": t, "stage": name})
+        stage.prepare()
+        stage.write("prompts", make_prompts([3]))
+        stage.write("questions", Questions.of([Question("q3", "What is 8 + 9?\ud800", "17")]))
+        stage.write_chunk(0, make_rollouts([(3, 0, CORRECT, 1, 1, True, text)]))
+        stage.mark_done()
+    evaluated, probed = exported(path, tmp_path, "rollouts", form)
+    assert [evaluated[name] for name in ("rollout", "iteration", "stage", "question_text", "gold", "extracted")] == [
+        "base/evaluate/exam/q3/0", -1, "evaluate/exam", "What is 8 + 9?\ufffd", "17", "17"
+    ]  # fmt: skip
+    assert (probed["rollout"], probed["gold"], probed["extracted"]) == ("iter-000/q3/0", "17", None)
+    assert exported(path, tmp_path, "rollouts", form, -1) == [evaluated]
 
 
 def test_a_pair_names_rollouts_that_are_exported(tmp_path):
@@ -194,21 +214,23 @@ def test_lone_surrogates_become_replacement_characters(tmp_path, form):
     assert [row["response"] for row in rows] == ["a\ufffdb\ufffd\U0001f600", "\ufffd"]
 
 
-def test_rows_come_in_batches_and_nothing_is_lost_between_them():
+def test_rows_come_in_batches_and_nothing_is_lost_between_them(tmp_path):
     n = BATCH + 5
     texts = [str(i) for i in range(n)]
     table = Rollouts(
         np.arange(n)[::-1] // 4, np.arange(n)[::-1] % 4, np.zeros(n, np.int8), np.arange(n), np.arange(n),
         np.ones(n, bool), np.full(n, FULL_SEED, np.uint64), np.ones(n), texts, texts,
     )  # fmt: skip
-    batches = list(rollout_rows(3, {"probe": table.take(np.arange(7)), "explore": table.take(np.arange(7, n))}))
+    parts = (("probe", np.arange(7)), ("explore", np.arange(7, n)))
+    batches = list(rollout_rows([Responses(stage_of(tmp_path, 3, name), table.take(rows)) for name, rows in parts]))
     assert [len(rows) for rows in batches] == [BATCH, 5]
     rows = [row for batch in batches for row in batch]
     assert [row["response"] for row in rows] == texts[::-1]
     assert [row["stage"] for row in rows] == ["explore"] * (n - 7) + ["probe"] * 7
     assert {row["seed"] for row in rows} == {str(FULL_SEED)}
     assert [row["prompt"] for batch in pairs_rows(make_pairs(0)) for row in batch] == TEXTS
-    assert list(pairs_rows(Pairs.concat([]))) == [] == list(rollout_rows(0, {"probe": Rollouts.concat([])}))
+    nothing = Responses(stage_of(tmp_path, 0, "probe"), Rollouts.concat([]))
+    assert list(pairs_rows(Pairs.concat([]))) == [] == list(rollout_rows([nothing]))
 
 
 def test_an_empty_stage_gives_an_empty_file(tmp_path):

@@ -1,5 +1,6 @@
 """Atomic writes: which failures count as the disk's."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,16 @@ def test_errors_of_the_program_are_not_taken_for_the_disks(folder):
     with pytest.raises(ZeroDivisionError):
         Stage(folder).write_folder("model", fail)
     assert list(folder.iterdir()) == []
+
+
+def test_files_of_a_folder_may_be_read_by_all_that_the_umask_allows(folder):
+    """Libraries write some for their owner alone: safetensors does."""
+    before = os.umask(0o027)
+    try:
+        Stage(folder).write_folder("model", lambda path: os.close(os.open(path / "weights", os.O_CREAT, 0o600)))
+    finally:
+        os.umask(before)
+    assert (folder / "model" / "weights").stat().st_mode & 0o777 == 0o640
 
 
 def test_a_file_system_that_refuses_new_folders_is_named():

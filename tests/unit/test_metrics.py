@@ -140,7 +140,9 @@ def test_the_record_names_the_rule_and_judges_the_draw_by_it(rule):
         explored=probed,
         pairs=pairs, steps=[step], scores={}, scores_before={"x": {"accuracy": 0.5}}, best={},
     )  # fmt: skip
-    record = iteration.describe_iteration(facts, settings.Sampler(rule=rule), settings.Difficulty(), 4, CLUSTER)
+    record = iteration.describe_iteration(
+        facts, settings.Sampler(rule=rule), settings.Difficulty(), settings.Rollouts(k=4), CLUSTER
+    )
     assert (record["iteration"], record["sampler_rule"]) == (3, rule)
     assert record["probe_questions"] == record["explored_questions"] == 8 and record["pair_yield"] == 1
     assert record["scores_before"] == {"x": {"accuracy": 0.5}} and record["dpo/loss"] == 0.5
@@ -157,18 +159,39 @@ def test_the_best_score_is_what_a_fall_is_measured_from():
     assert iteration.update_best(best, {"x": score(0.6)}) == {"x": score(0.6), "y": score(0.1)}
 
 
-def solved(counts):
-    n = len(counts)
-    return Difficulty(np.arange(n), np.full(n, 8), np.array(counts), *np.ones((3, n)))
+def solved(counts, cut=0.0):
+    """The figures of an exploration whose questions have so many right responses of eight."""
+    hard, easy = counts.count(0) / len(counts), counts.count(8) / len(counts)
+    shares = {"explored_too_hard_share": hard, "explored_too_easy_share": easy, "truncated_share": cut}
+    return {"explored_questions": len(counts), **shares, "max_new_tokens": 192}
+
+
+ONE = make_rollouts([(3, 0, 0, 4, 1, True, "fish")])
 
 
 def test_depletion_says_which_way_and_what_to_do():
-    hard, easy = (signatures.no_pairs(2, solved(n), 0.1) for n in ([0, 0, 0, 8], [8, 8, 8, 0]))
+    hard, easy = (signatures.no_pairs(2, solved(n, 0.1), ONE) for n in ([0, 0, 0, 8], [8, 8, 8, 0]))
     assert "iteration 2" in hard and "3 always wrong, 1 always right" in hard and "rollouts.k" in hard
     assert "1 always wrong, 3 always right" in easy and "rollouts.temperature" in easy
-    cut = signatures.no_pairs(2, solved([3, 3, 4, 0]), 0.9)
-    assert "90% of the responses are truncated" in cut and "rollouts.max_new_tokens" in cut and "max_new" not in hard
+    cut = signatures.no_pairs(2, solved([0, 0, 0, 0], 0.9), ONE)
+    assert "90% of the responses were cut at rollouts.max_new_tokens=192: raise it" in cut and "rollouts.k" not in cut
+    assert "max_new" not in hard and hard.endswith("\none response, to question q3 (wrong): fish")
     assert all("run.accept_changes=true" in text for text in (hard, easy, cut))
+
+
+def test_truncation_comes_before_any_other_advice():
+    poor = {**GOOD, "pair_yield": 0.01, "explored_too_hard_share": 0.9, "truncated_share": 0.78, "max_new_tokens": 192}
+    (depleted,) = signatures.find_signatures(poor, BEFORE)
+    assert depleted.startswith("depletion: 1.0%") and "78% of the responses were cut" in depleted
+    assert "rollouts.k" not in depleted
+    assert shown(truncated_share=0.78) == ["truncation"] and shown(truncated_share=0.5) == []
+
+
+def test_one_response_is_shown_of_the_kind_that_explains_most():
+    rows = [(3, 0, 1, 4, 1, True, "right"), (3, 1, 0, 4, 1, True, "wrong\x1b"), (4, 0, 0, 4, 1, False, "cut")]
+    assert signatures.typical(make_rollouts(rows)) == "one response, to question q3 (wrong): wrong\\x1b"
+    assert "(cut): cut" in signatures.typical(make_rollouts(rows[2:]))
+    assert "(correct)" in signatures.typical(make_rollouts(rows[:1]))
 
 
 def test_savings_are_counted_in_responses_and_tokens():

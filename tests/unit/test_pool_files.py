@@ -138,7 +138,7 @@ def test_an_answer_that_is_no_finite_number_is_a_bad_row(tmp_path):
             "x.csv",
             b"problem,answer\nq,1\n",
             "",
-            "has no column 'question', but problem, answer: name its columns",
+            "has no column 'question', but problem, answer: set pool.columns.question=problem",
         ),
         ("x.jsonl.gz", gzip.compress(lines(), mtime=0)[:-20], "", "compressed content is damaged or cut off"),
         ("x.jsonl.gz", b"plain", "", "compressed content is damaged"),

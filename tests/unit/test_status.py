@@ -104,6 +104,23 @@ def test_a_rank_that_fails_alone_is_named_until_the_next_start(tmp_path):
         assert state_of(tmp_path).state == "running"
 
 
+def test_the_work_of_each_rank_is_added_up_over_starts(tmp_path):
+    def explore(stage):
+        with progress.show("explore", 2, True) as task:
+            for rank in (0, 1):
+                task.begin(rank, rank)
+                task.end(rank, {"tokens": 50})
+        raise Stopped("SIGTERM")
+
+    for _ in range(2):
+        with contextlib.suppress(Stopped), open_run(tmp_path) as run:
+            run.stage(0, "explore", explore, lambda stage: None)
+    work = life.read_work(tmp_path / "a")
+    assert {rank: tokens for rank, (_, tokens) in work["iter-000/explore"].items()} == {0: 100, 1: 100}
+    (tmp_path / "a" / life.WORK).write_text(json.dumps({"x": [[0, 1]], "y": 3, "z": [[1, 2.0, 3]]}))
+    assert life.read_work(tmp_path / "a") == {"z": {1: (2.0, 3)}}
+
+
 def test_what_a_run_waits_for_is_said(tmp_path):
     """Another job computes an artefact that the run needs."""
     path = tmp_path / ".shared" / f"vectors-{hashlib.sha256(b'key').hexdigest()[:16]}"

@@ -7,6 +7,7 @@ program and looks at everything that it prints and writes for reading.
 import io
 import json
 import logging
+import re
 import shutil
 import sys
 import unicodedata
@@ -20,16 +21,16 @@ import submit
 import yaml
 from support.make import make_rollouts
 from support.pools import left_out, load, write_jsonl
-from tqdm import tqdm
 
-from hpc_saidpo import errors, progress, settings, terminal
-from hpc_saidpo.cli import compare, doctor, explain, export, failures, grade, main, plan, status, verify
+from hpc_saidpo import errors, progress, screen, settings, terminal
+from hpc_saidpo.cli import compare, doctor, explain, export, failures, grade, main, plan, show, status, verify
 from hpc_saidpo.doctor.finding import judge
 from hpc_saidpo.doctor.finding import table as table_of_findings
 from hpc_saidpo.errors import RunError, shown, visible, words_of
 from hpc_saidpo.evaluate.table import text as table_of_evaluation
 from hpc_saidpo.records import CORRECT, WRONG, Draw, Outcome, Rollouts
-from hpc_saidpo.report import page
+from hpc_saidpo.report import console, page
+from hpc_saidpo.report.facts import ENDED, Answer, Change, Example, Facts, Gain, Place
 from hpc_saidpo.store.stage import Stage
 
 FORGED = "graded: correct 100.0 %"
@@ -128,17 +129,17 @@ def test_the_log_has_one_line_for_each_message(logging_to, printed, capsys):
     assert out.splitlines()[0].startswith("question a\\x1b[2J") and out.splitlines()[0].endswith(" of a\\nb: 3")
 
 
-def test_bars_still_move_the_cursor_and_lines_do_not_break_them(logging_to, printed, monkeypatch, capsys):
-    monkeypatch.setattr(progress, "terminal_columns", lambda: 60)
+def test_the_display_moves_the_cursor_and_lines_go_above_it(logging_to, printed, monkeypatch, capsys):
+    for module, name, value in ((progress, "columns", 60), (screen, "columns", 60), (screen, "is_shared", True)):
+        monkeypatch.setattr(module, name, lambda value=value: value)
     terminal.guard()
     with progress.show(HOSTILE, 3, is_root=True) as task:
-        progress.log.info("between")
-        assert not tqdm._instances or next(iter(tqdm._instances)).desc.isprintable()
+        progress.log.info("between %s", HOSTILE)
         task.begin(0, 0)
         task.end(0)
-    captured = capsys.readouterr()
-    assert "\r" in captured.err and "between" in captured.out
-    assert_harmless(captured.out, captured.err.replace("\r", "").replace("\x1b[A", ""))
+    shown = capsys.readouterr().err  # one stream
+    assert "\x1b[2K" in shown and shown.index("between") < shown.rindex("━") < shown.rindex("done in")
+    assert_harmless(re.sub(r"\x1b\[(?:\?25[hl]|2K|1A|[\d;]*m)|\r", "", shown))
 
 
 def test_failures_are_reported_harmlessly(printed):
@@ -233,6 +234,16 @@ def test_explain(printed, run):
     assert printed(explain.main, run, "--iteration", 7, "--question", HOSTILE)[0] == 2
 
 
+def test_show(printed, run):
+    """What a model writes can pass for a line of this program neither as text nor as JSON."""
+    code, text = printed(show.main, run)
+    assert code == 0 and text.count("\nresponse ") == 4 and "\\x1b[2J" in text
+    assert [line for line in text.splitlines() if line.strip(" |") == FORGED] == [f"  |{FORGED}"] * 4
+    code, text = printed(show.main, run, "--jsonl")
+    assert code == 0 and [json.loads(line)["response"] for line in text.splitlines()] == [HOSTILE] * 4
+    assert printed(show.main, run, "--question", HOSTILE)[0] == printed(show.main, run, "--stage", HOSTILE)[0] == 2
+
+
 def test_export(printed, run, tmp_path):
     out = tmp_path / IN_A_NAME
     code, text = printed(export.main, run, "--what", "rollouts", "--format", "jsonl", "--out", out)
@@ -274,10 +285,16 @@ def test_report(run):
     health |= {"largest_share": 0.75, "effective_clusters": 1.5, "clusters_under_5": 2, "probed_per_cluster": 1.0}
     health |= {"silhouette": None, "backend": HOSTILE, "vectors": 3}
     outcome = Outcome({HOSTILE: score}, [record], HOSTILE, HOSTILE, health=health)
-    for text in (page.page(IN_A_NAME, outcome, {"a": HOSTILE}), page.table(outcome)):
+    answer = Answer("wrong", HOSTILE, HOSTILE)
+    about = Facts(
+        IN_A_NAME, ENDED, HOSTILE, outcome, "today", {}, {"policy": {"path": HOSTILE}}, HOSTILE,
+        [{"command": HOSTILE, "hosts": [HOSTILE]}], {HOSTILE: Place(3.0, 4.0, [(1.0, 2.0)])}, {},
+        {HOSTILE: Gain(score, score, 0.1, 0.0, 0.2)}, (HOSTILE, [Example(HOSTILE, HOSTILE, HOSTILE, answer, answer)]),
+        [Change(0, HOSTILE, HOSTILE, HOSTILE)],
+    )  # fmt: skip
+    for text in (page.page(about), console.table(outcome), console.ending(Path(IN_A_NAME), about)):
         assert_harmless(text.replace(f"\n{FORGED}", ""))
         text.encode()
-    assert page.curves(outcome).startswith(b"\x89PNG")
 
 
 def test_tables():

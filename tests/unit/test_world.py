@@ -54,6 +54,26 @@ def test_a_request_to_stop_is_ended_by_the_last_listener():
             signal.signal(number, handler)
 
 
+def test_ctrl_c_is_answered_at_once_and_a_second_one_ends_the_work_in_flight(monkeypatch):
+    monkeypatch.setattr(stop, "AGAIN_S", 0.05)
+    before = {number: signal.getsignal(number) for number in stop.SIGNALS}
+    request, said, ended = stop.StopRequest(), [], threading.Event()
+    try:
+        request.listen(600.0, lambda name: ended.set(), said.append)
+        for _ in range(2):  # the terminal and a launcher send it nearly together
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.001)
+        assert not ended.wait(0.1) and said == [stop.CTRL_C] and request.signal_name == stop.CTRL_C
+        os.kill(os.getpid(), signal.SIGTERM)  # Slurm sends several signals: none of them ends the work before its time
+        assert not ended.wait(0.1)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert ended.wait(10)
+    finally:
+        signal.set_wakeup_fd(-1)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 @pytest.mark.parametrize(
     "core_L, environment, n",
     [

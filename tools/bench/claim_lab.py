@@ -60,7 +60,7 @@ class Lab:
     def __init__(self):
         torch.set_num_threads(1)
         progress.log.disabled = True
-        progress.terminal_columns = lambda: 0  # no bars: several trials run at once
+        progress.columns = lambda: 0  # no bars: several trials run at once
         self.grader = Grader()
         self.base = Policy.load(str(POLICY), settings.Policy(path=str(POLICY)), torch.device("cpu"))
         self._before: dict[tuple, dict[str, float]] = {}

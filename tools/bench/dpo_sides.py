@@ -72,7 +72,7 @@ class Ours:
         """The losses of the steps; their CPU-seconds are noted."""
 
         @contextlib.contextmanager
-        def watch(label: str, total: int, is_root: bool, n_done: int = 0) -> Iterator[Task]:
+        def watch(label: str, total: int, is_root: bool, n_done: int = 0, *_: object) -> Iterator[Task]:
             started = time.process_time()
 
             def advance() -> None:

@@ -11,7 +11,7 @@ import torch
 from ... import settings
 from ...errors import RunError, is_out_of_memory
 from ...policy.model import Policy
-from ...progress import log
+from ...progress import drawing, log
 from ...settings.rollouts import Sampling
 from . import vllm
 from .memory import row_budget
@@ -75,7 +75,8 @@ def _decode(
         made = [[Response() for _ in samples] for _, samples in todo]
         out_of_memory = False
         try:
-            with fast_linears(policy, tried.way, getattr(torch, config.linears), config.compile):
+            linears = fast_linears(policy, tried.way, getattr(torch, config.linears), config.compile)
+            with linears, drawing(made):
                 decode(policy, todo_prompts, todo_seeds, made, sampling, n_rows)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
