@@ -24,8 +24,10 @@ from support.pools import load
 
 from hpc_saidpo import settings as groups
 from hpc_saidpo.cli import compose, grade
+from hpc_saidpo.compare.page import page
+from hpc_saidpo.compare.paired import pair
 from hpc_saidpo.compare.read import read_runs
-from hpc_saidpo.compare.tables import page, text
+from hpc_saidpo.compare.tables import text
 from hpc_saidpo.errors import RunError
 from hpc_saidpo.grader.answers import exact, extract, fast, stated
 from hpc_saidpo.grader.grader import Grader
@@ -280,7 +282,8 @@ def test_other_files_of_a_run(run, name, value):
             table(read_states(run.parent))
         with messages_only(run):
             sweep = read_runs(run.parent)
-            text(sweep), page(sweep)
+            pairing = pair(sweep, None)
+            text(sweep, pairing), page(sweep, pairing, run.parent)
         with messages_only(run):
             check(run)
         with messages_only(run):

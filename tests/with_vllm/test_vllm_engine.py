@@ -17,7 +17,6 @@ from hpc_saidpo.settings.rollouts import Sampling
 from hpc_saidpo.store.check import check
 from hpc_saidpo.store.layout import iterations_of
 
-pytest.importorskip("vllm", reason="vLLM is not installed: tools/test_vllm.sh installs it")
 pytestmark = pytest.mark.vllm
 
 EAGER = {"enforce_eager": True}  # starts sooner
