@@ -174,7 +174,7 @@ def check_overrides(arguments: Sequence[str]) -> None:
 
 
 def swept_keys(arguments: Sequence[str]) -> set[str]:
-    """Return the keys of checked overrides that have several values: those that the jobs of a multirun differ by."""
+    """Return the keys that have several values in checked overrides. The jobs of a multirun differ in these keys."""
     words = [word for word in arguments if "=" in word and not word.startswith("-")]
     parsed = OverridesParser.create().parse_overrides(words)
     return {override.get_key_element().removeprefix("+") for override in parsed if override.is_sweep_override()}

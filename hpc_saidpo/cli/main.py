@@ -12,7 +12,7 @@ from .. import __version__, imports, terminal
 from ..parallel import launched, stop
 from . import environment  # noqa: F401 - sets environment variables before anything else is imported
 
-EXIT_INTERRUPTED = 130  # that of a shell: 128 and the number of SIGINT
+EXIT_INTERRUPTED = 130  # as shells report a Ctrl-C: 128 plus the number of SIGINT
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

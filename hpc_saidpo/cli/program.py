@@ -46,7 +46,7 @@ class Program:
 
 
 FROM_FILES = "--config"
-LONGEST_OF_MULTIRUN = 100  # bytes of the name of a run of a multirun: it stands in tables and legends
+LONGEST_OF_MULTIRUN = 100  # bytes of the name of a multirun's run, which tables and legends show
 
 
 def start(program: Program, arguments: Sequence[str]) -> int:

@@ -82,7 +82,7 @@ def _to_page(sweep: Sweep, name: str, out: Path) -> object:
 
 
 def _table(table: Sequence[Sequence[object]]) -> Html:
-    """A table whose cells are cut where they are long; columns of words are those that begin with a letter."""
+    """Return a table. Long cells are cut; a column whose cells begin with a letter is aligned as words."""
     header, *rows = [[cell if isinstance(cell, Html) else shown(cell, CELL_CHARS) for cell in row] for row in table]
     words = {0} | {i for i, name in enumerate(header) if name in WORDS or "." in name.partition(",")[0]}
     return shell.table(header, rows, words)

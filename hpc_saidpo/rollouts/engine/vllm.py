@@ -170,9 +170,7 @@ def arguments(policy: Policy, config: settings.Engine) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _environment(device: torch.device) -> Iterator[None]:
-    """The environment that vLLM's processes inherit. They see this rank's device only, and are not forked: MPI forbids
-    it.
-    """
+    """Set the environment that vLLM's processes inherit: this rank's device only, and no fork, which MPI forbids."""
     changes = {
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
         "VLLM_ENABLE_V1_MULTIPROCESSING": "1",
