@@ -141,11 +141,11 @@ class Stages:
         expected_Q: dict[int, float] | None = None,
     ) -> Rollouts:
         def compute(stage: Stage) -> None:
-            seed = (self.settings.run.seed, -1 if isinstance(self.t, str) else self.t, name)
-            needed, prompt = pick(questions, question_Q), self.settings.rollouts.prompt
-            renderer = Renderer(needed, self.pool.examples, self._policy(), prompt, self.run.started())
-            request = Request(renderer, question_Q, k, sampling, seed, expected_Q or {})
-            collect_rollouts(stage, request, self.settings.rollouts, self.run.world)
+            config, needed = self.settings, pick(questions, question_Q)
+            seed = (config.run.seed, -1 if isinstance(self.t, str) else self.t, name)
+            renderer = Renderer(needed, self.pool.examples, self._policy(), config.rollouts.prompt, self.run.started())
+            request = Request(renderer, question_Q, k, sampling, seed, expected_Q or {}, config.run.deterministic)
+            collect_rollouts(stage, request, config.rollouts, self.run.world)
 
         return self._stage(name, compute, load_rollouts, uses_policy=True)
 

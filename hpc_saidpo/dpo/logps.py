@@ -10,10 +10,11 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from ..policy import plain
+from ..policy import flash, plain
 from ..policy.decoded import IDS, Outputs, at_places, decoder_of, logits_of
+from ..policy.trial import attention_of
 from ..settings.dpo import HEAD_TOKENS
-from .rows import Batch, attention_mask
+from .rows import Batch, attention_mask, document_ends
 
 SUMMED_ROWS = 64
 
@@ -71,11 +72,20 @@ class ResponseLogps(nn.Module):
         return Logps(token_N, batch.n_tokens_BR.to(device))
 
     def _inputs(self, batch: Batch, device: torch.device) -> dict[str, Any]:
-        # A packed row has no mask and no cache: only then does transformers separate documents by their positions.
-        segment_RT, dtype = batch.segment_RT, next(self.model.parameters()).dtype
-        mask = None if segment_RT is None else attention_mask(segment_RT.to(device), dtype)
         ids_RT, position_RT = batch.ids_RT.to(device), batch.position_RT.to(device)
-        return {IDS: ids_RT, "attention_mask": mask, "position_ids": position_RT, "use_cache": False}
+        inputs = {IDS: ids_RT, "attention_mask": None, "position_ids": position_RT, "use_cache": False}
+        if batch.segment_RT is not None:
+            inputs["attention_mask"] = attention_mask(batch.segment_RT, self._computed(device), device)
+        # A packed row has no mask and no cache: only then does transformers separate documents by their positions.
+        elif attention_of(self.model) in flash.MODULE_OF:
+            inputs |= document_ends(batch.position_RT, device)
+        return inputs
+
+    def _computed(self, device: torch.device) -> torch.dtype:
+        """The precision that attention computes in. A mask in another one would be copied in every layer."""
+        if torch.is_autocast_enabled(device.type):
+            return torch.get_autocast_dtype(device.type)
+        return next(self.model.parameters()).dtype
 
     def _whole_logits(self, batch: Batch, device: torch.device) -> torch.Tensor:
         """[R · T, V] all logits of the rows by the model's own forward pass."""

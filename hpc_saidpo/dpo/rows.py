@@ -93,15 +93,34 @@ def _parts(prompt: Tokens, responses: Sequence[Tokens]) -> list[tuple[int, int, 
     return [(0, 0, prompt), *((s, len(prompt), tokens) for s, tokens in enumerate(responses, 1))]
 
 
-def attention_mask(segment_RT: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+def document_ends(position_RT: torch.Tensor, device: torch.device) -> dict[str, torch.Tensor | int]:
+    """Where the documents of one packed row end, as transformers' arguments of flash attention.
+
+    Without them every layer searches the positions for the ends, and waits for the device twice.
+
+    Args:
+        position_RT: [1, T], on the CPU: 0 where a document begins.
+    """
+    begin = (position_RT[0] == 0).nonzero()[:, 0]
+    ends = torch.cat([begin, torch.tensor([position_RT.shape[1]])]).to(torch.int32)
+    longest = int(ends.diff().max())
+    ends = ends.to(device)
+    return {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends, "max_length_q": longest, "max_length_k": longest}
+
+
+def attention_mask(segment_RT: torch.Tensor, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """The attention mask of rows. A token sees itself and, before it, the prompt and its own response.
+
+    Args:
+        segment_RT: on the CPU, where a look at it waits for no other device.
 
     Returns:
         A padding mask [R, T] when no row has more than one response: every model accepts it. Else [R, 1, T, T], in
         `dtype`: 0 where a token sees another, the smallest number elsewhere.
     """
     if segment_RT.max() <= 1:
-        return (segment_RT >= 0).long()
+        return (segment_RT >= 0).long().to(device)
+    segment_RT = segment_RT.to(device)
     query, key = segment_RT[:, :, None], segment_RT[:, None, :]
     seen = ((key == 0) | (key == query)) & (key >= 0)
     seen = seen.tril() | torch.eye(segment_RT.shape[1], dtype=torch.bool, device=segment_RT.device)

@@ -128,7 +128,7 @@ class _Round:
                     if stopping:
                         raise Stopped(stopping)
                 n_tokens = self.tokens_B[[i for rows in self.schedule[step] for i in rows]].sum()
-                task.end(ALL_RANKS, {"tokens": int(n_tokens)})
+                task.end(ALL_RANKS, step, {"tokens": int(n_tokens)})
         return steps
 
     def _reference(self) -> np.ndarray:

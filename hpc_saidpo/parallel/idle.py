@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
 
 class Work:
-    """The time that this rank has worked on its items, by this rank's clock."""
+    """The time in which this rank has had work items, by this rank's clock."""
 
     def __init__(self):
         self._started = self._ended = time.monotonic()
-        self._busy_s = 0.0
+        self._busy_s, self._n_items, self._begun = 0.0, 0, 0.0
 
-    def measure(self, items: Iterable[int]) -> Iterator[int]:
-        """Yield the same items. Work on an item ends when the next one is requested."""
-        for item in items:
-            begun = time.monotonic()
-            yield item
+    def begin(self) -> None:
+        """Note that this rank has one item more."""
+        if self._n_items == 0:
+            self._begun = time.monotonic()
+        self._n_items += 1
+
+    def end(self) -> None:
+        """Note that this rank has finished an item."""
+        self._n_items -= 1
+        if self._n_items == 0:
             self._ended = time.monotonic()
-            self._busy_s += self._ended - begun
+            self._busy_s += self._ended - self._begun
 
     def elapsed(self) -> tuple[float, float, float]:
         """Return the seconds since this rank started, the seconds since it ended, and the seconds of work."""

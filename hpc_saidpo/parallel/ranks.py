@@ -17,7 +17,8 @@ import numpy as np
 
 from ..errors import decode_failure, encode_failure
 from . import group, idle, launched, slices
-from .dispatch import CLAIM_TAGS, STOP, Progress, sleep_until
+from .claims import Claims, OwnClaims
+from .dispatch import CLAIM_TAGS, Progress, sleep_until
 from .drain import drain
 from .task import Task
 from .world import POLL_S, World
@@ -43,7 +44,6 @@ class MPIWorld(World):
         self.hosts = self._comm.allgather(self.hosts[0])
         self._leaving = self._comm.Dup()  # ranks that do not leave use the other one
         self._n_claims = 0
-        self._work = idle.Work()
         self._progress = None
         if self.size > 1 and mpi.Query_thread() == mpi.THREAD_MULTIPLE:
             self._progress = Progress(mpi, self._comm.Dup())
@@ -51,40 +51,18 @@ class MPIWorld(World):
     def stop_signal(self) -> str:
         return next(filter(None, self.gather(self.stop_request.signal_name)), "")
 
-    def claim(self, n: int, task: Task | None = None) -> Iterator[int]:
-        self._work = idle.Work()
-        return self._work.measure(self._claim(n, task or Task()))
+    def claims(self, n: int, task: Task | None = None) -> Claims:
+        self._work, task = idle.Work(), task or Task()
+        self._n_claims += 1
+        if self._progress is None:
+            return OwnClaims(range(self.rank, n, self.size), task, self._work, self)
+        return self._progress.claims(CLAIM_TAGS[self._n_claims % len(CLAIM_TAGS)], n, task, self, self._work)
 
     def idle_shares(self) -> list[float]:
         if self.size == 1:
             return super().idle_shares()
         self.barrier()
         return idle.idle_shares(self.gather(self._work.elapsed()))
-
-    def _claim(self, n: int, task: Task) -> Iterator[int]:
-        self._n_claims += 1
-        if self._progress is None:
-            yield from self._static_share(n, task)
-            return
-        take = self._progress.claim(CLAIM_TAGS[self._n_claims % len(CLAIM_TAGS)], n, task, self)
-        if self.rank < n:
-            yield self.rank
-        while (index := take()) >= 0:
-            yield index
-        if index == STOP:
-            self.stop_if_requested()
-
-    def _static_share(self, n: int, task: Task) -> Iterator[int]:
-        items_left = False
-        for index in range(self.rank, n, self.size):
-            items_left = bool(self.stop_request)
-            if items_left:
-                break
-            task.begin(self.rank, index)
-            yield index
-            task.end(self.rank, self.take_counts())
-        if any(self.gather(items_left)):
-            self.stop_if_requested()
 
     def barrier(self) -> None:
         request = self._comm.Ibarrier()

@@ -26,6 +26,11 @@ def gather(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
+def barrier() -> None:
+    """Wait for every rank of the process group. NCCL ends a rank that waits in one operation for ten minutes."""
+    torch.distributed.barrier()
+
+
 def save(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     """Write named tensors to a folder in safetensors format, each rank its shards. Collective in a process group.
 

@@ -80,24 +80,24 @@ class Task:
         self.work: dict[int, tuple[float, float]] = {}
         self.longest_s, self.started = 0.0, time.monotonic()
         self._names, self._advance = names, advance
-        self._begun: dict[int, tuple[int, float]] = {}
+        self._begun: dict[tuple[int, int], float] = {}  # rank and item -> when
         self._lock = threading.Lock()
 
     def begin(self, rank: int, index: int) -> None:
         """Note that a rank begins an item."""
         with self._lock:
-            self._begun[rank] = index, time.monotonic()
+            self._begun[rank, index] = time.monotonic()
 
-    def end(self, rank: int, counts: Mapping[str, float] | None = None) -> None:
-        """Note that a rank has finished its item, if it had one.
+    def end(self, rank: int, index: int, counts: Mapping[str, float] | None = None) -> None:
+        """Note that a rank has finished an item. An item that it had not begun is ignored.
 
         Args:
             counts: what it has counted in the item.
         """
         with self._lock:
-            if rank not in self._begun:
+            begun = self._begun.pop((rank, index), None)
+            if begun is None:
                 return
-            index, begun = self._begun.pop(rank)
             seconds, counted = time.monotonic() - begun, counts or {}
             busy_s, tokens = self.work.get(rank, (0.0, 0.0))
             self.work[rank] = busy_s + seconds, tokens + counted.get("tokens", 0)
@@ -110,15 +110,18 @@ class Task:
     def silences(self, least_s: float = SILENT_S) -> list[Silence]:
         """Return the ranks that are silent: those busy for SILENT_FACTOR times the longest item, and for `least_s`.
 
+        A rank that works on several items is reported once, with the item that it has had for the longest time.
+
         Before an item is finished nothing is known about the time that an item takes, and no rank is silent.
         """
         now = time.monotonic()
         with self._lock:
-            working = [(rank, index, now - begun) for rank, (index, begun) in sorted(self._begun.items())]
+            newest_first = sorted(self._begun.items(), key=lambda item: -item[1])
+            oldest = {rank: (index, now - begun) for (rank, index), begun in newest_first}
             limit_s = max(least_s, SILENT_FACTOR * self.longest_s)
             names = self._names
             return [
                 Silence(rank, index if names is None else names[index], seconds, self.longest_s)
-                for rank, index, seconds in working
+                for rank, (index, seconds) in sorted(oldest.items())
                 if self.longest_s and seconds > limit_s
             ]

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar, cast
 import numpy as np
 
 from ..errors import RunError, decode_failure, encode_failure
-from . import cores, devices
+from . import cores, devices, idle
+from .claims import Claims, OwnClaims
 from .drain import drain
 from .stop import CTRL_C, EXIT_STOPPED, Stopped, StopRequest
 from .task import Task
@@ -45,6 +46,7 @@ class World:
         self.stop_request = StopRequest()
         self._device: torch.device | None = None
         self._counts: Counter[str] = Counter()
+        self._work = idle.Work()
 
     @property
     def is_root(self) -> bool:
@@ -152,12 +154,20 @@ class World:
         Raises:
             Stopped: a stop was requested while items were left. The ranks have finished the items they had begun.
         """
-        task = task or Task()
-        for index in range(n):
-            self.stop_if_requested()
-            task.begin(self.rank, index)
+        claims = self.claims(n, task)
+        while (index := claims.next()) is not None:
             yield index
-            task.end(self.rank, self.take_counts())
+            claims.end(index, self.take_counts())
+        claims.close()
+
+    def claims(self, n: int, task: Task | None = None) -> Claims:
+        """Begin to hand out items 0 .. n-1, as `claim` does, to a rank that may have several at once. Collective.
+
+        Args:
+            task: see `claim`.
+        """
+        self._work = idle.Work()
+        return OwnClaims(range(n), task or Task(), self._work, self)
 
     def spread(self, n: int, do: Callable[[int], object], task: Task | None = None) -> None:
         """Call do(index) for 0 .. n-1, each on one rank, in the order of `claim`. Collective.
@@ -219,7 +229,7 @@ class World:
                 task.begin(rank, first + rank)
             yield min(first + self.rank, n - 1)
             for rank in turn:
-                task.end(rank)
+                task.end(rank, first + rank)
 
     def idle_shares(self) -> list[float]:
         """Return the share of the last `claim`'s time that each rank waited for an item or for the others. Collective.

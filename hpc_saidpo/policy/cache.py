@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -39,13 +40,16 @@ def forget_policies() -> None:
     """Free the policy in memory, because its weights have changed or another policy is needed."""
     load_policy.cache_clear()
     release_engines()
-    gc.collect()
 
 
 def release_engines() -> None:
-    """Free the memory of rollout engines, because training needs it."""
+    """Free the memory of rollout engines, and what torch keeps for later: another process may need it."""
     for release in _releases:
         release()
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def when_released(release: Callable[[], None]) -> Callable[[], None]:

@@ -21,6 +21,7 @@ from ..parallel.world import World
 from ..progress import say_once
 from .attention import attention_of, precision_of, save_precision_of, selected_tokens
 from .chat import apply_template
+from .experts import in_autocast
 from .read import (
     MEMORY_REMEDY,
     check_vocabulary,
@@ -69,6 +70,7 @@ class Policy:
         with memory_errors(f"while policy.path={path} is moved to {device}", MEMORY_REMEDY):
             model.to(device)  # pyright: ignore[reportArgumentType] - transformers wraps it without `self`
         saved = save_precision_of(config, read_config(path).dtype)
+        in_autocast(model)
         policy = cls(model, read_tokenizer(path), device, precision, path, saved=saved)
         check_vocabulary(path, model, policy.tokenizer)
         model.config.use_cache = True

@@ -98,6 +98,8 @@ def save_by_file(
                 tensors[name] = tensor.to("cpu", dtypes[name]).contiguous()
         if is_root:
             save_file(tensors, folder / file, metadata={"format": "pt"})
+        if any(map(shards.is_sharded, weights.values())):
+            shards.barrier()  # a rank that is ahead would wait in the next gathering for as long as all files take
     if not is_root:
         return
     _save_configs(model, folder, precision)

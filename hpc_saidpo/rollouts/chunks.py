@@ -1,8 +1,8 @@
 """Chunks of questions: the units of work that ranks claim in a rollout stage, and the order of the claims.
 
-Chunks are also the unit of reproducibility: the rows of a chunk share batches, and numbers are rounded differently in
-another batch. So the number and the content of a chunk depend on the questions alone, not on the ranks and not on
-what the run has learned: a stage that resumes, or is repaired, must find the same chunks. Only their order is free.
+The number and the content of a chunk depend on the questions alone, not on the ranks and not on what the run has
+learned: a stage that resumes, or is repaired, must find the same chunks. Only their order is free. With
+run.deterministic a chunk is also the unit of batches: numbers are rounded differently in another batch.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from ..settings.rollouts import Rollouts
 
 # A chunk takes this share of the remaining questions: several chunks for each of a few dozen ranks.
 REMAINING_SHARE = 1 / 64
+LEAST_FAMILY = 8  # prompts that begin alike, for a start of their own
 # Cost of a prompt token, relative to one more token in each response: a prompt is read once for all its responses.
 PROMPT_COST = 0.05
 
@@ -56,9 +57,9 @@ def cut(
 ) -> list[list[int]]:
     """Cut questions into chunks, large ones first (guided self-scheduling, Polychronopoulos & Kuck 1987).
 
-    Large chunks keep the engine's batches full; the small ones at the end leave work for ranks that become free. A
-    chunk contains prompts of one family, which begin alike: the engine computes their common prefix once. Within a
-    family questions are sorted by length, for less padding.
+    Large chunks need few claims and files; the small ones at the end leave work for ranks that become free. A chunk
+    contains prompts of one family, which begin alike: the engine computes their common prefix once. Within a family
+    questions are sorted by length, for less padding.
 
     Args:
         token_Q: the prompt of each question, as token ids.
@@ -75,6 +76,35 @@ def cut(
             rest = rest[size:]
             n_left -= len(chunks[-1])
     return chunks
+
+
+def common_prefix(prompts: Sequence[Sequence[int]]) -> int:
+    """Return the number of tokens that all prompts begin with; at least one token of each prompt is not counted."""
+    rows = [list(prompt) for prompt in prompts]
+    first, last = min(rows), max(rows)  # a prefix of the lexicographic extremes is a prefix of all
+    limit = min(map(len, rows)) - 1
+    return next((i for i in range(limit) if first[i] != last[i]), limit)
+
+
+def starts(token_Q: Mapping[int, Sequence[int]], family: Callable[[int], str]) -> dict[int, int]:
+    """Return for each question the number of tokens at the beginning of its prompt that the engine computes once.
+
+    They are those of its family. Small families have what all prompts begin with: a start that few prompts have would
+    save little, and hold one of the few places for starts.
+
+    Args:
+        family: see `cut`.
+    """
+    by_family: dict[str, list[int]] = {}
+    for q in token_Q:
+        by_family.setdefault(family(q), []).append(q)
+    of_all = common_prefix(list(token_Q.values())) if token_Q else 0
+    start_Q: dict[int, int] = {}
+    for members in by_family.values():
+        is_large = len(members) >= LEAST_FAMILY
+        start = common_prefix([token_Q[q] for q in members]) if is_large else of_all
+        start_Q |= dict.fromkeys(members, start)
+    return start_Q
 
 
 def longest_first(

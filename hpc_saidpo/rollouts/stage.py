@@ -19,7 +19,7 @@ from ..records import CORRECT, Prompts, Question, Questions, Rollouts
 from ..settings.rollouts import Sampling
 from ..store.run import RunDir
 from ..store.stage import Stage
-from .chunks import cut, longest_first
+from .chunks import cut, longest_first, starts
 from .lengths import TooLong, write_too_long
 from .prompts import Renderer, describe
 
@@ -38,6 +38,8 @@ class Request:
         k: rollouts of each question.
         seed: (run seed, iteration, stage name).
         expected_Q: expected tokens of a response, by question; may be incomplete (`chunks.expected_tokens`).
+        drained: begin no chunk on a rank before the one before it is complete. Batches, and so their rounding, then do
+            not depend on the ranks.
     """
 
     renderer: Renderer
@@ -46,6 +48,7 @@ class Request:
     sampling: Sampling
     seed: tuple[int, int, str]
     expected_Q: Mapping[int, float] = field(default_factory=dict)
+    drained: bool = False
 
 
 def collect_rollouts(stage: Stage, request: Request, config: settings.Rollouts, world: World) -> None:
@@ -58,26 +61,31 @@ def collect_rollouts(stage: Stage, request: Request, config: settings.Rollouts, 
         RunError: a prompt cannot be rendered, or with its response is longer than the model supports.
     """
     from ..policy.model import check_length  # imports transformers: a finished stage needs none of it
-    from .waves import decided, in_waves
+    from .engine.engine import depends_on_batch, stream
+    from .waves import Chunk, Plan, Queue, decided
 
     renderer, name = request.renderer, request.seed[2]
     token_Q = world.on_root(lambda: _prompt_tokens(stage, request))
     if token_Q:
         check_length(renderer.policy, max(map(len, token_Q.values())) + request.sampling.max_new_tokens)
-    waves = config.waves_of(name) or (request.k,)
+    waves, grader = config.waves_of(name) or (request.k,), shared_grader(config.grader)
+    start_Q = starts(token_Q, renderer.family)
+    plan = Plan(waves, token_Q, start_Q, renderer.questions, config, request.seed, grader)
     chunks = cut(token_Q, renderer.family, *config.chunk_bounds(name))
     finished = world.on_root(stage.finished_chunks)
     todo = [i for i in longest_first(chunks, token_Q, request.expected_Q) if i not in finished]
     renderer.policy.model.eval()
-    grader = shared_grader(config.grader)
+    drained = bool(todo) and (request.drained or depends_on_batch(renderer.policy, config.generate))
     label = f"{name}: {len(request.question_Q)} questions × {request.k}"
     units = Units("questions", len(request.question_Q), [len(chunks[i]) for i in todo])
     with progress.show(label, len(chunks), world.is_root, len(chunks) - len(todo), todo, units) as task:
-        for i in world.claim(len(todo), task):
-            prompt_Q = {q: token_Q[q] for q in chunks[todo[i]]}
-            table = in_waves(waves, prompt_Q, renderer, request.sampling, config, request.seed, grader)
-            stage.write_chunk(todo[i], table)
-            world.count(**_counts(table, name, len(decided(table))))
+        claims = world.claims(len(todo), task)
+        queue = Queue(lambda item: Chunk(chunks[todo[item]], plan), claims, drained)
+        works = stream(renderer.policy, queue.take, plan.load, request.sampling, config.generate)
+        for item, table in queue.answers(works):
+            stage.write_chunk(todo[item], table)
+            claims.end(item, _counts(table, name, len(decided(table))))
+        claims.close()
     idle_W = world.idle_shares()
     if world.size > 1:
         log.info("  ranks idle %.0f %% of the stage, at most %.0f %%", 100 * np.mean(idle_W), 100 * max(idle_W))

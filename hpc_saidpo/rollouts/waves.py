@@ -1,17 +1,94 @@
-"""Graded responses to one chunk of questions, drawn in waves."""
+"""Graded responses to chunks of questions, drawn in waves, in one queue for the engine."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from .. import settings
 from ..grader.grader import Grader
+from ..parallel.claims import Claims
+from ..parallel.world import World
 from ..records import CORRECT, WRONG, Question, Rollouts, seed_of
 from ..settings.rollouts import PARAGRAPH, Sampling
-from .engine.engine import generate
+from .chunks import starts
+from .engine.engine import stream
 from .engine.sampling import Response
+from .engine.work import Load, Work
 from .prompts import Renderer
 from .steps import count_steps
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the questions of a stage are answered and graded.
+
+    Attributes:
+        waves: responses to draw of a question in each wave.
+        start_Q: tokens at the beginning of a question's prompt that many prompts share (`chunks.starts`).
+        seed: (run seed, iteration, stage name).
+    """
+
+    waves: Sequence[int]
+    token_Q: Mapping[int, Sequence[int]]
+    start_Q: Mapping[int, int]
+    questions: Sequence[Question] | Mapping[int, Question]
+    config: settings.Rollouts
+    seed: tuple[int, int, str]
+    grader: Grader
+
+    @property
+    def load(self) -> Load:
+        """Bounds of the works."""
+        longest = max(map(len, self.token_Q.values()), default=1)
+        rest = max((len(ids) - self.start_Q[q] for q, ids in self.token_Q.items()), default=1)
+        starts = {tuple(ids[: self.start_Q[q]]) for q, ids in self.token_Q.items()}
+        return Load(min(self.waves), longest, rest, max(map(len, starts), default=0), max(1, len(starts)))
+
+
+class Chunk:
+    """The questions of a chunk: their graded rollouts so far, and the responses to draw next.
+
+    Sample j of a question does not depend on the waves. So a question gets both a correct and a wrong response exactly
+    if it has both among all K, and the decision depends on verdicts only: the pairs are distributed as those of K fixed
+    responses (conf/README.md names the rules for which this holds).
+    """
+
+    def __init__(self, question_Q: Sequence[int], plan: Plan):
+        self._plan, self.questions = plan, list(question_Q)
+        self._tables_Q: dict[int, list[Rollouts]] = {q: [] for q in question_Q}
+        self._n_open = len(question_Q)
+
+    def works(self) -> list[tuple[int, Work]]:
+        """The first wave of each question."""
+        return [(q, self._work(q, 0)) for q in self.questions]
+
+    def note(self, q: int, work: Work) -> Work | None:
+        """Grade the responses to a question. Returns its next wave, None if it needs none."""
+        plan, tables = self._plan, self._tables_Q[q]
+        first = sum(plan.waves[: len(tables)])
+        question = plan.questions[q]
+        tables.append(grade([q], [question], [work.seeds], [work.responses], plan.grader, plan.config.steps, first))
+        if len(tables) < len(plan.waves) and not decided(Rollouts.concat(tables)):
+            return self._work(q, len(tables))
+        self._n_open -= 1
+        return None
+
+    @property
+    def is_complete(self) -> bool:
+        return self._n_open == 0
+
+    def table(self) -> Rollouts:
+        """All rollouts, sorted."""
+        return Rollouts.concat([table for tables in self._tables_Q.values() for table in tables]).sorted()
+
+    def _work(self, q: int, wave: int) -> Work:
+        plan = self._plan
+        first = sum(plan.waves[:wave])
+        seeds = [seed_of(*plan.seed, q, sample) for sample in range(first, first + plan.waves[wave])]
+        return Work(plan.token_Q[q], seeds, plan.start_Q[q])
 
 
 def in_waves(
@@ -23,28 +100,66 @@ def in_waves(
     seed: tuple[int, int, str],
     grader: Grader,
 ) -> Rollouts:
-    """Draw and grade rollouts of a chunk's questions, wave by wave, until each question is decided.
-
-    Sample j of a question does not depend on the waves. So a question gets both a correct and a wrong response exactly
-    if it has both among all K, and the decision depends on verdicts only: the pairs are distributed as those of K fixed
-    responses (conf/README.md names the rules for which this holds).
+    """Draw and grade rollouts of some questions, wave by wave, until each question is decided.
 
     Args:
         waves: responses to draw of a question in each wave.
         token_Q: the prompt of each question, as token ids.
         seed: (run seed, iteration, stage name).
     """
-    drawn, first, undecided = [], 0, list(token_Q)
-    for n in waves:
-        seeds = [[seed_of(*seed, q, sample) for sample in range(first, first + n)] for q in undecided]
-        responses = generate(renderer.policy, [token_Q[q] for q in undecided], seeds, sampling, config.generate)
-        questions = [renderer.questions[q] for q in undecided]
-        drawn.append(grade(undecided, questions, seeds, responses, grader, config.steps, first))
-        done = decided(Rollouts.concat(drawn))
-        undecided, first = [q for q in undecided if q not in done], first + n
-        if not undecided:
-            break
-    return Rollouts.concat(drawn).sorted()
+    plan = Plan(waves, token_Q, starts(token_Q, renderer.family), renderer.questions, config, seed, grader)
+    world = World()
+    queue = Queue(lambda _: Chunk(list(token_Q), plan), world.claims(1))
+    ((_, table),) = queue.answers(stream(renderer.policy, queue.take, plan.load, sampling, config.generate))
+    return table
+
+
+class Queue:
+    """The questions of a rank's chunks, one after another: those of the next chunk follow at once.
+
+    A chunk is claimed when the engine has room, and no question of an earlier one is left to begin. So no more work is
+    claimed than fills the engine's free rows, and a part of one chunk.
+
+    Args:
+        begin: makes the chunk of a claimed item.
+        drained: begin no chunk before the one before it is complete.
+    """
+
+    def __init__(self, begin: Callable[[int], Chunk], claims: Claims, drained: bool = False):
+        self._begin, self._claims, self._drained = begin, claims, drained
+        self._waiting: deque[Work] = deque()
+        self._of: dict[Work, tuple[int, Chunk, int]] = {}  # works without answers: item, chunk, question
+
+    def take(self, wait: bool) -> Work | None:
+        """The next work. None: none is ready; or, after waiting, none is left (`engine.work.Source`)."""
+        while not self._waiting and not (self._drained and self._of):
+            item = self._claims.next(wait)
+            if item is None:
+                break
+            chunk = self._begin(item)
+            for q, work in chunk.works():
+                self._of[work] = item, chunk, q
+                self._waiting.append(work)
+        return self._waiting.popleft() if self._waiting else None
+
+    def answers(self, works: Generator[Work]) -> Iterator[tuple[int, Rollouts]]:
+        """Yield each item with the graded rollouts of its chunk, when it is complete.
+
+        Args:
+            works: complete works of this queue, from `engine.stream`; not begun when there are no items.
+        """
+        first = self.take(True)
+        if first is None:
+            return
+        self._waiting.appendleft(first)
+        with contextlib.closing(works):
+            for work in works:
+                item, chunk, q = self._of.pop(work)
+                if more := chunk.note(q, work):
+                    self._of[more] = item, chunk, q
+                    self._waiting.appendleft(more)
+                elif chunk.is_complete:
+                    yield item, chunk.table()
 
 
 def decided(rollouts: Rollouts) -> set[int]:

@@ -115,6 +115,7 @@ class Engine:
     rows: Positive | None = None
     linears: Literal["float32", "bfloat16"] = "float32"
     compile: bool = False
+    graphs: bool = False
     vllm_memory: Annotated[float, Field(gt=0, lt=1)] = 0.4
     vllm_arguments: dict[str, Any] = Field(default_factory=dict)
 
@@ -124,6 +125,8 @@ class Engine:
             raise ValueError(f"vllm_arguments must not contain {', '.join(fixed)}: the program sets them")
         if self.compile and self.linears == "bfloat16":
             raise ValueError("compile and linears=bfloat16 exclude each other")
+        if self.compile and self.graphs:
+            raise ValueError("compile and graphs exclude each other")
 
 
 @group

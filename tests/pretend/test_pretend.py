@@ -32,13 +32,30 @@ def library(tmp_path_factory):
     return pretend_device.build(tmp_path_factory.mktemp("pretend"), COMPILER)
 
 
+def lines_of(program, *arguments, package=HOME):
+    """The lines of JSON that a program beside this file prints, with the package in a folder."""
+    script = Path(__file__).with_name(program)
+    environment = {**os.environ, "PYTHONPATH": str(package), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
 def examined(library, *names, package=HOME):
     """(state, text) of each check, made by the package in a folder."""
-    script = Path(__file__).with_name("examine_pretend.py")
-    environment = {**os.environ, "PYTHONPATH": str(package), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, script, library, *names], capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    return {name: (state, text) for name, state, text in map(json.loads, done.stdout.splitlines())}
+    lines = lines_of("examine_pretend.py", library, *names, package=package)
+    return {name: (state, text) for name, state, text in lines}
+
+
+def test_the_host_waits_once_a_step_whatever_the_rows(library):
+    """Prompts are read and rows end meanwhile. A graph's step neither waits nor sends; its sizes are few."""
+    lines = lines_of("count_waits.py", library)
+    assert [name for name, *_ in lines] == ["few rows", "many rows", "a start, top_p and a stop string", "graphs"]
+    for name, waits, n_steps, as_on_a_cpu, n_sizes, lengths_differ in lines:
+        assert waits.pop("sent") > 0, name  # without waiting
+        assert waits == {"to the host": n_steps}, (name, waits)
+        assert as_on_a_cpu and lengths_differ, name
+        assert 0 < n_sizes < 7 if name == "graphs" else n_sizes == 0, name
 
 
 def test_every_check_passes_or_says_why_it_cannot_be_made(library):

@@ -34,8 +34,9 @@ def untried(monkeypatch):
 
 
 def test_a_linear_layer_with_a_wrong_scale_fails(monkeypatch):
-    right = linears._by_weights
-    monkeypatch.setattr(linears, "_by_weights", lambda *arguments: 1.01 * right(*arguments))
+    right = linears.linear
+    monkeypatch.setattr(linears, "_timed", {})
+    monkeypatch.setattr(linears, "linear", lambda *arguments: 1.01 * right(*arguments))
     result = made("linear_layers")["linear_layers"]
     assert result.state == FAIL and "policy float32 weights float32 error is 0.01, at most 1e-05" in result.text
 

@@ -11,6 +11,7 @@ from hpc_saidpo.policy.model import Policy
 from hpc_saidpo.rollouts.engine import kernels
 from hpc_saidpo.rollouts.engine.engine import generate
 from hpc_saidpo.rollouts.engine.kv_cache import KVCache
+from hpc_saidpo.rollouts.engine.places import Capacity, exactly
 from hpc_saidpo.rollouts.engine.scores import Scoring
 from hpc_saidpo.settings.rollouts import Sampling
 
@@ -32,18 +33,17 @@ class Counting:
 def cache_of(n_kv, size, prefix, kernel):
     """Two prompts of 5 and 3 tokens, with three and one rows, whose responses have 4, 1, 0 and 2 tokens."""
     torch.manual_seed(0)
-    cache = KVCache(n_slots=3, n_rows=6, prompt_tokens=5, device=CPU, kernel=kernel)
+    cache = KVCache(Capacity(6, 8, 3, 5, 1, prefix), CPU, kernel)
+    cache.places.length_F[0] = prefix
     if prefix:
-        with cache.forward("prefix"):
+        with cache.read_start(0):
             cache.attend(0, *(torch.randn(1, n_kv, prefix, size) for _ in range(3)), Scoring(1.0))
-        cache.prefix_tokens = prefix
-    with cache.forward("prompts", torch.tensor([2, 0])):
+    with cache.read_prompts([2, 0], 5, 0):
         cache.attend(0, *(torch.randn(2, n_kv, 5, size) for _ in range(3)), Scoring(1.0))
-    cache.length_P[torch.tensor([2, 0])] = torch.tensor([5, 3])
-    cache.add_rows(2, 3)
-    cache.add_rows(0, 1)
+    cache.places.add(2, 0, 5, 3)
+    cache.places.add(0, 0, 3, 1)
     cache.layers[0, 0].rows = tuple(torch.randn(6, n_kv, 8, size) for _ in range(2))
-    cache.generated_R += torch.tensor([4, 1, 0, 2])
+    cache.places.generated_R[:4], cache._n_zeroed = [4, 1, 0, 2], 8
     return cache
 
 
@@ -55,7 +55,9 @@ def test_parts_merged_are_the_attention_over_all(n_kv, heads, prefix, softcap, w
     results, kernel = [], Counting()
     for which in (None, kernel):
         cache = cache_of(n_kv, 8, prefix, which)
-        with cache.forward("rows"):
+        step = cache.places.step(exactly)
+        cache.make_room(step)
+        with cache.decode(step):
             query, key, value = (torch.randn(4, h, 1, 8) for h in (heads, n_kv, n_kv))
             results.append(cache.attend(0, query, key, value, Scoring(0.3, window, softcap)))
     assert results[0].shape == results[1].shape == (4, 1, heads, 8)
@@ -66,7 +68,7 @@ def test_parts_merged_are_the_attention_over_all(n_kv, heads, prefix, softcap, w
     else:
         # rows: all heads of a group at once; prompts: the three rows of one together; the prefix: all rows
         expected = [((4, group, n_kv, 8), (4, 5, n_kv, 8)), ((3, 3 * group, n_kv, 8), (3, 5, n_kv, 8))]
-        expected = [*expected[::-1], *[((1, 4 * group, n_kv, 8), (1, 7, n_kv, 8))] * bool(prefix)]
+        expected = [*expected, *[((1, 4 * group, n_kv, 8), (1, 7, n_kv, 8))] * bool(prefix)]
         assert kernel.shapes == expected
 
 

@@ -21,8 +21,8 @@ def test_the_longest_chunk_is_begun_first(folder, micro, monkeypatch):
     monkeypatch.setattr(
         Stage, "write_chunk", lambda s, index, table: begun.append(index) or write_chunk(s, index, table)
     )
-    collect(folder / "length", World(), micro, 3)
-    collect(folder / "expected", World(), micro, 3, expected={4: 500.0, 7: 90.0})
+    collect(folder / "length", World(), micro, 3, drained=True)
+    collect(folder / "expected", World(), micro, 3, expected={4: 500.0, 7: 90.0}, drained=True)
     assert begun == [0, 1, 2, 1, 2, 0]
 
 

@@ -13,9 +13,10 @@ import torch
 from hpc_saidpo import settings
 from hpc_saidpo.errors import RunError
 from hpc_saidpo.rollouts.engine import vllm
-from hpc_saidpo.rollouts.engine.engine import generate
+from hpc_saidpo.rollouts.engine.engine import generate, stream
 from hpc_saidpo.rollouts.engine.sampling import Response
 from hpc_saidpo.rollouts.engine.vllm import free
+from hpc_saidpo.rollouts.engine.work import Load, Work, listed
 from hpc_saidpo.settings.rollouts import Sampling
 
 SAMPLING = Sampling(0.7, 0.9, 5, stop=("\n\n",), top_k=20, min_p=0.05)
@@ -34,19 +35,18 @@ def test_a_request():
     assert vllm.request(3, Sampling(0.0, 1.0, 5), {2})["seed"] is None
 
 
-def test_responses_are_filled():
-    responses = [Response(), Response()]
-    vllm.fill(responses, [output([5, 6, 2], "stop"), output([5, 6, 7, 8, 9], "length", -4.0)], SAMPLING, 16.0)
-    assert responses == [
-        Response(tokens=[5, 6, 2], finished=True, seconds=6.0, logp=-1.5),
-        Response(tokens=[5, 6, 7, 8, 9], finished=False, seconds=10.0, logp=-4.0),
-    ]
+def test_a_response_is_filled():
+    cut, ended = Response(), Response()
+    vllm.fill(ended, output([5, 6, 2], "stop"), SAMPLING, 6.0)
+    vllm.fill(cut, output([5, 6, 7, 8, 9], "length", -4.0), SAMPLING, 10.0)
+    assert ended == Response(tokens=[5, 6, 2], finished=True, seconds=6.0, logp=-1.5)
+    assert cut == Response(tokens=[5, 6, 7, 8, 9], finished=False, seconds=10.0, logp=-4.0)
 
 
 @pytest.mark.parametrize("reason", ["length", "abort", "error"])
 def test_a_response_that_did_not_end_is_an_error(reason):
     with pytest.raises(RunError, match=f"ended after 2 tokens by '{reason}'"):
-        vllm.fill([Response()], [output([5, 6], reason)], SAMPLING, 1.0)
+        vllm.fill(Response(), output([5, 6], reason), SAMPLING, 1.0)
 
 
 @pytest.fixture
@@ -77,7 +77,10 @@ def test_a_build_for_another_device_and_a_device_that_it_cannot_use(micro, on_gp
 
 @pytest.fixture
 def package(monkeypatch):
-    """A stand-in for vLLM's package. It records its calls, and returns the prompt as the response."""
+    """A stand-in for vLLM's package. It records its calls, and returns the prompt as the response.
+
+    It decodes three responses at once, and in each step it ends the one that was requested last.
+    """
     calls = []
 
     class LLM:
@@ -85,11 +88,20 @@ def package(monkeypatch):
             calls.append(("start", arguments["model"], os.environ["CUDA_VISIBLE_DEVICES"]))
             calls.append(os.environ["VLLM_WORKER_MULTIPROC_METHOD"])
             core = SimpleNamespace(shutdown=lambda: calls.append(("end", arguments["model"])))
-            self.llm_engine = SimpleNamespace(engine_core=core)
+            config = SimpleNamespace(scheduler_config=SimpleNamespace(max_num_seqs=3))
+            self.llm_engine = SimpleNamespace(
+                engine_core=core, vllm_config=config, add_request=self.add_request, step=self.step
+            )
+            self.pending = []
 
-        def generate(self, prompts, sampling_params, *, use_tqdm):
-            calls.append(("generate", [p["prompt_token_ids"] for p in prompts], [s.seed for s in sampling_params]))
-            return [SimpleNamespace(outputs=[output([*p["prompt_token_ids"], 1], "stop")]) for p in prompts]
+        def add_request(self, name, prompt, parameters):
+            calls.append((prompt["prompt_token_ids"], parameters.seed))
+            self.pending.append((name, prompt["prompt_token_ids"]))
+
+        def step(self):
+            name, prompt = self.pending.pop()
+            running = [SimpleNamespace(request_id=other, finished=False) for other, _ in self.pending]
+            return [*running, SimpleNamespace(request_id=name, finished=True, outputs=[output([*prompt, 1], "stop")])]
 
     def import_module(name):
         if name == "vllm.platforms":
@@ -114,11 +126,19 @@ def test_one_request_for_each_response_and_one_process_for_each_policy(on_gpu, p
     free()
     free()
     assert package == [
-        ("start", first, "6"), "spawn", ("generate", [[10, 11], [10, 11], [12], [12]], [1, 2, 3, 4]),
-        ("generate", [[10, 11]], [5]), ("end", first), ("start", "next", "6"), "spawn", ("generate", [[10, 11]], [6]),
-        ("end", "next"),
+        ("start", first, "6"), "spawn", ([10, 11], 1), ([10, 11], 2), ([12], 3), ([12], 4), ([10, 11], 5),
+        ("end", first), ("start", "next", "6"), "spawn", ([10, 11], 6), ("end", "next"),
     ]  # fmt: skip
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,6" and "VLLM_WORKER_MULTIPROC_METHOD" not in os.environ
+
+
+def test_a_work_is_requested_when_vllm_has_room_for_it(on_gpu, package):
+    works = [Work([i], [i, i]) for i in range(10, 14)]
+    seen = []
+    for work in stream(on_gpu, listed(works), Load(2, 1, 1), SAMPLING, settings.Engine(engine="vllm")):
+        seen.append((work.prompt[0], [call[0][0] for call in package[2:]]))
+    assert seen[0] == (11, [10, 10, 11, 11]) and [prompt for prompt, _ in seen] == [11, 12, 13, 10]
+    assert seen[1][1] == [10, 10, 11, 11, 12, 12]
 
 
 def test_the_arguments_of_its_start(on_gpu, micro):

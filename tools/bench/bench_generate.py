@@ -11,7 +11,7 @@ kind): chunks as a run makes them. Beside our engine, which takes each chunk at 
 - `model.generate` at its best: 48 rows at once, prompts sorted by length (12 questions, two full batches);
 - one question at a time with num_return_sequences=8 (one question);
 - transformers' continuous batching, `model.generate_batch`, without examples (6 questions: 48 responses at once);
-- our engine with linear layers in bfloat16, where the CPU has AMX.
+- our engine with linear layers in bfloat16, where the CPU has AMX or AVX512_BF16.
 
 The cost of a token does not depend on more questions with these three: their batches follow one another.
 
@@ -21,6 +21,9 @@ fresh process above what the loaded model takes, at 48 rows. What bfloat16 chang
 the share of positions with the same likeliest token, and the total variation between the next-token distributions.
 Early decision (rollouts.adaptive) is measured in tokens, with the micro model on its own arithmetic: tokens per
 question that gives a pair, against 8 fixed responses, on its whole pool and on those questions that give pairs.
+rows_share is the mean share of rows that have a response in a step of the engine's queue, counted without a model:
+1,000 and 10,000 questions, 8 responses each of 409 tokens on average and 1,024 at most, 512 rows, one rank;
+rows_share_drained is the same with chunks one after another (run.deterministic).
 --quick: 3 questions, at most 8 tokens, one repeat: too short for more than the order of things.
 """
 
@@ -39,9 +42,11 @@ from pathlib import Path
 import common
 
 common.start("reasoning_gym")
+sys.path.insert(0, str(common.HOME / "tests"))
 
 import numpy as np
 import torch
+from support import dry
 from transformers import ContinuousBatchingConfig, GenerationConfig
 
 from hpc_saidpo import progress, settings
@@ -62,7 +67,7 @@ from hpc_saidpo.store.run import RunDir
 
 ROWS, K = 48, 8
 PAGE = 16  # tokens, of transformers' continuous batching: small, so that responses share most of their prompt
-AMX = torch.cpu._is_amx_tile_supported()
+ROUNDS = linears.has_bfloat16()
 
 
 @dataclass
@@ -114,7 +119,7 @@ ENGINES: dict[str, settings.Engine | None] = {
     "generate": settings.Engine(engine="hf", rows=ROWS),
     "one at a time": settings.Engine(engine="hf", rows=K),
     "generate_batch": None,
-    **({"shared, bfloat16": settings.Engine(linears="bfloat16")} if AMX else {}),
+    **({"shared, bfloat16": settings.Engine(linears="bfloat16")} if ROUNDS else {}),
 }
 SOME = {"generate": 2 * ROWS // K, "one at a time": 1, "generate_batch": ROWS // K}  # questions; others take all
 NAMES = {"generate": "x_hf_batched", "one at a time": "x_one_at_a_time", "generate_batch": "x_continuous_batching"}
@@ -141,7 +146,8 @@ def main() -> int:
         common.in_turn(cases, common.repeats_of(arguments))
     figures |= speeds(bench)
     figures["greedy_match"] = greedy_match(bench)
-    figures |= agreement(bench) if AMX else {}
+    figures |= agreement(bench) if ROUNDS else {}
+    figures |= rows_shares(bench, (100,) if arguments.quick else (1000, 10_000))
     figures |= early_decision(50 if arguments.quick else 1000)
     show(bench, figures)
     common.write_figures(figures, arguments)
@@ -180,7 +186,7 @@ def speeds(bench: Bench) -> dict[str, float]:
         ours = bench.cost(kind, "shared")
         beside = (engine for engine in engines_for(kind) if engine in NAMES)
         figures |= {f"{NAMES[engine]}{suffix}": bench.cost(kind, engine) / ours for engine in beside}
-        if AMX:
+        if ROUNDS:
             rounded = bench.cost(kind, "shared, bfloat16")
             figures[f"x_hf_batched_bfloat16{suffix}"] = bench.cost(kind, "generate") / rounded
     return figures
@@ -217,6 +223,15 @@ def agreement(bench: Bench) -> dict[str, float]:
         "bfloat16_total_variation_mean": statistics.fmean(variation),
         "bfloat16_total_variation_p99": float(np.quantile(variation, 0.99)),
     }
+
+
+def rows_shares(bench: Bench, counts: Sequence[int]) -> dict[str, float]:
+    """The mean share of rows with a response, for a rank with some numbers of questions."""
+    figures = {}
+    for n in counts:
+        for name, drained in (("rows_share", False), ("rows_share_drained", True)):
+            figures[f"{name}_{n}"], _ = dry.share_of_rows(bench.policy, n, 512, 409, 1024, drained=drained)
+    return figures
 
 
 def peaks(folder: Path, bench: Bench) -> dict[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 import torch
 
@@ -13,11 +13,13 @@ from ...errors import RunError, is_out_of_memory
 from ...policy.model import Policy
 from ...progress import drawing, log
 from ...settings.rollouts import Sampling
+from ..chunks import common_prefix
 from . import vllm
 from .memory import row_budget
 from .sampling import Response
 from .stopping import finish
-from .ways import decode_by, fast_linears, tried_engine
+from .ways import DECODE, SHARED, fast_linears, prompt_tokens, tried_engine
+from .work import Backlog, Load, Options, Source, Work, listed
 
 
 def generate(
@@ -27,7 +29,7 @@ def generate(
     sampling: Sampling,
     config: settings.Engine | None = None,
 ) -> list[list[Response]]:
-    """Generate K responses to each prompt.
+    """Generate K responses to each prompt, with their log-probabilities.
 
     With the shared engine a response depends only on its prompt, its seed and `sampling`, up to the rounding of
     batches. The way to decode is the first one that computes what the policy's plain forward pass does (`ways`).
@@ -43,71 +45,76 @@ def generate(
         RunError: one response alone does not fit into memory; the engine cannot run here; or no way computes what the
             policy's plain forward pass does.
     """
-    config = config or settings.Engine()
-    responses = [[Response() for _ in seeds_K] for seeds_K in seeds]
+    if not prompts:
+        return []
+    start, longest = common_prefix(prompts), max(map(len, prompts))
+    works = [Work(prompt, seeds_K, start) for prompt, seeds_K in zip(prompts, seeds, strict=True)]
+    load = Load(min(map(len, seeds)), longest, longest - start, start)
+    for _ in stream(policy, listed(works), load, sampling, config or settings.Engine(), with_logp=True):
+        pass
+    return [work.responses for work in works]
+
+
+def stream(
+    policy: Policy, source: Source, load: Load, sampling: Sampling, config: settings.Engine, with_logp: bool = False
+) -> Generator[Work]:
+    """Yield the works of a source, each when its responses are complete. New ones take the places of finished rows.
+
+    The source is asked for a work when there is room for its responses, and not before. Works that a reader of this
+    stream adds to the source are decoded, too.
+
+    Args:
+        with_logp: compute the log-probabilities of responses. vLLM and engine hf always do.
+
+    Raises:
+        RunError: as `generate`.
+    """
     if config.engine == "vllm":
-        vllm.generate(policy, prompts, seeds, responses, sampling, config)
+        works = vllm.stream(policy, source, sampling, config)
     else:
-        _decode(policy, prompts, seeds, responses, sampling, config)
-    for responses_K in responses:
-        for response in responses_K:
+        works = _decode(policy, source, load, sampling, config, with_logp)
+    for work in works:
+        for response in work.responses:
             finish(policy, response, sampling.stop)
-    return responses
+        yield work
+
+
+def depends_on_batch(policy: Policy, config: settings.Engine) -> bool:
+    """Whether the tokens that a seed draws depend on the other works of a batch, and not by rounding alone."""
+    return config.engine != "vllm" and tried_engine(policy, config.engine).way != SHARED
 
 
 def _decode(
-    policy: Policy,
-    prompts: Sequence[Sequence[int]],
-    seeds: Sequence[Sequence[int]],
-    responses: list[list[Response]],
-    sampling: Sampling,
-    config: settings.Engine,
-) -> None:
-    """Fill in the responses. When memory does not suffice, decode the incomplete ones again with fewer rows at once."""
+    policy: Policy, source: Source, load: Load, sampling: Sampling, config: settings.Engine, with_logp: bool
+) -> Iterator[Work]:
+    """Yield the works. When memory does not suffice, decode incomplete responses again with fewer rows at once."""
     assert config.engine != "vllm"
-    _check_compiler(config)
+    _check(policy, config)
     tried = tried_engine(policy, config.engine)
-    decode = decode_by(tried.way, config.compile)
-    n_rows = config.rows or row_budget(policy, tried, prompts, sampling)
-    while todo := _incomplete(responses, sampling, n_rows):
-        todo_prompts = [prompts[q] for q, _ in todo]
-        todo_seeds = [[seeds[q][s] for s in samples] for q, samples in todo]
-        made = [[Response() for _ in samples] for _, samples in todo]
-        out_of_memory = False
+    n_rows = config.rows or row_budget(policy, tried, prompt_tokens(tried.way, load), sampling)
+    backlog, out_of_memory = Backlog(source, n_rows), True
+    while out_of_memory:
+        out_of_memory, options = False, Options(n_rows, config.compile, config.graphs, with_logp)
         try:
             linears = fast_linears(policy, tried.way, getattr(torch, config.linears), config.compile)
-            with linears, drawing(made):
-                decode(policy, todo_prompts, todo_seeds, made, sampling, n_rows)
+            with linears, drawing(backlog.drawn):
+                for part in DECODE[tried.way](policy, backlog, load, sampling, options):
+                    if work := backlog.end(part):
+                        yield work
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             out_of_memory = True
-        for (q, samples), made_K in zip(todo, made, strict=True):
-            for s, response in zip(samples, made_K, strict=True):
-                if _is_complete(response, sampling):
-                    responses[q][s] = response
         if out_of_memory:
             n_rows = _halve(n_rows)
+            yield from backlog.begin_again(n_rows)
 
 
-def _check_compiler(config: settings.Engine) -> None:
+def _check(policy: Policy, config: settings.Engine) -> None:
     if config.compile and not any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))):
         raise RunError("rollouts.generate.compile=true needs a C++ compiler on this node (CXX, g++ or clang++)")
-
-
-def _is_complete(response: Response, sampling: Sampling) -> bool:
-    return response.finished or len(response.tokens) == sampling.max_new_tokens
-
-
-def _incomplete(
-    responses: Sequence[Sequence[Response]], sampling: Sampling, n_rows: int
-) -> list[tuple[int, list[int]]]:
-    """The incomplete responses: (prompt, its samples), at most `n_rows` samples each."""
-    parts = []
-    for q, responses_K in enumerate(responses):
-        left = [s for s, response in enumerate(responses_K) if not _is_complete(response, sampling)]
-        parts += [(q, left[i : i + n_rows]) for i in range(0, len(left), n_rows)]
-    return parts
+    if config.graphs and policy.device.type != "cuda":
+        raise RunError("rollouts.generate.graphs=true needs a GPU, and this rank has none: set it to false")
 
 
 def _halve(n_rows: int) -> int:

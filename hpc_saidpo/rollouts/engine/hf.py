@@ -21,46 +21,47 @@ from ...policy.model import Policy
 from ...settings.rollouts import Sampling
 from .padding import left_pad
 from .sampling import Response, logp_of
-from .stopping import stopped
+from .stopping import Ends
+from .work import Backlog, Load, Options, Part
 
 
-@torch.no_grad()  # not inference_mode: autocast would cast every weight again in every step
-def generate(
-    policy: Policy,
-    prompts: Sequence[Sequence[int]],
-    seeds: Sequence[Sequence[int]],
-    responses: Sequence[Sequence[Response]],
-    sampling: Sampling,
-    n_rows: int,
-    padded: bool = True,
-) -> None:
-    """Fill in the responses, like `shared.generate`; but the drawn tokens depend on the batches of prompts.
+def decode(
+    policy: Policy, backlog: Backlog, load: Load, sampling: Sampling, options: Options, padded: bool = True
+) -> Iterator[Part]:
+    """Yield the parts of a backlog when they are complete, as `shared.decode`, but one batch after another.
+
+    The drawn tokens depend on the batches of prompts. So all parts that the backlog has ready are sorted by length and
+    cut into batches, before it is asked for more.
 
     Args:
         padded: a batch may have prompts of several lengths, padded on the left. False: its prompts have one length.
     """
-    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
-    batches: list[list[int]] = [[]]
-    for i in order:
-        batch = batches[-1]
-        is_full = sum(len(seeds[j]) for j in [*batch, i]) > n_rows
-        if batch and (is_full or (not padded and len(prompts[i]) != len(prompts[batch[0]]))):
-            batches.append([])
-        batches[-1].append(i)
-    for batch in batches:
-        rows = [prompts[i] for i in batch for _ in seeds[i]]
-        _generate_batch(policy, rows, seeds[batch[0]][0], [r for i in batch for r in responses[i]], sampling)
+    while first := backlog.take(True):
+        ready = [first, *iter(backlog.take, None)]
+        ready.sort(key=lambda part: -len(part.work.prompt))
+        batches: list[list[Part]] = [[]]
+        for part in ready:
+            batch = batches[-1]
+            is_full = sum(len(other.samples) for other in [*batch, part]) > options.n_rows
+            other_length = bool(batch) and len(part.work.prompt) != len(batch[0].work.prompt)
+            if batch and (is_full or (not padded and other_length)):
+                batches.append([])
+            batches[-1].append(part)
+        for batch in batches:
+            _generate_batch(policy, batch, sampling)
+            yield from batch
 
 
-def _generate_batch(
-    policy: Policy, rows: Sequence[Sequence[int]], seed: int, responses: Sequence[Response], sampling: Sampling
-) -> None:
-    """Fill in one response to each row."""
+@torch.no_grad()  # not inference_mode: autocast would cast every weight again in every step
+def _generate_batch(policy: Policy, batch: Sequence[Part], sampling: Sampling) -> None:
+    """Fill in the responses of some parts, one row for each."""
     started = time.perf_counter()
+    rows = [part.work.prompt for part in batch for _ in part.samples]
+    responses, seed = [response for part in batch for response in part.responses], batch[0].seeds[0]
     ids, mask = left_pad(rows, cast(int, policy.tokenizer.pad_token_id), policy.device)
     torch.manual_seed(int(seed) % 2**63)
-    logps, config = _Logps(), _generation(policy, sampling)
-    stops = StoppingCriteriaList([_Stops(policy, sampling.stop, ids.shape[1])] if sampling.stop else [])
+    logps, config, ends = _Logps(), _generation(policy, sampling), Ends(policy, sampling.stop)
+    stops = StoppingCriteriaList([_Stops(ends, ids.shape[1])] if sampling.stop else [])
     with policy.autocast(), _only_with(policy.model, config):
         made = policy.model.generate(  # pyright: ignore[reportCallIssue] - of GenerationMixin, a base of causal LMs
             ids,
@@ -73,7 +74,7 @@ def _generate_batch(
     logps.note(made)
     tokens_RT, logp_RT = made[:, ids.shape[1] :], torch.stack(logps.by_step, dim=1)
     for response, tokens, logp in zip(responses, tokens_RT.tolist(), logp_RT.tolist(), strict=True):
-        _fill(policy, response, tokens, logp, sampling)
+        _fill(policy, response, tokens, logp, ends)
         response.seconds = (time.perf_counter() - started) / len(responses)
 
 
@@ -118,12 +119,12 @@ class _Stops(StoppingCriteria):
         n_prompt: tokens of the padded prompts.
     """
 
-    def __init__(self, policy: Policy, stop: Sequence[str], n_prompt: int):
-        self.policy, self.stop, self.n_prompt = policy, stop, n_prompt
+    def __init__(self, ends: Ends, n_prompt: int):
+        self.ends, self.n_prompt = ends, n_prompt
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.Tensor, **_: Any) -> torch.BoolTensor:
         rows = input_ids[:, self.n_prompt :].tolist()
-        ended = [stopped(self.policy, row, self.stop) for row in rows]
+        ended = [self.ends.stopped(row) for row in rows]
         return cast(torch.BoolTensor, torch.tensor(ended, device=input_ids.device))
 
 
@@ -145,13 +146,11 @@ class _Logps(LogitsProcessor):
             self.by_step.append(logp_of(self._logits_RV, ids_RT[:, -1]))
 
 
-def _fill(
-    policy: Policy, response: Response, tokens: Sequence[int], logps: Sequence[float], sampling: Sampling
-) -> None:
+def _fill(policy: Policy, response: Response, tokens: Sequence[int], logps: Sequence[float], ends: Ends) -> None:
     """Fill in a response's tokens up to its end."""
     for token, logp in zip(tokens, logps, strict=True):
         response.tokens.append(token)
         response.logp += logp
-        response.finished = token in policy.eos_ids or stopped(policy, response.tokens, sampling.stop)
+        response.finished = token in policy.eos_ids or ends.stopped(response.tokens)
         if response.finished:
             return

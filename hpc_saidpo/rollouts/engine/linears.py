@@ -1,64 +1,79 @@
-"""Linear layers during decoding. Few rows are decoded at once, so reading the weights dominates the CPU time."""
+"""Linear layers during decoding. Few rows are decoded at once, so reading the weights dominates the CPU time.
+
+Which way is the fastest depends on the processor, its libraries, the sizes and the number of rows: on one machine
+weights · rows is the faster order, on another rows · weights, and weights that are packed once are mostly faster than
+both. So the ways are timed at the first calls of each process, on the layers as they come, and the fastest one is kept.
+"""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 from torch.nn.functional import linear
 
 from ...errors import RunError
+from ...policy.experts import holds_experts
 from ...policy.model import Policy
+from .memory import free_bytes
 
-# Numbers of rows for which a CPU computes weights · rows faster than rows · weights (measured).
-FEWEST, MOST = 4, 128
+MOST = 256  # rows; with more, as in a prompt, all ways are alike
+TIMES = 4  # that each way is timed for one size
+PACKED_ROWS = 96  # for which weights are packed; any number may be multiplied with them
+PACKED_SHARE = 0.2  # of the free memory that packed copies of the weights may take
+SAME = 1e-4  # difference of two sums in float32, relative to their norm
+Way = Callable[[torch.Tensor], torch.Tensor]  # rows [N, in] -> [N, out]
 
 
 @contextmanager
 def fast(policy: Policy, precision: torch.dtype, compiled: bool = False) -> Iterator[None]:
     """A context in which the model's linear layers are fast for few rows.
 
-    The layers of a policy that computes in bfloat16 get weights of that precision, cast once: under `inference_mode`
-    autocast keeps no copies, and would cast every float32 weight in every step. The precision of all other operations
-    is autocast's.
+    The layers of a policy that computes in bfloat16, experts of a mixture included, get weights of that precision, cast
+    once: under `inference_mode` autocast keeps no copies, and would cast every float32 weight in every step. The
+    precision of all other operations is autocast's.
+
+    With torch's deterministic mode (run.deterministic) nothing is timed, and every layer computes as it is.
 
     Args:
         precision: for a policy that computes in float32. bfloat16 rounds the weights and inputs of these layers only;
             their inputs and outputs stay float32. float32 changes only the order of a CPU's summation.
-        compiled: the model will be compiled, which is faster than our order.
+        compiled: the model will be compiled, which is faster than our ways.
 
     Raises:
-        RunError: this CPU has no bfloat16 matrix unit (AMX), so bfloat16 would be slower than float32.
+        RunError: this CPU has no instructions for bfloat16, which would be slower than float32.
     """
     layers = [m for m in policy.model.modules() if type(m) is nn.Linear]
-    if policy.precision == torch.bfloat16:
-        with _cast(layers):
-            yield
-        return
+    computed = torch.bfloat16 if policy.precision == torch.bfloat16 else precision
     if precision == torch.bfloat16:
         _check_bfloat16(policy)
-    elif policy.device.type != "cpu" or compiled:
-        layers = []
-    rounded: dict[int, torch.Tensor] = {}  # one copy of a tied weight
-    for layer in layers:
-        forward = functools.partial(_by_weights, layer.weight, layer.bias)
-        if precision == torch.bfloat16:
-            weight = rounded.setdefault(id(layer.weight), layer.weight.detach().to(torch.bfloat16))
-            forward = functools.partial(_rounded, weight, layer.bias)
-        layer.forward = forward  # pyright: ignore[reportAttributeAccessIssue] - torch names the input differently
-    try:
-        yield
-    finally:
-        for layer in layers:
-            del layer.forward  # restores the forward of the class
+    on_cpu = policy.device.type == "cpu" and not compiled
+    experts = [m for m in policy.model.modules() if holds_experts(m)]
+    with _cast([*layers, *experts] if policy.precision == torch.bfloat16 else []):
+        is_timed = on_cpu and torch.get_deterministic_debug_mode() == 0
+        if is_timed or computed != policy.precision:
+            packs = is_timed and _fits(policy, layers, computed)
+            rounded: dict[int, torch.Tensor] = {}  # one copy of a tied weight
+            for layer in layers:
+                weight = layer.weight.detach()
+                weight = rounded.setdefault(id(layer.weight), weight.to(computed))
+                made = _Layer(weight, layer.bias, policy.precision, is_timed, packs)
+                layer.forward = made.forward  # pyright: ignore[reportAttributeAccessIssue] - torch's name differs
+        try:
+            yield
+        finally:
+            for layer in layers:
+                vars(layer).pop("forward", None)  # restores the forward of the class
 
 
 @contextmanager
-def _cast(layers: Sequence[nn.Linear]) -> Iterator[None]:
-    """A context in which the layers have weights in bfloat16; afterwards they have the original ones."""
+def _cast(layers: Sequence[nn.Module]) -> Iterator[None]:
+    """A context in which layers have weights in bfloat16; afterwards they have the original ones."""
     originals = [dict(layer._parameters) for layer in layers]
     cast: dict[int, nn.Parameter] = {}
     for layer in layers:
@@ -74,21 +89,115 @@ def _cast(layers: Sequence[nn.Linear]) -> Iterator[None]:
 
 
 def _check_bfloat16(policy: Policy) -> None:
-    if policy.device.type == "cpu" and not torch.cpu._is_amx_tile_supported():
+    if policy.device.type == "cpu" and not has_bfloat16():
         raise RunError(
-            "rollouts.generate.linears=bfloat16 needs a CPU with AMX, and this CPU has none: set it to float32"
+            "rollouts.generate.linears=bfloat16 needs a CPU with AMX or AVX512_BF16, and this CPU has neither: set it "
+            "to float32"
         )
 
 
-def _by_weights(weight: torch.Tensor, bias: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor:
-    n = x.shape[:-1].numel()
-    if not FEWEST <= n <= MOST:
-        return linear(x, weight, bias)
-    y = (weight @ x.reshape(n, -1).T.contiguous()).T.contiguous()  # in the memory layout that nn.Linear returns
-    y = y.view(*x.shape[:-1], -1)
-    return y if bias is None else y + bias
+def has_bfloat16() -> bool:
+    """Whether this CPU has instructions for products in bfloat16."""
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
 
 
-def _rounded(weight: torch.Tensor, bias: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor:
-    y = linear(x.to(weight.dtype), weight).to(x.dtype)
-    return y if bias is None else y + bias
+def _fits(policy: Policy, layers: Sequence[nn.Linear], precision: torch.dtype) -> bool:
+    """Whether packed copies of all weights fit into memory."""
+    n_bytes = sum({id(layer.weight): layer.weight.numel() for layer in layers}.values()) * precision.itemsize
+    return n_bytes <= PACKED_SHARE * free_bytes(policy)
+
+
+@dataclass
+class _Layer:
+    """A linear layer with its ways to compute.
+
+    Args:
+        weight: in the precision of the product.
+        output: precision of the outputs.
+        is_timed: the ways are timed, and the fastest is used; False: it computes as nn.Linear does.
+        packs: whether weights may be packed.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+    output: torch.dtype
+    is_timed: bool
+    packs: bool
+    _packed: torch.Tensor | None = field(default=None, init=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        n = x.shape[:-1].numel()
+        rows = x.reshape(n, -1).to(self.weight.dtype)
+        if not self.is_timed or n > MOST:
+            made = linear(rows, self.weight)
+        else:
+            key = (self.weight.dtype, *self.weight.shape, (n - 1).bit_length(), self.packs, torch.get_num_threads())
+            made = _fastest(key, self._ways, rows)
+        made = made.to(self.output).view(*x.shape[:-1], -1)
+        return made if self.bias is None else made + self.bias
+
+    @functools.cached_property
+    def _ways(self) -> list[Way]:
+        ways: list[Way] = [lambda x: linear(x, self.weight)]
+        if self.weight.dtype == torch.float32:
+            ways.append(self._by_weights)
+        if self.packs and _can_pack(self.weight.dtype):
+            ways.append(self._by_packed)
+        return ways
+
+    def _by_weights(self, x: torch.Tensor) -> torch.Tensor:
+        return (self.weight @ x.T.contiguous()).T.contiguous()  # in the memory layout that nn.Linear returns
+
+    def _by_packed(self, x: torch.Tensor) -> torch.Tensor:
+        if self.weight.dtype == torch.float32:
+            return torch.ops.mkl._mkl_linear(x, self._pack(), self.weight, None, len(x))
+        return torch.ops.mkldnn._linear_pointwise(x, self._pack(), None, "none", [], "")
+
+    def _pack(self) -> torch.Tensor:
+        if self._packed is None:
+            ops = torch.ops.mkl._mkl_reorder_linear_weight, torch.ops.mkldnn._reorder_linear_weight
+            self._packed = ops[self.weight.dtype == torch.bfloat16](self.weight, PACKED_ROWS)
+        return self._packed
+
+
+def _can_pack(precision: torch.dtype) -> bool:
+    """Whether a library of this torch packs weights of a precision on this CPU: MKL float32, oneDNN bfloat16."""
+    if precision == torch.float32:
+        return torch.backends.mkl.is_available()
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+@dataclass
+class _Timed:
+    """The shortest time of each way so far, and the fastest way when all have been timed; None before."""
+
+    seconds: list[list[float]]
+    best: int | None = None
+
+
+_timed: dict[tuple, _Timed] = {}  # by the sizes of a layer
+
+
+def _fastest(key: tuple, ways: Sequence[Way], x: torch.Tensor) -> torch.Tensor:
+    """The layer by its fastest way; one of the first calls with such sizes is timed."""
+    timed = _timed.setdefault(key, _Timed([[] for _ in ways]))
+    if timed.best is not None:
+        return ways[timed.best](x)
+    way = min(range(len(ways)), key=lambda i: len(timed.seconds[i]))
+    if not timed.seconds[way]:
+        made, exact = ways[way](x), ways[0](x)  # the first call allocates, and packs
+        if (made - exact).norm() > SAME * exact.norm().clamp(min=1e-12) * _roundings(x.dtype):
+            timed.seconds[way] = [float("inf")] * TIMES  # these libraries compute something else: never used
+            return exact
+    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter  # other jobs share the cores
+    started = clock()
+    made = ways[way](x)
+    timed.seconds[way].append(clock() - started)
+    if min(map(len, timed.seconds)) >= TIMES:
+        timed.best = min(range(len(ways)), key=lambda i: min(timed.seconds[i]))
+    return made
+
+
+def _roundings(precision: torch.dtype) -> float:
+    """The rounding of a precision, as a multiple of that of float32's sums."""
+    return 1.0 if precision == torch.float32 else 100.0

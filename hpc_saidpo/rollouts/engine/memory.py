@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -20,7 +20,7 @@ FREE_SHARE = 0.6  # share of the free memory for keys, values and logits
 MEASURED = (8, 16)  # tokens with which a model's cache is measured
 
 
-def row_budget(policy: Policy, tried: Trial, prompts: Sequence[Sequence[int]], sampling: Sampling) -> int:
+def row_budget(policy: Policy, tried: Trial, prompt_tokens: float, sampling: Sampling) -> int:
     """Number of responses to decode at once: as many as fit into free memory at full length, up to a maximum.
 
     On a CPU the maximum is CPU_ROWS. It is reached unless memory is short, so the same run makes the same batches on
@@ -28,11 +28,11 @@ def row_budget(policy: Policy, tried: Trial, prompts: Sequence[Sequence[int]], s
 
     Args:
         tried: the try-out of the engine, which has measured what a response needs.
+        prompt_tokens: tokens of prompts that are stored for each response, at most.
     """
     vocabulary = policy.model.config.get_text_config().vocab_size
-    longest = sampling.max_new_tokens + max(map(len, prompts))
     # 16 bytes per token of the vocabulary: logits and temporary copies of them.
-    row_bytes = tried.token_bytes * longest + tried.row_bytes + 16 * vocabulary
+    row_bytes = tried.token_bytes * (sampling.max_new_tokens + prompt_tokens) + tried.row_bytes + 16 * vocabulary
     max_rows = GPU_ROWS if policy.device.type == "cuda" else CPU_ROWS
     return rows_within(FREE_SHARE * free_bytes(policy), row_bytes, max_rows)
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import itertools
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -23,37 +24,47 @@ from ...policy.model import Policy
 from ...settings.rollouts import Sampling
 from .memory import free_bytes
 from .sampling import Response
+from .work import Source, Work
 
 EXTRAS = {"cuda": "vllm", "cpu": "vllm-cpu"}  # extra of setup.py by device
 _running: dict[tuple, Any] = {}  # vllm.LLM by its arguments; one at most
 
 
-def generate(
-    policy: Policy,
-    prompts: Sequence[Sequence[int]],
-    seeds: Sequence[Sequence[int]],
-    responses: Sequence[Sequence[Response]],
-    sampling: Sampling,
-    config: settings.Engine,
-) -> None:
-    """Fill in the responses, like `shared.generate`; but vLLM has its own generators: a seed draws other tokens.
+def stream(policy: Policy, source: Source, sampling: Sampling, config: settings.Engine) -> Iterator[Work]:
+    """Yield the works of a source, like `shared.decode`; but vLLM has its own generators: a seed draws other tokens.
 
-    The tokens that a seed draws may also depend on the rest of its batch, by rounding.
+    The tokens that a seed draws may also depend on the rest of its batch, by rounding. As many responses are requested
+    as vLLM decodes at once.
 
     Raises:
         RunError: vLLM is not installed, is built for another device, does not start, or did not complete a response.
     """
     llm = _running_llm(policy, config)
-    package = importlib.import_module("vllm")
-    requests, parameters, ordered = [], [], []
-    for prompt, seeds_K, responses_K in zip(prompts, seeds, responses, strict=True):
-        for seed, response in zip(seeds_K, responses_K, strict=True):
-            requests.append(package.TokensPrompt(prompt_token_ids=list(prompt)))
-            parameters.append(package.SamplingParams(**request(seed, sampling, policy.eos_ids)))
-            ordered.append(response)
-    started = time.perf_counter()
-    results = llm.generate(requests, parameters, use_tqdm=False)
-    fill(ordered, [result.outputs[0] for result in results], sampling, time.perf_counter() - started)
+    package, engine, eos_ids = importlib.import_module("vllm"), llm.llm_engine, policy.eos_ids
+    most = config.rows or engine.vllm_config.scheduler_config.max_num_seqs
+    pending: dict[str, tuple[Work, int]] = {}  # by the number of the request
+    n_left: dict[Work, int] = {}
+    numbers, began_s, clock_s, now = itertools.count(), {}, 0.0, time.perf_counter()
+    while True:
+        while len(pending) < most and (work := source(not pending)):
+            n_left[work] = len(work.seeds)
+            prompt = package.TokensPrompt(prompt_token_ids=list(work.prompt))
+            for place, seed in enumerate(work.seeds):
+                name = str(next(numbers))
+                engine.add_request(name, prompt, package.SamplingParams(**request(seed, sampling, eos_ids)))
+                pending[name], began_s[name] = (work, place), clock_s
+        if not pending:
+            return
+        outputs, before = engine.step(), now
+        now = time.perf_counter()
+        clock_s += (now - before) / len(pending)  # a step's time is divided among its responses
+        for output in (output for output in outputs if output.finished):
+            work, place = pending.pop(output.request_id)
+            fill(work.responses[place], output.outputs[0], sampling, clock_s - began_s.pop(output.request_id))
+            n_left[work] -= 1
+            if n_left[work] == 0:
+                del n_left[work]
+                yield work
 
 
 def request(seed: int, sampling: Sampling, eos_ids: set[int]) -> dict[str, Any]:
@@ -78,28 +89,24 @@ def request(seed: int, sampling: Sampling, eos_ids: set[int]) -> dict[str, Any]:
     }
 
 
-def fill(responses: Sequence[Response], outputs: Sequence[Any], sampling: Sampling, seconds: float) -> None:
-    """Fill in responses from vLLM's outputs.
+def fill(response: Response, output: Any, sampling: Sampling, seconds: float) -> None:
+    """Fill in a response from vLLM's output.
 
     Args:
-        outputs: each with token_ids, finish_reason and cumulative_logprob, which is at temperature 1 and without
-            truncation (logprobs_mode="raw_logprobs").
-        seconds: time of all responses together; divided among them in proportion to their tokens.
+        output: with token_ids, finish_reason and cumulative_logprob, which is at temperature 1 and without truncation
+            (logprobs_mode="raw_logprobs").
 
     Raises:
-        RunError: a response ended before its end-of-sequence token, stop string or maximum length.
+        RunError: the response ended before its end-of-sequence token, stop string or maximum length.
     """
-    n_tokens = sum(len(output.token_ids) for output in outputs)
-    for response, output in zip(responses, outputs, strict=True):
-        response.tokens = list(output.token_ids)
-        response.finished = output.finish_reason == "stop"
-        if not response.finished and len(response.tokens) != sampling.max_new_tokens:
-            raise RunError(
-                f"rollouts.generate.engine=vllm: a response ended after {len(response.tokens)} tokens by "
-                f"{output.finish_reason!r}: lower rollouts.max_new_tokens, or use engine=shared"
-            )
-        response.logp = output.cumulative_logprob
-        response.seconds = seconds * len(response.tokens) / max(1, n_tokens)
+    response.tokens = list(output.token_ids)
+    response.finished = output.finish_reason == "stop"
+    if not response.finished and len(response.tokens) != sampling.max_new_tokens:
+        raise RunError(
+            f"rollouts.generate.engine=vllm: a response ended after {len(response.tokens)} tokens by "
+            f"{output.finish_reason!r}: lower rollouts.max_new_tokens, or use engine=shared"
+        )
+    response.logp, response.seconds = output.cumulative_logprob, seconds
 
 
 @when_released

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -18,21 +19,21 @@ from . import hf, linears, shared
 from .attention import UnsupportedAttention
 from .memory import cache_bytes
 from .sampling import Response
+from .work import Backlog, Load, Options, Part, Work, listed
 
 NEW_TOKENS = 5  # of a response in the try-out
 SHARED, HF, HF_ALIKE = "shared", "hf", "hf without padding"
-Decode = Callable[
-    ..., float | None
-]  # arguments of `shared.generate`; may return the bytes of a token's keys and values
+Decode = Callable[[Policy, Backlog, Load, Sampling, Options], Iterator[Part]]
+DECODE: dict[str, Decode] = {
+    SHARED: shared.decode,
+    HF: hf.decode,
+    HF_ALIKE: functools.partial(hf.decode, padded=False),
+}
 
 
-def decode_by(way: str, compiled: bool = False) -> Decode:
-    """The function of a way: policy, prompts, seeds, responses, sampling, n_rows."""
-    return {
-        SHARED: functools.partial(shared.generate, compiled=compiled),
-        HF: hf.generate,
-        HF_ALIKE: functools.partial(hf.generate, padded=False),
-    }[way]
+def prompt_tokens(way: str, load: Load) -> float:
+    """Tokens of prompts that are stored for each response, at most."""
+    return min(1, shared.SLOTS / load.k) * load.rest_tokens if way == SHARED else load.prompt_tokens
 
 
 def fast_linears(policy: Policy, way: str, precision: torch.dtype, compiled: bool) -> contextlib.AbstractContextManager:
@@ -91,17 +92,22 @@ def _measure(
     if way == SHARED and not shared.supports(policy):
         raise UnsupportedAttention("its attention cannot be replaced, or sees other tokens than the last ones")
     bound, worst, token_bytes = trial.bound_of(policy.precision, rounding), 0.0, None
-    seeds = [[4 * i, 4 * i + 1] for i in range(len(prompts))]
+    load = Load(2, *[max(map(len, prompts))] * 2)
     for temperature in (0.0, 1.0):
-        responses = [[Response(), Response()] for _ in prompts]
+        works = [Work(prompt, [4 * i, 4 * i + 1]) for i, prompt in enumerate(prompts)]
+        options, sampling = Options(n_rows=2 * len(prompts)), Sampling(temperature, 1.0, NEW_TOKENS)
+        arguments = policy, Backlog(listed(works), options.n_rows), load, sampling, options
         with fast_linears(policy, way, torch.float32, compiled=False):
-            token_bytes = decode_by(way)(
-                policy, prompts, seeds, responses, Sampling(temperature, 1.0, NEW_TOKENS), 2 * len(prompts)
-            )
-        for prompt, both in zip(prompts, responses, strict=True):
-            distinct = {tuple(r.tokens): r for r in both}  # greedy responses are alike
-            errors = [_error(policy, prompt, response, temperature == 0) for response in distinct.values()]
-            errors += [abs(a.logp - b.logp) / NEW_TOKENS for a, b in [both] if a.tokens == b.tokens]
+            if way == SHARED:
+                decoding = shared.Decoding(*arguments)
+                collections.deque(decoding.run(), maxlen=0)
+                token_bytes = decoding.cache.token_bytes
+            else:
+                collections.deque(DECODE[way](*arguments), maxlen=0)
+        for work in works:
+            distinct = {tuple(r.tokens): r for r in work.responses}  # greedy responses are alike
+            errors = [_error(policy, work.prompt, response, temperature == 0) for response in distinct.values()]
+            errors += [abs(a.logp - b.logp) / NEW_TOKENS for a, b in [work.responses] if a.tokens == b.tokens]
             worst = max([worst, *errors], key=lambda x: float("inf") if x != x else x)
         if not worst <= bound:
             break  # sampling from what is not a number would stop a GPU
