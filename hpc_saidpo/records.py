@@ -241,6 +241,11 @@ class Draw(Columns):
     weight_Q: np.ndarray = column(np.float64, "W of its cluster at the draw: relative probability")
     cluster_Q: np.ndarray = column(np.int64, "cluster of the question")
 
+    def up_to(self, question_Q: np.ndarray) -> Draw:
+        """Return the draw up to the last of these questions; without any, the whole."""
+        last = np.flatnonzero(np.isin(self.question_Q, question_Q)).max(initial=-1)
+        return self.take(np.arange(1 + last)) if last >= 0 else self
+
 
 @dataclass(frozen=True)
 class Outcome:

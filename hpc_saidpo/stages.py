@@ -25,7 +25,7 @@ from .progress import log
 from .records import Draw, Explored, Outcome, Pairs, Prompts, Question, Rollouts, pick, seeded
 from .rollouts.chunks import expected_tokens
 from .rollouts.prompts import Renderer
-from .rollouts.stage import Request, collect_rollouts, load_rollouts
+from .rollouts.stage import Request, collect_in_rounds, load_rollouts
 from .sampler import Sampler
 from .sampler.probe import choose
 from .sampler.stage import load_draw, write_draw
@@ -89,9 +89,8 @@ class Job:
 
     def sampler(self) -> Sampler:
         """Return the dynamic sampler over the pool's questions."""
-        config, never_Q = self.settings, self.pool.too_long
-        k, band = config.rollouts.k, config.difficulty
-        return Sampler(self.cluster_N, config.sampler, config.run.seed, k=k, band=band, never_Q=never_Q)
+        config, k = self.settings, self.settings.rollouts.k
+        return Sampler(self.cluster_N, config.sampler, config.run.seed, None, k, config.difficulty, self.pool.too_long)
 
     def iteration(self, t: int, policy_path: str) -> Iteration:
         """Return the stages of iteration t."""
@@ -132,20 +131,14 @@ class Stages:
             yield benchmark, graded
 
     def _rollouts(
-        self,
-        name: str,
-        questions: Sequence[Question],
-        question_Q: np.ndarray,
-        k: int,
-        sampling: Sampling,
-        expected_Q: dict[int, float] | None = None,
+        self, name: str, questions: Sequence[Question], question_Q: np.ndarray, k: int, sampling: Sampling, **known: Any
     ) -> Rollouts:
         def compute(stage: Stage) -> None:
-            config, needed = self.settings, pick(questions, question_Q)
-            seed = (config.run.seed, -1 if isinstance(self.t, str) else self.t, name)
-            renderer = Renderer(needed, self.pool.examples, self._policy(), config.rollouts.prompt, self.run.started())
-            request = Request(renderer, question_Q, k, sampling, seed, expected_Q or {}, config.run.deterministic)
-            collect_rollouts(stage, request, config.rollouts, self.run.world)
+            run, needed, config = self.settings.run, pick(questions, question_Q), self.settings.rollouts
+            seed = (run.seed, -1 if isinstance(self.t, str) else self.t, name)
+            renderer = Renderer(needed, self.pool.examples, self._policy(), config.prompt, self.run.started())
+            request = Request(renderer, question_Q, k, sampling, seed, drained=run.deterministic, **known)
+            collect_in_rounds(stage, request, config, self.run.world)
 
         return self._stage(name, compute, load_rollouts, uses_policy=True)
 
@@ -197,21 +190,21 @@ class Iteration(Stages):
         self.facts.update(counts=sampler.counts, weight_C=sampler.cluster_weights(), entropy_share=share)
         drawn = self._stage("draw", lambda stage: write_draw(stage, sampler, self.run.world), load_draw)
         self._stop_after("draw")
-        sampler.note_drawn(drawn.question_Q)
-        self.facts["draw"] = self.job.drawn = drawn
         return drawn
 
     def explore(self, drawn: Draw, probed: Rollouts, sampler: Sampler) -> Explored:
         """Return K rollouts of each drawn question; rollouts of the probe are used again."""
-        again = np.isin(probed.question_R, drawn.question_Q)
-        new_Q = np.sort(drawn.question_Q[~np.isin(drawn.question_Q, probed.question_R)])
+        new_Q = drawn.question_Q[~np.isin(drawn.question_Q, probed.question_R)]
         fresh = self._pool_rollouts("explore", new_Q, sampler)
         self._stop_after("explore")
+        drawn = drawn.up_to(fresh.question_R) if self.settings.sampler.budget.is_set else drawn
+        sampler.note_drawn(drawn.question_Q)
         if self.settings.rollouts.adaptive:
             log.info("  %s", iteration.describe_savings(fresh, self.settings.rollouts.k))
-        self.facts["explored"] = whole = Rollouts.concat([fresh, probed.take(np.flatnonzero(again))]).sorted()
-        waves = self.settings.rollouts.waves_of("explore")
-        return Explored(whole, fresh, waves[0] if waves else self.settings.rollouts.k)
+        again = np.flatnonzero(np.isin(probed.question_R, drawn.question_Q))
+        self.facts["explored"] = whole = Rollouts.concat([fresh, probed.take(again)]).sorted()
+        self.facts["draw"] = self.job.drawn = drawn
+        return Explored(whole, fresh, self.settings.rollouts.n_fixed("explore"))
 
     def pair(self, explored: Explored) -> Pairs:
         """Return preference pairs from the explored questions in the band, hardest first.
@@ -282,13 +275,15 @@ class Iteration(Stages):
 
     def _pool_rollouts(self, name: str, question_Q: np.ndarray, sampler: Sampler) -> Rollouts:
         """K rollouts of questions of the pool. Expected lengths come from earlier rollouts, or from the cluster."""
-        config = self.settings.rollouts
-        expected_Q = expected_tokens(sampler.history.tokens_N, self.job.cluster_N, question_Q)
-        return self._rollouts(name, self.pool.questions, question_Q, config.k, config.sampling(), expected_Q)
+        config, tokens_N = self.settings.rollouts, sampler.history.tokens_N
+        known: dict[str, Any] = {"expected_Q": expected_tokens(tokens_N, self.job.cluster_N, question_Q)}
+        if name == "explore":
+            known |= {"prior_Q": sampler.priors(question_Q), "budget": self.settings.sampler.budget}
+        return self._rollouts(name, self.pool.questions, question_Q, config.k, config.sampling(), **known)
 
     def _choose_probed(self, allowed: np.ndarray) -> np.ndarray:
-        rng = seeded(self.settings.run.seed, self.t, "choose")
-        return allowed[choose(self.job.cluster_N[allowed], self.settings.probe, rng)]
+        seed = (self.settings.run.seed, self.t, "choose")
+        return allowed[choose(self.job.cluster_N[allowed], self.settings.probe, seeded(*seed))]
 
     def _stored_prompts(self, names: Sequence[str]) -> Prompts:
         """The prompts of some stages of this iteration. Not collective."""

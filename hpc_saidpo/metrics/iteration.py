@@ -95,7 +95,8 @@ def count_undrawn(rollouts: Rollouts, k: int) -> tuple[int, float]:
     """(responses that are missing to k per question, their tokens at the mean length of their question)."""
     _, inverse_R, n_Q = np.unique(rollouts.question_R, return_inverse=True, return_counts=True)
     mean_Q = np.bincount(inverse_R, weights=rollouts.n_tokens_R, minlength=len(n_Q)) / n_Q
-    return int((k - n_Q).sum()), float(((k - n_Q) * mean_Q).sum())
+    undrawn_Q = np.maximum(k - n_Q, 0)  # with rollouts.k_max some questions have more
+    return int(undrawn_Q.sum()), float((undrawn_Q * mean_Q).sum())
 
 
 def describe_savings(fresh: Rollouts, k: int) -> str:

@@ -172,7 +172,8 @@ def _of_cluster(iteration: Iteration, cluster: int, imports: bool) -> Iterator[t
         beta_C, _ = fit(whole, config["kappa"])
         a, b, k = beta_C.a[cluster], beta_C.b[cluster], iteration.settings["rollouts"]["k"]
         band = settings.Difficulty(**iteration.settings["difficulty"])
-        values = {name: r.value(k, a, b, band) for name, r in {**RULES, config["rule"]: rule}.items() if r.expected}
+        shown_rules = {name: r for name, r in RULES.items() if r.takes_band} | {config["rule"]: rule}
+        values = {name: r.value(k, a, b, band) for name, r in shown_rules.items()}
         expected = ", ".join(f"{name} {float(value):.3f}" for name, value in values.items())
         yield "model", f"pass rates ~ Beta({a:.3g}, {b:.3g}); expected of {k} rollouts of a new question: {expected}"
     error_C = rule.errors(whole)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from ..settings.rollouts import Sampling
 from ..store.run import RunDir
 from ..store.stage import Stage
 from .chunks import cut, longest_first, starts
+from .effort import Effort, decided
 from .lengths import TooLong, write_too_long
 from .prompts import Renderer, describe
 
@@ -38,6 +40,8 @@ class Request:
         k: rollouts of each question.
         seed: (run seed, iteration, stage name).
         expected_Q: expected tokens of a response, by question; may be incomplete (`chunks.expected_tokens`).
+        prior_Q: what is known of pass rates, by question (`effort.Effort`).
+        budget: what ends the exploration before all questions are explored, in their order.
         drained: begin no chunk on a rank before the one before it is complete. Batches, and so their rounding, then do
             not depend on the ranks.
     """
@@ -48,6 +52,8 @@ class Request:
     sampling: Sampling
     seed: tuple[int, int, str]
     expected_Q: Mapping[int, float] = field(default_factory=dict)
+    prior_Q: Mapping[int, tuple[float, float]] = field(default_factory=dict)
+    budget: settings.Budget = field(default_factory=settings.Budget)
     drained: bool = False
 
 
@@ -62,15 +68,15 @@ def collect_rollouts(stage: Stage, request: Request, config: settings.Rollouts, 
     """
     from ..policy.model import check_length  # imports transformers: a finished stage needs none of it
     from .engine.engine import depends_on_batch, stream
-    from .waves import Chunk, Plan, Queue, decided
+    from .waves import Chunk, Plan, Queue
 
     renderer, name = request.renderer, request.seed[2]
     token_Q = world.on_root(lambda: _prompt_tokens(stage, request))
     if token_Q:
         check_length(renderer.policy, max(map(len, token_Q.values())) + request.sampling.max_new_tokens)
-    waves, grader = config.waves_of(name) or (request.k,), shared_grader(config.grader)
-    start_Q = starts(token_Q, renderer.family)
-    plan = Plan(waves, token_Q, start_Q, renderer.questions, config, request.seed, grader)
+    effort = Effort(config.waves_of(name) or (request.k,), config.min_chance, request.prior_Q)
+    start_Q, grader = starts(token_Q, renderer.family), shared_grader(config.grader)
+    plan = Plan(effort, token_Q, start_Q, renderer.questions, config, request.seed, grader)
     chunks = cut(token_Q, renderer.family, *config.chunk_bounds(name))
     finished = world.on_root(stage.finished_chunks)
     todo = [i for i in longest_first(chunks, token_Q, request.expected_Q) if i not in finished]
@@ -92,6 +98,54 @@ def collect_rollouts(stage: Stage, request: Request, config: settings.Rollouts, 
     shards = stage.shards([len(chunk) * request.k for chunk in chunks])
     for i in world.claim(len(shards)):
         stage.seal(shards[i], Rollouts)
+
+
+def collect_in_rounds(stage: Stage, request: Request, config: settings.Rollouts, world: World) -> None:
+    """Collect rollouts of the questions in their order until the request's budget is spent. Collective.
+
+    The questions are cut into `budget.rounds` rounds. A round is a stage of its own within the folder, until all are
+    merged: so a stage that resumes finds its rounds, and any number of ranks ends after the same one. Without a budget
+    all questions are one round.
+
+    Raises:
+        RunError: as `collect_rollouts`.
+    """
+    budget = request.budget
+    if not budget.is_set:
+        collect_rollouts(stage, replace(request, question_Q=np.sort(request.question_Q)), config, world)
+        return
+    rounds: list[Stage] = []
+    n_usable = n_tokens = 0
+    for number, question_Q in enumerate(np.array_split(request.question_Q, budget.rounds)):
+        part = Stage(stage.path / f"round-{number:04}", stage.facts)
+        world.on_root(part.prepare)
+        collect_rollouts(part, replace(request, question_Q=np.sort(question_Q)), config, world)
+        world.barrier()
+        usable, tokens = world.on_root(functools.partial(_found, part))
+        rounds, n_usable, n_tokens = [*rounds, part], n_usable + usable, n_tokens + tokens
+        if budget.is_spent(n_usable, n_tokens):
+            break
+    log.info("  budget: %d questions that yield a pair, %d tokens in %d rounds", n_usable, n_tokens, len(rounds))
+    world.on_root(lambda: _merge(stage, rounds))
+
+
+def _found(part: Stage) -> tuple[int, int]:
+    """(questions that yield a pair, generated tokens) of a round."""
+    table = load_rollouts(part)
+    return len(decided(table)), int(table.n_tokens_R.sum())
+
+
+def _merge(stage: Stage, rounds: Sequence[Stage]) -> None:
+    """Make the tables of the rounds those of the stage, and remove the rounds. Not collective."""
+    for name, kind in (("questions", Questions), ("prompts", Prompts)):
+        stage.write(name, kind.concat(part.read(name, kind) for part in rounds))
+    tables = [load_rollouts(part) for part in rounds]
+    for number, table in enumerate(tables):
+        stage.write_chunk(number, table)
+    for chunks in stage.shards([len(table) for table in tables]):
+        stage.seal(chunks, Rollouts)
+    for part in rounds:
+        stage.remove(part.path.name)
 
 
 def _counts(table: Rollouts, name: str, n_usable: int) -> dict[str, int]:

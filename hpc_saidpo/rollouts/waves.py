@@ -11,9 +11,10 @@ from .. import settings
 from ..grader.grader import Grader
 from ..parallel.claims import Claims
 from ..parallel.world import World
-from ..records import CORRECT, WRONG, Question, Rollouts, seed_of
+from ..records import Question, Rollouts, seed_of
 from ..settings.rollouts import PARAGRAPH, Sampling
 from .chunks import starts
+from .effort import Effort
 from .engine.engine import stream
 from .engine.sampling import Response
 from .engine.work import Load, Work
@@ -26,12 +27,12 @@ class Plan:
     """How the questions of a stage are answered and graded.
 
     Attributes:
-        waves: responses to draw of a question in each wave.
+        effort: the responses to draw of a question in each wave, and when it is abandoned.
         start_Q: tokens at the beginning of a question's prompt that many prompts share (`chunks.starts`).
         seed: (run seed, iteration, stage name).
     """
 
-    waves: Sequence[int]
+    effort: Effort
     token_Q: Mapping[int, Sequence[int]]
     start_Q: Mapping[int, int]
     questions: Sequence[Question] | Mapping[int, Question]
@@ -45,15 +46,15 @@ class Plan:
         longest = max(map(len, self.token_Q.values()), default=1)
         rest = max((len(ids) - self.start_Q[q] for q, ids in self.token_Q.items()), default=1)
         starts = {tuple(ids[: self.start_Q[q]]) for q, ids in self.token_Q.items()}
-        return Load(min(self.waves), longest, rest, max(map(len, starts), default=0), max(1, len(starts)))
+        return Load(min(self.effort.waves), longest, rest, max(map(len, starts), default=0), max(1, len(starts)))
 
 
 class Chunk:
     """The questions of a chunk: their graded rollouts so far, and the responses to draw next.
 
-    Sample j of a question does not depend on the waves. So a question gets both a correct and a wrong response exactly
-    if it has both among all K, and the decision depends on verdicts only: the pairs are distributed as those of K fixed
-    responses (conf/README.md names the rules for which this holds).
+    Sample j of a question does not depend on the waves. So a question that is not abandoned gets both a correct and a
+    wrong response exactly if it has both among all, and the decision depends on verdicts only: the pairs of a question
+    are distributed as those of fixed responses (conf/README.md names the rules for which this holds).
     """
 
     def __init__(self, question_Q: Sequence[int], plan: Plan):
@@ -68,11 +69,12 @@ class Chunk:
     def note(self, q: int, work: Work) -> Work | None:
         """Grade the responses to a question. Returns its next wave, None if it needs none."""
         plan, tables = self._plan, self._tables_Q[q]
-        first = sum(plan.waves[: len(tables)])
-        question = plan.questions[q]
+        waves, question = plan.effort.waves, plan.questions[q]
+        first = sum(waves[: len(tables)])
         tables.append(grade([q], [question], [work.seeds], [work.responses], plan.grader, plan.config.steps, first))
-        if len(tables) < len(plan.waves) and not decided(Rollouts.concat(tables)):
-            return self._work(q, len(tables))
+        n_done = len(tables)
+        if n_done < len(waves) and plan.effort.goes_on(q, Rollouts.concat(tables), waves[n_done]):
+            return self._work(q, n_done)
         self._n_open -= 1
         return None
 
@@ -85,14 +87,14 @@ class Chunk:
         return Rollouts.concat([table for tables in self._tables_Q.values() for table in tables]).sorted()
 
     def _work(self, q: int, wave: int) -> Work:
-        plan = self._plan
-        first = sum(plan.waves[:wave])
-        seeds = [seed_of(*plan.seed, q, sample) for sample in range(first, first + plan.waves[wave])]
+        plan, waves = self._plan, self._plan.effort.waves
+        first = sum(waves[:wave])
+        seeds = [seed_of(*plan.seed, q, sample) for sample in range(first, first + waves[wave])]
         return Work(plan.token_Q[q], seeds, plan.start_Q[q])
 
 
 def in_waves(
-    waves: Sequence[int],
+    effort: Effort,
     token_Q: Mapping[int, list[int]],
     renderer: Renderer,
     sampling: Sampling,
@@ -100,14 +102,14 @@ def in_waves(
     seed: tuple[int, int, str],
     grader: Grader,
 ) -> Rollouts:
-    """Draw and grade rollouts of some questions, wave by wave, until each question is decided.
+    """Draw and grade rollouts of some questions, wave by wave, until each question is decided or abandoned.
 
     Args:
-        waves: responses to draw of a question in each wave.
+        effort: the responses to draw of a question in each wave, and when it is abandoned.
         token_Q: the prompt of each question, as token ids.
         seed: (run seed, iteration, stage name).
     """
-    plan = Plan(waves, token_Q, starts(token_Q, renderer.family), renderer.questions, config, seed, grader)
+    plan = Plan(effort, token_Q, starts(token_Q, renderer.family), renderer.questions, config, seed, grader)
     world = World()
     queue = Queue(lambda _: Chunk(list(token_Q), plan), world.claims(1))
     ((_, table),) = queue.answers(stream(renderer.policy, queue.take, plan.load, sampling, config.generate))
@@ -160,13 +162,6 @@ class Queue:
                     self._waiting.appendleft(more)
                 elif chunk.is_complete:
                     yield item, chunk.table()
-
-
-def decided(rollouts: Rollouts) -> set[int]:
-    """Questions that make a pair: they have a correct response that ended by itself, and a wrong response."""
-    is_chosen_R = (rollouts.verdict_R == CORRECT) & rollouts.finished_R
-    is_rejected_R = rollouts.verdict_R == WRONG
-    return set(rollouts.question_R[is_chosen_R].tolist()) & set(rollouts.question_R[is_rejected_R].tolist())
 
 
 def grade(

@@ -18,6 +18,8 @@ from .counts import ClusterCounts
 # Bounds of a + b, the evidence of a cluster about one of its questions, in rollouts: few counts may fit 0 or infinity.
 LEAST, MOST = 1e-2, 1e4
 EDGE = 1e-6  # distance of a mean pass rate from 0 and 1
+NEAR_HALF = (0.25, 0.75)  # pass rates near the target 1/2
+PASSED = 0.5  # share of the questions that a gate lets pass, where they would give no pair
 Values = float | np.ndarray  # a scalar, or an array of one shape
 
 
@@ -82,3 +84,40 @@ def _in_band(k: int, a: Values, b: Values, band: settings.Difficulty, value: Cal
         if band.too_hard < s / k < band.too_easy:
             total += value(s) * comb(k, s) * np.exp(betaln(a + s, b + k - s) - betaln(a, b))
     return total
+
+
+def variance(k: int, a: Values, b: Values) -> np.ndarray:
+    """E[p·(1-p)] = ab / ((a+b)(a+b+1)): the expected variance of a response's verdict."""
+    return np.asarray(a * b / ((a + b) * (a + b + 1)))
+
+
+def deviation(k: int, a: Values, b: Values) -> np.ndarray:
+    """E[√(p·(1-p))] = B(a+½, b+½) / B(a, b): the expected standard deviation of a response's verdict."""
+    from scipy.special import betaln
+
+    return np.exp(betaln(a + 0.5, b + 0.5) - betaln(a, b))
+
+
+def infogain(k: int, a: Values, b: Values) -> np.ndarray:
+    """E[p·(1-p)²] = ab(b+1) / ((a+b)(a+b+1)(a+b+2)): expected information gain, largest at a pass rate of 1/3."""
+    return np.asarray(variance(k, a, b) * (b + 1) / (a + b + 2))
+
+
+def near_half(k: int, a: Values, b: Values) -> np.ndarray:
+    """P(1/4 < p < 3/4): a pass rate that is drawn from the posterior (Thompson sampling) is near the target 1/2."""
+    from scipy.special import betainc
+
+    low, high = NEAR_HALF
+    return betainc(a, b, high) - betainc(a, b, low)
+
+
+def gate(k: int, a: Values, b: Values) -> np.ndarray:
+    """Chance to pass a gate that stops half of the questions whose next k rollouts are all correct or all wrong.
+
+    1 - (1 - PASSED)·P(s = 0 or s = k), with P(s = 0 or s = k) = (B(a, b+k) + B(a+k, b)) / B(a, b).
+    """
+    from scipy.special import betaln
+
+    whole = betaln(a, b)
+    alike = np.exp(betaln(a, b + k) - whole) + np.exp(betaln(a + k, b) - whole)
+    return 1 - (1 - PASSED) * alike

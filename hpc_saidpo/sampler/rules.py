@@ -17,7 +17,7 @@ import numpy as np
 
 from .. import settings
 from ..plugin import choose
-from .betabinomial import Values, usable, usable_error
+from .betabinomial import Values, deviation, gate, infogain, near_half, usable, usable_error, variance
 from .counts import ClusterCounts
 
 KEY = "sampler.rule"
@@ -86,11 +86,27 @@ class Rule:
         return self.events is not None and self.events(counts).sum() > 0
 
 
+# Published rules for the choice of prompts in online reinforcement learning: the expectation of their utility under the
+# posterior of the pass rate p. Their papers use the utility in other ways: they take the best of many candidates, or
+# keep a bandit's mean for each category.
+#   variance       LILO (Foster et al. 2025, arXiv:2502.12272), VCRL (Jiang et al. 2025, arXiv:2509.19803)
+#   deviation      SEC (Chen et al. 2025, arXiv:2505.14970), DUMP (Wang et al. 2025, arXiv:2504.09710): the mean
+#                  absolute advantage of GRPO, which is 2·√(p·(1-p))
+#   infogain       Knapsack RL (Li et al. 2025, arXiv:2509.25849)
+#   thompson       MoPPS (Qu et al. 2025, arXiv:2507.04632), BOTS (Shen et al. 2025, arXiv:2510.26374): they take the
+#                  questions whose drawn pass rates are nearest to 1/2
+#   zero_variance  GRESO (Zheng et al. 2025, arXiv:2506.02177): after z occasions without a pair a question is
+#                  explored with probability PASSED^z
 RULES: dict[str, Rule] = {
     "error": Rule("error rate of the cluster, questions in the band only", errors_in_band),
     "error_all": Rule("error rate of the cluster, all questions (ablation)", all_errors, errors=all_errors),
     "frontier": Rule("expected probability of a preference pair", usable_questions, usable, takes_band=True),
     "frontier_error": Rule("expected error mass in the band", usable_questions, usable_error, takes_band=True),
+    "variance": Rule("expected variance p(1-p) of a response (LILO, VCRL)", usable_questions, variance),
+    "deviation": Rule("expected deviation √(p(1-p)) of a response (SEC, DUMP)", usable_questions, deviation),
+    "infogain": Rule("expected information gain p(1-p)² (Knapsack RL)", usable_questions, infogain),
+    "thompson": Rule("chance of a pass rate near 1/2 (MoPPS, BOTS)", usable_questions, near_half),
+    "zero_variance": Rule("chance to pass a gate against useless questions (GRESO)", usable_questions, gate),
     "uniform": Rule("all questions alike (IDPO)"),
 }
 

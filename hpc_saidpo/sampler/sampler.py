@@ -14,7 +14,7 @@ from .counts import ClusterCounts, Seen
 from .draw import draw
 from .history import History, excluded
 from .rules import find_rule
-from .weights import Plan, entropy_share, log_cluster_weights, log_weights, shown
+from .weights import Plan, entropy_share, log_cluster_weights, log_weights, pass_rates, shown, useful_share
 
 Table = TypeVar("Table", ClusterCounts, Seen)
 
@@ -69,7 +69,8 @@ class Sampler:
         find_rule(self.config.rule)
         self._ids = None if ids is None else list(ids)
         self._index = {id: index for index, id in enumerate(self._ids or ())}
-        self._history = History.empty(len(self.cluster_N), int(self.cluster_N.max()) + 1)
+        self._size_C = np.bincount(self.cluster_N)
+        self._history = History.empty(len(self.cluster_N), len(self._size_C))
         self._iteration: int = 0
         self._n_draws: int = 0
 
@@ -156,6 +157,13 @@ class Sampler:
         """The weight of every question in the next draw, a float per question; exclusions are not part of it."""
         return shown(self._log_weights())
 
+    def priors(self, index_Q: np.ndarray) -> dict[int, tuple[float, float]]:
+        """(a, b) of the Beta distribution of the pass rate of questions, by index; {} without evidence."""
+        found = pass_rates(self._history, self.cluster_N, index_Q, self._iteration, self.config)
+        if found is None:
+            return {}
+        return dict(zip(index_Q.tolist(), zip(*(x.tolist() for x in found), strict=True), strict=True))
+
     def entropy_share(self) -> float:
         """Entropy of the next draw's first question as a share of the uniform one, exclusions included."""
         return entropy_share(np.where(self._excluded(), -np.inf, self._log_weights()))
@@ -182,7 +190,8 @@ class Sampler:
         return draw(self._log_weights(), n, self._seed("draw"), self._excluded())
 
     def _plan(self) -> Plan:
-        return Plan(self.config, self.k, self.band, self._seed("thompson"))
+        useful = useful_share(self.counts, self._size_C, self.config.kappa) if self.config.temper else 0.0
+        return Plan(self.config, self.k, self.band, self._seed("thompson"), useful)
 
     def _log_weights(self) -> np.ndarray:
         return log_weights(self._history, self.cluster_N, self._iteration, self._plan())

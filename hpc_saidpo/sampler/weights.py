@@ -34,12 +34,29 @@ class Plan:
         band: bounds of the pass rate between which a question yields pairs.
         seed: seed of the posterior draws, if `config.thompson` is true. A cluster without evidence then has a rate
             drawn from the prior at the pooled rate, so it is explored.
+        useful: share of the pool's questions that are expected to be in the band (`useful_share`).
     """
 
     config: settings.Sampler
     k: int = 8
     band: settings.Difficulty = field(default_factory=settings.Difficulty)
     seed: int = 0
+    useful: float = 0.0
+
+    @property
+    def alpha(self) -> float:
+        """The exponent of the weights; with `config.temper` the smaller, the more of the pool is of use."""
+        return self.config.alpha * (1 - self.useful) if self.config.temper else self.config.alpha
+
+
+def useful_share(counts: ClusterCounts, size_C: np.ndarray, kappa: float) -> float:
+    """Share of the pool's questions that are expected to be in the band; 0 without evidence.
+
+    Clusters count by their number of questions, not by how often they were drawn.
+    """
+    if counts.n_C.sum() == 0:
+        return 0.0
+    return float(np.average(posterior_rate(counts.usable_C, counts.n_C, kappa), weights=size_C))
 
 
 def log_cluster_weights(counts: ClusterCounts, plan: Plan) -> np.ndarray:
@@ -62,7 +79,7 @@ def log_cluster_weights(counts: ClusterCounts, plan: Plan) -> np.ndarray:
         value_C = posterior_rate(event_C, counts.n_C, config.kappa)
         if config.thompson:
             value_C = _drawn_rate(value_C, counts, config, plan.seed)
-    log_C = _log_ratio(value_C, pooled, config.alpha)
+    log_C = _log_ratio(value_C, pooled, plan.alpha)
     return log_C if config.thompson else np.where(counts.n_C > 0, log_C, 0.0)
 
 
@@ -82,12 +99,34 @@ def log_weights(history: History, cluster_N: np.ndarray, iteration: int, plan: P
     seen = np.flatnonzero(history.seen_at_N > NEVER)
     for start in range(0, len(seen), CHUNK):
         q = seen[start : start + CHUNK]
-        d_Q = config.history ** (iteration - history.seen_at_N[q]).astype(np.float64)
-        q, d_Q = q[d_Q > 0], d_Q[d_Q > 0]
-        c, s_Q = cluster_N[q], history.n_correct_N[q]
-        a_Q, b_Q = beta_C.a[c] + d_Q * s_Q, beta_C.b[c] + d_Q * (history.n_tried_N[q] - s_Q)
-        log_N[q] = _log_ratio(rule.value(plan.k, a_Q, b_Q, plan.band), pooled, config.alpha)
+        q = q[config.history ** (iteration - history.seen_at_N[q]).astype(np.float64) > 0]
+        a_Q, b_Q = _posterior(beta_C, history, cluster_N, q, iteration, config.history)
+        log_N[q] = _log_ratio(rule.value(plan.k, a_Q, b_Q, plan.band), pooled, plan.alpha)
     return log_N
+
+
+def pass_rates(
+    history: History, cluster_N: np.ndarray, question_Q: np.ndarray, iteration: int, config: settings.Sampler
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """(a, b) of the Beta distribution of each question's pass rate: its cluster's, and its own last counts.
+
+    Returns:
+        Two arrays of the length of `question_Q`; None without evidence.
+    """
+    if history.counts.several_C.sum() == 0:
+        return None
+    beta_C, _ = fit(history.counts, config.kappa)
+    return _posterior(beta_C, history, cluster_N, question_Q, iteration, config.history)
+
+
+def _posterior(
+    beta_C: Beta, history: History, cluster_N: np.ndarray, question_Q: np.ndarray, iteration: int, discount: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """(a, b) of each question: those of its cluster, and its last counts discounted by their age."""
+    c, s_Q, n_Q = cluster_N[question_Q], history.n_correct_N[question_Q], history.n_tried_N[question_Q]
+    seen_at_Q = history.seen_at_N[question_Q]
+    d_Q = np.where(seen_at_Q > NEVER, discount ** np.maximum(iteration - seen_at_Q, 0).astype(np.float64), 0.0)
+    return beta_C.a[c] + d_Q * s_Q, beta_C.b[c] + d_Q * (n_Q - s_Q)
 
 
 def _log_ratio(value: np.ndarray, pooled: float | np.ndarray, alpha: float) -> np.ndarray:

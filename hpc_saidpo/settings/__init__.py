@@ -13,11 +13,11 @@ from .probe import Probe
 from .report import Report
 from .rollouts import Engine, Grader, Prompt, Rollouts
 from .run import Run
-from .sampler import Sampler
+from .sampler import Budget, Sampler
 from .tags import Endpoint, Tags
 
 __all__ = [
-    "Arithmetic", "Benchmark", "BenchmarkLimits", "BenchmarkPlan", "Clusters", "Columns", "Difficulty", "Dpo",
+    "Arithmetic", "Benchmark", "BenchmarkLimits", "BenchmarkPlan", "Budget", "Clusters", "Columns", "Difficulty", "Dpo",
     "Endpoint", "Engine", "Evaluate", "Files", "Grader", "Limits", "Loop", "Lora", "Pairs", "Policy", "Pool", "Probe",
     "Prompt", "ReasoningGym", "Report", "Rollouts", "Run", "Sampler", "Tags", "Task",
 ]  # fmt: skip

@@ -167,20 +167,34 @@ class Rollouts:
     adaptive: bool = False
     adaptive_probe: bool = False
     waves: Annotated[tuple[Positive, ...], Field(min_length=1)] = (2, 2, 4)
+    min_chance: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    k_max: Positive | None = None
     generate: Engine = Field(default_factory=Engine)
     grader: Grader = Field(default_factory=Grader)
 
     def __post_init__(self):
         if self.adaptive and sum(self.waves) != self.k:
             raise ValueError(f"waves {list(self.waves)} are {sum(self.waves)} responses, not k={self.k}")
+        if not self.adaptive and (self.min_chance or self.k_max):
+            raise ValueError("min_chance and k_max need adaptive=true")
+        if self.k_max is not None and self.k_max < self.k:
+            raise ValueError(f"k_max={self.k_max} is below k={self.k}")
 
     def waves_of(self, stage: str) -> tuple[int, ...]:
         """Return the number of responses to a question in each wave; () for a stage that draws all K at once.
 
-        After each wave a question that needs no more responses is left out. All waves together make K.
+        After each wave a question that needs no more responses is left out. All waves together make K. In `explore`
+        further waves, as large as the last one, make k_max.
         """
-        adaptive = self.adaptive and (stage == "explore" or (stage == "probe" and self.adaptive_probe))
-        return self.waves if adaptive else ()
+        if not self.adaptive or stage not in ("explore", "probe") or (stage == "probe" and not self.adaptive_probe):
+            return ()
+        n_more = (self.k_max or self.k) - self.k if stage == "explore" else 0
+        whole, rest = divmod(n_more, self.waves[-1])
+        return self.waves + (self.waves[-1],) * whole + (rest,) * bool(rest)
+
+    def n_fixed(self, stage: str) -> int:
+        """Return the responses that every question of a stage receives, whatever they are."""
+        return (self.waves_of(stage) or (self.k,))[0]
 
     def chunk_bounds(self, stage: str) -> tuple[int, int]:
         """Return the largest and the smallest number of questions in a chunk of a stage.
@@ -190,7 +204,7 @@ class Rollouts:
         if self.chunk_questions is not None:
             return self.chunk_questions, self.chunk_questions
         # A wave decodes only some of a question's rows, so more questions are needed to fill a batch.
-        smallest = self.min_chunk_questions * self.k // (self.waves_of(stage) or (self.k,))[0]
+        smallest = self.min_chunk_questions * self.k // self.n_fixed(stage)
         return max(LARGEST_CHUNK, self.min_chunk_questions), smallest
 
     def sampling(self) -> Sampling:

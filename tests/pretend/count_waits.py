@@ -33,6 +33,7 @@ CASES = {
     "a start, top_p and a stop string": (START, Options(32), Sampling(0.8, 0.9, 10, stop=("7",))),
     "graphs": (START, Options(32, graphs=True), Sampling(1.0, 1.0, 10)),
 }
+READING = ("item", "_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "_unique2")
 
 
 class Waits(TorchDispatchMode):
@@ -45,11 +46,12 @@ class Waits(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name, kwargs = func.overloadpacket.__name__, kwargs or {}
         is_there = [isinstance(x, torch.Tensor) and x.device.type != "cpu" for x in args]
-        if name in ("item", "_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "_unique2") and is_there[0]:
+        if name in READING and is_there[0]:
             self.counts[name] += 1
-        if name in ("index", "index_put", "index_put_"):
-            if any(x is not None and x.dtype == torch.bool for x in args[1]):
-                self.counts["a mask"] += 1
+        if name in ("index", "index_put", "index_put_") and any(
+            x is not None and x.dtype == torch.bool for x in args[1]
+        ):
+            self.counts["a mask"] += 1
         result = func(*args, **kwargs)
         # With `inference_mode` `to` is seen as it was called, else as `_to_copy`.
         if name in ("to", "_to_copy", "copy_"):

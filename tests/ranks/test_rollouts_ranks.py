@@ -1,12 +1,17 @@
 """Rollouts over the ranks: the same responses on any number of them, also when a stage resumes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from support.collecting import collect
+from support.collecting import BARE, QUESTIONS, SAMPLING, collect
 
+from hpc_saidpo import settings
 from hpc_saidpo.parallel.world import World
 from hpc_saidpo.records import Rollouts
-from hpc_saidpo.rollouts import waves
+from hpc_saidpo.rollouts import effort
+from hpc_saidpo.rollouts.prompts import Renderer
+from hpc_saidpo.rollouts.stage import Request, collect_in_rounds, load_rollouts
 from hpc_saidpo.store.stage import Stage
 
 pytestmark = pytest.mark.mpi
@@ -59,9 +64,9 @@ def test_early_decision_draws_the_same_responses_and_decides_the_same_questions(
     fixed = collect(folder / "fixed", world, micro, 4, k=8, seed=(0, 0, "explore"))
     early = collect(folder / "early", world, micro, 4, k=8, seed=(0, 0, "explore"), adaptive=True)
     assert 0 < len(early) < len(fixed) == 72
-    both = waves.decided(fixed)
+    both = effort.decided(fixed)
     assert 0 < len(both) < 9  # some questions can give a pair, some cannot
-    assert waves.decided(early) == both
+    assert effort.decided(early) == both
     text_of = {(q, s): text for q, s, text in zip(fixed.question_R, fixed.sample_R, fixed.text_R, strict=True)}
     for q in range(9):
         own = early.take(np.flatnonzero(early.question_R == q))
@@ -69,5 +74,50 @@ def test_early_decision_draws_the_same_responses_and_decides_the_same_questions(
         assert own.sample_R.tolist() == list(range(n)) and n in (2, 4, 8)
         assert [text_of[q, s] for s in range(n)] == list(own.text_R)
         before = fixed.take(np.flatnonzero((fixed.question_R == q) & (fixed.sample_R < {2: 0, 4: 2, 8: 4}[n])))
-        assert not waves.decided(before)  # it went on because it had to
-        assert n == 8 or q in waves.decided(own)  # it ended because it could
+        assert not effort.decided(before)  # it went on because it had to
+        assert n == 8 or q in effort.decided(own)  # it ended because it could
+
+
+def test_abandoned_and_prolonged_questions_are_the_same_on_any_ranks(folder, world, micro):
+    seed, prior = (0, 0, "explore"), {q: (0.02, 3.0) if q % 2 else (1.0, 1.0) for q in range(9)}
+    fixed = collect(folder / "fixed", world, micro, 4, k=16, seed=seed)
+    plan = {"adaptive": True, "k_max": 16, "min_chance": 0.05}
+    found = collect(folder / "found", world, micro, 4, k=8, seed=seed, prior=prior, **plan)
+    effort_ = effort.Effort((2, 2, 4, 4, 4), 0.05, prior)
+    n_Q = dict(zip(*np.unique(found.question_R, return_counts=True), strict=True))
+    for q in range(9):
+        own = fixed.take(np.flatnonzero(fixed.question_R == q))
+        waves = (2, 2), (4, 4), (8, 4), (12, 4)
+        assert n_Q[q] == min([16, *(n for n, more in waves if not effort_.goes_on(q, own.take(range(n)), more))])
+    assert min(n_Q.values()) == 2 and max(n_Q.values()) > 8  # some were abandoned, some prolonged
+
+
+def test_a_budget_ends_the_exploration_after_the_same_round_on_any_ranks(folder, world, micro):
+    order, plan = np.array([7, 2, 0, 8, 5, 1, 3, 6, 4]), settings.Rollouts(chunk_questions=2, prompt=BARE)
+    whole = Request(Renderer(QUESTIONS, {}, micro, BARE), order, 3, SAMPLING, (0, 0, "explore"))
+
+    def explored(name, **budget):
+        stage = Stage(folder / name)
+        world.on_root(stage.prepare)
+        request = replace(whole, budget=settings.Budget(rounds=3, **budget))
+        collect_in_rounds(stage, request, plan, world)
+        world.barrier()
+        assert sorted(path.name for path in stage.path.iterdir()) == [
+            "prompts.h5",
+            "questions.h5",
+            next(stage.path.glob("s*")).name,
+        ]
+        return load_rollouts(stage)
+
+    everything = explored("everything")
+    assert everything.question_R.tolist() == np.repeat(np.arange(9), 3).tolist()
+    usable_Q, tokens_R = np.isin(order, list(effort.decided(everything))), everything.n_tokens_R
+    spent = [int(tokens_R[np.isin(everything.question_R, order[: 3 * n])].sum()) for n in (1, 2, 3)]
+    n_usable = [int(usable_Q[: 3 * n].sum()) for n in (1, 2, 3)]
+    for n_rounds in (1, 2, 3):
+        found = explored(f"tokens-{n_rounds}", tokens=spent[n_rounds - 1])
+        assert sorted(set(found.question_R)) == sorted(order[: 3 * n_rounds])
+        rows = np.isin(everything.question_R, order[: 3 * n_rounds])
+        assert list(found.text_R) == list(everything.take(np.flatnonzero(rows)).text_R)
+    found = explored("pairs", pairs=1)
+    assert len(set(found.question_R)) == 3 * next(i + 1 for i, n in enumerate(n_usable) if n or i == 2)

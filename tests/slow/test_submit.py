@@ -34,7 +34,7 @@ NAMES = {  # of each sweep's runs with run.seed=0
     "probe": ["probe-0.005-seed-0", "probe-0.010-seed-0", "probe-0.020-seed-0", "probe-0.050-seed-0"],
     "rollouts": ["k-04-seed-0", "k-08-seed-0", "k-16-seed-0"],
     "proxies": ["full-seed-0", "by_steps-seed-0", "by_tokens-seed-0", "by_seconds-seed-0"],
-    "systems": ["saidpo_history-seed-0", "saidpo-seed-0", "frontier-seed-0", "idpo-seed-0", "no_difficulty-seed-0",
+    "systems": ["frontier_error-seed-0", "saidpo-seed-0", "frontier-seed-0", "idpo-seed-0", "no_difficulty-seed-0",
                 "no_clusters-seed-0"],
 }  # fmt: skip
 
@@ -61,7 +61,7 @@ def test_the_names_of_the_runs_and_their_order(name):
     assert names == [each.replace("seed-0", f"seed-{seed}") for seed in (0, 1, 2) for each in NAMES[name]]
 
 
-@pytest.mark.parametrize("base", ["saidpo", "saidpo_history"])
+@pytest.mark.parametrize("base", ["saidpo", "frontier_error"])
 def test_the_systems_are_the_one_line_systems_on_any_base(base):
     common = ["pool.path=p", "policy.path=m", f"experiment={base}", "run.seed=0"]
     of_lines = [settings_of([*common, *line]) for line in read_sweep("systems", common).lines]

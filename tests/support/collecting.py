@@ -31,6 +31,7 @@ def collect(
     k: int = 3,
     sealed: bool = True,
     expected: Mapping[int, float] | None = None,
+    prior: Mapping[int, tuple[float, float]] | None = None,
     drained: bool = False,
     **config: Any,
 ) -> Rollouts:
@@ -46,7 +47,8 @@ def collect(
     world.on_root(stage.prepare)
     plan = settings.Rollouts(chunk_questions=chunk_questions, prompt=BARE, **config)
     renderer = Renderer(QUESTIONS, {}, policy, BARE)
-    request = Request(renderer, np.arange(len(QUESTIONS)), k, SAMPLING, seed, expected or {}, drained)
+    indices = np.arange(len(QUESTIONS))
+    request = Request(renderer, indices, k, SAMPLING, seed, expected or {}, prior or {}, drained=drained)
     collect_rollouts(stage, request, plan, world)
     world.barrier()
     return load_rollouts(stage)

@@ -63,9 +63,9 @@ SWEPT = {
     "rollouts": [("rollouts", "k", {4, 8, 16})],
     "proxies": [("difficulty", "order", {("pass_rate", "steps", "tokens"), ("steps",), ("tokens",), ("seconds",)})],
     "systems": [
-        ("sampler", "rule", {"error", "error_all", "frontier", "uniform"}),
+        ("sampler", "rule", {"frontier_error", "error", "error_all", "frontier", "uniform"}),
         ("clusters", "n", {1, 12}),
-        ("sampler", "alpha", {1.0, 2.0}),
+        ("sampler", "alpha", {1.0, 3.0}),
     ],
 }
 
@@ -136,18 +136,24 @@ def test_the_papers_set_ups():
 
 
 def test_the_one_line_systems():
-    assert (built("experiment=saidpo").sampler.alpha, built("experiment=saidpo").sampler.history) == (1.0, 0.0)
+    published = built("experiment=saidpo")
+    assert (published.sampler.rule, published.sampler.alpha, published.sampler.history) == ("error", 1.0, 0.0)
+    assert published.sampler.kappa <= 0.1 and published.pairs.share == 0.5
     assert built("experiment=idpo").sampler.rule == "uniform"
     assert built("experiment=frontier").sampler.rule == "frontier"
     assert built("experiment=frontier_error").sampler.rule == "frontier_error"
     assert built("experiment=no_clusters").clusters.n == 1
+    assert [built(f"experiment={name}").sampler.rule for name in ("lilo", "sec", "knapsack", "bots")] == [
+        "variance", "deviation", "infogain", "thompson",
+    ]  # fmt: skip
+    alone = [built(f"experiment={name}") for name in ("mopps", "greso")]
+    assert [(c.sampler.rule, c.clusters.n) for c in alone] == [("thompson", 1), ("zero_variance", 1)]
     no_difficulty = built("experiment=no_difficulty")
     assert no_difficulty.pairs.share == built("experiment=paper_qwen7b").pairs.share == 0.5
     assert no_difficulty.sampler.rule == "error_all" and no_difficulty.difficulty.order == ("random",)
-    ours, default = built("experiment=saidpo_history"), built()
-    assert (ours.sampler, default.sampler.rule, default.sampler.alpha, default.sampler.history) == (
-        default.sampler, "error", 2.0, 0.5,
-    )  # fmt: skip
+    ours, default = built("experiment=frontier_error").sampler, built().sampler
+    assert ours == default == settings.Sampler()
+    assert (ours.rule, ours.alpha, ours.kappa, ours.history) == ("frontier_error", 3.0, 1.0, 0.8)
 
 
 def test_systems_combine_with_set_ups():
@@ -320,7 +326,7 @@ def test_good_overrides_pass():
         ("evaluate.benchmarks=gsm8k", "with quotation marks for the shell: 'evaluate.benchmarks=[gsm8k]'"),
         (
             "sampler.rule=best",
-            "sampler.rule=best: there is no such name. Valid names: error, error_all, frontier, frontier_error, uni",
+            "sampler.rule=best: there is no such name. Valid names: error, error_all, frontier, frontier_error, var",
         ),
         ("difficulty.order=[tokens,luck]", "difficulty.order.1: Input should be 'pass_rate'"),
         ("difficulty.too_hard=1", "too_hard (1.0) must be below too_easy"),

@@ -1,5 +1,6 @@
 """Explanations of each kind of question, in a run that is written without a model."""
 
+import dataclasses
 import shutil
 
 import numpy as np
@@ -49,7 +50,7 @@ def run(tmp_path_factory):
     )
     path.mkdir()
     plain = {"run": {"seed": 0}, "rollouts": {"k": 4}, "pairs": {"budget": 2}}
-    plain["sampler"] = {name: getattr(config.sampler, name) for name in config.sampler.__dataclass_fields__}
+    plain["sampler"] = dataclasses.asdict(config.sampler)
     plain["difficulty"] = {"order": ["pass_rate", "steps", "tokens"], "too_hard": 0.0, "too_easy": 1.0}
     (path / "config.yaml").write_text(yaml.safe_dump(plain))
 

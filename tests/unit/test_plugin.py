@@ -69,7 +69,8 @@ def test_a_module_is_imported_once():
 
 def test_a_rule_of_the_users_weighs_and_draws():
     cluster_N = np.repeat(range(2), 50)
-    config = from_overrides([*TINY, "sampler.rule=toy_plugin.rules:passes", "sampler.n_questions=20"]).sampler
+    named = [f"sampler.{word}" for word in ("rule=toy_plugin.rules:passes", "n_questions=20", "alpha=2", "kappa=4")]
+    config = from_overrides([*TINY, *named]).sampler
     sampler = Sampler(cluster_N, config, seed=0)
     sampler.update(range(100), [6] * 50 + [2] * 50, [8] * 100)
     rate_C = np.array([(50 * 0.75 + 4 * 0.5) / 54, (50 * 0.25 + 4 * 0.5) / 54])

@@ -1,4 +1,4 @@
-"""The rules of the sampler: each is one entry, and its weights and draws are fixed numbers."""
+"""The rules of the sampler: each is one entry, with fixed weights and draws, and means what it says."""
 
 import inspect
 
@@ -51,6 +51,46 @@ RECORDED = {
         [0.9636720742892336, 1.3594703736717064, 0.6554367859146454, 1.1810301249977322, 0.8699134738000203],
         64.58597713769433, [50, 8, 4, 47, 31, 19], [51, 42, 30, 48, 49, 9],
     ),
+    ("variance", False): (
+        [0.8982343617882327, 1.3546862013016898, 0.8408562446601069, 0.9761108501895531, 1.0],
+        63.26936160157151, [50, 8, 4, 31, 47, 19], [51, 42, 30, 9, 48, 49],
+    ),
+    ("variance", True): (
+        [0.9715615383112267, 1.0755298905043829, 0.5338264538649883, 1.0122101314775862, 0.6254700863344761],
+        57.54750054647433, [50, 8, 4, 47, 31, 19], [51, 42, 30, 9, 48, 49],
+    ),
+    ("deviation", False): (
+        [0.9214923504883815, 1.2384276067915718, 0.8797728997655029, 0.9817929436494603, 1.0],
+        61.24783202088281, [50, 8, 4, 31, 47, 19], [51, 42, 30, 9, 48, 49],
+    ),
+    ("deviation", True): (
+        [0.9792808376336519, 1.0513415332168154, 0.7604075505213626, 0.8511629387685553, 0.6927776940718249],
+        55.550508498270894, [50, 8, 4, 31, 47, 19], [51, 42, 30, 9, 48, 49],
+    ),
+    ("infogain", False): (
+        [0.9877922360944855, 1.270409067177815, 0.660868602959092, 1.1464207652917089, 1.0],
+        64.3800627911763, [50, 8, 4, 47, 31, 19], [51, 42, 30, 48, 49, 1],
+    ),
+    ("infogain", True): (
+        [0.9599504508650194, 1.3765814862520216, 0.6181311097697948, 1.1846240350470834, 0.8320127374294792],
+        65.37144717041134, [50, 8, 4, 47, 31, 19], [51, 42, 30, 48, 9, 49],
+    ),
+    ("thompson", False): (
+        [0.9548030438077664, 1.299069963760164, 0.601999502490555, 1.351248521035781, 1.0],
+        72.53334247951767, [50, 4, 8, 47, 31, 24], [51, 42, 30, 9, 2, 48],
+    ),
+    ("thompson", True): (
+        [1.471358666728524, 0.760902639970526, 0.5453614619300421, 0.6890475079968555, 0.5854951786565885],
+        56.860209575955125, [50, 24, 47, 4, 8, 31], [51, 42, 9, 30, 2, 1],
+    ),
+    ("zero_variance", False): (
+        [0.9541822623187076, 1.1227928592297236, 0.9578384652581208, 0.9835704255586671, 1.0],
+        60.38321105712277, [50, 8, 4, 31, 47, 20], [51, 42, 30, 9, 48, 49],
+    ),
+    ("zero_variance", True): (
+        [0.9872285227626143, 0.9703010093260288, 0.8806109332910249, 0.9104629442002915, 0.8237272670881236],
+        56.31893149525331, [50, 8, 4, 31, 47, 20], [51, 42, 30, 9, 48, 49],
+    ),
     ("uniform", False): (
         [1.0, 1.0, 1.0, 1.0, 1.0],
         60.0, [50, 8, 31, 4, 47, 20], [51, 42, 30, 48, 9, 49],
@@ -66,7 +106,8 @@ RECORDED = {
 @pytest.mark.parametrize(("rule", "thompson"), RECORDED)
 def test_weights_and_draws_are_the_recorded_ones(rule, thompson):
     expected_C, total, first, second = RECORDED[rule, thompson]
-    sampler = Sampler(CLUSTER, settings.Sampler(rule=rule, thompson=thompson, n_questions=6), seed=11, k=8)
+    config = settings.Sampler(rule=rule, thompson=thompson, n_questions=6, alpha=2.0, kappa=4.0, history=0.5)
+    sampler = Sampler(CLUSTER, config, seed=11, k=8)
     sampler.update(PROBED, CORRECT, [8] * len(PROBED))
     assert sampler.draw().tolist() == first
     sampler.update(first, [2, 8, 0, 4, 1, 7], [8] * 6)
@@ -87,9 +128,38 @@ def test_all_rules_are_recorded_and_described():
 def test_a_rule_counts_its_events_and_the_errors_to_show():
     counts = ClusterCounts(*(np.array([x]) for x in (10.0, 10.0, 2.0, 1.0, 4.0, 3.0, 10.0, 1.0)))
     masses = {name: rule.events and rule.events(counts).tolist() for name, rule in RULES.items()}
-    assert masses == {"error": [2], "error_all": [7], "frontier": [4], "frontier_error": [4], "uniform": None}
+    assert masses == {**{name: [4] for name in RULES}, "error": [2], "error_all": [7], "uniform": None}
     shown = {name: rule.errors(counts).tolist() for name, rule in RULES.items()}
-    assert shown == {"error": [2], "error_all": [7], "frontier": [2], "frontier_error": [2], "uniform": [2]}
+    assert shown == {**{name: [2] for name in RULES}, "error_all": [7]}
+
+
+K, N_SIMULATED = 8, 200_000
+# Utility of one question: (pass rates, correct of K rollouts) -> its mean is what the rule expects.
+UTILITY = {
+    "frontier": lambda p, s: (s > 0) & (s < K),
+    "frontier_error": lambda p, s: np.where((s > 0) & (s < K), 1 - s / K, 0),
+    "variance": lambda p, s: p * (1 - p),
+    "deviation": lambda p, s: np.sqrt(p * (1 - p)),
+    "infogain": lambda p, s: p * (1 - p) ** 2,
+    "thompson": lambda p, s: abs(p - 0.5) < 0.25,
+    "zero_variance": lambda p, s: np.where((s > 0) & (s < K), 1, 0.5),
+}
+
+
+@pytest.mark.parametrize("rule", UTILITY)
+def test_the_value_of_a_rule_is_the_mean_of_its_utility_in_a_simulation(rule):
+    a, b = np.array([0.3, 1.0, 2.0, 12.0, 0.05]), np.array([0.5, 1.0, 7.0, 3.0, 4.0])
+    rng = np.random.default_rng(3)
+    p = rng.beta(a, b, (N_SIMULATED, len(a)))
+    utility = 1.0 * UTILITY[rule](p, rng.binomial(K, p))
+    error = utility.std(axis=0) / np.sqrt(N_SIMULATED)
+    value = RULES[rule].value(K, a, b, settings.Difficulty())
+    assert (abs(value - utility.mean(axis=0)) < 5 * error).all()
+    assert RULES[rule].value(K, 1.0, 1.0, settings.Difficulty()) == pytest.approx(value[1])  # scalars, too
+
+
+def test_every_rule_that_looks_ahead_is_simulated():
+    assert set(UTILITY) == {name for name, rule in RULES.items() if rule.expected is not None}
 
 
 def test_a_rule_that_looks_ahead_needs_events():
@@ -104,7 +174,7 @@ def test_a_wrong_name_is_refused_with_the_valid_ones():
         Sampler(CLUSTER, settings.Sampler(rule="frontier_eror"))
     text = str(error.value)
     assert "sampler.rule=frontier_eror" in text and "did you mean 'frontier_error'?" in text
-    assert "error, error_all, frontier, frontier_error, uniform" in text and "package.module:name" in text
+    assert ", ".join(RULES) in text and "package.module:name" in text
     with pytest.raises(RunError, match=r"there is no such name\. Valid names: error, "):
         find_rule("best")
 

@@ -50,10 +50,10 @@ def test_errors_count_only_in_the_band():
 
 def test_error_weights_of_a_worked_example():
     # ē = (3 + 1 + 0) / (10 + 10 + 0) = 0.2; ê = (3 + 4·0.2)/14, (1 + 0.8)/14; kappa = 4
-    config = settings.Sampler(rule="error", alpha=1.0)
+    config = settings.Sampler(rule="error", alpha=1.0, kappa=4.0)
     expected = [(3.8 / 14) / 0.2, (1.8 / 14) / 0.2, 1.0]
     assert cluster_weights(counts([10, 10, 0], [3, 1, 0]), config) == pytest.approx(expected)
-    bold = settings.Sampler(rule="error", alpha=2.0)
+    bold = settings.Sampler(rule="error", alpha=2.0, kappa=4.0)
     assert cluster_weights(counts([10, 10, 0], [3, 1, 0]), bold) == pytest.approx(np.square(expected))
 
 

@@ -160,3 +160,26 @@ def test_its_state_goes_through_json():
 def test_what_is_wrong_is_said(call, says):
     with pytest.raises(ValueError, match=says):
         call(Sampler(CLUSTER))
+
+
+def test_a_tempered_alpha_shrinks_with_the_useful_share_of_the_pool():
+    """The share counts clusters by their size: cluster 1, of which everything is useful, is drawn far more often."""
+    cluster_N = np.repeat([0, 1], [900, 100])
+    sampler = Sampler(cluster_N, settings.Sampler(rule="frontier", alpha=3.0, kappa=1e-6, temper=True))
+    plain = Sampler(cluster_N, settings.Sampler(rule="frontier", alpha=3.0, kappa=1e-6))
+    for one in (sampler, plain):
+        one.update([0, 1, 2, 3, *range(900, 930)], [0, 0, 0, 4, *[4] * 30], [8] * 34)
+    useful = 0.9 * 0.25 + 0.1
+    ratio = np.log(sampler.cluster_weights()) / np.log(plain.cluster_weights())
+    assert ratio == pytest.approx([1 - useful] * 2)
+
+
+def test_pass_rates_before_a_stage_are_those_of_the_cluster_and_of_the_question():
+    sampler = Sampler([0, 0, 0, 1], settings.Sampler(rule="frontier", history=0.5))
+    assert sampler.priors(np.arange(4)) == {}
+    sampler.update([0, 1], [2, 8], [8, 8])
+    sampler.begin()
+    prior = sampler.priors(np.array([0, 2, 3]))
+    (a, b), new = prior[0], prior[2]
+    assert (a - new[0], b - new[1]) == (pytest.approx(0.5 * 2), pytest.approx(0.5 * 6))
+    assert set(prior) == {0, 2, 3}

@@ -1,152 +1,224 @@
 #!/usr/bin/env python3
-"""Does dynamic sampling pay? The method's systems on a small, real learning problem, at equal generation budgets.
+"""Does dynamic sampling pay? Every system at its best, on fresh pools, at equal generation budgets.
 
     tools/bench/bench_claim.py --quick
+    tools/bench/bench_claim.py --minutes 5            # one sitting; the same command continues later
     tools/bench/bench_claim.py --json claim.json --plot claim.png
 
-The policy is a micro Llama as this package ships one, but trained twice as long (`tools/make_micro_model.py --steps
-3000`, four CPU-minutes; made at the first start): right about every second time on step-by-step arithmetic of eight
-topics, with a habit that pairs can correct. Pools are as pools are: of 85/10/5 (per cent), 85 are far too hard for it,
-10 in its range, 5 far too easy; of 10/50/40 most are of use. The questions of its range that it is evaluated on are in
-no pool, and it has never seen them.
+The policy is the micro Llama of this package: right about every third time on step-by-step arithmetic of eight topics,
+with a habit that pairs can correct, because it was made so (`tools/make_micro_model.py`). Pools are as pools are: of
+85/10/5 (per cent), 85 are far too hard for it, 10 in its range, 5 far too easy; of 10/50/40 most are of use. The
+questions that it is evaluated on are in no pool, and it has never seen them.
 
-Every system has the same number of tokens to generate in each of its iterations, probe included: it explores its drawn
-questions in their order until they are spent. It is configured by `experiment=[tiny,NAME]`. Its iterations are those of
-the library (`loop.iterate`): probe, draw, explore, pair, train, evaluate. IDPO probes as the others do, though it makes
-nothing of it; beside it is IDPO that spends next to nothing (one question) on a probe. Clusters come from knowledge
-points, sentence embeddings and K-Means. A question's knowledge points are its topic and the size of its numbers in one
-of several wordings, sometimes without the size, as a tagger would have them; `true labels` is topic × range in their
-place.
+Every system generates the same number of tokens in each of its iterations, probe included: it explores its drawn
+questions in their order until they are spent. Its iterations are those of the library (`loop.iterate`). Clusters come
+from knowledge points in free wordings, sentence embeddings and K-Means, with the number of clusters that
+`hpc-saidpo clusters` suggests.
 
-Shown are means over seeds with their 95 % interval (Student's t), and differences from IDPO seed by seed:
-accuracy and its gain (held-out questions, one response at temperature 1, mean of 8), greedy accuracy, accuracy of the
-worst topic, pair yield (share of explored questions that give a pair), and tokens generated per usable pair.
-Finished runs are kept in --keep, and not done again: after a change of the code, name another folder.
---quick: the model that ships, one seed, two iterations, a tenth of the tokens: it shows that all runs.
-It needs the extra `demo`.
+Parts, in this order:
+  tuning     learning rate, epochs and pairs per step of every system on each pool, on seeds from 100
+  forms      other forms of our default, on the same seeds
+  headlines  each system at its best on the reporting seeds, with pools, held-out questions and clusters of their own
+  rules      all rules with equal settings, on three pools
+  clusters   our default with 24, 50, 100 and 150 clusters
+
+Shown are means over seeds with their 95 % interval (Student's t), differences from IDPO seed by seed, and the tokens
+after which a system has IDPO's final accuracy, as a share of IDPO's. Finished trials are kept in
+tools/bench/results/claim/ (`claim_trials`); figures of which trials are missing are null. It needs the extra `demo`.
+--quick: one seed, two iterations, a twentieth of the tokens, two choices to tune: it shows that all runs.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
-import json
 import multiprocessing
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import common
 
-common.start("sentence_transformers")
+common.start("sentence_transformers", threads=1)
 
-import make_micro_model
-from claim_figures import (
-    BASELINE,
-    BOLD,
-    BOLDER,
-    NOT_RULES,
-    OURS,
-    QUARTER,
-    SYSTEMS,
-    UNPROBED,
-    figures_of,
-    plot,
-    show,
-    tables,
-)  # fmt: skip
-from claim_lab import POOLS, Lab, Setup, Trial
+import claim_trials
+from claim_figures import Figures, Table, gain_of, interval, plot, show, tokens_share
+from claim_plan import ADAPTIVE, BASELINE, MAIN_POOLS, OURS, PUBLISHED, RULES, UNPROBED, Plan, Unfinished
+from claim_trials import Setup, Training, Trial, missing
 
-OTHER_LR = 1e-4
-QUICK = Setup(2, 6_000, 40, samples=1, base_samples=1, base_steps=0)
-_lab: list[Lab] = []  # this process's
+from hpc_saidpo import settings
+
+PARTS = ("tuning", "forms", "headlines", "rules", "clusters")
+NUMBERS_OF_CLUSTERS = (24, 50, 100, 150)
+QUICK = Setup(2, 3_000, 20, held_out=40, samples=1, curve_samples=1)
+_labs: list = []  # this process's
 
 
 def main() -> int:
-    parser = common.parser(__doc__, "one seed, two iterations, a tenth of the tokens", repeats=5)
-    parser.add_argument("--plot", type=Path, help="draw the curves into this PNG")
-    parser.add_argument("--seeds", type=int, dest="repeats", help="the same as --repeats: runs of each system")
-    parser.add_argument("--pools", nargs="+", choices=POOLS, default=["85/10/5", "10/50/40"], metavar="HARD/OWN/SMALL")
-    parser.add_argument("--processes", type=int, default=2, help="runs at a time, a thread each (default %(default)s)")
-    kept = common.HOME / "runs" / "claim"
-    parser.add_argument("--keep", type=Path, default=kept, help="finished runs (default runs/claim)")
+    parser = common.parser(__doc__, "one seed, two iterations, a twentieth of the tokens", repeats=10)
+    parser.add_argument("--plot", type=Path, help="draw the curves of the headlines into this PNG")
+    parser.add_argument("--seeds", type=int, dest="repeats", help="the same as --repeats: reporting seeds")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="parts to make and show")
+    parser.add_argument("--minutes", type=float, help="begin no trial after so many minutes")
+    parser.add_argument("--processes", type=int, default=2, help="trials at a time (default %(default)s)")
     arguments = parser.parse_args()
-    setup, seeds = (QUICK, 1) if arguments.quick else (Setup(), common.repeats_of(arguments))
-    arguments.keep.mkdir(parents=True, exist_ok=True)
-    make_base(arguments.keep, setup)
-    played = play_all(trials_of(setup, seeds, arguments.pools), arguments.keep, arguments.processes)
-    by_place = tables(played)
-    for (pool, labels), table in by_place.items():
-        show(pool, labels, table, by_place[pool, False][BASELINE])
-    figures = figures_of(by_place, arguments.pools)
-    common.show_figures(figures)
-    if arguments.plot:
-        plot(by_place, arguments.plot)
-    common.write_figures(figures, arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        plan = Plan(gain, Setup(), common.repeats_of(arguments))
+        if arguments.quick:
+            claim_trials.RESULTS = Path(folder)
+            choices = (Training(1e-4, 1, 8), Training(3e-4, 1, 8))
+            plan = Plan(gain, QUICK, 1, choices, (2, 1))
+        parts = parts_of(plan, arguments.parts)
+        end = time.monotonic() + 60 * (arguments.minutes or 1e6)
+        is_complete = make_all(parts, arguments.processes, end)
+        report(plan, parts, arguments)
+    if not is_complete:
+        print("\nnot all trials are made: start the same command again")
     return 0
 
 
-def trials_of(setup: Setup, seeds: int, pools: Sequence[str]) -> list[Trial]:
-    """All on the first pool, by real clusters and by labels; on the others the rules beside IDPO."""
-    quarter, faster = replace(setup, probe=setup.probe // 4), replace(setup, lr=OTHER_LR)
-    trials = []
-    for seed in range(seeds):
-        trials += [Trial(pools[0], system, name, seed, setup) for system, name in SYSTEMS.items()]
-        trials.append(Trial(pools[0], QUARTER, SYSTEMS[OURS], seed, quarter))
-        trials.append(Trial(pools[0], UNPROBED, SYSTEMS[BASELINE], seed, replace(setup, probe=1)))
-        bolder = ("sampler.kappa=1", "sampler.history=0.8")
-        trials.append(Trial(pools[0], BOLDER, SYSTEMS[OURS], seed, setup, overrides=bolder))
-        trials += [Trial(pools[0], f"{s}, lr {OTHER_LR}", SYSTEMS[s], seed, faster) for s in (BASELINE, BOLD)]
-        trials += [Trial(pools[0], s, SYSTEMS[s], seed, setup, labels=True) for s in (OURS, BOLD)]
-        rules = [s for s in SYSTEMS if s not in NOT_RULES[1:]]
-        trials += [Trial(pool, s, SYSTEMS[s], seed, setup) for pool in pools[1:] for s in rules]
-    return trials
+def gain(trial: Trial) -> float:
+    """Points that a trial gained. Raises KeyError: it has not been made."""
+    records = trial.load()
+    if records is None:
+        raise KeyError(trial)
+    return gain_of(records)
 
 
-def play_all(trials: Sequence[Trial], folder: Path, processes: int) -> dict[Trial, list[dict]]:
-    """The records of every trial."""
-    records = {}
+def parts_of(plan: Plan, names: Sequence[str]) -> dict[str, Callable[[], Iterable[Trial]]]:
+    """The trials of each part, as far as they can be known."""
+    known = {
+        "tuning": plan.tuning, "forms": plan.forms, "headlines": plan.headlines, "rules": plan.rules,
+        "clusters": lambda: plan.clusters(NUMBERS_OF_CLUSTERS),
+    }  # fmt: skip
+    return {name: known[name] for name in PARTS if name in names}
+
+
+def make_all(parts: Mapping[str, Callable[[], Iterable[Trial]]], processes: int, end: float) -> bool:
+    """Make the missing trials of the parts, one part after the other. Returns whether none is missing."""
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(processes, mp_context=context) as pool:
-        going = {pool.submit(play, trial, folder): trial for trial in trials}
-        for i, done in enumerate(concurrent.futures.as_completed(going), 1):
-            trial = going[done]
-            records[trial] = done.result()
-            gain = 100 * (records[trial][-1]["accuracy"] - records[trial][0]["accuracy"])
-            line = f"{i:3} of {len(going)}: {trial.pool} {trial.system}, seed {trial.seed}: {gain:+.1f} points"
-            print(line, flush=True)
-    return records
+        for name, trials_of in parts.items():
+            while True:
+                try:
+                    trials = missing(trials_of())
+                except Unfinished as unfinished:
+                    trials = missing(unfinished.trials)
+                if not trials:
+                    break
+                print(f"{name}: {len(trials)} trials are missing", flush=True)
+                if not make(trials, pool, processes, end):
+                    return False
+    return True
 
 
-def play(trial: Trial, folder: Path) -> list[dict]:
-    """The trial's records; from the folder where they exist."""
-    path = folder / f"{trial.key}.json"
-    if not path.exists():
-        if not _lab:
-            _lab.append(Lab(base_in(folder, trial.setup)))
-        records = _lab[0].play(trial)
-        new = path.with_suffix(".new")
-        new.write_text(json.dumps({"trial": asdict(trial), "records": records}, indent=1) + "\n")
-        new.replace(path)
-    return json.loads(path.read_text())["records"]
+def make(trials: Sequence[Trial], pool: concurrent.futures.Executor, processes: int, end: float) -> bool:
+    """Make trials, those of one pool and seed after the other. Returns False if time is up."""
+    waiting = sorted(trials, key=lambda trial: (trial.seed, trial.pool))
+    going: set[concurrent.futures.Future] = set()
+    while waiting or going:
+        while waiting and len(going) < processes and time.monotonic() < end:
+            going.add(pool.submit(play, waiting.pop(0), str(claim_trials.RESULTS)))
+        if not going:
+            return False
+        done, going = concurrent.futures.wait(going, return_when=concurrent.futures.FIRST_COMPLETED)
+        for future in done:
+            print(f"  {future.result()}", flush=True)
+    return True
 
 
-def base_in(folder: Path, setup: Setup) -> Path:
-    """Folder of the policy that every trial begins with."""
-    if setup.base_steps:
-        return folder / f"base-{setup.base_steps}"
-    return common.HOME / "hpc_saidpo" / "data" / "micro_llama"
+def play(trial: Trial, results: str) -> str:
+    """Make one trial and keep it, in a process of its own. Returns a line about it."""
+    from claim_lab import Lab
+
+    claim_trials.RESULTS = Path(results)
+    if not _labs:
+        _labs.append(Lab())
+    cpu_s, records = common.cpu_s(lambda: _labs[0].play(trial))
+    trial.keep(records, cpu_s)
+    points = f"{100 * gain_of(records):+.1f} points, {cpu_s:.0f} s"
+    return f"{trial.pool} {trial.system}, seed {trial.seed}, {trial.training}: {points}"
 
 
-def make_base(folder: Path, setup: Setup) -> None:
-    """Train the policy that every trial begins with, unless it exists."""
-    path = base_in(folder, setup)
-    if path.exists():
-        return
-    new = path.with_suffix(".new")
-    for part in make_micro_model.make(setup.base_steps, 0):
-        part.save_pretrained(new)
-    new.rename(path)
+def report(plan: Plan, parts: Mapping[str, Callable[[], Iterable[Trial]]], arguments) -> None:
+    """Print a table of each part whose trials exist, and write figures and curves."""
+    figures: dict[str, float | str | None] = dict.fromkeys(NAMES)
+    for name in [name for name in parts if name != "tuning"]:
+        try:
+            trials = list(parts[name]())
+        except Unfinished:
+            continue
+        tables = {pool: table_of(trials, pool) for pool in dict.fromkeys(trial.pool for trial in trials)}
+        for pool, table in tables.items():
+            base = table.get(BASELINE) or table.get(OURS)
+            if base is not None and name != "tuning":
+                show(f"{name}, pool {pool}", table, base)
+        if name == "headlines":
+            figures |= headline_figures(tables)
+            if arguments.plot and all(tables.values()):
+                plot({pool: {n: t[n] for n in (BASELINE, UNPROBED, PUBLISHED, OURS)} for pool, t in tables.items()},
+                     arguments.plot)  # fmt: skip
+        if name == "rules":
+            figures["best_rule"] = best_rule(tables)
+    common.show_figures(figures)
+    common.write_figures(figures, arguments)
+
+
+def table_of(trials: Sequence[Trial], pool: str) -> Table:
+    """The figures of each system on a pool; of those all of whose trials exist."""
+    grouped: dict[str, list[Trial]] = {}
+    for trial in trials:
+        if trial.pool == pool:
+            name = trial.system if trial.clusters is None else f"{trial.system}, {trial.clusters} clusters"
+            grouped.setdefault(name, []).append(trial)
+    found = {name: [trial.load() for trial in some] for name, some in grouped.items()}
+    return {name: Figures.of([r for r in runs if r]) for name, runs in found.items() if all(runs)}
+
+
+NAMES = (
+    "points_over_idpo", "points_over_idpo_low95", "tokens_to_idpo_share", "tokens_to_idpo_share_high95",
+    "points_over_idpo_in_band", "points_over_idpo_in_band_low95", "tokens_to_idpo_share_in_band",
+    "tokens_to_idpo_share_in_band_high95", "points_over_idpo_without_probe", "points_over_idpo_without_probe_low95",
+    "points_over_published", "points_over_published_low95", "best_rule", "tokens_per_pair_ratio_adaptive",
+    "points_of_adaptive",
+)  # fmt: skip
+
+
+def headline_figures(tables: Mapping[str, Table]) -> dict[str, float | str | None]:
+    """The figures by name of the systems that are there; in_band: on the pool that is mostly of use."""
+    figures: dict[str, float | str | None] = {}
+
+    def compare(name: str, pool: str, one: str, other: str) -> None:
+        table = tables.get(pool, {})
+        if one in table and other in table:
+            figures[name], figures[f"{name}_low95"], _ = interval(table[one].gain - table[other].gain)
+
+    for pool, end in zip(MAIN_POOLS, ("", "_in_band"), strict=True):
+        compare(f"points_over_idpo{end}", pool, OURS, BASELINE)
+        table = tables.get(pool, {})
+        if OURS in table and BASELINE in table:
+            share, _, high = tokens_share(table[OURS], table[BASELINE])
+            figures |= {f"tokens_to_idpo_share{end}": share, f"tokens_to_idpo_share{end}_high95": high}
+    first = tables.get(MAIN_POOLS[0], {})
+    compare("points_over_idpo_without_probe", MAIN_POOLS[0], OURS, UNPROBED)
+    compare("points_over_published", MAIN_POOLS[0], OURS, PUBLISHED)
+    if ADAPTIVE in first and OURS in first:
+        ratio = first[ADAPTIVE].tokens_per_pair.mean() / first[OURS].tokens_per_pair.mean()
+        figures |= {
+            "tokens_per_pair_ratio_adaptive": float(ratio),
+            "points_of_adaptive": float((first[ADAPTIVE].gain - first[OURS].gain).mean()),
+        }
+    return figures
+
+
+def best_rule(tables: Mapping[str, Table]) -> str | None:
+    """The rule with the largest gain, mean over the pools."""
+    rules = [OURS, *RULES]
+    if not all(rule in table for table in tables.values() for rule in rules):
+        return None
+    best = max(rules, key=lambda rule: sum(float(table[rule].gain.mean()) for table in tables.values()))
+    return settings.Sampler().rule if best == OURS else best
 
 
 if __name__ == "__main__":

@@ -58,10 +58,11 @@ from hpc_saidpo.policy.locate import locate
 from hpc_saidpo.policy.model import Policy
 from hpc_saidpo.pool.stage import load_pool
 from hpc_saidpo.records import Question
+from hpc_saidpo.rollouts.effort import Effort, decided
 from hpc_saidpo.rollouts.engine import linears
 from hpc_saidpo.rollouts.engine.engine import generate
 from hpc_saidpo.rollouts.prompts import Renderer
-from hpc_saidpo.rollouts.waves import decided, in_waves
+from hpc_saidpo.rollouts.waves import in_waves
 from hpc_saidpo.settings.rollouts import Sampling
 from hpc_saidpo.store.run import RunDir
 
@@ -268,7 +269,7 @@ def early_decision(n: int) -> dict[str, float]:
     with Grader() as grader:
         for name, waves in (("fixed", (K,)), ("adaptive", (2, 2, 4))):
             sampling, seed = tiny.rollouts.sampling(), (0, 0, "explore")
-            tables[name] = in_waves(waves, token_Q, renderer, sampling, tiny.rollouts, seed, grader)
+            tables[name] = in_waves(Effort(waves), token_Q, renderer, sampling, tiny.rollouts, seed, grader)
     usable = {name: decided(table) for name, table in tables.items()}
     tokens = {name: int(table.n_tokens_R.sum()) for name, table in tables.items()}
     in_band = {

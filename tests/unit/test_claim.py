@@ -1,0 +1,102 @@
+"""The plan, the kept trials and the figures of tools/bench/bench_claim.py, without a trial."""
+
+import importlib
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+BENCH = Path(__file__).parents[2] / "tools" / "bench"
+
+
+@pytest.fixture
+def parts(monkeypatch):
+    """Its modules: plan, trials, figures, words."""
+    monkeypatch.syspath_prepend(str(BENCH))
+    names = ("claim_plan", "claim_trials", "claim_figures", "claim_words")
+    yield [importlib.import_module(name) for name in names]
+    for name in names:
+        sys.modules.pop(name, None)
+
+
+def gain_of(trial):
+    """What a pretended trial gains: lr 1e-4 is best for IDPO, 3e-4 for the others; more so on later seeds."""
+    best = 1e-4 if trial.system == "IDPO" else 3e-4
+    return (trial.training.lr == best) + 0.1 * trial.training.epochs + 0.001 * trial.training.batch_pairs
+
+
+def test_tuning_halves_the_choices_and_looks_at_no_reporting_seed(parts):
+    plan_, trials, *_ = parts
+    made = {}
+    plan = plan_.Plan(made.__getitem__, trials.Setup(), 10)
+    sizes = []
+    while todo := [trial for trial in dict.fromkeys(plan.tuning()) if trial not in made]:
+        with pytest.raises(plan_.Unfinished):
+            plan.headlines()
+        sizes.append(len(todo))
+        made |= {trial: gain_of(trial) for trial in todo}
+    assert sizes == [6 * 12, 6 * 4, 6 * 2]  # three systems on two pools
+    assert {trial.seed for trial in made} == {100, 101, 102}
+    best = trials.Training(3e-4, 4, 32)
+    assert plan.best("85/10/5", "ours") == best == plan.best("10/50/40", "published")
+    assert plan.best("85/10/5", "IDPO").lr == 1e-4
+    reported = [*plan.headlines(), *plan.rules(), *plan.clusters((24, 50))]
+    assert {trial.seed for trial in reported} == set(range(10))
+    assert all(trial.training == best for trial in reported if not trial.system.startswith("IDPO"))
+    assert {trial.seed for trial in plan.forms()} == {100, 101, 102}
+
+
+def test_a_trial_of_other_code_or_settings_has_another_file(parts, monkeypatch, tmp_path):
+    plan_, trials, *_ = parts
+    trial = plan_.Plan({}.__getitem__, trials.Setup(), 1).trial("85/10/5", "ours", 3, trials.Training(1e-4, 1, 8))
+    monkeypatch.setattr(trials, "RESULTS", tmp_path)
+    assert trials.missing([trial, trial]) == [trial] and trial.load() is None
+    trial.keep([{"accuracy": 1 / 3, "tokens": 7}], 2.0)
+    assert trials.missing([trial]) == [] and trial.load() == [{"accuracy": 0.33333, "tokens": 7}]
+    name = trial.path.name
+    monkeypatch.setattr(trials, "code_hash", lambda: "other code")
+    assert trial.path.name != name and trials.missing([trial]) == [trial]
+    monkeypatch.undo()
+    same = replace(trial, system="another name", experiment="frontier_error", overrides=("sampler.temper=false",))
+    other = replace(trial, overrides=("sampler.temper=true",))
+    assert same.path == trial.path != other.path  # the settings count, however they were written
+
+
+def test_comments_and_docstrings_do_not_change_the_hash_of_code(parts):
+    _, trials, *_ = parts
+    one = 'def f(x):\n    """Add one."""\n    return x + 1  # more\n'
+    assert trials.meaning_of(one) == trials.meaning_of("# Other words.\ndef f(x):\n    return (x + 1)\n")
+    assert trials.meaning_of(one) != trials.meaning_of(one.replace("x + 1", "x + 2"))
+    assert trials.meaning_of('X = """not a docstring"""') != trials.meaning_of('X = ""')
+
+
+def test_the_share_of_tokens_is_read_off_the_mean_curves(parts):
+    *_, figures, _ = parts
+
+    def runs(*curves):
+        return figures.Figures.of([
+            [{"accuracy": value, "worst_topic": 0.0, "tokens": 100 * (i > 0), "usable": 1, "explored": 2, "distinct": 2}
+             for i, value in enumerate(curve)] for curve in curves])  # fmt: skip
+
+    slow = runs((0.30, 0.32, 0.34, 0.36), (0.30, 0.32, 0.34, 0.40))  # ends at 38 % after 300 tokens
+    fast = runs((0.30, 0.36, 0.40, 0.41), (0.30, 0.36, 0.40, 0.43))  # 38 % half-way between 100 and 200 tokens
+    share, low, high = figures.tokens_share(fast, slow)
+    assert share == pytest.approx(0.5) and low <= share <= high
+    assert figures.tokens_share(slow, fast)[0] == float("inf")
+    assert figures.tokens_share(slow, slow)[0] == pytest.approx(1.0)
+    assert (fast.gain - slow.gain).tolist() == pytest.approx([5.0, 3.0])
+    mean, low, high = figures.interval(np.array([5.0, 3.0]))
+    assert (mean, high - mean) == (4.0, pytest.approx(12.706, abs=0.001))
+
+
+def test_most_texts_of_knowledge_points_are_distinct(parts):
+    words = parts[3]
+    assert set(words.SPAN) == {"hard", "trained", "small"} and len(words.TOPIC) == 8
+
+    class Asked:
+        subject, level = "addition", "hard"
+
+    texts = words.knowledge_points([Asked()] * 1000, 0)
+    assert len(set(texts)) > 900 and words.knowledge_points([Asked()] * 1000, 1) != texts

@@ -1,0 +1,162 @@
+"""The trials of bench_claim: what each is, the name of its file, and the code that its result depends on.
+
+A finished trial is a small JSON file in tools/bench/results/claim/. Its name ends with a hash of the pool, the seed,
+the settings that it uses, the code that decides what is drawn, paired and learned, and the first policy. So a
+comparison can be made in several sittings, and a trial of other code is never taken for one of this code. Comments,
+docstrings and layout do not matter, nor do settings that are off, the name of the system, the engine, the store and the
+ranks; the last three change a result by rounding only (tests hold them to that).
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from hpc_saidpo.cli import compose
+from hpc_saidpo.settings.whole import Settings
+
+HOME = Path(__file__).resolve().parents[2]
+RESULTS = HOME / "tools" / "bench" / "results" / "claim"
+CODE = (
+    "hpc_saidpo/sampler/*.py", "hpc_saidpo/difficulty.py", "hpc_saidpo/loop.py", "hpc_saidpo/rollouts/effort.py",
+    "hpc_saidpo/rollouts/prompt.py", "hpc_saidpo/dpo/pairs.py", "hpc_saidpo/dpo/loss.py", "hpc_saidpo/dpo/schedule.py",
+    "hpc_saidpo/dpo/optimizer.py", "hpc_saidpo/pool/arithmetic.py", "hpc_saidpo/clusters/fit.py",
+    "hpc_saidpo/clusters/suggest.py", "tools/bench/claim_lab.py", "tools/bench/claim_words.py",
+)  # fmt: skip
+GROUPS = ("sampler", "difficulty", "pairs", "rollouts", "clusters", "dpo")  # of the settings of a trial
+OF_NO_EFFECT = {  # settings that change the cost of a trial, or that a trial does not use
+    "n_questions", "exclude_iterations", "generate", "grader", "chunk_questions", "min_chunk_questions", "batch",
+    "backend", "micro_pairs", "micro_tokens", "head_tokens", "lora", "strategy", "checkpointing", "checkpoint_minutes",
+}  # fmt: skip
+POLICY = HOME / "hpc_saidpo" / "data" / "micro_llama"
+POOLS = {  # questions; shares of far too hard ones, of those in the policy's range, of far too easy ones
+    "85/10/5": (9_600, (0.85, 0.10, 0.05)),
+    "70/15/15": (3_200, (0.70, 0.15, 0.15)),
+    "10/50/40": (1_200, (0.10, 0.50, 0.40)),
+}
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What all systems have in common.
+
+    Attributes:
+        tokens: generated in each iteration by every system, probe included.
+        probe: probed questions.
+        held_out: questions of the evaluation.
+        samples: responses to each of them at the end, and of the first policy.
+        curve_samples: responses to each of them after the other iterations; 0: no evaluation then.
+    """
+
+    iterations: int = 6
+    tokens: int = 60_000
+    probe: int = 200
+    held_out: int = 800
+    samples: int = 8
+    curve_samples: int = 2
+
+
+@dataclass(frozen=True)
+class Training:
+    """The settings of DPO rounds that are tuned for each system."""
+
+    lr: float
+    epochs: int
+    batch_pairs: int
+
+    def __str__(self) -> str:
+        return f"lr {self.lr:g}, {self.epochs} epoch{'s' * (self.epochs > 1)}, {self.batch_pairs} pairs a step"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run of a system.
+
+    Attributes:
+        experiment: name of a configuration, or "" for the default values.
+        overrides: of further settings.
+        seed: decides the pool, its held-out questions, the clusters, every draw and every response.
+        clusters: number of K-Means clusters; None: the one that the product suggests.
+    """
+
+    pool: str
+    system: str
+    experiment: str
+    seed: int
+    training: Training
+    setup: Setup
+    overrides: tuple[str, ...] = ()
+    clusters: int | None = None
+
+    @property
+    def path(self) -> Path:
+        """The trial's file."""
+        known = (self.pool, self.seed, self.training, self.setup, self.clusters)
+        whole = repr((known, code_hash(), settings_text(self.experiment, self.overrides)))
+        name = self.pool.replace("/", "-")
+        return RESULTS / f"{name}-{self.seed}-{hashlib.sha256(whole.encode()).hexdigest()[:16]}.json"
+
+    def load(self) -> list[dict] | None:
+        """Its records; None if it has not been made with this code."""
+        try:
+            return json.loads(self.path.read_text(encoding="utf-8"))["records"]
+        except FileNotFoundError:
+            return None
+
+    def keep(self, records: list[dict], cpu_s: float) -> None:
+        """Write its records, whole or not at all."""
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        new = self.path.with_suffix(".new")
+        rounded = [{k: round(v, 5) if isinstance(v, float) else v for k, v in record.items()} for record in records]
+        kept = {"trial": asdict(self), "code": code_hash(), "cpu_s": round(cpu_s, 1), "records": rounded}
+        new.write_text(json.dumps(kept, separators=(",", ":")) + "\n", encoding="utf-8")
+        new.replace(self.path)
+
+
+@functools.cache
+def code_hash() -> str:
+    """A hash of the code that a result depends on, and of the first policy."""
+    digest = hashlib.sha256((POLICY / "model.safetensors").read_bytes())
+    for path in sorted(path for pattern in CODE for path in HOME.glob(pattern) if path.name != "stage.py"):
+        digest.update(path.name.encode() + meaning_of(path.read_text(encoding="utf-8")).encode())
+    return digest.hexdigest()[:12]
+
+
+def compose_settings(experiment: str, overrides: Iterable[str]) -> Settings:
+    """The settings of a run of `experiment=tiny`, changed by another one ("": none) and by overrides."""
+    names = ",".join(["tiny", *filter(None, [experiment])])
+    return compose.from_overrides([f"experiment=[{names}]", *overrides])
+
+
+@functools.cache
+def settings_text(experiment: str, overrides: tuple[str, ...]) -> str:
+    """The settings that have an effect on a trial, but for those that are off."""
+    whole = compose_settings(experiment, overrides)
+    return repr([(group, _effective(asdict(getattr(whole, group)))) for group in GROUPS])
+
+
+def _effective(values: dict) -> dict:
+    kept = {name: value for name, value in sorted(values.items()) if name not in OF_NO_EFFECT}
+    kept = {name: _effective(value) if isinstance(value, dict) else value for name, value in kept.items()}
+    return {name: value for name, value in kept.items() if value not in (None, False, 0, (), {}, "")}
+
+
+def meaning_of(source: str) -> str:
+    """A program without comments, docstrings and layout."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0] if node.body else None
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                node.body = node.body[1:]
+    return ast.dump(tree)
+
+
+def missing(trials: Iterable[Trial]) -> list[Trial]:
+    """Those of the trials, each once, that have not been made with this code."""
+    return [trial for trial in dict.fromkeys(trials) if not trial.path.exists()]
