@@ -23,7 +23,7 @@ from .rows import Arrangement, Tokens, lay_out
 ORDER: tuple[Arrangement, ...] = ("shared", "packed", "padded", "whole", "single")
 TRIED_HEAD_TOKENS = 6  # so that the head is computed in several chunks
 TRIED_NUMBERS = 2**20  # weights whose gradients are compared: the smallest tensors
-GRADIENT_BOUND = 1e-4  # relative, of all compared gradients together
+GRADIENT_BOUNDS = 1e-4, 0.05  # relative, of all compared gradients together (`trial.bound_of`)
 
 
 def tried_arrangement(policy: Policy) -> Arrangement:
@@ -115,19 +115,18 @@ class _Pairs:
 
     @functools.cached_property
     def rounding(self) -> tuple[float, float]:
-        """Its largest difference from the one in float32: of a value in nats, of the gradients relatively."""
-        return _differences(self.expected, self._plain(torch.float32))
+        """Its largest difference from a more exact one: of a value in nats, of the gradients relatively."""
+        exact = _Pairs(plain.more_exact(self.model, self.precision), torch.float32, self.prompts, self.responses)
+        return _differences(self.expected, exact.expected)
 
     def measure(self, way: Arrangement) -> tuple[float, float, dict[str, Any]]:
         """The differences of an arrangement from the plain forward pass. See `trial.Measure`."""
         _check_reach(self.model, way)
-        bound = trial.bound_of(self.precision, lambda: self.rounding[0])
         batch = lay_out(self.prompts, self.responses, self.prompts[0][0], way)
         module = ResponseLogps(self.model, TRIED_HEAD_TOKENS)
         error, gradient_error = _differences(self._with_gradients(lambda: module(batch).token_N), self.expected)
-        allowed = GRADIENT_BOUND
-        if self.precision != torch.float32:
-            allowed = max(0.05, trial.ROUNDINGS * self.rounding[1])
+        bound = trial.bound_of(self.precision, error, lambda: self.rounding[0])
+        allowed = trial.bound_of(self.precision, gradient_error, lambda: self.rounding[1], *GRADIENT_BOUNDS)
         if error <= bound and not gradient_error <= allowed:
             raise Differs(f"gradients {gradient_error:.1e} off (relative), allowed are {allowed:.1e}")
         return error, bound, {"unused": self.unused}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import re
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+MOST_WEIGHTS = 2 * 10**9  # of a model of which a copy is made: 16 GB in float64
 SHORT = 5  # tokens of a window while a model is tried out
 # Settings by which tokens far away are treated in another way than near ones, in configurations and in modules.
 WINDOWS = ("sliding_window", "attention_chunk_size")
@@ -34,6 +36,17 @@ def logps(model: PreTrainedModel, prompt: Sequence[int], response: Sequence[int]
     all_TV = logits_TV.double().log_softmax(-1)
     target_T = torch.tensor(list(response), device=all_TV.device)
     return all_TV.gather(1, target_T[:, None])[:, 0], all_TV.amax(-1)
+
+
+def more_exact(model: PreTrainedModel, precision: torch.dtype) -> PreTrainedModel:
+    """A model whose plain forward pass is more exact than that of a policy in this precision.
+
+    For a lower precision it is the policy's model, whose weights are float32; for float32 a copy in float64. A large
+    model is not copied: it is returned itself, as if it did not round.
+    """
+    if precision != torch.float32 or model.num_parameters() > MOST_WEIGHTS:
+        return model
+    return copy.deepcopy(model).double()
 
 
 def ordinary_tokens(model: PreTrainedModel, n: int) -> list[int]:

@@ -157,6 +157,21 @@ def test_in_bfloat16_the_bound_is_the_rounding_of_the_plain_forward_pass(micro, 
     assert tried_engine(policy, "shared").way == "hf"
 
 
+def test_in_float32_large_logits_may_round_more_and_a_fault_may_not(micro, untried, monkeypatch):
+    policy = tiny(micro, "llama")
+    with torch.no_grad():
+        policy.model.lm_head.weight.mul_(2000)
+    engine, pairs = tried_engine(policy, "shared"), try_arrangement(policy.model)
+    assert engine.way == pairs.way == "shared"
+    assert max(engine.error, pairs.error) > trial.BOUND
+    for tried in (engine, pairs):
+        assert tried.error <= tried.bound <= trial.LOWER_BOUND
+    right = ways.shared.logits_of
+    monkeypatch.setattr(trial, "_done", {})
+    monkeypatch.setattr(ways.shared, "logits_of", lambda *arguments: right(*arguments).roll(1, -1))
+    assert tried_engine(policy, "shared").way == "hf"
+
+
 def test_a_trial_survives_as_plain_values(micro, untried):
     policy = tiny(micro, "llama")
     tried = tried_engine(policy, "shared")

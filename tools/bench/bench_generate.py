@@ -3,6 +3,7 @@
 
     tools/bench/bench_generate.py --quick
     tools/bench/bench_generate.py --json bench.json
+    tools/bench/bench_generate.py --vllm --json bench.json
 
 SmolLM2-135M in float32 answers questions of the demo's pool (reasoning-gym): 8 responses each, at most 128 new tokens,
 temperature 1, without examples (24 questions of all kinds) and behind the demo's four examples (24 questions of one
@@ -11,7 +12,9 @@ kind): chunks as a run makes them. Beside our engine, which takes each chunk at 
 - `model.generate` at its best: 48 rows at once, prompts sorted by length (12 questions, two full batches);
 - one question at a time with num_return_sequences=8 (one question);
 - transformers' continuous batching, `model.generate_batch`, without examples (6 questions: 48 responses at once);
-- our engine with linear layers in bfloat16, where the CPU has AMX or AVX512_BF16.
+- our engine with linear layers in bfloat16, where the CPU has AMX or AVX512_BF16;
+- with --vllm, vLLM's CPU build (all questions, its prefix cache on), in float32, and in bfloat16 where our engine has
+  that. Its environment is made if need be (tools/test_vllm.sh). Its start, 90 to 300 s, is not counted.
 
 The cost of a token does not depend on more questions with these three: their batches follow one another.
 
@@ -30,6 +33,7 @@ rows_share_drained is the same with chunks one after another (run.deterministic)
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import statistics
 import sys
@@ -46,8 +50,10 @@ sys.path.insert(0, str(common.HOME / "tests"))
 
 import numpy as np
 import torch
+import vllm_side
 from support import dry
 from transformers import ContinuousBatchingConfig, GenerationConfig
+from vllm_side import Vllm
 
 from hpc_saidpo import progress, settings
 from hpc_saidpo.cli import compose
@@ -79,13 +85,22 @@ class Bench:
     prompts: dict[str, list[list[int]]]
     new_tokens: int
     costs: dict[tuple[str, str], list[float]] = field(default_factory=dict)
+    vllm: dict[str, Vllm] = field(default_factory=dict)  # by the name of the engine
+
+    def engines(self, kind: str) -> list[str]:
+        """The engines that take part with prompts of a kind."""
+        return [*(name for name in ENGINES if kind == "plain" or name != "generate_batch"), *self.vllm]
 
     def run(self, kind: str, engine: str, repeat: int) -> None:
         """Note the CPU-milliseconds per token of an engine."""
         prompts = self.prompts[kind][: SOME.get(engine)]
-        sampling = Sampling(1.0, 1.0, self.new_tokens)
-        seconds, tokens = common.cpu_s(lambda: self.tokens(prompts, engine, sampling, 10**6 * repeat))
-        self.costs.setdefault((kind, engine), []).append(1000 * seconds / len(tokens))
+        if engine in self.vllm:
+            seconds, n = self.vllm[engine].generate(prompts, K, self.new_tokens, 1.0, sorted(self.policy.eos_ids))
+        else:
+            sampling = Sampling(1.0, 1.0, self.new_tokens)
+            seconds, tokens = common.cpu_s(lambda: self.tokens(prompts, engine, sampling, 10**6 * repeat))
+            n = len(tokens)
+        self.costs.setdefault((kind, engine), []).append(1000 * seconds / n)
 
     def tokens(self, prompts: Sequence[list[int]], engine: str, sampling: Sampling, seed: int, k: int = K) -> list[int]:
         """All tokens of the responses."""
@@ -123,15 +138,18 @@ ENGINES: dict[str, settings.Engine | None] = {
     **({"shared, bfloat16": settings.Engine(linears="bfloat16")} if ROUNDS else {}),
 }
 SOME = {"generate": 2 * ROWS // K, "one at a time": 1, "generate_batch": ROWS // K}  # questions; others take all
-NAMES = {"generate": "x_hf_batched", "one at a time": "x_one_at_a_time", "generate_batch": "x_continuous_batching"}
-
-
-def engines_for(kind: str) -> list[str]:
-    return [engine for engine in ENGINES if kind == "plain" or engine != "generate_batch"]
+NAMES = {
+    "generate": "x_hf_batched",
+    "one at a time": "x_one_at_a_time",
+    "generate_batch": "x_continuous_batching",
+    "vLLM": "x_vllm",
+}
+VLLM = {"vLLM": "float32", **({"vLLM, bfloat16": "bfloat16"} if ROUNDS else {})}  # precision
 
 
 def main() -> int:
     parser = common.parser(__doc__, "3 questions, 8 tokens, one repeat", repeats=3)
+    parser.add_argument("--vllm", action="store_true", help="measure vLLM's CPU build, too (installs it)")
     parser.add_argument("--peak-of", nargs=4, metavar=("ENGINE", "MODEL", "PROMPTS", "TOKENS"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -142,9 +160,14 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         bench = load(Path(folder), n, new_tokens)
         figures = peaks(Path(folder), bench)
-        kinds = [(kind, engine) for kind in bench.prompts for engine in engines_for(kind)]
-        cases = {f"{kind}, {engine}": partial(bench.run, kind, engine) for kind, engine in kinds}
-        common.in_turn(cases, common.repeats_of(arguments))
+        with contextlib.ExitStack() as stack:
+            if arguments.vllm:
+                python = vllm_side.install()
+                for name, precision in VLLM.items():
+                    bench.vllm[name] = stack.enter_context(Vllm(python, Path(folder) / "model", precision))
+            kinds = [(kind, engine) for kind in bench.prompts for engine in bench.engines(kind)]
+            cases = {f"{kind}, {engine}": partial(bench.run, kind, engine) for kind, engine in kinds}
+            common.in_turn(cases, common.repeats_of(arguments))
     figures |= speeds(bench)
     figures["greedy_match"] = greedy_match(bench)
     figures |= agreement(bench) if ROUNDS else {}
@@ -185,11 +208,13 @@ def speeds(bench: Bench) -> dict[str, float]:
     figures = {}
     for kind, suffix in (("plain", ""), ("fewshot", "_fewshot")):
         ours = bench.cost(kind, "shared")
-        beside = (engine for engine in engines_for(kind) if engine in NAMES)
+        beside = (engine for engine in bench.engines(kind) if engine in NAMES)
         figures |= {f"{NAMES[engine]}{suffix}": bench.cost(kind, engine) / ours for engine in beside}
         if ROUNDS:
             rounded = bench.cost(kind, "shared, bfloat16")
             figures[f"x_hf_batched_bfloat16{suffix}"] = bench.cost(kind, "generate") / rounded
+            if bench.vllm:
+                figures[f"x_vllm_bf16{suffix}"] = bench.cost(kind, "vLLM, bfloat16") / rounded
     return figures
 
 
@@ -287,8 +312,8 @@ def early_decision(n: int) -> dict[str, float]:
 
 def show(bench: Bench, figures: dict[str, float]) -> None:
     print(f"\n{'CPU-milliseconds a token':28}{'plain':>12}{'times ours':>12}{'few-shot':>12}{'times ours':>12}")
-    for engine in ENGINES:
-        costs = {kind: bench.cost(kind, engine) for kind in bench.prompts if engine in engines_for(kind)}
+    for engine in bench.engines("plain"):
+        costs = {kind: bench.cost(kind, engine) for kind in bench.prompts if engine in bench.engines(kind)}
         cells = [f"{'-':>12}{'-':>12}"] * len(bench.prompts)
         for i, kind in enumerate(bench.prompts):
             if kind in costs:

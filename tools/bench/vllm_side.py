@@ -65,7 +65,10 @@ class Vllm:
                 return json.loads(line)
         raise RuntimeError(f"vLLM's process ended with {self._process.wait()}: start {__file__} by hand to see why")
 
-    def close(self) -> None:
+    def __enter__(self) -> Vllm:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._process.kill()
         self._process.wait()
 

@@ -77,9 +77,9 @@ def _try_out(policy: Policy, engine: Literal["shared", "hf"]) -> Trial:
 
 
 def _rounding(policy: Policy, prompt: Sequence[int], response: Sequence[int]) -> float:
-    """The largest difference between the plain forward pass in float32 and in the policy's precision, nats a token."""
+    """The largest difference of the plain forward pass in the policy's precision from a more exact one, nats a token."""
     with torch.no_grad():
-        exact_T, _ = plain.logps(policy.model, prompt, response)
+        exact_T, _ = plain.logps(plain.more_exact(policy.model, policy.precision), prompt, response)
         with policy.autocast():
             rounded_T, _ = plain.logps(policy.model, prompt, response)
     return float((exact_T - rounded_T).abs().max())
@@ -91,7 +91,7 @@ def _measure(
     """Decode greedily and at temperature 1, two responses to each prompt. See `trial.Measure`."""
     if way == SHARED and not shared.supports(policy):
         raise UnsupportedAttention("its attention cannot be replaced, or sees other tokens than the last ones")
-    bound, worst, token_bytes = trial.bound_of(policy.precision, rounding), 0.0, None
+    bound, worst, token_bytes = 0.0, 0.0, None
     load = Load(2, *[max(map(len, prompts))] * 2)
     for temperature in (0.0, 1.0):
         works = [Work(prompt, [4 * i, 4 * i + 1]) for i, prompt in enumerate(prompts)]
@@ -109,6 +109,7 @@ def _measure(
             errors = [_error(policy, work.prompt, response, temperature == 0) for response in distinct.values()]
             errors += [abs(a.logp - b.logp) / NEW_TOKENS for a, b in [work.responses] if a.tokens == b.tokens]
             worst = max([worst, *errors], key=lambda x: float("inf") if x != x else x)
+        bound = trial.bound_of(policy.precision, worst, rounding)
         if not worst <= bound:
             break  # sampling from what is not a number would stop a GPU
     return worst, bound, {} if token_bytes is None else {"token_bytes": token_bytes}
