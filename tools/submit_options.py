@@ -34,6 +34,7 @@ OF_ARRAYS = ("array",)
 OF_FIRST = ("dependency",)
 VARIABLES = ("SAIDPO_BIND", "SAIDPO_BUNDLE", "SAIDPO_CONTAINER", "SAIDPO_LAUNCH", "SAIDPO_MODULES", "SAIDPO_MPI",
              "SAIDPO_PYTHON", "SAIDPO_PYTHONPATH", "SAIDPO_RESTARTS", "SAIDPO_SRUN")  # fmt: skip
+BEHIND = "Overrides of the runs follow two dashes: -- experiment=... run.root=..."
 NOTHING = ("null", "false")  # values that drop an option
 
 
@@ -96,11 +97,13 @@ def read_options(words: Iterable[str], home: Path) -> Options:
         step, _, option = name.replace("-", "_").rpartition(".")
         valid = VARIABLES if step == "env" else SBATCH if step else (*SBATCH, *OWN)
         if step not in ("", "env", *STEPS):
-            raise RunError(f"{word!r}: {step!r} is no step. Valid: {', '.join(STEPS)}, env")
+            raise RunError(f"{word!r}: {step!r} is no step. Valid: {', '.join(STEPS)}, env. {BEHIND}")
         if not equals or option not in valid:
             near = difflib.get_close_matches(option, valid, n=1)
             hint = f" did you mean {near[0]!r}?" if near else ""
-            raise RunError(f"{word!r} is no NAME=VALUE with a valid name;{hint} Valid names: {', '.join(valid)}")
+            raise RunError(
+                f"{word!r} is no NAME=VALUE with a valid name;{hint} {BEHIND}. Valid names: {', '.join(valid)}"
+            )
         if step == "env":
             variables[option] = value
         elif not step and option in OWN:

@@ -51,9 +51,13 @@ def main(arguments: Sequence[str]) -> int:
     try:
         sweep = read_runs(values.root, values.by)
         pairing = pair(sweep, values.baseline)
-        paths = write(sweep, pairing, values.out or values.root / "sweep")
     except RunError as error:
         complain("compare", error)
+        return 2
+    try:
+        paths = write(sweep, pairing, values.out or values.root / "sweep")
+    except RunError as error:
+        complain("compare", f"{error}. Here: name another folder by --out")
         return 2
     print(text(sweep, pairing))
     print("\n" + "\n".join(map(shown, paths)))

@@ -6,13 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from ..grader.answers.extract import extract
 from ..records import CORRECT, UNGRADABLE, Question, Rollouts, pick
 from .facts import Answer, Example
+from .responses import stated_answer
 
 RIGHT, WRONG, CUT, UNGRADED = "right", "wrong", "cut", "ungradable"
 N_EXAMPLES = 10
-BY_TEXT = ("math", "exact")  # verifiers that compare the final answer
 # Pairs of kinds, before and after: one of each is shown before a second one of any.
 _FIRST = ((WRONG, RIGHT), (RIGHT, WRONG), (WRONG, WRONG), (RIGHT, RIGHT), (CUT, RIGHT), (CUT, CUT), (WRONG, CUT))
 
@@ -71,7 +70,7 @@ def _answers(
     asked, some = pick(questions, row_Q), rollouts.take([row for row, _ in row_Q.values()])
     texts: Iterable[str] = some.text_R
     return {
-        q: Answer(kind, text, extract(text) if asked[q].verifier in BY_TEXT else None)
+        q: Answer(kind, text, stated_answer(asked[q], text))
         for (q, (_, kind)), text in zip(row_Q.items(), texts, strict=True)
     }
 

@@ -160,15 +160,19 @@ def rollout_name(stage: Stage, question_id: str, sample: int) -> str:
 
 
 def about(question: Question | None, response: str) -> dict[str, Any]:
-    """Return the question's text, its gold answer, and the answer that a response states; None where not known.
+    """Return the question's text, its gold answer, and the answer that a response states; None where not known."""
+    if question is None:
+        return dict.fromkeys(ABOUT)
+    return dict(zip(ABOUT, (question.text, question.answer, stated_answer(question, response)), strict=True))
+
+
+def stated_answer(question: Question, response: str) -> str | None:
+    """Return the answer that a response states; None: none was found, or its verifier finds none.
 
     A verifier of a user's own module is not imported: the run folder names it, and may be someone else's.
     """
-    if question is None:
-        return dict.fromkeys(ABOUT)
     verifier = VERIFIERS.get(question.verifier)
-    extracted = verifier.answer(response) if verifier else None
-    return dict(zip(ABOUT, (question.text, question.answer, extracted), strict=True))
+    return verifier.answer(response) if verifier else None
 
 
 def with_rollouts(run: Path) -> list[Stage]:

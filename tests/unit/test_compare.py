@@ -384,6 +384,7 @@ def test_the_verb_without_runs(tmp_path, capsys):
     grid(tmp_path / "runs")
     (tmp_path / "file").touch()
     assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "file")]) == 2
+    assert "name another folder by --out" in capsys.readouterr().err
 
 
 def put_systems(root, gains, iterations=2):
