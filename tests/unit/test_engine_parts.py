@@ -118,7 +118,7 @@ def test_linear_layers_are_timed_and_the_fastest_way_is_kept(micro, no_times, mo
     with torch.inference_mode():
         expected = micro.model(ids).logits
         with linears.fast(micro, torch.float32):
-            for _ in range(12):
+            for _ in range(20):
                 assert torch.allclose(micro.model(ids).logits, expected, atol=1e-4)
             assert {timed.best for timed in no_times.values()} == {1}
             before = clock[0]
@@ -129,14 +129,14 @@ def test_linear_layers_are_timed_and_the_fastest_way_is_kept(micro, no_times, mo
 
 
 def test_a_way_that_computes_something_else_is_never_used(micro, no_times, monkeypatch):
-    monkeypatch.setattr(linears._Layer, "_by_packed", lambda self, x: 1.01 * linears.linear(x, self.weight))
+    monkeypatch.setattr(linears._Layer, "_by_packed", lambda self, _, x: 1.01 * linears.linear(x, self.weight))
     ids = torch.tensor([[5, 6, 7]])
     with torch.inference_mode():
         expected = micro.model(ids).logits
         with linears.fast(micro, torch.float32):
-            for _ in range(12):
+            for _ in range(20):
                 assert torch.allclose(micro.model(ids).logits, expected, atol=1e-4)
-    assert all(timed.best != 2 for timed in no_times.values())
+    assert all(timed.best in (0, 1) for timed in no_times.values())
 
 
 def test_with_deterministic_results_nothing_is_timed_or_packed(micro, no_times):
@@ -153,6 +153,7 @@ def test_with_deterministic_results_nothing_is_timed_or_packed(micro, no_times):
 def test_weights_are_packed_only_where_memory_holds_the_copy(micro, monkeypatch):
     layers = [m for m in micro.model.modules() if type(m) is torch.nn.Linear]
     n_bytes = 4 * sum({id(x.weight): x.weight.numel() for x in layers}.values())
+    n_bytes *= len(linears._libraries(torch.float32))
     for free, fits in ((5.01 * n_bytes, True), (4.99 * n_bytes, False)):
         monkeypatch.setattr(linears, "free_bytes", lambda policy, free=free: free)
         assert linears._fits(micro, layers, torch.float32) == fits

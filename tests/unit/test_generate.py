@@ -260,9 +260,9 @@ def policy_of(device="cpu", precision=torch.float32, vocab_size=512):
 @pytest.mark.parametrize(
     "policy, needs, row_bytes, rows",
     [
-        (policy_of(), (384, 0), 128 * 384 + 16 * 512, [96, 48, 24, 12, 6, 3, 1]),
-        (policy_of(), (384, 7000), 128 * 384 + 7000 + 16 * 512, [96, 48]),
-        (policy_of(vocab_size=4096), (384, 0), 128 * 384 + 16 * 4096, [96, 48]),
+        (policy_of(), (384, 0), 128 * 384 + 16 * 512, [192, 96, 48, 24, 12, 6, 3, 1]),
+        (policy_of(), (384, 7000), 128 * 384 + 7000 + 16 * 512, [192, 96, 48]),
+        (policy_of(vocab_size=4096), (384, 0), 128 * 384 + 16 * 4096, [192, 96, 48]),
         (policy_of("cuda"), (384, 0), 128 * 384 + 16 * 512, [512, 256, 128]),
     ],
 )

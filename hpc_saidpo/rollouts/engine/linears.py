@@ -26,6 +26,8 @@ MOST = 256  # rows; with more, as in a prompt, all ways are alike
 TIMES = 4  # that each way is timed for one size
 PACKED_ROWS = 96  # for which weights are packed; any number may be multiplied with them
 PACKED_SHARE = 0.2  # of the free memory that packed copies of the weights may take
+WORTH = 0.97  # of nn.Linear's time: a way that needs more is not worth a copy of the weights
+MKL, ONEDNN = "MKL", "oneDNN"  # libraries that multiply with packed weights
 SAME = 1e-4  # difference of two sums in float32, relative to their norm
 Way = Callable[[torch.Tensor], torch.Tensor]  # rows [N, in] -> [N, out]
 
@@ -104,7 +106,7 @@ def has_bfloat16() -> bool:
 def _fits(policy: Policy, layers: Sequence[nn.Linear], precision: torch.dtype) -> bool:
     """Whether packed copies of all weights fit into memory."""
     n_bytes = sum({id(layer.weight): layer.weight.numel() for layer in layers}.values()) * precision.itemsize
-    return n_bytes <= PACKED_SHARE * free_bytes(policy)
+    return n_bytes * len(_libraries(precision)) <= PACKED_SHARE * free_bytes(policy)
 
 
 @dataclass
@@ -123,7 +125,7 @@ class _Layer:
     output: torch.dtype
     is_timed: bool
     packs: bool
-    _packed: torch.Tensor | None = field(default=None, init=False)
+    _packed: dict[str, torch.Tensor] = field(default_factory=dict, init=False)  # by library
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         n = x.shape[:-1].numel()
@@ -141,30 +143,30 @@ class _Layer:
         ways: list[Way] = [lambda x: linear(x, self.weight)]
         if self.weight.dtype == torch.float32:
             ways.append(self._by_weights)
-        if self.packs and _can_pack(self.weight.dtype):
-            ways.append(self._by_packed)
-        return ways
+        return ways + [functools.partial(self._by_packed, name) for name in _libraries(self.weight.dtype) if self.packs]
 
     def _by_weights(self, x: torch.Tensor) -> torch.Tensor:
         return (self.weight @ x.T.contiguous()).T.contiguous()  # in the memory layout that nn.Linear returns
 
-    def _by_packed(self, x: torch.Tensor) -> torch.Tensor:
-        if self.weight.dtype == torch.float32:
-            return torch.ops.mkl._mkl_linear(x, self._pack(), self.weight, None, len(x))
-        return torch.ops.mkldnn._linear_pointwise(x, self._pack(), None, "none", [], "")
+    def _by_packed(self, library: str, x: torch.Tensor) -> torch.Tensor:
+        is_new = library not in self._packed
+        if library == MKL:
+            if is_new:
+                self._packed[MKL] = torch.ops.mkl._mkl_reorder_linear_weight(self.weight, PACKED_ROWS)
+            return torch.ops.mkl._mkl_linear(x, self._packed[MKL], self.weight, None, len(x))
+        if is_new:
+            self._packed[ONEDNN] = torch.ops.mkldnn._reorder_linear_weight(self.weight, PACKED_ROWS)
+        return torch.ops.mkldnn._linear_pointwise(x, self._packed[ONEDNN], None, "none", [], "")
 
-    def _pack(self) -> torch.Tensor:
-        if self._packed is None:
-            ops = torch.ops.mkl._mkl_reorder_linear_weight, torch.ops.mkldnn._reorder_linear_weight
-            self._packed = ops[self.weight.dtype == torch.bfloat16](self.weight, PACKED_ROWS)
-        return self._packed
 
-
-def _can_pack(precision: torch.dtype) -> bool:
-    """Whether a library of this torch packs weights of a precision on this CPU: MKL float32, oneDNN bfloat16."""
-    if precision == torch.float32:
-        return torch.backends.mkl.is_available()
-    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+def _libraries(precision: torch.dtype) -> list[str]:
+    """The libraries of this torch that multiply with packed weights of a precision on this CPU."""
+    is_float32, found = precision == torch.float32, []
+    if is_float32 and torch.backends.mkl.is_available():
+        found.append(MKL)
+    if torch.backends.mkldnn.is_available() and (is_float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()):
+        found.append(ONEDNN)
+    return found
 
 
 @dataclass
@@ -194,7 +196,9 @@ def _fastest(key: tuple, ways: Sequence[Way], x: torch.Tensor) -> torch.Tensor:
     made = ways[way](x)
     timed.seconds[way].append(clock() - started)
     if min(map(len, timed.seconds)) >= TIMES:
-        timed.best = min(range(len(ways)), key=lambda i: min(timed.seconds[i]))
+        shortest = [min(seconds) for seconds in timed.seconds]
+        best = shortest.index(min(shortest))
+        timed.best = best if shortest[best] < WORTH * shortest[0] else 0
     return made
 
 

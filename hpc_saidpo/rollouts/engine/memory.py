@@ -14,7 +14,7 @@ from ...policy.model import Policy
 from ...policy.trial import Trial
 from ...settings.rollouts import Sampling
 
-CPU_ROWS = 96  # more rows bring no speed: the matrix products are large enough
+CPU_ROWS = 192  # more rows bring no speed: the matrix products are large enough
 GPU_ROWS = 512
 FREE_SHARE = 0.6  # share of the free memory for keys, values and logits
 MEASURED = (8, 16)  # tokens with which a model's cache is measured

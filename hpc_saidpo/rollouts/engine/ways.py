@@ -77,7 +77,7 @@ def _try_out(policy: Policy, engine: Literal["shared", "hf"]) -> Trial:
 
 
 def _rounding(policy: Policy, prompt: Sequence[int], response: Sequence[int]) -> float:
-    """The largest difference of the plain forward pass in the policy's precision from a more exact one, nats a token."""
+    """The largest difference of the plain forward pass in the policy's precision from a more exact one, in nats."""
     with torch.no_grad():
         exact_T, _ = plain.logps(plain.more_exact(policy.model, policy.precision), prompt, response)
         with policy.autocast():
