@@ -52,8 +52,9 @@ class Ranks(Protocol):
     """The ranks: `world.World`."""
 
     rank: int
-    stop_request: object
 
+    @property
+    def stop_request(self) -> object: ...
     def gather(self, value: bool) -> list[bool]: ...
     def stop_if_requested(self) -> None: ...
 

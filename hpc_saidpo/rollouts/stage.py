@@ -137,8 +137,8 @@ def _found(part: Stage) -> tuple[int, int]:
 
 def _merge(stage: Stage, rounds: Sequence[Stage]) -> None:
     """Make the tables of the rounds those of the stage, and remove the rounds. Not collective."""
-    for name, kind in (("questions", Questions), ("prompts", Prompts)):
-        stage.write(name, kind.concat(part.read(name, kind) for part in rounds))
+    stage.write("questions", Questions.concat(part.read("questions", Questions) for part in rounds))
+    stage.write("prompts", Prompts.concat(part.read("prompts", Prompts) for part in rounds))
     tables = [load_rollouts(part) for part in rounds]
     for number, table in enumerate(tables):
         stage.write_chunk(number, table)

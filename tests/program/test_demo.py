@@ -1,13 +1,14 @@
 """The demonstration: a short run of the very command, with the model that is shipped as GGUF."""
 
 import json
+import math
 import subprocess
 import sys
 
 import pytest
 from support.converted import give_smollm2
 from support.offline import NAMESPACE, needs_namespace, permitted
-from support.program import command, user_environment
+from support.program import command, start, user_environment
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
@@ -37,6 +38,41 @@ def test_a_short_demo_runs_as_the_readme_starts_it(short_demo):
     assert model.num_parameters() > 130e6
     ids = tokenizer("What is 1 + 1?\nThe answer is: 2\n\nWhat is 2 + 2?\nThe answer is:", return_tensors="pt")
     assert tokenizer.decode(model.generate(**ids, max_new_tokens=3, do_sample=False)[0][-3:]).strip()
+
+
+@pytest.mark.e2e
+def test_a_walk_from_the_run_to_another_trainer(short_demo, tmp_path):
+    """The report; then show prints the id of a question, explain takes it, and TRL trains on the exported pairs."""
+    import datasets
+    import trl
+
+    run, _ = short_demo
+    page = (run / "report.html").read_text()
+    assert "<svg" in page and "held_out" in page and "<script src" not in page
+
+    def said(*words):
+        done = start(*words)
+        assert done.returncode == 0 and not done.stderr, done.stderr
+        return done.stdout
+
+    shown = json.loads(said("show", str(run), "--stage", "explore", "-n", "1", "--jsonl"))
+    assert shown["question_text"] and shown["gold"] and shown["response"]
+    told = said("explain", str(run), "--iteration", str(shown["iteration"]), "--question", shown["question_id"])
+    assert "drawn as number" in told and f"{shown['cluster']}: " in told
+    pairs = tmp_path / "pairs.jsonl"
+    said("export", str(run), "--what", "pairs", "--format", "jsonl", "--out", str(pairs))
+    rows = datasets.load_dataset("json", data_files=str(pairs), split="train", cache_dir=str(tmp_path / "cache"))
+    assert len(rows) == json.loads((run / "metrics.jsonl").read_text())["pairs"]
+    folder = run / "iter-000" / "policy" / "model"
+    arguments = trl.DPOConfig(
+        output_dir=str(tmp_path), max_steps=1, per_device_train_batch_size=1, report_to=[], save_strategy="no",
+        use_cpu=True, bf16=False, gradient_checkpointing=False, learning_rate=1e-6,
+    )  # fmt: skip
+    trainer = trl.DPOTrainer(
+        model=AutoModelForCausalLM.from_pretrained(folder), args=arguments, train_dataset=rows,
+        processing_class=AutoTokenizer.from_pretrained(folder),
+    )  # fmt: skip
+    assert trainer.train().training_loss == pytest.approx(math.log(2), abs=1e-3)
 
 
 @pytest.mark.e2e

@@ -182,7 +182,12 @@ def test_the_chain_of_a_sweep(slurm):
     assert [row["name"] for row in evaluations] == ["few-0", "many-1"]
     assert all(0 < float(row["accuracy"]) < 1 and row["samples"] == "2" for row in evaluations)
     assert all(row["policy"].endswith("iter-000/policy/model") for row in evaluations)
-    assert "<svg" in (root / "sweep" / "sweep.html").read_text()
+    page = (root / "sweep" / "sweep.html").read_text()
+    assert "<svg" in page and all(f"{name}/report.html" in page for name in ("few", "many"))
+    seen = json.loads(start("status", str(root), "--json").stdout)
+    assert {state["name"] for state in seen} >= {"few", "many"}
+    compared = start("compare", str(root), "--baseline", "few", "--out", str(slurm.folder / "compared"))
+    assert compared.returncode == 0 and "many" in compared.stdout, compared.stderr
 
 
 def image_of_the_environment(folder):

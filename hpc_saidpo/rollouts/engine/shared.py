@@ -224,7 +224,7 @@ class Decoding:
             return
         source, target = self._places.compact()
         moves = self._places.sent(np.stack([source, target]))
-        self.cache.move_rows(*moves, int(self._places.generated_R[target].max(initial=0)))
+        self.cache.move_rows(moves[0], moves[1], int(self._places.generated_R[target].max(initial=0)))
         self._token_R[moves[1]] = self._token_R[moves[0]]
         self._rows.move(source, target)
 
