@@ -93,14 +93,14 @@ def test_every_drawn_question_can_be_explained(tiny):
     rollouts = Rollouts.concat([Stage(stage.path / n).read_chunks(Rollouts) for n in ("probe", "explore")])
     name_of = dict(zip(rollouts.question_R.tolist(), rollouts.id_R, strict=True))
     drawn, paired = stage.read("draw/draw", Draw), set(stage.read("pairs/pairs", Pairs).question_B.tolist())
-    for row in range(0, len(drawn), 60):
+    for row in range(0, len(drawn), 30):
         question = int(drawn.question_Q[row])
         told = dict(explain(run, 1, name_of[question]))
         assert told["draw"] == f"drawn as number {row + 1} of {len(drawn)}"
         assert told["weight"].startswith(f"{drawn.weight_Q[row]:.4g};")
         assert told["cluster"].startswith(f"{drawn.cluster_Q[row]}: ")
         assert ("made: " in told["pair"]) == (question in paired)
-    assert paired & set(drawn.question_Q[::60].tolist()) and set(drawn.question_Q[::60].tolist()) - paired
+    assert paired & set(drawn.question_Q[::30].tolist()) and set(drawn.question_Q[::30].tolist()) - paired
 
 
 def test_the_probes_rollouts_are_used_again_not_made_twice(tiny):
@@ -270,7 +270,7 @@ def test_one_ranks_failure_ends_the_job_with_its_traceback(root, tmp_path):
 
 
 def test_a_failure_signature_stops_the_run_if_it_shall(root):
-    weak = (*SMALL, "sampler.kappa=1e6", f"run.root={root}", "run.name=weak")
+    weak = (*SMALL, "sampler.rule=error", "sampler.kappa=1e6", f"run.root={root}", "run.name=weak")
     done = start(*weak, "loop.on_signature=stop", ranks=2)
     assert done.returncode == 3 and "Traceback" not in done.stderr and "Abort" not in done.stderr
     assert "stopped after iteration 0" in done.stdout and "stagnation" in done.stdout

@@ -18,8 +18,10 @@ import resource, sys, torch
 from transformers import LlamaConfig, AutoModelForCausalLM
 from hpc_saidpo import settings
 from hpc_saidpo.policy.model import Policy
+from hpc_saidpo.rollouts.engine import linears
 from hpc_saidpo.rollouts.engine.engine import generate
 from hpc_saidpo.settings.rollouts import Sampling
+linears.PACKED_SHARE = 0  # packed weights of such a thin layer are many times larger
 torch.manual_seed(0)
 config = LlamaConfig(vocab_size=150_000, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
                      intermediate_size=16, eos_token_id=1, pad_token_id=0, bos_token_id=None)

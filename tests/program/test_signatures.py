@@ -50,7 +50,7 @@ def test_a_run_as_it_should_be_shows_none(root):
         ("trivial", (EASY, "sampler.rule=uniform", "sampler.n_questions=100"), "collapse: the explored", "harder pool"),
         ("one_cluster", ("sampler.alpha=30", "sampler.n_questions=12"), "collapse: one cluster takes", "sampler.alpha"),
         ("fall", ("evaluate.benchmarks=[held_out]", "dpo.lr=0.1"), "collapse: held_out fell", "dpo.lr"),
-        ("uniform", ("sampler.kappa=1e6", "sampler.alpha=1"), "stagnation: the cluster weights", "sampler.alpha"),
+        ("uniform", ("sampler.rule=error", "sampler.kappa=1e6"), "stagnation: the cluster weights", "sampler.alpha"),
         ("small_probe", ("probe.fraction=0.02",), "stagnation: 5.0 questions tried", "probe.fraction"),
         ("noisy_probe", (EASY,), "stagnation: the clusters' error rates differ no more", "rollouts.k"),
         ("too_hard", (HARD, "sampler.rule=uniform", "sampler.n_questions=160"), "depletion: 2.", "easier pool"),
@@ -62,7 +62,7 @@ def test_each_is_provoked(root, name, overrides, signature, remedy):
 
 
 def test_a_run_stops_at_one_and_continues_on_request(root):
-    again = (*CLEAN, "sampler.kappa=1e6", "loop.iterations=3", "loop.on_signature=stop")
+    again = (*CLEAN, "sampler.rule=error", "sampler.kappa=1e6", "loop.iterations=3", "loop.on_signature=stop")
     lines = root / "stops" / "metrics.jsonl"
     for _ in range(2):  # started again, it stops again, and does nothing anew
         outcome = run(root, "stops", *again)
@@ -80,7 +80,7 @@ def test_a_run_stops_at_one_and_continues_on_request(root):
 
 
 def test_a_warning_is_not_held_against_a_run_that_went_on(root):
-    overrides = (*CLEAN, "sampler.kappa=1e6")
+    overrides = (*CLEAN, "sampler.rule=error", "sampler.kappa=1e6")
     assert run(root, "warns", *overrides, "loop.iterations=2").stopped == ""
     outcome = run(root, "warns", *overrides, "loop.iterations=3", "loop.on_signature=stop")
     assert "after iteration 1" in outcome.stopped and len(outcome.iterations) == 2

@@ -1,6 +1,7 @@
 """Parts of the engine by themselves: nucleus, ends of responses, linear layers, places, memory given back."""
 
 import sys
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -102,25 +103,22 @@ def no_times(monkeypatch):
 
 def test_linear_layers_are_timed_and_the_fastest_way_is_kept(micro, no_times, monkeypatch):
     ids = torch.tensor([[5, 6, 7, 8]])
-    seconds = {"linear": 3.0, "_by_weights": 1.0, "_by_packed": 2.0}
-    clock = [0.0]
+    seconds = {linears.PLAIN: 3.0, linears.BY_WEIGHTS: 1.0, linears.MKL: 2.0, linears.ONEDNN: 2.0}
+    clock, right = [0.0], linears._Layer.compute
     monkeypatch.setattr(linears.time, "thread_time", lambda: clock[0])
     monkeypatch.setattr(linears.time, "perf_counter", lambda: clock[0])
-    for name in seconds:
-        where = linears if name == "linear" else linears._Layer
-        way = getattr(where, name)
 
-        def slowed(*arguments, way=way, name=name):
-            clock[0] += seconds[name]
-            return way(*arguments)
+    def slowed(layer, way, x):
+        clock[0] += seconds[way]
+        return right(layer, way, x)
 
-        monkeypatch.setattr(where, name, slowed)
+    monkeypatch.setattr(linears._Layer, "compute", slowed)
     with torch.inference_mode():
         expected = micro.model(ids).logits
         with linears.fast(micro, torch.float32):
             for _ in range(20):
                 assert torch.allclose(micro.model(ids).logits, expected, atol=1e-4)
-            assert {timed.best for timed in no_times.values()} == {1}
+            assert {timed.best for timed in no_times.values()} == {linears.BY_WEIGHTS}
             before = clock[0]
             micro.model(ids)
         n_layers = sum(type(m) is torch.nn.Linear for m in micro.model.modules())
@@ -128,15 +126,29 @@ def test_linear_layers_are_timed_and_the_fastest_way_is_kept(micro, no_times, mo
         assert torch.equal(micro.model(ids).logits, expected)
 
 
+def test_packed_weights_are_given_back_at_once(micro, no_times):
+    with torch.inference_mode(), linears.fast(micro, torch.float32):
+        for _ in range(20):
+            micro.model(torch.tensor([[5, 6, 7, 8]]))
+        ours = [weakref.ref(vars(m)["forward"].__self__) for m in micro.model.modules() if type(m) is torch.nn.Linear]
+        assert any(one()._packed for one in ours)
+    assert not any(one() for one in ours)  # without a garbage collection
+
+
 def test_a_way_that_computes_something_else_is_never_used(micro, no_times, monkeypatch):
-    monkeypatch.setattr(linears._Layer, "_by_packed", lambda self, _, x: 1.01 * linears.linear(x, self.weight))
+    right = linears._Layer.compute
+
+    def wrong(layer, way, x):
+        return right(layer, way, x) * (1.01 if way in (linears.MKL, linears.ONEDNN) else 1)
+
+    monkeypatch.setattr(linears._Layer, "compute", wrong)
     ids = torch.tensor([[5, 6, 7]])
     with torch.inference_mode():
         expected = micro.model(ids).logits
         with linears.fast(micro, torch.float32):
             for _ in range(20):
                 assert torch.allclose(micro.model(ids).logits, expected, atol=1e-4)
-    assert all(timed.best in (0, 1) for timed in no_times.values())
+    assert {timed.best for timed in no_times.values()} <= {linears.PLAIN, linears.BY_WEIGHTS}
 
 
 def test_with_deterministic_results_nothing_is_timed_or_packed(micro, no_times):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -27,9 +27,8 @@ TIMES = 4  # that each way is timed for one size
 PACKED_ROWS = 96  # for which weights are packed; any number may be multiplied with them
 PACKED_SHARE = 0.2  # of the free memory that packed copies of the weights may take
 WORTH = 0.97  # of nn.Linear's time: a way that needs more is not worth a copy of the weights
-MKL, ONEDNN = "MKL", "oneDNN"  # libraries that multiply with packed weights
+PLAIN, BY_WEIGHTS, MKL, ONEDNN = "rows · weights", "weights · rows", "MKL", "oneDNN"  # ways; the last two pack weights
 SAME = 1e-4  # difference of two sums in float32, relative to their norm
-Way = Callable[[torch.Tensor], torch.Tensor]  # rows [N, in] -> [N, out]
 
 
 @contextmanager
@@ -134,29 +133,28 @@ class _Layer:
             made = linear(rows, self.weight)
         else:
             key = (self.weight.dtype, *self.weight.shape, (n - 1).bit_length(), self.packs, torch.get_num_threads())
-            made = _fastest(key, self._ways, rows)
+            made = _fastest(key, self, rows)
         made = made.to(self.output).view(*x.shape[:-1], -1)
         return made if self.bias is None else made + self.bias
 
     @functools.cached_property
-    def _ways(self) -> list[Way]:
-        ways: list[Way] = [lambda x: linear(x, self.weight)]
-        if self.weight.dtype == torch.float32:
-            ways.append(self._by_weights)
-        return ways + [functools.partial(self._by_packed, name) for name in _libraries(self.weight.dtype) if self.packs]
+    def ways(self) -> list[str]:
+        """The names of the ways to compute its products, nn.Linear's first."""
+        by_weights = [BY_WEIGHTS] if self.weight.dtype == torch.float32 else []
+        return [PLAIN, *by_weights, *(_libraries(self.weight.dtype) if self.packs else ())]
 
-    def _by_weights(self, x: torch.Tensor) -> torch.Tensor:
-        return (self.weight @ x.T.contiguous()).T.contiguous()  # in the memory layout that nn.Linear returns
-
-    def _by_packed(self, library: str, x: torch.Tensor) -> torch.Tensor:
-        is_new = library not in self._packed
-        if library == MKL:
-            if is_new:
-                self._packed[MKL] = torch.ops.mkl._mkl_reorder_linear_weight(self.weight, PACKED_ROWS)
-            return torch.ops.mkl._mkl_linear(x, self._packed[MKL], self.weight, None, len(x))
-        if is_new:
-            self._packed[ONEDNN] = torch.ops.mkldnn._reorder_linear_weight(self.weight, PACKED_ROWS)
-        return torch.ops.mkldnn._linear_pointwise(x, self._packed[ONEDNN], None, "none", [], "")
+    def compute(self, way: str, x: torch.Tensor) -> torch.Tensor:
+        """The products with rows, [N, in] -> [N, out], without the bias."""
+        if way == PLAIN:
+            return linear(x, self.weight)
+        if way == BY_WEIGHTS:
+            return (self.weight @ x.T.contiguous()).T.contiguous()  # in the memory layout that nn.Linear returns
+        if way not in self._packed:
+            pack = torch.ops.mkl._mkl_reorder_linear_weight if way == MKL else torch.ops.mkldnn._reorder_linear_weight
+            self._packed[way] = pack(self.weight, PACKED_ROWS)
+        if way == MKL:
+            return torch.ops.mkl._mkl_linear(x, self._packed[way], self.weight, None, len(x))
+        return torch.ops.mkldnn._linear_pointwise(x, self._packed[way], None, "none", [], "")
 
 
 def _libraries(precision: torch.dtype) -> list[str]:
@@ -171,34 +169,34 @@ def _libraries(precision: torch.dtype) -> list[str]:
 
 @dataclass
 class _Timed:
-    """The shortest time of each way so far, and the fastest way when all have been timed; None before."""
+    """The times of each way so far, s, and the fastest way when all have been timed; None before."""
 
-    seconds: list[list[float]]
-    best: int | None = None
+    seconds: dict[str, list[float]]
+    best: str | None = None
 
 
 _timed: dict[tuple, _Timed] = {}  # by the sizes of a layer
 
 
-def _fastest(key: tuple, ways: Sequence[Way], x: torch.Tensor) -> torch.Tensor:
+def _fastest(key: tuple, layer: _Layer, x: torch.Tensor) -> torch.Tensor:
     """The layer by its fastest way; one of the first calls with such sizes is timed."""
-    timed = _timed.setdefault(key, _Timed([[] for _ in ways]))
+    timed = _timed.setdefault(key, _Timed({way: [] for way in layer.ways}))
     if timed.best is not None:
-        return ways[timed.best](x)
-    way = min(range(len(ways)), key=lambda i: len(timed.seconds[i]))
+        return layer.compute(timed.best, x)
+    way = min(timed.seconds, key=lambda way: len(timed.seconds[way]))
     if not timed.seconds[way]:
-        made, exact = ways[way](x), ways[0](x)  # the first call allocates, and packs
+        made, exact = layer.compute(way, x), layer.compute(PLAIN, x)  # the first call allocates, and packs
         if (made - exact).norm() > SAME * exact.norm().clamp(min=1e-12) * _roundings(x.dtype):
-            timed.seconds[way] = [float("inf")] * TIMES  # these libraries compute something else: never used
+            timed.seconds[way] = [float("inf")] * TIMES  # this library computes something else: never used
             return exact
     clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter  # other jobs share the cores
     started = clock()
-    made = ways[way](x)
+    made = layer.compute(way, x)
     timed.seconds[way].append(clock() - started)
-    if min(map(len, timed.seconds)) >= TIMES:
-        shortest = [min(seconds) for seconds in timed.seconds]
-        best = shortest.index(min(shortest))
-        timed.best = best if shortest[best] < WORTH * shortest[0] else 0
+    if min(map(len, timed.seconds.values())) >= TIMES:
+        shortest = {way: min(seconds) for way, seconds in timed.seconds.items()}
+        best = min(shortest, key=lambda way: shortest[way])
+        timed.best = best if shortest[best] < WORTH * shortest[PLAIN] else PLAIN
     return made
 
 
