@@ -81,12 +81,14 @@ class Task:
         self.longest_s, self.started = 0.0, time.monotonic()
         self._names, self._advance = names, advance
         self._begun: dict[tuple[int, int], float] = {}  # rank and item -> when
+        self._busy_since: dict[int, float] = {}  # by rank, of those that have an item
         self._lock = threading.Lock()
 
     def begin(self, rank: int, index: int) -> None:
         """Note that a rank begins an item."""
         with self._lock:
             self._begun[rank, index] = time.monotonic()
+            self._busy_since.setdefault(rank, self._begun[rank, index])
 
     def end(self, rank: int, index: int, counts: Mapping[str, float] | None = None) -> None:
         """Note that a rank has finished an item. An item that it had not begun is ignored.
@@ -98,10 +100,13 @@ class Task:
             begun = self._begun.pop((rank, index), None)
             if begun is None:
                 return
-            seconds, counted = time.monotonic() - begun, counts or {}
+            now, counted = time.monotonic(), counts or {}
             busy_s, tokens = self.work.get(rank, (0.0, 0.0))
-            self.work[rank] = busy_s + seconds, tokens + counted.get("tokens", 0)
-            self.longest_s = max(self.longest_s, seconds)
+            # A rank may have several items at once; its time is counted once.
+            self.work[rank] = busy_s + now - self._busy_since.pop(rank), tokens + counted.get("tokens", 0)
+            if any(other == rank for other, _ in self._begun):
+                self._busy_since[rank] = now
+            self.longest_s = max(self.longest_s, now - begun)
             self.n_done += 1
             self.n_units += self.units.of_item[index] if self.units.of_item else 1
             self.counts.update(counted)

@@ -18,7 +18,7 @@ def test_units_tokens_shares_and_the_time_left_are_shown():
     task.begin(2, 1)
     task.started -= 10
     assert progress.facts_of(task) == ["8 of 32 questions"]
-    task.end(2, {"tokens": 1000, "questions": 8, "usable": 2, "responses": 64, "cut": 16})
+    task.end(2, 1, {"tokens": 1000, "questions": 8, "usable": 2, "responses": 64, "cut": 16})
     assert progress.facts_of(task) == [
         "16 of 32 questions", "100 tokens/s", "pair yield 25%", "cut 25%", "20s left",
     ]  # fmt: skip

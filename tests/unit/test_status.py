@@ -109,7 +109,7 @@ def test_the_work_of_each_rank_is_added_up_over_starts(tmp_path):
         with progress.show("explore", 2, True) as task:
             for rank in (0, 1):
                 task.begin(rank, rank)
-                task.end(rank, {"tokens": 50})
+                task.end(rank, rank, {"tokens": 50})
         raise Stopped("SIGTERM")
 
     for _ in range(2):

@@ -76,3 +76,14 @@ def test_one_process_counts_its_items_too():
     for index in world.claim(3, task):
         world.count(tokens=index)
     assert task.n_done == 3 and task.counts == {"tokens": 3}
+
+
+def test_the_time_of_a_rank_with_several_items_is_counted_once(clock):
+    task = Task(total=4)
+    for at, what, rank, index in (
+        (0, task.begin, 0, 0), (2, task.begin, 0, 1), (5, task.end, 0, 0), (7, task.begin, 1, 2), (9, task.end, 0, 1),
+        (12, task.begin, 0, 3), (13, task.end, 0, 3), (17, task.end, 1, 2),
+    ):  # fmt: skip
+        clock[0] = float(at)
+        what(rank, index)
+    assert task.work == {0: (10.0, 0), 1: (10.0, 0)} and task.longest_s == 10.0

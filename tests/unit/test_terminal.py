@@ -136,7 +136,7 @@ def test_the_display_moves_the_cursor_and_lines_go_above_it(logging_to, printed,
     with progress.show(HOSTILE, 3, is_root=True) as task:
         progress.log.info("between %s", HOSTILE)
         task.begin(0, 0)
-        task.end(0)
+        task.end(0, 0)
     shown = capsys.readouterr().err  # one stream
     assert "\x1b[2K" in shown and shown.index("between") < shown.rindex("━") < shown.rindex("done in")
     assert_harmless(re.sub(r"\x1b\[(?:\?25[hl]|2K|1A|[\d;]*m)|\r", "", shown))
