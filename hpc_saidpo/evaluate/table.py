@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from ..errors import shown
@@ -13,6 +14,11 @@ HEADER = ("questions", "responses", "accuracy [95 %]", "pass@k", "majority", "tr
 def percent(share: float | None) -> str:
     """A share of 1 as a percentage; "-" for None."""
     return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def points(change: float, sign: str = "+") -> str:
+    """A change of a share as percentage points. A half is rounded away from zero, however it is computed."""
+    return format(100 * change + math.copysign(1e-9, change), f"{sign}.1f")
 
 
 def interval(accuracy: float | None, low95: float | None, high95: float | None) -> str:

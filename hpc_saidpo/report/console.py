@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ..errors import visible
-from ..evaluate.table import interval, percent
+from ..evaluate.table import interval, percent, points
 from ..records import Outcome
 from .facts import COMPLETE, Facts
 from .verdict import sentence
@@ -60,7 +60,7 @@ def gains(outcome: Outcome) -> list[str]:
             continue
         lines.append(
             f"{name}: {_interval(before)} before, {_interval(after)} after: "
-            f"{100 * (after['accuracy'] - before['accuracy']):+.1f} points ({before['n_questions']} questions)"
+            f"{points(after['accuracy'] - before['accuracy'])} points ({before['n_questions']} questions)"
         )
     return lines
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..evaluate.table import interval, percent
+from ..evaluate.table import interval, percent, points
 from ..progress import duration
 from .charts import GREEN, GREY, ORANGE, Line, bars, plot
 from .facts import Answer, Example, Facts
@@ -22,15 +22,15 @@ def accuracy(about: Facts) -> Html:
     lines = []
     for name, before in outcome.before.items():
         scored = [(r["iteration"] + 1, r["scores"][name]) for r in outcome.iterations if name in r["scores"]]
-        points = [(x, s) for x, s in [(0, before), *scored] if s["accuracy"] is not None]
-        ends = [[100 * s[end] for _, s in points] for end in ("accuracy", "low95", "high95")]
-        lines.append(Line(name, [x for x, _ in points], *ends))
+        scores = [(x, s) for x, s in [(0, before), *scored] if s["accuracy"] is not None]
+        ends = [[100 * s[end] for _, s in scores] for end in ("accuracy", "low95", "high95")]
+        lines.append(Line(name, [x for x, _ in scores], *ends))
     if not lines:
         return section("Accuracy", element("p", "No benchmark is set: evaluate.benchmarks names them."))
     rows = [
         [name, interval(gain.before["accuracy"], gain.before["low95"], gain.before["high95"]),
          interval(gain.after["accuracy"], gain.after["low95"], gain.after["high95"]),
-         f"{100 * gain.change:+.1f} [{100 * gain.low95:+.1f}, {100 * gain.high95:+.1f}]",
+         f"{points(gain.change)} [{points(gain.low95)}, {points(gain.high95)}]",
          f"{gain.after['n_questions']:,} × {gain.after.get('n_samples', 1)}"]
         for name, gain in about.gains.items()
     ]  # fmt: skip

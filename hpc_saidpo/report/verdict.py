@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..evaluate.table import percent
+from ..evaluate.table import percent, points
 from ..progress import duration
 from .facts import COMPLETE, ENDED, INTERRUPTED, PAUSED, RUNNING, Facts, Gain
 from .shell import Html, element, escape, facts, joined
@@ -41,14 +41,14 @@ def sentence(about: Facts) -> str:
 
 
 def _change(name: str, gain: Gain) -> str:
-    ends = f"95 % interval {100 * gain.low95:+.1f} to {100 * gain.high95:+.1f}"
+    ends = f"95 % interval {points(gain.low95)} to {points(gain.high95)}"
     levels = f"from {percent(gain.before['accuracy'])} to {percent(gain.after['accuracy'])}"
-    points = f"{100 * abs(gain.change):.1f} points"
+    size = f"{points(abs(gain.change), '')} points"
     if gain.low95 > 0 or gain.high95 < 0:
         verb = "raised" if gain.change > 0 else "lowered"
-        return f"{verb} the accuracy on {name} by {points} ({ends}), {levels}"
+        return f"{verb} the accuracy on {name} by {size} ({ends}), {levels}"
     way = "up" if gain.change >= 0 else "down"
-    return f"made no clear difference on {name}: {points} {way} ({ends}), {levels}"
+    return f"made no clear difference on {name}: {size} {way} ({ends}), {levels}"
 
 
 def generated(about: Facts) -> float:

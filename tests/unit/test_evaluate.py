@@ -165,3 +165,8 @@ def test_the_table_is_markdown_and_lines_up():
     (row,) = score.rows(graded(["1+"]), QUESTIONS[:1])
     greedy = table.text("m", [{**how, **row, "temperature": 0.0}], [])
     assert "1 greedy" in greedy and "pass@k" not in greedy and "majority" not in greedy and "ungradable" not in greedy
+
+
+@pytest.mark.parametrize("change, text", [(0.5875 - 0.375, "+21.3"), (0.375 - 0.5875, "-21.3"), (0.2125, "+21.3")])
+def test_a_change_reads_the_same_wherever_it_is_computed(change, text):
+    assert table.points(change) == text and table.points(abs(change), "") == "21.3"

@@ -23,7 +23,8 @@ beforehand, as a share of a step. Memory is the peak of a fresh process that mak
 pairs, all included; mem_vs_trl_best compares with TRL's best with the batch at once, mem_vs_trl_accumulated with the
 same pair by pair. The long case is a Llama of two narrow layers and a vocabulary of 150,000, one pair with a prompt
 of 512 tokens and responses of 1,024. max_logp_diff_per_token (nats) and max_logp_diff_per_sum (relative) compare
-log-probabilities before training, max_loss_curve_diff the losses of all steps. ours_off_float64 and trl_off_float64 are
+log-probabilities before training, max_loss_curve_diff the losses of all steps. x_bf16 is ours in bfloat16, in multiples
+of its own speed in float32. ours_off_float64 and trl_off_float64 are
 the same per token, each side beside the model in float64: what rounding alone does here.
 --quick: 2 pairs, 1 to a step, no long case: it shows that all runs.
 It needs the extras `demo` and `test`.
@@ -66,6 +67,7 @@ A_RUN = [  # the demo's, up to its first pairs
     "run.name=pairs", "run.threads=1",
 ]  # fmt: skip
 QUESTIONS = 8, 3  # explored: so many, and so many for each requested pair; about every second one makes a pair
+OURS = ("ours",)
 BEST = ("TRL best, at once", "TRL best, pair by pair")
 THEIRS = (*BEST, "TRL default")
 MEMORY = ("trl_best", "trl_accumulated", "trl_default")  # of THEIRS, in the figures' names
@@ -91,6 +93,8 @@ def main() -> int:
         seconds_bf16 = {}
         if not arguments.quick or "bf16" in Path("/proc/cpuinfo").read_text():
             seconds_bf16, _ = compare(case, "bfloat16", BEST, max(batch, n // 4))
+            # Both are of the same pairs a step.
+            figures["x_bf16"] = statistics.median(seconds["ours"]) / statistics.median(seconds_bf16["ours"])
         figures |= {**times(seconds), **(times(seconds_bf16, "_bf16") if seconds_bf16 else {})}
         peak = {"": memory(case)}
         if not arguments.quick:
@@ -154,7 +158,40 @@ def compare(
         float(np.abs(np.subtract(losses, other.losses)).max()) for other in others.values()
     )
     figures["reference_share"] = ours.reference_s / len(losses) / statistics.median(ours.seconds)
+    figures |= throughput(ours, *(min(statistics.median(seconds[s]) for s in some) for some in (OURS, BEST)))
     return seconds, figures
+
+
+def throughput(ours: Ours, ours_s: float, theirs_s: float) -> dict[str, float]:
+    """Tokens and model-FLOPs of a step, per CPU-second.
+
+    Tokens are those of both sequences of a pair, prompt and response: TRL reads them all, ours the prompt once. FLOPs
+    are those of the weights (6 per weight and token that is read; the head's at responses only), over the speed of a
+    large product of float32 matrices on this thread.
+    """
+    examples, model, n = ours.in_order, ours.policy.model, len(ours.table)
+    prompt, responses = (
+        sum(map(len, columns)) for columns in (examples.prompt, [*examples.chosen, *examples.rejected])
+    )
+    n_head = model.get_output_embeddings().weight.numel()
+    n_body = sum(p.numel() for p in model.parameters()) - n_head
+    peak, steps = peak_flops(), n / ours.batch
+
+    def share(n_read: int, seconds: float) -> float:
+        return 6 * (n_body * n_read + n_head * responses) / steps / seconds / peak
+
+    return {
+        "tokens_per_cpu_s": (2 * prompt + responses) / steps / ours_s,
+        "trl_tokens_per_cpu_s": (2 * prompt + responses) / steps / theirs_s,
+        "flops_utilisation": share(prompt + responses, ours_s),
+        "trl_flops_utilisation": share(2 * prompt + responses, theirs_s),
+    }
+
+
+def peak_flops(n: int = 1536) -> float:
+    """Floating-point operations of a product of float32 matrices, per CPU-second."""
+    one, other = torch.randn(2, n, n)
+    return 2 * n**3 / min(common.cpu_s(lambda: one @ other)[0] for _ in range(8))
 
 
 @torch.no_grad()
