@@ -185,20 +185,20 @@ def test_a_full_disk_and_a_read_only_one_are_reported_and_the_run_resumes(tmp_pa
 
 
 @pytest.mark.e2e
-def test_ten_kills_lose_nothing(tmp_path):
+def test_kills_lose_nothing(tmp_path):
     """Real ranks, killed at random moments of every stage: tools/torture_run.py, which a user may run for longer.
 
     The seed comes from the commit, so every change is tried with other kills; it is printed.
     """
     figures = tmp_path / "figures.json"
     python = shlex.join(warm().command())
-    words = ("--kills", "10", "--places", "6", "--json", str(figures), "--python", python)
+    words = ("--kills", "6", "--places", "4", "--json", str(figures), "--python", python)
     done = start(*words, program=("tools/torture_run.py",), timeout_s=900)
     print(done.stdout)
-    assert "repeat these kills with --kills 10 --seed " in done.stdout
+    assert "repeat these kills with --kills 6 --seed " in done.stdout
     assert done.returncode == 0, done.stdout + done.stderr
     tally = json.loads(figures.read_text())
-    assert tally["kills"] >= 10 and tally["resumes"] >= 10 and tally["stages_hit"] >= 6
+    assert tally["kills"] >= 6 and tally["resumes"] >= 6 and tally["stages_hit"] >= 4
     for name in ("lost", "duplicated", "different", "redone", "damaged", "temporary"):
         assert tally[name] == 0, name
 
