@@ -98,6 +98,7 @@ def test_a_special_token_that_is_a_stop_string_ends_a_response_and_a_tokenizer_t
 @pytest.fixture
 def no_times(monkeypatch):
     monkeypatch.setattr(linears, "_timed", {})
+    monkeypatch.setattr(linears, "_used", {})
     return linears._timed
 
 
@@ -126,12 +127,30 @@ def test_linear_layers_are_timed_and_the_fastest_way_is_kept(micro, no_times, mo
         assert torch.equal(micro.model(ids).logits, expected)
 
 
-def test_packed_weights_are_given_back_at_once(micro, no_times):
+def packed(policy):
+    layers = (m for m in policy.model.modules() if type(m) is torch.nn.Linear)
+    return [way for layer in layers for way in vars(layer)["forward"].__self__._packed]
+
+
+def test_packed_weights_of_slower_ways_are_dropped_and_the_others_given_back(micro, no_times, monkeypatch):
+    seconds = {linears.PLAIN: 3.0, linears.BY_WEIGHTS: 4.0, linears.MKL: 2.0, linears.ONEDNN: 1.0}
+    clock, right = [0.0], linears._Layer.compute
+
+    def slowed(layer, way, x):
+        clock[0] += seconds[way]
+        return right(layer, way, x)
+
+    monkeypatch.setattr(linears.time, "thread_time", lambda: clock[0])
+    monkeypatch.setattr(linears.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(linears._Layer, "compute", slowed)
     with torch.inference_mode(), linears.fast(micro, torch.float32):
+        for _ in range(3):
+            micro.model(torch.tensor([[5, 6, 7, 8]]))
+        assert linears.MKL in packed(micro)
         for _ in range(20):
             micro.model(torch.tensor([[5, 6, 7, 8]]))
+        assert set(packed(micro)) == {linears.ONEDNN}
         ours = [weakref.ref(vars(m)["forward"].__self__) for m in micro.model.modules() if type(m) is torch.nn.Linear]
-        assert any(one()._packed for one in ours)
     assert not any(one() for one in ours)  # without a garbage collection
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -156,6 +157,11 @@ class _Layer:
             return torch.ops.mkl._mkl_linear(x, self._packed[way], self.weight, None, len(x))
         return torch.ops.mkldnn._linear_pointwise(x, self._packed[way], None, "none", [], "")
 
+    def keep(self, ways: AbstractSet[str]) -> None:
+        """Drop the packed weights of all other ways: they were timed, and are slower."""
+        for way in self._packed.keys() - ways:
+            del self._packed[way]
+
 
 def _libraries(precision: torch.dtype) -> list[str]:
     """The libraries of this torch that multiply with packed weights of a precision on this CPU."""
@@ -175,13 +181,16 @@ class _Timed:
     best: str | None = None
 
 
-_timed: dict[tuple, _Timed] = {}  # by the sizes of a layer
+_timed: dict[tuple, _Timed] = {}  # by precision, the sizes of a layer, about the number of rows, and what may be used
+
+_used: dict[tuple, set[str]] = {}  # fastest ways for some number of rows, by precision and the sizes of a layer
 
 
 def _fastest(key: tuple, layer: _Layer, x: torch.Tensor) -> torch.Tensor:
     """The layer by its fastest way; one of the first calls with such sizes is timed."""
     timed = _timed.setdefault(key, _Timed({way: [] for way in layer.ways}))
     if timed.best is not None:
+        layer.keep(_used[key[:3]])
         return layer.compute(timed.best, x)
     way = min(timed.seconds, key=lambda way: len(timed.seconds[way]))
     if not timed.seconds[way]:
@@ -197,6 +206,7 @@ def _fastest(key: tuple, layer: _Layer, x: torch.Tensor) -> torch.Tensor:
         shortest = {way: min(seconds) for way, seconds in timed.seconds.items()}
         best = min(shortest, key=lambda way: shortest[way])
         timed.best = best if shortest[best] < WORTH * shortest[PLAIN] else PLAIN
+        _used.setdefault(key[:3], set()).add(timed.best)
     return made
 
 
