@@ -39,6 +39,7 @@ def replies_of(root):
     return [list(getattr(table, name)) for name in ("id_Q", "points_Q", "reply_Q", "n_asked_Q")]
 
 
+@pytest.mark.long
 @pytest.mark.e2e
 def test_a_real_model_tags_on_any_number_of_ranks_and_after_a_kill(tmp_path, tmp_path_factory):
     give_smollm2(tmp_path / "whole", tmp_path_factory)

@@ -9,6 +9,7 @@ from hpc_saidpo.records import CORRECT, Pairs, Rollouts
 from hpc_saidpo.store.stage import Stage
 
 
+@pytest.mark.long
 @pytest.mark.e2e
 @needs_sandbox
 def test_pairs_of_programs(tmp_path, tmp_path_factory):
