@@ -155,6 +155,7 @@ def test_the_arguments_of_its_start(on_gpu, micro):
     assert arguments["logprobs_mode"] == "raw_logprobs" and arguments["trust_remote_code"] is False
     on_cpu = vllm.arguments(micro, given)
     assert "gpu_memory_utilization" not in on_cpu and 2**20 < on_cpu["kv_cache_memory_bytes"] < 2**42
+    assert on_cpu["enable_chunked_prefill"] is False
 
 
 def test_what_the_program_sets_is_not_to_be_set():

@@ -160,6 +160,8 @@ def arguments(policy: Policy, config: settings.Engine) -> dict[str, Any]:
     memory: dict[str, Any] = {"gpu_memory_utilization": config.vllm_memory}
     if policy.device.type == "cpu":  # several ranks share a node's memory, of which vLLM would count it all
         memory = {"kv_cache_memory_bytes": int(config.vllm_memory * free_bytes(policy))}
+        # It reads a prompt in one step: a response with a seed whose prompt is read in parts ends vLLM 0.32 on a CPU.
+        memory["enable_chunked_prefill"] = False
     return {
         "model": policy.path,
         "dtype": str(policy.precision).removeprefix("torch."),
