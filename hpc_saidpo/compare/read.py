@@ -14,7 +14,7 @@ from .sweep import Sweep
 
 
 def read_runs(root: Path, by: Sequence[str] = ()) -> Sweep:
-    """Read the runs below a root, and the stand-alone evaluations in it and in its folder `evaluate`.
+    """Read the runs below a root, and the stand-alone evaluations there.
 
     Of several runs with one configuration and seed, one counts: the one with most finished iterations, and of these one
     that still has the name that it was made with.

@@ -81,7 +81,7 @@ class Task:
         self.longest_s, self.started = 0.0, time.monotonic()
         self._names, self._advance = names, advance
         self._begun: dict[tuple[int, int], float] = {}  # rank and item -> when
-        self._busy_since: dict[int, float] = {}  # by rank, of those that have an item
+        self._busy_since: dict[int, float] = {}  # rank -> since when its time is not in `work`
         self._lock = threading.Lock()
 
     def begin(self, rank: int, index: int) -> None:

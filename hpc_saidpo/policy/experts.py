@@ -1,4 +1,4 @@
-"""Experts of a mixture in the precision of autocast: transformers multiplies them in that of their weights, float32."""
+"""Experts of a mixture compute in the precision of autocast. In transformers they compute in float32 all the same."""
 
 from __future__ import annotations
 

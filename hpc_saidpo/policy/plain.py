@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-MOST_WEIGHTS = 2 * 10**9  # of a model of which a copy is made: 16 GB in float64
+MOST_WEIGHTS = 5 * 10**8  # of a model of which a copy is made: 4 GB in float64
 SHORT = 5  # tokens of a window while a model is tried out
 # Settings by which tokens far away are treated in another way than near ones, in configurations and in modules.
 WINDOWS = ("sliding_window", "attention_chunk_size")
@@ -39,10 +39,15 @@ def logps(model: PreTrainedModel, prompt: Sequence[int], response: Sequence[int]
 
 
 def more_exact(model: PreTrainedModel, precision: torch.dtype) -> PreTrainedModel:
-    """A model whose plain forward pass is more exact than that of a policy in this precision.
+    """Return a model that rounds less than a policy does, to measure the policy's rounding.
 
-    For a lower precision it is the policy's model, whose weights are float32; for float32 a copy in float64. A large
-    model is not copied: it is returned itself, as if it did not round.
+    Args:
+        model: the policy's model, with float32 weights.
+        precision: in which the policy computes.
+
+    Returns:
+        For a lower precision the model itself, which computes in float32 without autocast; for float32 a copy in
+        float64. A large model is not copied: it is returned, and then no rounding is found.
     """
     if precision != torch.float32 or model.num_parameters() > MOST_WEIGHTS:
         return model

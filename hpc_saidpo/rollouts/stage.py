@@ -125,7 +125,7 @@ def collect_in_rounds(stage: Stage, request: Request, config: settings.Rollouts,
         rounds, n_usable, n_tokens = [*rounds, part], n_usable + usable, n_tokens + tokens
         if budget.is_spent(n_usable, n_tokens):
             break
-    log.info("  budget: %d questions that yield a pair, %d tokens in %d rounds", n_usable, n_tokens, len(rounds))
+    log.info("  budget: rounds %d, questions that yield a pair %d, tokens %d", len(rounds), n_usable, n_tokens)
     world.on_root(lambda: _merge(stage, rounds))
 
 
