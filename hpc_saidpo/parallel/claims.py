@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from .idle import Work
-from .task import Task
-
 
 class Claims(Protocol):
     """The items of 0 .. n-1 that this rank works on. Each item goes to exactly one rank."""
@@ -37,6 +34,20 @@ class Claims(Protocol):
         ...
 
 
+class Noting(Protocol):
+    """Where beginnings and ends of items are noted: `task.Task`."""
+
+    def begin(self, rank: int, index: int) -> None: ...
+    def end(self, rank: int, index: int, counts: Mapping[str, float] | None = None) -> None: ...
+
+
+class Timing(Protocol):
+    """What measures the time with items: `idle.Work`."""
+
+    def begin(self) -> None: ...
+    def end(self) -> None: ...
+
+
 class Ranks(Protocol):
     """The ranks: `world.World`."""
 
@@ -55,7 +66,7 @@ class OwnClaims:
         items: this rank's items in their order.
     """
 
-    def __init__(self, items: Sequence[int], task: Task, work: Work, ranks: Ranks):
+    def __init__(self, items: Sequence[int], task: Noting, work: Timing, ranks: Ranks):
         self._items, self._task, self._work, self._ranks = list(items)[::-1], task, work, ranks
 
     def next(self, wait: bool = True) -> int | None:
