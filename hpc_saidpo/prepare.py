@@ -22,6 +22,7 @@ from .pool.pool import Pool
 from .pool.stage import load_pool, load_pool_again, separate_examples
 from .progress import log
 from .records import Question, pick
+from .rollouts.engine.machine import check_machine
 from .rollouts.stage import find_too_long
 from .sampler.history import check_enough
 from .settings.evaluate import HELD_OUT
@@ -59,6 +60,8 @@ def prepare_run(settings: Settings, run: RunDir) -> Prepared:
     """
     world = run.world
     world.on_root(lambda: (inputs.check(settings), foresight.require(settings)))
+    if settings.loop.stop_after != "prepare" and not run.has_finished(settings.loop.iterations - 1):
+        world.everywhere(lambda: check_machine(settings.rollouts.generate, world.device))
     files = world.on_root(lambda: benchmarks.read(settings.evaluate, compared_benchmarks(settings.pool)))
     pool = load_pool_again(settings.pool, run, files)
     pool = separate_examples(pool, settings.pool, run, files)
@@ -93,6 +96,7 @@ def prepare_evaluation(settings: Evaluation, run: RunDir) -> Prepared:
     """
     world = run.world
     world.on_root(lambda: (inputs.check(settings), foresight.require(settings)))
+    world.everywhere(lambda: check_machine(settings.rollouts.generate, world.device))
     policy = model_folder(settings.policy.path, run)
     files = world.on_root(lambda: benchmarks.read(settings.evaluate))
     pool = Pool([])

@@ -34,15 +34,18 @@ gc.freeze()  # what is imported stays: no search for garbage looks at it again
 
 # Files of long tests, the longest first: no process is then left alone with one of them at the end.
 DEAR_FIRST = (
-    "test_slurm", "test_on_ranks", "test_demo", "test_crash", "test_loop", "test_readme_blocks", "test_stop_signals",
-    "test_install",
+    "test_slurm", "test_on_ranks", "test_demo", "test_crash", "test_loop", "test_pretend", "test_readme_blocks",
+    "test_stop_signals", "test_install",
     "test_tags_program", "test_dpo_ranks", "test_plugins", "test_container", "test_verifiers_program", "test_bundle",
     "test_hostile",
     "test_bench_memory", "test_evaluate_command", "test_warm", "test_strategies", "test_reference",
 )  # fmt: skip
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
+    if WORLD.size == 1:
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("several")])
+        items[:] = [item for item in items if not item.get_closest_marker("several")]
     items.sort(key=lambda item: DEAR_FIRST.index(item.path.stem) if item.path.stem in DEAR_FIRST else len(DEAR_FIRST))
 
 

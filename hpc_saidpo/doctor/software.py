@@ -13,6 +13,7 @@ from ..grader.available import check_verifiers
 from ..parallel import devices
 from ..parallel.world import World
 from ..policy import attention, flash
+from ..rollouts.engine.machine import check_machine
 from ..settings.whole import Settings
 from .finding import Finding, judge
 
@@ -20,8 +21,19 @@ PACKAGES = ("torch", "transformers", "sentence-transformers", "mpi4py", "h5py", 
 
 
 def check(world: World, config: Settings) -> list[Finding]:
-    """Check versions on all nodes; driver, CUDA, cuML and CuPy; attention; the verifier of the pool's questions."""
-    return [_versions(world), _cuda(), _clustering(config), _attention(world, config), _verifier(world, config)]
+    """Check versions on all nodes; driver, CUDA, cuML, CuPy; attention; the engine; the verifier of the pool."""
+    of_config = (_attention, _engine, _verifier)
+    return [_versions(world), _cuda(), _clustering(config), *(check_one(world, config) for check_one in of_config)]
+
+
+def _engine(world: World, config: Settings) -> Finding:
+    """Check that every rank can decode as rollouts.generate says."""
+    engine = config.rollouts.generate
+    try:
+        world.everywhere(lambda: check_machine(engine, world.device))
+    except RunError as error:
+        return judge("engine", engine.engine, failure=str(error))
+    return judge("engine", engine.engine)
 
 
 def _verifier(world: World, config: Settings) -> Finding:

@@ -210,6 +210,7 @@ def index(tmp_path):
 
 
 @pytest.mark.e2e
+@pytest.mark.long
 def test_wheels_alone_make_an_environment(copy, tmp_path, words, index, capsys):
     """From an index of empty packages, first for another Python, then for this one; what cannot be had is named."""
     words = ("--cuda", "cpu", "--extra", "demo", *words[1:])

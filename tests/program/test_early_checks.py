@@ -56,6 +56,7 @@ def test_a_benchmark_with_a_too_long_question_is_refused(tmp_path):
     [
         (("sampler.n_questions=31", "sampler.exclude_iterations=2"), "so the pool needs 62 questions"),
         (("dpo.lora.rank=2", "dpo.lora.targets=[nothing]"), "no linear layer of the model is called nothing"),
+        (("rollouts.generate.graphs=true",), "rollouts.generate.graphs=true needs a GPU, and this rank has none"),
         (("rollouts.prompt.system='${x}'",), "Interpolation key 'x' not found"),
     ],
 )

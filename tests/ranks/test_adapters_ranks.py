@@ -22,7 +22,10 @@ from hpc_saidpo.parallel.world import World
 from hpc_saidpo.store.stage import Stage
 
 EVERY = pytest.mark.parametrize("kind", KINDS)
-pytestmark = [pytest.mark.mpi, pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")]
+pytestmark = [
+    pytest.mark.mpi, pytest.mark.several,
+    pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU"),
+]  # fmt: skip
 
 
 @EVERY

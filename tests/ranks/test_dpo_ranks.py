@@ -82,6 +82,7 @@ def step_gradient(world, exact, **cut) -> torch.Tensor:
     return torch.cat([p.grad.flatten() for p in policy.model.parameters()])
 
 
+@pytest.mark.several
 @pytest.mark.parametrize("exact", [True, False])
 def test_how_a_batch_is_cut_does_not_change_the_update(world, exact):
     wanted = step_gradient(World(), True)

@@ -23,6 +23,7 @@ from hpc_saidpo.tags.column import read_points
 
 
 @pytest.mark.mpi
+@pytest.mark.several
 @pytest.mark.parametrize("seed, n_bytes, n_rows", [(0, 900, 4), (1, 600, 1000)])
 def test_the_same_files_on_any_number_of_ranks(folder, world, monkeypatch, seed, n_bytes, n_rows):
     use_small_pieces(monkeypatch, n_bytes, n_rows)

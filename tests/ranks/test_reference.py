@@ -13,7 +13,7 @@ from hpc_saidpo.pool.pool import Pool
 from hpc_saidpo.stages import Job
 from hpc_saidpo.store.run import RunDir
 
-pytestmark = pytest.mark.mpi
+pytestmark = [pytest.mark.mpi, pytest.mark.several]
 
 
 @pytest.fixture

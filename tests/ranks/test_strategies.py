@@ -29,7 +29,7 @@ from hpc_saidpo.parallel.world import World
 from hpc_saidpo.policy.model import Policy
 from hpc_saidpo.store.stage import Stage
 
-pytestmark = pytest.mark.mpi
+pytestmark = [pytest.mark.mpi, pytest.mark.several]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

@@ -24,6 +24,7 @@ from hpc_saidpo.progress import log
 from hpc_saidpo.rollouts.chunks import common_prefix
 from hpc_saidpo.rollouts.engine import linears, memory, shared
 from hpc_saidpo.rollouts.engine.engine import generate
+from hpc_saidpo.rollouts.engine.machine import has_bfloat16
 from hpc_saidpo.rollouts.engine.memory import CPU_ROWS, cache_bytes, row_budget, rows_within
 from hpc_saidpo.rollouts.engine.sampling import choose
 from hpc_saidpo.rollouts.engine.stopping import TAIL_TOKENS
@@ -210,7 +211,7 @@ def test_attention_that_cannot_be_driven_is_left_to_transformers(micro, name, ca
 
 
 def test_bfloat16_linears_round_and_leave_the_model_as_it_was(micro):
-    if not linears.has_bfloat16():
+    if not has_bfloat16():
         with pytest.raises(RunError, match="AMX"):
             generate(micro, tokens(micro), seeds(4, 1), Sampling(0.0, 1.0, 4), settings.Engine(linears="bfloat16"))
         return

@@ -67,6 +67,7 @@ from hpc_saidpo.records import Question
 from hpc_saidpo.rollouts.effort import Effort, decided
 from hpc_saidpo.rollouts.engine import linears
 from hpc_saidpo.rollouts.engine.engine import generate
+from hpc_saidpo.rollouts.engine.machine import has_bfloat16
 from hpc_saidpo.rollouts.prompts import Renderer
 from hpc_saidpo.rollouts.waves import in_waves
 from hpc_saidpo.settings.rollouts import Sampling
@@ -74,7 +75,7 @@ from hpc_saidpo.store.run import RunDir
 
 ROWS, K = 48, 8
 PAGE = 16  # tokens, of transformers' continuous batching: small, so that responses share most of their prompt
-ROUNDS = linears.has_bfloat16()
+ROUNDS = has_bfloat16()
 
 
 @dataclass

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Generator, Iterator, Sequence
 
 import torch
@@ -15,6 +13,7 @@ from ...progress import drawing, log
 from ...settings.rollouts import Sampling
 from ..chunks import common_prefix
 from . import vllm
+from .machine import check_machine
 from .memory import row_budget
 from .sampling import Response
 from .stopping import finish
@@ -89,7 +88,7 @@ def _decode(
 ) -> Iterator[Work]:
     """Yield the works. When memory does not suffice, decode incomplete responses again with fewer rows at once."""
     assert config.engine != "vllm"
-    _check(policy, config)
+    check_machine(config, policy.device)
     tried = tried_engine(policy, config.engine)
     n_rows = config.rows or row_budget(policy, tried, prompt_tokens(tried.way, load), sampling)
     backlog, out_of_memory = Backlog(source, n_rows), True
@@ -108,13 +107,6 @@ def _decode(
         if out_of_memory:
             n_rows = _halve(n_rows)
             yield from backlog.begin_again(n_rows)
-
-
-def _check(policy: Policy, config: settings.Engine) -> None:
-    if config.compile and not any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))):
-        raise RunError("rollouts.generate.compile=true needs a C++ compiler on this node (CXX, g++ or clang++)")
-    if config.graphs and policy.device.type != "cuda":
-        raise RunError("rollouts.generate.graphs=true needs a GPU, and this rank has none: set it to false")
 
 
 def _halve(n_rows: int) -> int:

@@ -18,7 +18,6 @@ import torch
 from torch import nn
 from torch.nn.functional import linear
 
-from ...errors import RunError
 from ...policy.experts import holds_experts
 from ...policy.model import Policy
 from .memory import free_bytes
@@ -46,14 +45,9 @@ def fast(policy: Policy, precision: torch.dtype, compiled: bool = False) -> Iter
         precision: for a policy that computes in float32. bfloat16 rounds the weights and inputs of these layers only;
             their inputs and outputs stay float32. float32 changes only the order of a CPU's summation.
         compiled: the model will be compiled, which is faster than our ways.
-
-    Raises:
-        RunError: this CPU has no instructions for bfloat16, which would be slower than float32.
     """
     layers = [m for m in policy.model.modules() if type(m) is nn.Linear]
     computed = torch.bfloat16 if policy.precision == torch.bfloat16 else precision
-    if precision == torch.bfloat16:
-        _check_bfloat16(policy)
     on_cpu = policy.device.type == "cpu" and not compiled
     experts = [m for m in policy.model.modules() if holds_experts(m)]
     with _cast([*layers, *experts] if policy.precision == torch.bfloat16 else []):
@@ -88,19 +82,6 @@ def _cast(layers: Sequence[nn.Module]) -> Iterator[None]:
     finally:
         for layer, parameters in zip(layers, originals, strict=True):
             layer._parameters.update(parameters)
-
-
-def _check_bfloat16(policy: Policy) -> None:
-    if policy.device.type == "cpu" and not has_bfloat16():
-        raise RunError(
-            "rollouts.generate.linears=bfloat16 needs a CPU with AMX or AVX512_BF16, and this CPU has neither: set it "
-            "to float32"
-        )
-
-
-def has_bfloat16() -> bool:
-    """Whether this CPU has instructions for products in bfloat16."""
-    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
 
 
 def _fits(policy: Policy, layers: Sequence[nn.Linear], precision: torch.dtype) -> bool:
