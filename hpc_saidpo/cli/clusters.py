@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RunError
+from ..layout import aligned, output_width
 from ..terminal import complain
 from .help import parser
 
@@ -56,13 +57,13 @@ def rows_of(overrides: Sequence[str], ns: Sequence[int]) -> list[dict[str, Any]]
     return list(sweep(text_N, vectors, ns, config.clusters, config.probe.fraction, run.world.device))
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Return the rows as text, one line for each n."""
-    lines = ["  ".join(f"{name:>11s}" for name in COLUMNS)]
-    for row in rows:
-        cells = ("-" if row[key] is None else format(row[key], form) for key, form in COLUMNS.values())
-        lines.append("  ".join(f"{cell:>11s}" for cell in cells))
-    return "\n".join(lines)
+def table(rows: list[dict[str, Any]], width: int = 0) -> str:
+    """Return the rows as text, one line for each n, for a terminal of a width in characters (0: any)."""
+
+    def cells(row: dict[str, Any]) -> list[str]:
+        return ["-" if row[key] is None else format(row[key], form) for key, form in COLUMNS.values()]
+
+    return "\n".join(aligned([list(COLUMNS), *map(cells, rows)], width, to_the_right=True))
 
 
 def plot(rows: list[dict[str, Any]], suggested: int, path: Path) -> None:
@@ -100,7 +101,7 @@ def main(arguments: Sequence[str]) -> int:
     from ..clusters.suggest import suggest
 
     n, reason = suggest(rows)
-    print(f"{table(rows)}\n\nclusters.n={n}: {reason}")
+    print(f"{table(rows, output_width())}\n\nclusters.n={n}: {reason}")
     if values.png:
         plot(rows, n, values.png)
     return 0

@@ -29,6 +29,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import RunError, shown
+from ..layout import output_width
 from ..terminal import complain
 from .help import parser
 
@@ -59,6 +60,6 @@ def main(arguments: Sequence[str]) -> int:
     except RunError as error:
         complain("compare", f"{error}. Here: name another folder by --out")
         return 2
-    print(text(sweep, pairing))
+    print(text(sweep, pairing, output_width()))
     print("\n" + "\n".join(map(shown, paths)))
     return 0

@@ -12,6 +12,7 @@ from ..doctor import disk, foresight, inputs, memory, plan, room
 from ..doctor.finding import FAILURE, Finding, judge, table
 from ..errors import shown
 from ..grader.grader import shared_grader
+from ..layout import output_width
 from ..parallel.world import World
 from ..policy.locate import is_gguf, locate
 from ..pool.stage import load_pool
@@ -37,7 +38,7 @@ def main(overrides: Sequence[str]) -> int:
         found += foresight.foresee(config)
         if not missing:
             found += _planned(config)
-        print(table(found), flush=True)
+        print(table(found, output_width()), flush=True)
         is_possible = not any(finding.state == FAILURE for finding in found)
         if is_possible:
             for text in _shown(config):

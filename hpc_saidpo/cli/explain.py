@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import RunError, shown
+from ..layout import output_width, paragraph
 from ..terminal import complain
 from .help import parser
 
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
 
     try:
         for topic, text in explain(values.run, values.iteration, values.question, values.import_rule):
-            print(f"{topic:12s}{shown(text, LINE_CHARS)}")
+            print(paragraph(shown(text, LINE_CHARS), output_width(), f"{topic:12s}"))
         if lack := lacking(values.run):
             complain("explain", lack)
     except RunError as error:

@@ -15,6 +15,7 @@ from ..records import Outcome
 from ..report import console, scalars
 from ..report.facts import COMPLETE, ENDED, INTERRUPTED, PAUSED
 from ..report.writer import Moment, Writer
+from ..screen import columns
 from ..settings.whole import Settings
 from ..stages import Job
 from ..store.run import RunDir
@@ -33,7 +34,7 @@ def work(settings: Settings, plain: dict[str, Any], run: RunDir) -> int:
     report = Writer(run, plain)
     outcome = run_to_end(settings, run, report)
     if run.world.is_root:
-        log_lines(console.table(outcome))
+        log_lines(console.table(outcome, columns()))
     run.note_end(outcome.stopped or outcome.paused)
     if outcome.paused:
         log.info("stopped after %s", outcome.paused)

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import shown, visible
 from ..evaluate.table import interval, percent
+from ..layout import aligned, paragraph
 from . import comparison, paired
 from .paired import Pairing
 from .rollouts import PROXIES
@@ -91,23 +92,25 @@ def headline(sweep: Sweep, pairing: Pairing | None) -> str:
     return f"{n} systems: name the one that the others are compared with, by pairs of runs of one seed: --baseline NAME"
 
 
-def text(sweep: Sweep, pairing: Pairing | None) -> str:
-    """Format the report for a console: the result in one sentence, the comparison, then the runs."""
+def text(sweep: Sweep, pairing: Pairing | None, width: int = 0) -> str:
+    """Format the report for a console: the result in one sentence, the comparison, then the runs.
+
+    Args:
+        width: of the terminal, in characters; 0: any.
+    """
     explained = [shown(note, NOTE_CHARS) for note in comparison.notes(sweep)]
+
+    def lines_of(table: list[list[str]]) -> list[str]:
+        return aligned([[shown(cell, CELL_CHARS) for cell in row] for row in table], width)
+
     lines = [headline(sweep, pairing), ""]
     if pairing:
-        lines += [*_aligned(paired.table(pairing)), "", paired.HOW_TO_READ, ""]
-    lines += [*_aligned(comparison.table(sweep)), "", *explained, ""]
-    lines += [line for table in tables(sweep) for line in [*_aligned(table), ""]]
+        lines += [*lines_of(paired.table(pairing)), "", paired.HOW_TO_READ, ""]
+    lines += [*lines_of(comparison.table(sweep)), "", *explained, ""]
+    lines += [line for table in tables(sweep) for line in [*lines_of(table), ""]]
     hidden = len(sweep.keys) - SHOWN_KEYS
     lines += [f"The runs differ in {hidden} more settings: see sweep.csv", ""] if hidden > 0 else []
-    return "\n".join([*lines, *notes(sweep)]).rstrip("\n")
-
-
-def _aligned(table: list[list[str]]) -> list[str]:
-    table = [[shown(cell, CELL_CHARS) for cell in row] for row in table]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in table]
+    return "\n".join(paragraph(line, width) for line in [*lines, *notes(sweep)]).rstrip("\n")
 
 
 def as_csv(rows: list[dict[str, Any]], header: Sequence[str] = ()) -> str:

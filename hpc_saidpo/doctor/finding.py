@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import shown
+from ..layout import paragraph
 
 SHOWN_CHARS = 2000  # of a finding, in the table
 OK, WARNING, FAILURE = "ok", "warning", "failure"
@@ -34,14 +35,18 @@ def judge(name: str, text: str, *, failure: str = "", warning: str = "") -> Find
     return Finding(name, state, text, failure or warning)
 
 
-def table(findings: Sequence[Finding]) -> str:
-    """Format findings for a console: one line each, with the remedy on the next line."""
+def table(findings: Sequence[Finding], width: int = 0) -> str:
+    """Format findings for a console: one line each, with the remedy on the next line.
+
+    Args:
+        width: of the terminal, in characters; 0: any.
+    """
     widest = max(len(f.name) for f in findings)
     lines = []
     for f in findings:
-        lines.append(f"{f.state:>7}  {f.name:<{widest}}  {shown(f.text, SHOWN_CHARS)}")
+        lines.append(paragraph(shown(f.text, SHOWN_CHARS), width, f"{f.state:>7}  {f.name:<{widest}}  "))
         if f.remedy:
-            lines.append(f"{'':>7}  {'':<{widest}}  → {shown(f.remedy, SHOWN_CHARS)}")
+            lines.append(paragraph(shown(f.remedy, SHOWN_CHARS), width, f"{'':>7}  {'':<{widest}}  → "))
     counts = [f"{sum(f.state == state for f in findings)} {state}" for state in (OK, WARNING, FAILURE)]
     return "\n".join([*lines, "", ", ".join(counts)])
 

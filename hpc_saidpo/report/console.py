@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..errors import visible
 from ..evaluate.table import interval, percent, points
+from ..layout import aligned
 from ..records import Outcome
 from .facts import COMPLETE, Facts
 from .verdict import sentence
@@ -69,13 +70,16 @@ def _interval(score: Mapping[str, float]) -> str:
     return interval(score["accuracy"], score["low95"], score["high95"])
 
 
-def table(outcome: Outcome) -> str:
-    """Format a run for a console: a line per iteration, the gains, the folder of the policy."""
+def table(outcome: Outcome, width: int = 0) -> str:
+    """Format a run for a console: a line per iteration, the gains, the folder of the policy.
+
+    Args:
+        width: of the terminal, in characters; 0: any.
+    """
     header, body = rows(outcome)
     if not body:
         return "\n".join([*gains(outcome), f"policy: {outcome.policy_path}"])
-    widths = [max(len(row[i]) for row in [header, *body]) for i in range(len(header))]
-    lines = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in [header, *body]]
+    lines = aligned([header, *body], width, to_the_right=True)
     return visible("\n".join(["", *lines, "", *gains(outcome), f"policy: {outcome.policy_path}"]))
 
 

@@ -15,7 +15,7 @@ PACKAGE = HOME / "hpc_saidpo"
 # From the bottom to the top: a file imports files of its own box, and of boxes on lower floors only.
 FLOORS = (
     ("__init__", "errors", "names", "reading", "table", "unicode"),
-    ("settings", "imports", "plugin", "records", "parallel", "picture", "terminal"),
+    ("settings", "imports", "plugin", "records", "parallel", "picture", "terminal", "layout"),
     ("screen",),
     ("progress",),
     ("difficulty", "store", "grader", "sandbox"),

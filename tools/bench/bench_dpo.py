@@ -14,8 +14,7 @@ conf/dpo/default.yaml:
 - TRL at its best: reference log-probabilities beforehand, no gradient checkpointing (its padding_free is without effect
   in 1.16, as it warns), the batch at once or pair by pair (gradient accumulation), whichever is faster;
 - TRL at its defaults: gradient checkpointing, and a forward of the reference model in every step;
-- ours and TRL's best in bfloat16 autocast, on a quarter of the pairs: few CPUs are made for it
-  (--quick leaves it out where this one is not).
+- ours and TRL's best in bfloat16 autocast, on a quarter of the pairs, where the CPU has instructions for it.
 
 Each step is made by all in turn. CPU time is counted: of ours for the whole step with its figures, of TRL for
 `training_step`, clipping and `optimizer.step`; medians are shown. reference_share is what ours pays for the reference
@@ -24,9 +23,9 @@ pairs, all included; mem_vs_trl_best compares with TRL's best with the batch at 
 same pair by pair. The long case is a Llama of two narrow layers and a vocabulary of 150,000, one pair with a prompt
 of 512 tokens and responses of 1,024. max_logp_diff_per_token (nats) and max_logp_diff_per_sum (relative) compare
 log-probabilities before training, max_loss_curve_diff the losses of all steps. x_bf16 is ours in bfloat16, in multiples
-of its own speed in float32. ours_off_float64 and trl_off_float64 are
-the same per token, each side beside the model in float64: what rounding alone does here.
---quick: 2 pairs, 1 to a step, no long case: it shows that all runs.
+of its own speed in float32; null where it was not measured. ours_off_float64 and trl_off_float64 are the same per
+token, each side beside the model in float64: what rounding alone does here.
+--quick: 2 pairs, 1 to a step, memory beside TRL's best only, no long case: it shows that all runs.
 It needs the extras `demo` and `test`.
 """
 
@@ -34,6 +33,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import math
 import os
 import statistics
 import subprocess
@@ -61,6 +61,7 @@ from hpc_saidpo.dpo.logps import ResponseLogps
 from hpc_saidpo.policy.gguf import convert_gguf
 from hpc_saidpo.policy.locate import locate
 from hpc_saidpo.report.export import finished_stages
+from hpc_saidpo.rollouts.engine.machine import has_bfloat16
 
 A_RUN = [  # the demo's, up to its first pairs
     "experiment=demo", "loop.iterations=1", "loop.stop_after=pairs", "evaluate.benchmarks=[]", "probe.fraction=0.004",
@@ -70,7 +71,7 @@ QUESTIONS = 8, 3  # explored: so many, and so many for each requested pair; abou
 OURS = ("ours",)
 BEST = ("TRL best, at once", "TRL best, pair by pair")
 THEIRS = (*BEST, "TRL default")
-MEMORY = ("trl_best", "trl_accumulated", "trl_default")  # of THEIRS, in the figures' names
+MEMORY = dict(zip(THEIRS, ("trl_best", "trl_accumulated", "trl_default"), strict=True))  # in the figures' names
 LONG = {"vocabulary": 150_000, "prompt": 512, "response": 1024}
 
 
@@ -91,17 +92,18 @@ def main() -> int:
         load(case, n, arguments.run or started_run(Path(name), n))
         seconds, figures = compare(case, "float32", THEIRS)
         seconds_bf16 = {}
-        if not arguments.quick or "bf16" in Path("/proc/cpuinfo").read_text():
+        figures["x_bf16"] = math.nan
+        if has_bfloat16():
             seconds_bf16, _ = compare(case, "bfloat16", BEST, max(batch, n // 4))
             # Both are of the same pairs a step.
             figures["x_bf16"] = statistics.median(seconds["ours"]) / statistics.median(seconds_bf16["ours"])
         figures |= {**times(seconds), **(times(seconds_bf16, "_bf16") if seconds_bf16 else {})}
-        peak = {"": memory(case)}
+        peak = {"": memory(case, THEIRS[:1] if arguments.quick else THEIRS)}
         if not arguments.quick:
-            peak["long_"] = memory(long_case(Path(name), case))
+            peak["long_"] = memory(long_case(Path(name), case), THEIRS)
     for prefix, gib in peak.items():
         figures |= {f"{prefix}{key(side)}_peak_gib": value for side, value in gib.items()}
-        shares = {f"mem_vs_{name}": gib["ours"] / gib[side] for name, side in zip(MEMORY, THEIRS, strict=True)}
+        shares = {f"mem_vs_{MEMORY[side]}": gib["ours"] / value for side, value in gib.items() if side != "ours"}
         figures |= {prefix + name: value for name, value in shares.items()}
     show({**seconds, **{f"{side}, bfloat16": s for side, s in seconds_bf16.items()}}, figures)
     common.write_figures(figures, arguments)
@@ -256,10 +258,10 @@ def long_case(folder: Path, short: Case) -> Case:
     return case
 
 
-def memory(case: Case) -> dict[str, float]:
-    """Peak memory of every side, in a process of its own, GiB."""
+def memory(case: Case, sides: Sequence[str]) -> dict[str, float]:
+    """Peak memory of ours and of these sides, each in a process of its own, GiB."""
     words = ("--peak-of", case.folder, case.batch)
-    return {side: float(common.in_new_process(__file__, words[0], side, *words[1:])) for side in ("ours", *THEIRS)}
+    return {side: float(common.in_new_process(__file__, words[0], side, *words[1:])) for side in (*OURS, *sides)}
 
 
 def peak_gib(side: str, case: Case) -> float:

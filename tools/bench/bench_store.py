@@ -38,6 +38,7 @@ import numpy as np
 from hpc_saidpo.records import Rollouts
 from hpc_saidpo.store.stage import Stage
 from hpc_saidpo.store.stored import StoredRows
+from hpc_saidpo.table import Ids
 
 TEXT_BYTES = 600
 VOCABULARY = 5000
@@ -103,7 +104,7 @@ def plain_file(folder: Path, table: Rollouts, **filters) -> h5py.File:
     """A new file with the columns that are numbers, each written at once."""
     file = h5py.File(folder / "plain.h5", "w")
     for f in fields(table):
-        if f.metadata["dtype"] is not str:
+        if f.metadata["dtype"] not in (str, Ids):  # these have no token ids
             column = np.asarray(getattr(table, f.name), dtype=f.metadata["dtype"])
             file.create_dataset(f.name, data=column, chunks=(min(BLOCK_ROWS, len(column)),), fletcher32=True, **filters)
     return file
