@@ -21,6 +21,8 @@ Parts, in this order:
   headlines  each system at its best on the reporting seeds, with pools, held-out questions and clusters of their own
   rules      all rules with equal settings, on three pools
   clusters   our default with 24, 50, 100 and 150 clusters
+  smollm2    the same on a real language model: runs of the program with SmolLM2-135M on 2 ranks (`claim_smollm2`), the
+             learning rate chosen on seed 100, three reporting seeds; about ten minutes a run
 
 Shown are means over seeds with their 95 % interval (Student's t), differences from IDPO seed by seed, and the tokens
 after which a system has IDPO's final accuracy, as a share of IDPO's. Finished trials are kept in
@@ -42,14 +44,15 @@ import common
 
 common.start("sentence_transformers", threads=1)
 
+import claim_smollm2
 import claim_trials
 from claim_figures import Figures, Table, gain_of, interval, plot, show, tokens_share
 from claim_plan import ADAPTIVE, BASELINE, MAIN_POOLS, OURS, PUBLISHED, RULES, UNPROBED, Plan, Unfinished
-from claim_trials import Setup, Training, Trial, missing
+from claim_trials import SMOLLM2, Setup, Training, Trial, missing
 
 from hpc_saidpo import settings
 
-PARTS = ("tuning", "forms", "headlines", "rules", "clusters")
+PARTS = ("tuning", "forms", "headlines", "rules", "clusters", "smollm2")
 NUMBERS_OF_CLUSTERS = (24, 50, 100, 150)
 QUICK = Setup(2, 3_000, 20, held_out=40, samples=1, curve_samples=1)
 _labs: list = []  # this process's
@@ -65,11 +68,13 @@ def main() -> int:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         plan = Plan(gain, Setup(), common.repeats_of(arguments))
+        real = Plan(gain, claim_smollm2.SETUP, 3, claim_smollm2.GRID, (3,), (SMOLLM2,), ())
         if arguments.quick:
             claim_trials.RESULTS = Path(folder)
             choices = (Training(1e-4, 1, 8), Training(3e-4, 1, 8))
             plan = Plan(gain, QUICK, 1, choices, (2, 1))
-        parts = parts_of(plan, arguments.parts)
+            real = Plan(gain, claim_smollm2.QUICK, 1, claim_smollm2.GRID[:1], (1,), (SMOLLM2,), ())
+        parts = parts_of(plan, real, arguments.parts)
         end = time.monotonic() + 60 * (arguments.minutes or 1e6)
         is_complete = make_all(parts, arguments.processes, end)
         report(plan, parts, arguments)
@@ -86,11 +91,15 @@ def gain(trial: Trial) -> float:
     return gain_of(records)
 
 
-def parts_of(plan: Plan, names: Sequence[str]) -> dict[str, Callable[[], Iterable[Trial]]]:
-    """The trials of each part, as far as they can be known."""
+def parts_of(plan: Plan, real: Plan, names: Sequence[str]) -> dict[str, Callable[[], Iterable[Trial]]]:
+    """The trials of each part, as far as they can be known.
+
+    Args:
+        real: the plan with the real language model.
+    """
     known = {
         "tuning": plan.tuning, "forms": plan.forms, "headlines": plan.headlines, "rules": plan.rules,
-        "clusters": lambda: plan.clusters(NUMBERS_OF_CLUSTERS),
+        "clusters": lambda: plan.clusters(NUMBERS_OF_CLUSTERS), "smollm2": real.headlines,
     }  # fmt: skip
     return {name: known[name] for name in PARTS if name in names}
 
@@ -118,7 +127,9 @@ def make(trials: Sequence[Trial], pool: concurrent.futures.Executor, processes: 
     waiting = sorted(trials, key=lambda trial: (trial.seed, trial.pool))
     going: set[concurrent.futures.Future] = set()
     while waiting or going:
-        while waiting and len(going) < processes and time.monotonic() < end:
+        # A run of the program has two ranks.
+        n_at_once = 1 if waiting and waiting[0].pool == SMOLLM2 else processes
+        while waiting and len(going) < n_at_once and time.monotonic() < end:
             going.add(pool.submit(play, waiting.pop(0), str(claim_trials.RESULTS)))
         if not going:
             return False
@@ -130,15 +141,22 @@ def make(trials: Sequence[Trial], pool: concurrent.futures.Executor, processes: 
 
 def play(trial: Trial, results: str) -> str:
     """Make one trial and keep it, in a process of its own. Returns a line about it."""
+    claim_trials.RESULTS = Path(results)
+    cpu_s, records = common.cpu_s(lambda: records_of(trial))
+    trial.keep(records, cpu_s)
+    points = f"{100 * gain_of(records):+.1f} points, {cpu_s:.0f} CPU-seconds"
+    return f"{trial.pool} {trial.system}, seed {trial.seed}, {trial.training}: {points}"
+
+
+def records_of(trial: Trial) -> list[dict]:
+    """The records of a trial that is made here and now."""
+    if trial.pool == SMOLLM2:
+        return claim_smollm2.play(trial)
     from claim_lab import Lab
 
-    claim_trials.RESULTS = Path(results)
     if not _labs:
         _labs.append(Lab())
-    cpu_s, records = common.cpu_s(lambda: _labs[0].play(trial))
-    trial.keep(records, cpu_s)
-    points = f"{100 * gain_of(records):+.1f} points, {cpu_s:.0f} s"
-    return f"{trial.pool} {trial.system}, seed {trial.seed}, {trial.training}: {points}"
+    return _labs[0].play(trial)
 
 
 def report(plan: Plan, parts: Mapping[str, Callable[[], Iterable[Trial]]], arguments) -> None:
@@ -161,6 +179,8 @@ def report(plan: Plan, parts: Mapping[str, Callable[[], Iterable[Trial]]], argum
                      arguments.plot)  # fmt: skip
         if name == "rules":
             figures["best_rule"] = best_rule(tables)
+        if name == "smollm2":
+            figures |= real_figures(tables)
     common.show_figures(figures)
     common.write_figures(figures, arguments)
 
@@ -181,7 +201,8 @@ NAMES = (
     "points_over_idpo_in_band", "points_over_idpo_in_band_low95", "tokens_to_idpo_share_in_band",
     "tokens_to_idpo_share_in_band_high95", "points_over_idpo_without_probe", "points_over_idpo_without_probe_low95",
     "points_over_published", "points_over_published_low95", "best_rule", "tokens_per_pair_ratio_adaptive",
-    "points_of_adaptive",
+    "points_of_adaptive", "smollm2_points_over_idpo", "smollm2_points_over_idpo_low95",
+    "smollm2_tokens_to_idpo_share",
 )  # fmt: skip
 
 
@@ -210,6 +231,17 @@ def headline_figures(tables: Mapping[str, Table]) -> dict[str, float | str | Non
             "points_of_adaptive": float((first[ADAPTIVE].gain - first[OURS].gain).mean()),
         }
     return figures
+
+
+def real_figures(tables: Mapping[str, Table]) -> dict[str, float]:
+    """The figures by name of the comparison with the real language model, on the tasks in its range."""
+    table = tables.get(SMOLLM2, {})
+    if not {OURS, BASELINE} <= set(table):
+        return {}
+    mean, low, _ = interval(table[OURS].gain - table[BASELINE].gain)
+    share, *_ = tokens_share(table[OURS], table[BASELINE])
+    names = ("smollm2_points_over_idpo", "smollm2_points_over_idpo_low95", "smollm2_tokens_to_idpo_share")
+    return dict(zip(names, (mean, low, share), strict=True))
 
 
 def best_rule(tables: Mapping[str, Table]) -> str | None:

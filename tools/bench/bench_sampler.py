@@ -6,9 +6,9 @@
 
 10,000,000 questions in 250 clusters of unequal size, 100,000 drawn without replacement. Every measurement has a process
 of its own on one thread: the time on the clock from the evidence (for the others: from the weights of the clusters) to
-the drawn questions, and the largest memory of the whole process with its input, Python and libraries. Repeats of all
-cases take turns, so that what else the machine does meets all alike; shown are medians. The others draw from the same
-distribution; `Generator.choice` and `multinomial` with replacement would not.
+the drawn questions, and the largest memory meanwhile of the whole process with its input, Python and libraries. Repeats
+of all cases take turns, so that what else the machine does meets all alike; shown are medians. The others draw from the
+same distribution; `Generator.choice` and `multinomial` with replacement would not.
 """
 
 from __future__ import annotations
@@ -95,6 +95,7 @@ def measure(name: str) -> dict[str, float]:
     if case is by_multinomial:
         import torch  # noqa: F401 - its import is not its draw
     evidence = pool(n_seen)
+    common.reset_peak()
     seconds, drawn = common.wall_s(lambda: case(*evidence))
     if len(np.unique(drawn)) != DRAWN:
         raise RuntimeError(f"{name} drew {len(np.unique(drawn))} questions, not {DRAWN}")

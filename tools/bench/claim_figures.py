@@ -32,6 +32,7 @@ class Figures:
     distinct: np.ndarray
     accuracy: np.ndarray
     tokens: np.ndarray
+    gain_everywhere: np.ndarray | None = None  # points on held-out questions of all tasks, where they are apart
 
     @classmethod
     def of(cls, runs: Sequence[list[dict]]) -> Figures:
@@ -40,12 +41,17 @@ class Figures:
         total = {name: np.array([sum(row[name] for row in r[1:]) for r in runs]) for name in sums}
         return cls(
             gain=100 * np.array([gain_of(r) for r in runs]),
-            worst_topic=100 * np.array([r[-1]["worst_topic"] for r in runs]),
+            worst_topic=100 * np.array([r[-1].get("worst_topic", np.nan) for r in runs]),
             pair_yield=total["usable"] / total["explored"],
             tokens_per_pair=total["tokens"] / np.maximum(1, total["usable"]),
             distinct=np.array([r[-1]["distinct"] for r in runs]),
             accuracy=100 * np.array([[row["accuracy"] for row in r if "accuracy" in row] for r in runs]),
             tokens=np.array([evaluated_at(r) for r in runs]),
+            gain_everywhere=(
+                100 * np.array([r[-1]["everything"] - r[0]["everything"] for r in runs])
+                if "everything" in runs[0][0]
+                else None
+            ),
         )
 
 
@@ -105,10 +111,12 @@ def show(title: str, table: Table, baseline: Figures, note: Callable[[str], str]
         note: text behind the name of a system.
     """
     print(f"\n{title}; points, ± 95 %")
-    heads = ("gain", "- IDPO's", "tokens to IDPO's", "worst topic", "pair yield", "tokens per pair", "distinct")
+    second = "worst topic" if baseline.gain_everywhere is None else "gain, all tasks"
+    heads = ("gain", "- IDPO's", "tokens to IDPO's", second, "pair yield", "tokens per pair", "distinct")
     print(f"{'system':32}" + "".join(f"{head:>18}" for head in heads))
     for system, row in table.items():
-        cells = [spread(row.gain), spread(row.gain - baseline.gain), _shares(row, baseline), spread(row.worst_topic)]
+        second = spread(row.worst_topic if row.gain_everywhere is None else row.gain_everywhere)
+        cells = [spread(row.gain), spread(row.gain - baseline.gain), _shares(row, baseline), second]
         cells += [spread(row.pair_yield, 3), spread(row.tokens_per_pair, 0), spread(row.distinct, 0)]
         print(f"{system:32}" + "".join(f"{cell:>18}" for cell in cells) + f"  {note(system)}".rstrip())
 

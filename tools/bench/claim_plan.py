@@ -78,6 +78,8 @@ class Plan:
     Attributes:
         gain: points that a trial gained; KeyError if it has not been made.
         seeds: number of reporting seeds.
+        pools: of the tuning and the headlines.
+        beside: further systems of the headlines.
     """
 
     gain: Gain
@@ -85,6 +87,8 @@ class Plan:
     seeds: int
     grid: Sequence[Training] = tuple(GRID)
     keep: Sequence[int] = KEEP
+    pools: Sequence[str] = MAIN_POOLS
+    beside: Sequence[str] = tuple(BESIDE)
 
     def trial(self, pool: str, name: str, seed: int, training: Training | None = None, n: int | None = None) -> Trial:
         """A trial of a system, by default with its best training settings. Raises Unfinished."""
@@ -119,7 +123,7 @@ class Plan:
 
     def tuning(self) -> Iterator[Trial]:
         """The systems' tuning, all that can be made now; nothing once it is complete."""
-        for pool, name in itertools.product(MAIN_POOLS, SYSTEMS):
+        for pool, name in itertools.product(self.pools, SYSTEMS):
             try:
                 self.best(pool, name)
             except Unfinished as unfinished:
@@ -133,8 +137,8 @@ class Plan:
 
     def headlines(self) -> list[Trial]:
         """Each system at its best on the reporting seeds. Raises Unfinished."""
-        names = [*SYSTEMS, *BESIDE]
-        return [self.trial(p, name, s) for s, p, name in itertools.product(range(self.seeds), MAIN_POOLS, names)]
+        names = [*SYSTEMS, *self.beside]
+        return [self.trial(p, name, s) for s, p, name in itertools.product(range(self.seeds), self.pools, names)]
 
     def rules(self) -> list[Trial]:
         """The rules beside IDPO with equal settings on three pools. Raises Unfinished."""

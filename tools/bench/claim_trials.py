@@ -34,6 +34,7 @@ OF_NO_EFFECT = {  # settings that change the cost of a trial, or that a trial do
     "backend", "micro_pairs", "micro_tokens", "head_tokens", "lora", "strategy", "checkpointing", "checkpoint_minutes",
 }  # fmt: skip
 POLICY = HOME / "hpc_saidpo" / "data" / "micro_llama"
+SMOLLM2 = "SmolLM2"  # the pool and the model of `claim_smollm2`
 POOLS = {  # questions; shares of far too hard ones, of those in the policy's range, of far too easy ones
     "85/10/5": (9_600, (0.85, 0.10, 0.05)),
     "70/15/15": (3_200, (0.70, 0.15, 0.15)),
@@ -97,7 +98,10 @@ class Trial:
     def path(self) -> Path:
         """The trial's file."""
         known = (self.pool, self.seed, self.training, self.setup, self.clusters)
-        whole = repr((known, code_hash(), settings_text(self.experiment, self.overrides)))
+        if self.pool == SMOLLM2:
+            known += (meaning_of((HOME / "tools" / "bench" / "claim_smollm2.py").read_text(encoding="utf-8")),)
+        base = "demo" if self.pool == SMOLLM2 else "tiny"
+        whole = repr((known, code_hash(), settings_text(self.experiment, self.overrides, base)))
         name = self.pool.replace("/", "-")
         return RESULTS / f"{name}-{self.seed}-{hashlib.sha256(whole.encode()).hexdigest()[:16]}.json"
 
@@ -127,16 +131,16 @@ def code_hash() -> str:
     return digest.hexdigest()[:12]
 
 
-def compose_settings(experiment: str, overrides: Iterable[str]) -> Settings:
-    """The settings of a run of `experiment=tiny`, changed by another one ("": none) and by overrides."""
-    names = ",".join(["tiny", *filter(None, [experiment])])
+def compose_settings(experiment: str, overrides: Iterable[str], base: str = "tiny") -> Settings:
+    """The settings of a run of the experiment `base`, changed by another one ("": none) and by overrides."""
+    names = ",".join([base, *filter(None, [experiment])])
     return compose.from_overrides([f"experiment=[{names}]", *overrides])
 
 
 @functools.cache
-def settings_text(experiment: str, overrides: tuple[str, ...]) -> str:
+def settings_text(experiment: str, overrides: tuple[str, ...], base: str = "tiny") -> str:
     """The settings that have an effect on a trial, but for those that are off."""
-    whole = compose_settings(experiment, overrides)
+    whole = compose_settings(experiment, overrides, base)
     return repr([(group, _effective(asdict(getattr(whole, group)))) for group in GROUPS])
 
 
