@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hpc_saidpo.doctor.device import models
 from hpc_saidpo.doctor.device.bench import CPU_SIZES
 from hpc_saidpo.rollouts.chunks import common_prefix
-from hpc_saidpo.rollouts.engine import shared
+from hpc_saidpo.rollouts.engine import kernels, shared
 from hpc_saidpo.rollouts.engine.linears import fast
 from hpc_saidpo.rollouts.engine.shared import Decoding
 from hpc_saidpo.rollouts.engine.work import Backlog, Load, Options, Work, listed
@@ -31,6 +31,7 @@ CASES = {
     "few rows": ([], Options(8, with_logp=False), Sampling(1.0, 1.0, 7)),
     "many rows": ([], Options(32), Sampling(1.0, 1.0, 7)),
     "a start, top_p and a stop string": (START, Options(32), Sampling(0.8, 0.9, 7, stop=("7",))),
+    "a kernel's stand-in": (START, Options(32), Sampling(1.0, 1.0, 7)),
     "graphs": (START, Options(32, graphs=True), Sampling(1.0, 1.0, 7)),
 }
 READING = ("item", "_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "_unique2")
@@ -98,13 +99,17 @@ def main(library: str) -> None:
     torch.set_num_threads(1)
     device = pretend_device.load(Path(library))
     shared.Graphs = Replayed
+    find_kernel, supports = kernels.find_kernel, kernels.supports
     torch.manual_seed(0)
     cpu = models.large_policy(CPU_SIZES.large, torch.device("cpu"))
     cpu = dataclasses.replace(cpu, precision=torch.float32)
     here = dataclasses.replace(cpu, model=copy.deepcopy(cpu.model).to(device), device=device)
     for name, (start, options, sampling) in CASES.items():
         sizes.clear()
+        if "kernel" in name:
+            kernels.find_kernel, kernels.supports = lambda attention: kernels.by_torch, lambda size: True
         waits, n_choices, tokens = decode(here, start, options, sampling)
+        kernels.find_kernel, kernels.supports = find_kernel, supports
         _, _, expected = decode(cpu, start, dataclasses.replace(options, graphs=False), sampling)
         lengths = sorted(map(len, tokens))
         print(

@@ -17,6 +17,7 @@
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/unfold_native.h>
 #include <ATen/ops/view_native.h>
+#include <c10/core/CPUAllocator.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <c10/core/impl/alloc_cpu.h>
 #include <torch/library.h>
@@ -79,6 +80,8 @@ struct Hooks final : at::PrivateUse1HooksInterface {
     inner->set_data_ptr_noswap(std::move(larger));
     inner->set_nbytes(n_bytes);
   }
+  // Memory of the host from which the device could copy while it computes.
+  at::Allocator* getPinnedMemoryAllocator() const override { return c10::GetCPUAllocator(); }
 };
 
 // A tensor of the CPU over the same memory.

@@ -16,6 +16,14 @@ import torch
 SOURCE = Path(__file__).with_name("pretend.cpp")
 
 
+class Stream:
+    """A stream of work: all work here is done when it is asked for."""
+
+    def synchronize(self) -> None: ...
+
+    def wait_stream(self, stream: Stream) -> None: ...
+
+
 def build(folder: Path, compiler: str) -> Path:
     """Compile the device: about 10 CPU-seconds. Returns the library.
 
@@ -39,7 +47,8 @@ def load(library: Path) -> torch.device:
         current_device=lambda: 0, device_count=lambda: 1, set_device=lambda *_: None, synchronize=lambda *_: None,
         device=lambda *_: contextlib.nullcontext(), get_amp_supported_dtype=lambda: [torch.bfloat16, torch.float16],
         manual_seed=lambda _: None, manual_seed_all=lambda _: None, get_rng_state=lambda *_: torch.get_rng_state(),
-        set_rng_state=lambda *_: None,
+        set_rng_state=lambda *_: None, Stream=Stream, current_stream=lambda *_: Stream(),
+        stream=lambda *_: contextlib.nullcontext(),
     )  # fmt: skip
     torch._register_device_module("pretend", module)
     # Else `.to` would untie tied weights.

@@ -20,6 +20,7 @@ from .result import Figures, Skipped
 from .training import CONFIGS
 
 NEW_TOKENS = 12
+STOP = "7"
 ROWS = 7  # fewer than there are responses: prompts wait, and rows end at other steps than they began
 # Nats a token from the plain forward pass, and nats by which a greedy token may be less probable than the best.
 BOUNDS = {torch.float32: (1e-4, 1e-3), torch.bfloat16: (0.2, 1.0)}
@@ -29,6 +30,8 @@ STEPS = 4  # that a CUDA graph replays
 
 def engine(bench: Bench, figures: Figures) -> None:
     """The engine `shared`, with and without a common start of the prompts, greedy and at temperature 1.
+
+    With a common start a response ends at a stop string, too.
 
     Each response's log-probability is compared with that of the plain forward pass in float32, and greedy responses
     with those of transformers' `generate`.
@@ -47,8 +50,9 @@ def engine(bench: Bench, figures: Figures) -> None:
             figures.require(tried.way == "shared", f"{kind}: decoded by {tried.way}, not by shared ({reasons})")
             for form, prompts in forms.items():
                 place, show = f"{kind}_{form}", form == "common"
-                greedy, drawn = (_responses(here, prompts, temperature, "shared") for temperature in (0.0, 1.0))
-                theirs = _responses(here, prompts, 0.0, "hf")
+                stop = (STOP,) * show
+                greedy, drawn = (_responses(here, prompts, temperature, "shared", stop) for temperature in (0.0, 1.0))
+                theirs = _responses(here, prompts, 0.0, "hf", stop)
                 errors = [_error(policy, *pair) for pair in zip([*prompts, *prompts], [*greedy, *drawn], strict=True)]
                 figures.add(f"{place}_nats", max(error for error, _ in errors), most=nats, show=show)
                 figures.add(f"{place}_gap", max(gap for _, gap in errors[: len(greedy)]), most=gap, show=False)
@@ -56,11 +60,13 @@ def engine(bench: Bench, figures: Figures) -> None:
                 figures.add(f"{place}_unlike_generate", unequal, most=UNEQUAL[precision], show=show)
 
 
-def _responses(policy: Policy, prompts: list[list[int]], temperature: float, name: str) -> list[Response]:
+def _responses(
+    policy: Policy, prompts: list[list[int]], temperature: float, name: str, stop: tuple[str, ...]
+) -> list[Response]:
     """One response to each prompt that is checked, the first of two."""
     seeds = [[2 * i, 2 * i + 1] for i in range(len(prompts))]
     config = settings.Engine(engine=name, rows=ROWS)  # pyright: ignore[reportArgumentType] - a name of an engine
-    made = generate(policy, prompts, seeds, Sampling(temperature, 1.0, NEW_TOKENS), config)
+    made = generate(policy, prompts, seeds, Sampling(temperature, 1.0, NEW_TOKENS, stop=stop), config)
     return [first for first, _ in made]
 
 

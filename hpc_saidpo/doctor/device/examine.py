@@ -82,6 +82,7 @@ CHECKS = (
     *(Check(_name(of_micro), _micro(path)) for of_micro, path in gpu.PATHS.items()),
     Check("engine", decoding.engine),
     Check("dpo_round", training.dpo_round),
+    Check("dpo_resumed", training.dpo_resumed),
     Check("lora_round", training.lora_round),
     Check("cuda_graph", decoding.graph),
     Check("cuml", libraries.cuml),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import math
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,16 +16,19 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from ... import settings
 from ...dpo.arrangement import tried_arrangement, try_arrangement
+from ...dpo.checkpoint import Checkpoint
 from ...dpo.examples import Examples
 from ...dpo.logps import ResponseLogps
 from ...dpo.rows import Arrangement, lay_out
 from ...dpo.train import Lesson, train
 from ...parallel.group import GroupOfOne
+from ...parallel.stop import Stopped
 from ...parallel.world import World
 from ...policy import plain
 from ...policy.model import Policy
 from ...policy.read import read_weights
 from ...records import Pairs
+from ...store.stage import Stage
 from . import models
 from .bench import Bench
 from .kernels import relative
@@ -131,6 +135,27 @@ def dpo_round(bench: Bench, figures: Figures) -> None:
         compare_rounds(figures, str(precision).removeprefix("torch."), made, exact, bounds)
 
 
+def dpo_resumed(bench: Bench, figures: Figures) -> None:
+    """A DPO round that is stopped in its first step and goes on from its checkpoint, against the round in one go."""
+    whole = train_round(bench, bench.device, torch.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        stage = Stage(Path(folder))
+        try:
+            train_round(bench, bench.device, torch.float32, _StoppedWorld(), stage)
+        except Stopped:
+            figures.note("checkpoint", ", ".join(sorted(path.name for path in Path(folder).iterdir())))
+        figures.require(any(Path(folder).iterdir()), "the stopped round has written no checkpoint")
+        made = train_round(bench, bench.device, torch.float32, stage=stage)
+    compare_rounds(figures, "resumed", made, whole, BOUNDS[torch.float32])
+
+
+class _StoppedWorld(World):
+    """A world in which a signal arrives during the first optimizer step."""
+
+    def stop_signal(self) -> str:
+        return "SIGTERM"
+
+
 def lora_round(bench: Bench, figures: Figures) -> None:
     """A DPO round of adapters. Each device draws other adapters, so only the first loss is compared with the CPU's."""
     if importlib.util.find_spec("peft") is None:
@@ -182,12 +207,14 @@ def compare_rounds(figures: Figures, name: str, made: Round, exact: Round, bound
 
 
 def train_round(
-    bench: Bench, device: torch.device, precision: torch.dtype, world: World | None = None, **options: Any
-) -> Round:
+    bench: Bench, device: torch.device, precision: torch.dtype, world: World | None = None, stage: Stage | None = None,
+    **options: Any,
+) -> Round:  # fmt: skip
     """Train a small random model on random pairs, save it, and read the saved weights.
 
     Args:
         world: None: one process without a process group.
+        stage: the round goes on from the checkpoint there, and writes one when it is stopped.
         options: further settings of `dpo`.
     """
     shape = bench.sizes.small
@@ -202,7 +229,9 @@ def train_round(
             policy.save(Path(folder), world)
             saved.update(read_weights(folder).state_dict())
 
-    steps = train(policy, Lesson(pairs, examples, seed=0, iteration=0), config, world or World(), save=save)
+    world = world or World()
+    checkpoint = Checkpoint(stage, math.inf, "round", world) if stage else None
+    steps = train(policy, Lesson(pairs, examples, seed=0, iteration=0), config, world, checkpoint, save)
     return Round(steps, torch.cat([(saved[name] - weight).flatten() for name, weight in before.items()]))
 
 
