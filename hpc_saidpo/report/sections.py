@@ -197,7 +197,7 @@ def _example(example: Example) -> Html:
     title = element("h3", element("code", example.id), " → ".join(answer.kind for _, answer in both))
     gold = element("p", element("strong", "gold answer"), element("code", _cut(example.gold)))
     answers = element("div", *(_answer(name, answer) for name, answer in both), kind="beside")
-    return joined(title, element("pre", _cut(example.question)), gold, answers)
+    return element("article", title, element("pre", _cut(example.question)), gold, answers)
 
 
 def _answer(name: str, answer: Answer) -> Html:

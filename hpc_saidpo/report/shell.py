@@ -41,7 +41,7 @@ border-radius:4px;max-height:40em;overflow:auto}code{font-family:ui-monospace,mo
 summary{cursor:pointer;color:var(--accent);margin:.5em 0}
 @media(max-width:40em){dl{grid-template-columns:1fr}dd{margin-bottom:.4em}}
 @media print{:root{color-scheme:light;--paper:#fff;--ink:#000;--soft:#444;--line:#bbb;--fill:#f3f3f3;--accent:#000}
-body{font-size:10pt;padding:0}.wide,pre{overflow:visible;max-height:none}figure,tr,pre{break-inside:avoid}
+body{font-size:10pt;padding:0}.wide,pre{overflow:visible;max-height:none}figure,tr,pre,article{break-inside:avoid}
 td,th{white-space:normal;padding:.15em .4em}h2,h3{break-after:avoid}}
 """
 # A browser refuses everything that is not in the file, whatever text comes into it: scripts, too.
