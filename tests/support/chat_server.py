@@ -37,14 +37,17 @@ class Handler(BaseHTTPRequestHandler):
             server.counts[text] += 1
             server.at_once += 1
             server.most_at_once = max(server.most_at_once, server.at_once)
+        content = None
         try:
             if number < len(server.misdeeds):
                 server.misdeeds[number](self)
             else:
-                self.reply(200, server.answer(request))
-        finally:
+                content = server.answer(request)
+        finally:  # before the reply, whose reader may send its next request at once
             with server.lock:
                 server.at_once -= 1
+        if content is not None:
+            self.reply(200, content)
 
     def reply(self, status: int, content: bytes, length: int | None = None, **headers: str) -> None:
         """Send a response.
