@@ -17,7 +17,7 @@ from hpc_saidpo.pool import canonical, clean, columns, decontaminate, texts, wra
 from hpc_saidpo.rollouts import steps
 from hpc_saidpo.tags import reply
 
-SMALLEST, LARGEST = 50_000, 200_000  # characters
+SMALLEST, LARGEST = 50_000, 100_000  # characters
 MEASURABLE_S, MOST = 0.06, 2.5
 LONG = "Find the sum of all odd numbers below ninety nine that are prime, and square it"
 FILTER = decontaminate.Filter({"b": [("1", "What is 2 + 3?"), ("2", LONG), ("3", "a a a a a")]})
