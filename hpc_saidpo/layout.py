@@ -1,22 +1,13 @@
-"""Tables and paragraphs for a terminal. A width is a number of characters; 0: any, for a file or a pipe."""
+"""Tables and paragraphs that fit a terminal. A width is a number of columns; 0: no limit, as in a file or a pipe."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
 import textwrap
 from collections.abc import Sequence
 
+from rich.cells import cell_len
+
 GAP = 2  # characters between two columns
-
-
-def output_width() -> int:
-    """The width of standard output if it is a terminal; else the variable COLUMNS, or 0."""
-    if sys.stdout.isatty():
-        return shutil.get_terminal_size().columns
-    columns = os.environ.get("COLUMNS", "")
-    return int(columns) if columns.isdecimal() else 0
 
 
 def aligned(table: Sequence[Sequence[str]], width: int = 0, to_the_right: bool = False) -> list[str]:
@@ -26,18 +17,22 @@ def aligned(table: Sequence[Sequence[str]], width: int = 0, to_the_right: bool =
         table: rows of equal length, the header first.
         to_the_right: cells end at the right edge of their column.
     """
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    widths = [max(map(cell_len, column)) for column in zip(*table, strict=True)]  # a Chinese letter takes two columns
     parts, used = [[0]], 0
     for i, n in enumerate(widths[1:], 1):
         if width and len(parts[-1]) > 1 and widths[0] + used + GAP + n > width:
             parts, used = [*parts, [0]], 0
         parts[-1].append(i)
         used += GAP + n
-    pad = str.rjust if to_the_right else str.ljust
     lines: list[str] = []
+
+    def padded(cell: str, i: int) -> str:
+        blanks = " " * (widths[i] - cell_len(cell))
+        return blanks + cell if to_the_right else cell + blanks
+
     for part in parts:
         lines += [""] * bool(lines)
-        lines += [(" " * GAP).join(pad(row[i], widths[i]) for i in part).rstrip() for row in table]
+        lines += [(" " * GAP).join(padded(row[i], i) for i in part).rstrip() for row in table]
     return lines
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 DEFAULT_COLUMNS, WIDEST = 80, 110  # of a terminal that does not tell its width; of the display
 REFRESHED = 2  # times a second
+TERMINALS = ("/dev/pts/", "/dev/tty")
 LAUNCHERS = ("mpiexec", "mpirun", "hydra", "prte", "orte")
 
 
@@ -76,6 +77,20 @@ def columns() -> int:
     return 0 if place is None or _is_read(f"{place}/1") else _columns(f"{place}/2")
 
 
+def output_width() -> int:
+    """Return the width of the terminal to which standard output goes; 0 for a file or a pipe, if COLUMNS is not set.
+
+    Under an MPI launcher it is the launcher's standard output.
+    """
+    place = _place()
+    for output in ("/proc/self/fd/1", f"{place}/1"):
+        with contextlib.suppress(OSError):
+            if os.readlink(output).startswith(TERMINALS):
+                return _columns(output)
+    columns = os.environ.get("COLUMNS", "")
+    return int(columns) if columns.isdecimal() else 0
+
+
 @functools.cache
 def is_shared() -> bool:
     """Whether standard output and standard error lead to the same terminal."""
@@ -94,7 +109,7 @@ def _place() -> str | None:
     pid = os.getppid()
     try:
         while (name := Path(f"/proc/{pid}/comm").read_text().strip()).startswith(LAUNCHERS):
-            if os.readlink(f"/proc/{pid}/fd/2").startswith(("/dev/pts/", "/dev/tty")):
+            if os.readlink(f"/proc/{pid}/fd/2").startswith(TERMINALS):
                 return f"/proc/{pid}/fd"
             # "pid (name) state ppid ...": only the name may contain spaces and brackets
             pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(f"({name})")[2].split()[1])

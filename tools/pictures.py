@@ -35,7 +35,6 @@ FRAME = """\
 <svg viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
 <style>
 .{unique_id}-matrix {{ font: {char_height}px/{line_height}px "DejaVu Sans Mono", Menlo, Consolas, monospace }}
-.{unique_id}-title {{ font: bold 18px Arial, sans-serif }}
 {styles}
 </style>
 <defs><clipPath id="{unique_id}-clip-terminal">
@@ -94,7 +93,7 @@ def said(root: Path, *words: str) -> str:
 
 
 def draw(name: str, commands: Sequence[Sequence[str]], root: Path) -> None:
-    """Write a picture of a terminal in which the commands were given."""
+    """Run the commands, and draw them and their output as a terminal."""
     with open(os.devnull, "w") as nothing:
         console = Console(record=True, width=WIDTH, file=nothing, highlight=False)
         for i, words in enumerate(commands):

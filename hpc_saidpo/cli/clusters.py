@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RunError
-from ..layout import aligned, output_width
+from ..layout import aligned
+from ..screen import output_width
 from ..terminal import complain
 from .help import parser
 

@@ -29,7 +29,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import RunError, shown
-from ..layout import output_width
+from ..screen import output_width
 from ..terminal import complain
 from .help import parser
 

@@ -48,9 +48,8 @@ def main(arguments: Sequence[str]) -> int:
         with failures_end_the_job(None):
             return _examine_gpu(values)
     from ..doctor.finding import FAILURE, plain, table
-    from ..layout import output_width
     from ..parallel.launch import connect
-    from ..screen import columns
+    from ..screen import output_width
     from .compose import from_overrides
 
     with failures_end_the_job(None):
@@ -62,7 +61,7 @@ def main(arguments: Sequence[str]) -> int:
         world.use_threads(1 if config.run.deterministic else config.run.threads)
         findings = examine(world, config, values.runs)
         if world.is_root:
-            print(table(findings, output_width() if world.size == 1 else columns()), flush=True)
+            print(table(findings, output_width()), flush=True)
             if values.json:
                 values.json.write_text(json.dumps(plain(findings), indent=1))
         world.barrier()

@@ -12,12 +12,12 @@ from ..doctor import disk, foresight, inputs, memory, plan, room
 from ..doctor.finding import FAILURE, Finding, judge, table
 from ..errors import shown
 from ..grader.grader import shared_grader
-from ..layout import output_width
 from ..parallel.world import World
 from ..policy.locate import is_gguf, locate
 from ..pool.stage import load_pool
 from ..records import VERDICTS, Question, seed_of
 from ..rollouts.prompts import Renderer, describe
+from ..screen import output_width
 from ..settings.whole import Settings
 from ..store.run import RunDir
 from .compose import from_overrides

@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import RunError, shown
-from ..layout import output_width, paragraph
+from ..layout import paragraph
+from ..screen import output_width
 from ..terminal import complain
 from .help import parser
 

@@ -17,7 +17,7 @@ SOURCE = Path(__file__).with_name("pretend.cpp")
 
 
 class Stream:
-    """A stream of work: all work here is done when it is asked for."""
+    """Stands in for a CUDA stream. This device computes at once, so there is nothing to wait for."""
 
     def synchronize(self) -> None: ...
 

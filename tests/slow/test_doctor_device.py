@@ -177,3 +177,12 @@ def test_a_group_of_one_trains_shards():
     with replicate(GroupOfOne(CPU), module, exact=False, strategy="fsdp") as replicas:
         assert type(replicas) is Shards and torch.distributed.get_world_size() == 1
     assert not torch.distributed.is_initialized()
+
+
+def test_a_round_that_does_not_read_its_checkpoint_fails(monkeypatch):
+    bench, figures = Bench(torch.device("cpu"), CPU_SIZES), Figures()
+    training.dpo_resumed(bench, figures)
+    assert not figures.faults
+    monkeypatch.setattr(training.Checkpoint, "restore", lambda *_: None)
+    training.dpo_resumed(bench, figures)
+    assert figures.faults == ["the round began again: its checkpoint was not read"]

@@ -1,19 +1,24 @@
-"""Tables and paragraphs in a terminal of a given width."""
+"""Tables and paragraphs fit the width of the terminal."""
+
+import os
+import subprocess
+import sys
+import termios
 
 import pytest
 
-from hpc_saidpo.layout import aligned, output_width, paragraph
+from hpc_saidpo.layout import aligned, paragraph
 
 TABLE = [["run", "accuracy", "pairs", "state"], ["first", "12.5 %", "1,000", "complete"], ["b", "-", "7", "going on"]]
 
 
-@pytest.mark.parametrize("width", [0, 80, 31])
+@pytest.mark.parametrize("width", [0, 80, 32])
 def test_a_table_that_fits_is_one(width):
     assert aligned(TABLE, width) == [
         "run    accuracy  pairs  state",
         "first  12.5 %    1,000  complete",
         "b      -         7      going on",
-    ] or width == 31  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize("width", [1, 10, 16, 22, 31])
@@ -40,10 +45,26 @@ def test_a_paragraph_goes_on_below_its_text():
     assert paragraph("a/very/long/path/that/cannot/be/cut", 20) == "a/very/long/path/that/cannot/be/cut"
 
 
-def test_the_width_of_a_pipe_is_that_of_columns_or_none(monkeypatch, capsys):
-    monkeypatch.delenv("COLUMNS", raising=False)
-    assert output_width() == 0
-    monkeypatch.setenv("COLUMNS", "80")
-    assert output_width() == 80
-    monkeypatch.setenv("COLUMNS", "wide")
-    assert output_width() == 0
+def test_a_letter_of_two_columns_takes_two():
+    assert aligned([["名前", "n"], ["ab", "1"]]) == ["名前  n", "ab    1"]
+
+
+def test_the_width_of_a_pipe_is_that_of_columns_or_none(monkeypatch):
+    width = [sys.executable, "-c", "from hpc_saidpo.screen import output_width; print(output_width())"]
+    for value, expected in (("", "0"), ("80", "80"), ("wide", "0")):
+        done = subprocess.run(width, env={**os.environ, "COLUMNS": value}, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == expected
+
+
+def test_the_width_of_a_terminal_is_its_own(tmp_path):
+    """Also when standard error goes elsewhere; and a file has none, whatever terminal standard error is."""
+    answer, (screen_end, terminal) = tmp_path / "width", os.openpty()
+    termios.tcsetwinsize(terminal, (24, 60))
+    ask = f"from hpc_saidpo.screen import output_width; print(output_width(), end='', file=open({str(answer)!r}, 'w'))"
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    try:
+        for places, expected in (({"stdout": terminal}, "60"), ({"stdout": subprocess.PIPE, "stderr": terminal}, "0")):
+            subprocess.run([sys.executable, "-c", ask], env=environment, check=True, **places)
+            assert answer.read_text() == expected
+    finally:
+        os.close(screen_end), os.close(terminal)

@@ -259,7 +259,7 @@ def long_case(folder: Path, short: Case) -> Case:
 
 
 def memory(case: Case, sides: Sequence[str]) -> dict[str, float]:
-    """Peak memory of ours and of these sides, each in a process of its own, GiB."""
+    """The peak memory in GiB of our step and of the steps of `sides`. Each runs in its own process."""
     words = ("--peak-of", case.folder, case.batch)
     return {side: float(common.in_new_process(__file__, words[0], side, *words[1:])) for side in (*OURS, *sides)}
 

@@ -142,7 +142,7 @@ def _hydra(value: object) -> str:
 
 
 def records_of(run: Path) -> Iterator[dict]:
-    """The records of a finished run: tokens are those of probe and exploration, accuracy that of the band."""
+    """The records of a finished run. Tokens count probe and exploration; accuracy is that of the benchmark `band`."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     yield {"tokens": 0, **_accuracies(lines[0]["scores_before"])}
     explored: set[int] = set()

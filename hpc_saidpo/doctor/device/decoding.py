@@ -29,9 +29,8 @@ STEPS = 4  # that a CUDA graph replays
 
 
 def engine(bench: Bench, figures: Figures) -> None:
-    """The engine `shared`, with and without a common start of the prompts, greedy and at temperature 1.
-
-    With a common start a response ends at a stop string, too.
+    """The engine `shared`, with and without a common start of the prompts, greedy and at temperature 1. With a
+    common start, responses end at a stop string too.
 
     Each response's log-probability is compared with that of the plain forward pass in float32, and greedy responses
     with those of transformers' `generate`.

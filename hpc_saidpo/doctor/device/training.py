@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -121,10 +122,15 @@ def _with_gradients(policy: Policy, compute: Callable[[Policy], torch.Tensor]) -
 
 @dataclass(frozen=True)
 class Round:
-    """The result of a DPO round: the figures of its steps, and the change of the weights that were saved, [N]."""
+    """The result of a DPO round: the figures of its steps, and the change of the weights that were saved, [N].
+
+    Attributes:
+        was_resumed: it went on from a checkpoint, which holds the reference log-probabilities.
+    """
 
     steps: list[dict]
     change_N: torch.Tensor
+    was_resumed: bool = False
 
 
 def dpo_round(bench: Bench, figures: Figures) -> None:
@@ -146,6 +152,7 @@ def dpo_resumed(bench: Bench, figures: Figures) -> None:
             figures.note("checkpoint", ", ".join(sorted(path.name for path in Path(folder).iterdir())))
         figures.require(any(Path(folder).iterdir()), "the stopped round has written no checkpoint")
         made = train_round(bench, bench.device, torch.float32, stage=stage)
+    figures.require(made.was_resumed, "the round began again: its checkpoint was not read")
     compare_rounds(figures, "resumed", made, whole, BOUNDS[torch.float32])
 
 
@@ -223,6 +230,11 @@ def train_round(
     pairs, examples = random_pairs(policy, [models.random_ids(shape, 8, n, n) for n in LENGTHS[0]])
     config = settings.Dpo(lr=1e-4, batch_pairs=4, micro_pairs=2, head_tokens=HEAD_TOKENS, **options)
     saved: dict[str, torch.Tensor] = {}
+    computed: list[np.ndarray] = []
+
+    def reference(compute: Callable[[], np.ndarray]) -> np.ndarray:
+        computed.append(compute())
+        return computed[0]
 
     def save() -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -231,8 +243,9 @@ def train_round(
 
     world = world or World()
     checkpoint = Checkpoint(stage, math.inf, "round", world) if stage else None
-    steps = train(policy, Lesson(pairs, examples, seed=0, iteration=0), config, world, checkpoint, save)
-    return Round(steps, torch.cat([(saved[name] - weight).flatten() for name, weight in before.items()]))
+    steps = train(policy, Lesson(pairs, examples, seed=0, iteration=0), config, world, checkpoint, save, reference)
+    change_N = torch.cat([(saved[name] - weight).flatten() for name, weight in before.items()])
+    return Round(steps, change_N, was_resumed=not computed)
 
 
 def random_pairs(policy: Policy, tokens: Sequence[list[list[int]]]) -> tuple[Pairs, Examples]:
