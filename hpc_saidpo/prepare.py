@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from .clusters.health import describe
-from .clusters.stage import cluster
+from .clusters.stage import Clustered, cluster
 from .doctor import foresight, inputs
 from .dpo.pairs import changed_by_early_decision
 from .errors import RunError
@@ -40,14 +40,12 @@ class Prepared:
     """The fixed parts of a run or an evaluation.
 
     Attributes:
-        cluster_N: cluster of each question of the pool; empty for an evaluation.
-        health: health of the clusters (`clusters.health`); empty for an evaluation.
+        clustered: the pool's questions by knowledge points; of none for an evaluation.
     """
 
     pool: Pool
     benchmarks: list[Benchmark]
-    cluster_N: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    health: dict = field(default_factory=dict)
+    clustered: Clustered = field(default_factory=lambda: Clustered(np.zeros(0, dtype=np.int64), {}))
 
 
 def prepare_run(settings: Settings, run: RunDir) -> Prepared:
@@ -78,14 +76,15 @@ def prepare_run(settings: Settings, run: RunDir) -> Prepared:
     if settings.clusters.n > 1:
         engine, accept = settings.rollouts.generate, settings.run.accept_changes
         points = tag(pool.questions, settings.tags, settings.policy, engine, run, accept)
-    cluster_N, health = cluster(points, settings.clusters, settings.probe.fraction, run)
+    clustered = cluster(points, settings.clusters, settings.probe.fraction, run)
+    health = clustered.health
     log.info("pool: %d questions, %d held out; %s", len(pool.questions), len(pool.held_out), describe(health))
     early = changed_by_early_decision(settings.pairs) if settings.rollouts.adaptive else []
     for warning in [*health["warnings"], *early]:
         log.warning("  %s", warning)
     golds = {"pool": pool.questions, **{b.name: b.questions for b in evaluated}}
     check_golds(golds, world, shared_grader(settings.rollouts.grader))
-    return Prepared(pool, evaluated, cluster_N, health)
+    return Prepared(pool, evaluated, clustered)
 
 
 def prepare_evaluation(settings: Evaluation, run: RunDir) -> Prepared:

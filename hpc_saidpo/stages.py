@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from . import difficulty
+from .clusters.kernel import write_explained_draw
+from .clusters.stage import Clustered
 from .doctor import tryout
 from .dpo.stage import Round, load_round, train_round, write_pairs
 from .errors import Ended
@@ -28,7 +30,7 @@ from .rollouts.prompts import Renderer
 from .rollouts.stage import Request, collect_in_rounds, load_rollouts
 from .sampler import Sampler
 from .sampler.probe import choose
-from .sampler.stage import load_draw, write_draw
+from .sampler.stage import load_draw
 from .settings.rollouts import Sampling
 from .settings.whole import Evaluation, Settings
 from .store.run import RunDir
@@ -46,7 +48,7 @@ class Job:
     """A run: its fixed parts, and its progress. Every method is collective.
 
     Attributes:
-        pool, benchmarks, cluster_N, health: results of the preparation (`prepare.Prepared`).
+        pool, benchmarks, clustered: results of the preparation (`prepare.Prepared`).
         policy_path: the newest policy, a Hugging Face folder.
         before, scores, best: accuracy by benchmark before the first iteration, now, and the best so far.
         drawn, records, unfinished: the last draw; figures of finished iterations, as on disk; of the one in progress.
@@ -57,8 +59,7 @@ class Job:
     run: RunDir
     pool: Pool
     benchmarks: list[Benchmark]
-    cluster_N: np.ndarray
-    health: dict[str, Any]
+    clustered: Clustered
     policy_path: str = ""
     before: dict[str, dict] = field(default_factory=dict)
     scores: dict[str, dict] = field(default_factory=dict)
@@ -90,7 +91,7 @@ class Job:
     def sampler(self) -> Sampler:
         """Return the dynamic sampler over the pool's questions."""
         config, k = self.settings, self.settings.rollouts.k
-        return Sampler(self.cluster_N, config.sampler, config.run.seed, None, k, config.difficulty, self.pool.too_long)
+        return self.clustered.sampler(config.sampler, config.run.seed, None, k, config.difficulty, self.pool.too_long)
 
     def iteration(self, t: int, policy_path: str) -> Iteration:
         """Return the stages of iteration t."""
@@ -100,7 +101,7 @@ class Job:
     def outcome(self, ended: Ended | None = None) -> Outcome:
         """Return the end of the run. `ended`: the exception that ended it early."""
         stopped, paused = (str(ended), "") if ended and ended.is_failure else ("", str(ended or ""))
-        return Outcome(self.before, self.records, self.policy_path, stopped, paused, self.health)
+        return Outcome(self.before, self.records, self.policy_path, stopped, paused, self.clustered.health)
 
 
 @dataclass(frozen=True)
@@ -186,9 +187,9 @@ class Iteration(Stages):
 
     def draw(self, sampler: Sampler) -> Draw:
         """Return the questions that this iteration explores."""
-        share = self.run.world.on_root(sampler.entropy_share)
-        self.facts.update(counts=sampler.counts, weight_C=sampler.cluster_weights(), entropy_share=share)
-        drawn = self._stage("draw", lambda stage: write_draw(stage, sampler, self.run.world), load_draw)
+        share, weight_C = self.run.world.on_root(lambda: (sampler.entropy_share(), sampler.cluster_weights()))
+        self.facts.update(counts=sampler.counts, weight_C=weight_C, entropy_share=share)
+        drawn = self._stage("draw", lambda stage: write_explained_draw(stage, sampler, self.run.world), load_draw)
         self._stop_after("draw")
         return drawn
 
@@ -215,7 +216,7 @@ class Iteration(Stages):
         config, rollouts = self.settings, explored.rollouts
 
         def compute(stage: Stage) -> None:
-            seed, cluster_N = (config.run.seed, self.t), self.job.cluster_N
+            seed, cluster_N = (config.run.seed, self.t), self.job.clustered.cluster_N
             prompts = functools.partial(self._stored_prompts, ("probe", "explore"))
             write_pairs(stage, rollouts, prompts, cluster_N, config.difficulty, config.pairs, seed, self.run.world)
 
@@ -256,7 +257,7 @@ class Iteration(Stages):
         """
         job, config, run = self.job, self.settings, self.run
         done = iteration.IterationFacts(**self.facts, scores=scores, scores_before=job.scores, best=job.best)
-        cluster_N = np.delete(job.cluster_N, job.pool.too_long)
+        cluster_N = np.delete(job.clustered.cluster_N, job.pool.too_long)
         figures = iteration.describe_iteration(done, config.sampler, config.difficulty, config.rollouts, cluster_N)
         was_finished = run.has_finished(self.t)
         job.scores, job.best = scores or job.scores, iteration.update_best(job.best, scores)
@@ -276,14 +277,15 @@ class Iteration(Stages):
     def _pool_rollouts(self, name: str, question_Q: np.ndarray, sampler: Sampler) -> Rollouts:
         """K rollouts of questions of the pool. Expected lengths come from earlier rollouts, or from the cluster."""
         config, tokens_N = self.settings.rollouts, sampler.history.tokens_N
-        known: dict[str, Any] = {"expected_Q": expected_tokens(tokens_N, self.job.cluster_N, question_Q)}
+        known: dict[str, Any] = {"expected_Q": expected_tokens(tokens_N, self.job.clustered.cluster_N, question_Q)}
         if name == "explore":
-            known |= {"prior_Q": sampler.priors(question_Q), "budget": self.settings.sampler.budget}
+            prior_Q = self.run.world.on_root(lambda: sampler.priors(question_Q) if config.adaptive else {})
+            known |= {"prior_Q": prior_Q, "budget": self.settings.sampler.budget}
         return self._rollouts(name, self.pool.questions, question_Q, config.k, config.sampling(), **known)
 
     def _choose_probed(self, allowed: np.ndarray) -> np.ndarray:
         seed = (self.settings.run.seed, self.t, "choose")
-        return allowed[choose(self.job.cluster_N[allowed], self.settings.probe, seeded(*seed))]
+        return allowed[choose(self.job.clustered.cluster_N[allowed], self.settings.probe, seeded(*seed))]
 
     def _stored_prompts(self, names: Sequence[str]) -> Prompts:
         """The prompts of some stages of this iteration. Not collective."""

@@ -59,7 +59,7 @@ def run_to_end(settings: Settings, run: RunDir, report: Writer) -> Outcome:
 
     try:
         ready = prepare_run(settings, run)
-        job = Job(settings, run, ready.pool, ready.benchmarks, ready.cluster_N, ready.health)
+        job = Job(settings, run, ready.pool, ready.benchmarks, ready.clustered)
         if settings.report.tensorboard:
             job.on_finished = functools.partial(scalars.follow, run.path)
         report.follow(job)

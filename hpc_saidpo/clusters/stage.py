@@ -5,23 +5,50 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 
 from .. import progress, settings
 from ..parallel.task import Units
 from ..progress import log
+from ..sampler import Sampler
 from ..store.run import RunDir
 from ..store.stage import Stage
 from . import embed
 from .fit import ALGORITHM, Assignment, fit
 from .health import health
+from .kernel import KernelSampler
+from .neighbours import Neighbours
 
 
-def cluster(
-    points: Sequence[Sequence[str]], config: settings.Clusters, probed: float, run: RunDir
-) -> tuple[np.ndarray, dict]:
-    """Return the cluster of each question, int64 [N], and the health of the clustering. Collective.
+@dataclass(frozen=True)
+class Clustered:
+    """The pool by knowledge points.
+
+    Attributes:
+        cluster_N: cluster of each question.
+        health: of the clustering (`clusters.health`).
+        kind: clusters.kind.
+        neighbours: the questions by similarity, on root, with clusters.kind=kernel; else None.
+    """
+
+    cluster_N: np.ndarray
+    health: dict[str, Any]
+    kind: str = "kmeans"
+    neighbours: Neighbours | None = None
+
+    def sampler(self, *others: Any) -> Sampler:
+        """The sampler over these questions; `others` are the arguments of `Sampler` behind the first."""
+        if self.kind == "kernel":
+            return KernelSampler(self.neighbours, self.cluster_N, *others)
+        return Sampler(self.cluster_N, *others)
+
+
+def cluster(points: Sequence[Sequence[str]], config: settings.Clusters, probed: float, run: RunDir) -> Clustered:
+    """Cluster the pool's questions. Collective.
 
     Embeddings and clusterings are shared between runs and keyed by their inputs: clusterings with many n need one
     embedding, and results from a GPU are used on a node without one.
@@ -33,13 +60,22 @@ def cluster(
     Raises:
         RunError: no sentence encoder, more clusters than questions, or clusters.backend cannot run here.
     """
-    world = run.world
+    world, neighbours = run.world, None
     if config.n == 1:
         cluster_N, facts = world.on_root(lambda: (np.zeros(len(points), dtype=np.int64), {}))
     else:
         text_N = world.kept_on_root(lambda: embed.texts(points)) or []
-        cluster_N, facts = assign(text_N, embed_all(text_N, config, run), config, run)
-    return cluster_N, world.on_root(lambda: health(cluster_N, points, config.n, probed, facts))
+        embedding = embed_all(text_N, config, run)
+        cluster_N, facts = assign(text_N, embedding, config, run)
+        if config.kind == "kernel":
+            neighbours = world.kept_on_root(lambda: _neighbours(text_N, embedding, config, world.device))
+    described = world.on_root(lambda: health(cluster_N, points, config.n, probed, facts))
+    return Clustered(cluster_N, described, config.kind, neighbours)
+
+
+def _neighbours(text_N: Sequence[str], embedding: Stage, config: settings.Clusters, device: torch.device) -> Neighbours:
+    found = embedding.read_chunks(embed.Embedding)
+    return Neighbours.of(text_N, found.text_U, found.vector_UD, config.neighbours, device)
 
 
 def embed_all(text_N: Sequence[str], config: settings.Clusters, run: RunDir) -> Stage:

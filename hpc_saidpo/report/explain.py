@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from .. import difficulty, settings
+from ..clusters.kernel import Neighbourhood
 from ..dpo import pairs
 from ..errors import RunError, shown, words_of
 from ..evaluate.table import interval
@@ -86,6 +87,15 @@ class Iteration:
     def questions(self) -> QuestionEvidence:
         return self.table("history", QuestionEvidence)
 
+    @property
+    def is_by_kernel(self) -> bool:
+        """Whether questions learned from their neighbours, not from their clusters (clusters.kind)."""
+        return self.settings.get("clusters", {}).get("kind") == "kernel"
+
+    @cached_property
+    def neighbourhoods(self) -> Neighbourhood:
+        return self.table("neighbourhoods", Neighbourhood)
+
     @cached_property
     def clusters(self) -> ClusterEvidence:
         return self.table("clusters", ClusterEvidence)
@@ -133,7 +143,7 @@ def explain(run: Path, t: int, question_id: str, imports: bool = True) -> list[t
     return [
         ("question", f"{shown(question_id)}, number {question} of the pool; iteration {t} of {run}"),
         *_of_cluster(iteration, cluster, imports),
-        *_of_weight(iteration, cluster, seen, drawn),
+        *_of_weight(iteration, question, cluster, seen, drawn),
         *_of_rollouts(iteration, question, rollouts),
         ("pair", _outcome(iteration, question, rollouts, len(drawn) > 0)),
     ]
@@ -168,7 +178,7 @@ def _of_cluster(iteration: Iteration, cluster: int, imports: bool) -> Iterator[t
         yield "model", f"unknown: {config['rule']} is a rule of another module, which --import-rule imports"
         return
     rule = find_rule(config["rule"])
-    if rule.expected is not None:
+    if rule.expected is not None and not iteration.is_by_kernel:
         beta_C, _ = fit(whole, config["kappa"])
         a, b, k = beta_C.a[cluster], beta_C.b[cluster], iteration.settings["rollouts"]["k"]
         band = settings.Difficulty(**iteration.settings["difficulty"])
@@ -183,7 +193,9 @@ def _of_cluster(iteration: Iteration, cluster: int, imports: bool) -> Iterator[t
     yield "error rate", f"{interval(rate, low_C[cluster], high_C[cluster])}, pooled {pooled:.1%}"
 
 
-def _of_weight(iteration: Iteration, cluster: int, seen: np.ndarray, drawn: np.ndarray) -> Iterator[tuple[str, str]]:
+def _of_weight(
+    iteration: Iteration, question: int, cluster: int, seen: np.ndarray, drawn: np.ndarray
+) -> Iterator[tuple[str, str]]:
     """History, weight, chance and draw of a question.
 
     Args:
@@ -191,13 +203,25 @@ def _of_weight(iteration: Iteration, cluster: int, seen: np.ndarray, drawn: np.n
         drawn: its place in the draw; empty for a question that was not drawn.
     """
     evidence, config = iteration.questions.take(seen), iteration.settings["sampler"]
-    weight = float(evidence.weight_Q[0] if len(seen) else iteration.clusters.weight_C[cluster])
     yield "history", _past(evidence)
     by = f"sampler.rule={config['rule']}, alpha {config['alpha']}" + ", rates by Thompson draws" * config["thompson"]
-    yield "weight", f"{weight:.4g}; W of its cluster {iteration.clusters.weight_C[cluster]:.4g} ({by})"
     n, since = len(iteration.draw), iteration.t - config["exclude_iterations"]
-    chance_Q, chance_C = chances(iteration.questions, iteration.clusters, n, since)
-    chance = float(chance_Q[seen[0]] if len(seen) else chance_C[cluster])
+    of_cluster = f"W of its cluster {iteration.clusters.weight_C[cluster]:.4g}"
+    if iteration.is_by_kernel:
+        known = iteration.neighbourhoods
+        own = known.take(np.flatnonzero(known.question_Q == question))
+        weight, chance = float(own.weight_Q[0]), float(own.chance_Q[0])
+        yield (
+            "neighbours",
+            f"{own.n_Q[0]:.2f} questions of evidence among the most similar ones (clusters.kind=kernel): pass rate of "
+            f"this question ~ Beta({own.a_Q[0]:.3g}, {own.b_Q[0]:.3g}), its own counts included",
+        )
+        of_cluster = f"mean of its cluster {iteration.clusters.weight_C[cluster]:.4g}"
+    else:
+        weight = float(evidence.weight_Q[0] if len(seen) else iteration.clusters.weight_C[cluster])
+        chance_Q, chance_C = chances(iteration.questions, iteration.clusters, n, since)
+        chance = float(chance_Q[seen[0]] if len(seen) else chance_C[cluster])
+    yield "weight", f"{weight:.4g}; {of_cluster} ({by})"
     yield (
         "chance",
         f"{chance:.2%} to be among the {n:,} drawn: 1 - exp(-weight × tau), with tau such that the chances of the pool "

@@ -8,12 +8,13 @@ from support.program import start
 from support.small_run import SMALL, assert_same
 
 from hpc_saidpo.records import Draw, Rollouts
+from hpc_saidpo.report.explain import explain
 from hpc_saidpo.store.stage import Stage
 
 pytestmark = pytest.mark.e2e
 EFFORT = (
     "loop.iterations=1", "sampler.budget.tokens=1000", "sampler.budget.rounds=6", "rollouts.adaptive=true",
-    "rollouts.waves=[2,2]", "rollouts.min_chance=0.03", "rollouts.k_max=8",
+    "rollouts.waves=[2,2]", "rollouts.min_chance=0.03", "rollouts.k_max=8", "clusters.kind=kernel",
 )  # fmt: skip
 
 
@@ -25,6 +26,8 @@ def test_an_exploration_ends_with_its_budget_on_any_number_of_ranks(tmp_path):
     run = tmp_path / "on1"
     explore = Stage(run / "iter-000" / "explore")
     drawn, fresh = Stage(run / "iter-000" / "draw").read("draw", Draw), explore.read_chunks(Rollouts).sorted()
+    about = dict(explain(run, 0, fresh.id_R[0]))
+    assert "questions of evidence among the most similar ones" in about["neighbours"] and "model" not in about
     assert not list(explore.path.glob("round-*"))
     order = drawn.question_Q[
         ~np.isin(drawn.question_Q, Stage(run / "iter-000" / "probe").read_chunks(Rollouts).question_R)

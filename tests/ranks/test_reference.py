@@ -7,6 +7,7 @@ from support.training import Killed, killed_after, watched
 
 from hpc_saidpo import settings
 from hpc_saidpo.cli import compose
+from hpc_saidpo.clusters.stage import Clustered
 from hpc_saidpo.policy import locate
 from hpc_saidpo.policy.cache import forget_policies
 from hpc_saidpo.pool.pool import Pool
@@ -26,7 +27,7 @@ def rounds(folder, world):
         config = compose.from_overrides(changed)
         opened = RunDir.open(settings.Run(root=str(folder), name=name), {"run": name}, {}, world, lambda words: None)
         with opened as run, killed_after(1) if killed else watched() as labels:
-            job = Job(config, run, Pool([]), [], np.zeros(0, dtype=np.int64), {})
+            job = Job(config, run, Pool([]), [], Clustered(np.zeros(0, dtype=np.int64), {}))
             try:
                 job.iteration(0, path).train(pairs or make_pairs(6))
             except Killed:

@@ -37,14 +37,15 @@ def test_tuning_halves_the_choices_and_looks_at_no_reporting_seed(parts):
             plan.headlines()
         sizes.append(len(todo))
         made |= {trial: gain_of(trial) for trial in todo}
-    assert sizes == [6 * 12, 6 * 4, 6 * 2]  # three systems on two pools
+    assert sizes == [6 * (12 + 8), 12 * 4, 12 * 2]  # three systems on two pools, and three with fewer learning rates
     assert {trial.seed for trial in made} == {100, 101, 102}
     best = trials.Training(3e-4, 4, 32)
     assert plan.best("85/10/5", "ours") == best == plan.best("10/50/40", "published")
     assert plan.best("85/10/5", "IDPO").lr == 1e-4
     reported = [*plan.headlines(), *plan.rules(), *plan.clusters((24, 50))]
     assert {trial.seed for trial in reported} == set(range(10))
-    assert all(trial.training == best for trial in reported if not trial.system.startswith("IDPO"))
+    assert all(trial.training == best for trial in reported if trial.system in ("ours", "published", *plan_.RULES))
+    assert plan.best("85/10/5", plan_.SIMILAR) == trials.Training(3e-5, 4, 32)  # 1e-4 is as good, 3e-4 not tried
     assert {trial.seed for trial in plan.forms()} == {100, 101, 102}
 
 
@@ -100,3 +101,11 @@ def test_most_texts_of_knowledge_points_are_distinct(parts):
 
     texts = words.knowledge_points([Asked()] * 1000, 0)
     assert len(set(texts)) > 900 and words.knowledge_points([Asked()] * 1000, 1) != texts
+
+
+def test_settings_that_are_off_leave_a_trial_what_it_is_and_a_kernel_does_not(parts):
+    _, trials, *_ = parts
+    plain = trials.settings_text("", ())
+    assert trials.settings_text("", ("clusters.kind=kmeans", "clusters.neighbours=7")) == plain
+    kernel = trials.settings_text("", (trials.KERNEL,))
+    assert len({plain, kernel, trials.settings_text("", (trials.KERNEL, "clusters.neighbours=7"))}) == 3

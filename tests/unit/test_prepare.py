@@ -45,7 +45,7 @@ def test_too_long_questions_do_not_count_as_questions_that_may_be_drawn(folder):
         prepared(folder, "sampler.n_questions=21")
     found = prepared(folder, "sampler.n_questions=20")
     assert len(found.pool.questions) == 30 and [int(q) for q in found.pool.too_long] == [*range(20, 30)]
-    assert found.cluster_N.tolist() == [0] * 30 and found.health["n_clusters"] == 1
+    assert found.clustered.cluster_N.tolist() == [0] * 30 and found.clustered.health["n_clusters"] == 1
 
 
 def test_questions_of_several_iterations_are_counted(folder):

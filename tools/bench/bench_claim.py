@@ -48,8 +48,8 @@ common.start("sentence_transformers", threads=1)
 import claim_smollm2
 import claim_trials
 from claim_figures import Figures, Table, gain_of, interval, plot, show, tokens_share
-from claim_plan import ADAPTIVE, BASELINE, MAIN_POOLS, OURS, PUBLISHED, RULES, UNPROBED, Plan, Unfinished
-from claim_trials import SMOLLM2, Setup, Training, Trial, missing
+from claim_plan import ADAPTIVE, BASELINE, MAIN_POOLS, OURS, PUBLISHED, RULES, SIMILAR, UNPROBED, Plan, Unfinished
+from claim_trials import KERNEL, SMOLLM2, Setup, Training, Trial, missing
 
 from hpc_saidpo import settings
 
@@ -155,11 +155,12 @@ def records_of(trial: Trial) -> list[dict]:
     """The records of a trial that is made here and now."""
     if trial.pool == SMOLLM2:
         return claim_smollm2.play(trial)
+    import claim_kernel
     from claim_lab import Lab
 
     if not _labs:
         _labs.append(Lab())
-    return _labs[0].play(trial)
+    return claim_kernel.play(_labs[0], trial) if KERNEL in trial.overrides else _labs[0].play(trial)
 
 
 def report(plan: Plan, parts: Mapping[str, Callable[[], Iterable[Trial]]], arguments) -> None:
@@ -204,7 +205,8 @@ NAMES = (
     "points_over_idpo_in_band", "points_over_idpo_in_band_low95", "tokens_to_idpo_share_in_band",
     "tokens_to_idpo_share_in_band_high95", "points_over_idpo_without_probe", "points_over_idpo_without_probe_low95",
     "points_over_published", "points_over_published_low95", "best_rule", "tokens_per_pair_ratio_adaptive",
-    "points_of_adaptive", "smollm2_points_over_idpo", "smollm2_points_over_idpo_low95",
+    "points_of_adaptive", "points_of_kernel", "points_of_kernel_low95", "points_of_kernel_in_band",
+    "points_of_kernel_in_band_low95", "smollm2_points_over_idpo", "smollm2_points_over_idpo_low95",
     "smollm2_tokens_to_idpo_share",
 )  # fmt: skip
 
@@ -220,6 +222,7 @@ def headline_figures(tables: Mapping[str, Table]) -> dict[str, float | str | Non
 
     for pool, end in zip(MAIN_POOLS, ("", "_in_band"), strict=True):
         compare(f"points_over_idpo{end}", pool, OURS, BASELINE)
+        compare(f"points_of_kernel{end}", pool, SIMILAR, OURS)
         table = tables.get(pool, {})
         if OURS in table and BASELINE in table:
             share, _, high = tokens_share(table[OURS], table[BASELINE])

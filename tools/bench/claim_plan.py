@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from claim_trials import Setup, Training, Trial
+from claim_trials import KERNEL, Setup, Training, Trial
 
 GRID = [Training(*values) for values in itertools.product((3e-5, 1e-4, 3e-4), (1, 4), (8, 32))]
 KEEP = (12, 4, 2)  # choices that are tried on the first, second and third tuning seed
+MOST_BESIDE = 1e-4  # learning rate of the systems in BESIDE: a larger one destroyed the policy of the others
 FIRST_TUNING_SEED = 100
 IN_REACH = "10/50/40"
 MAIN_POOLS = ("85/10/5", IN_REACH)  # of the headlines; the rules are compared on a third one, too
@@ -44,10 +45,13 @@ FORMS = {
     "frontier, tempered": System("", ("sampler.rule=frontier", "sampler.temper=true"), OURS),
     "ours, a quarter of the probe": System("", (), OURS, 0.25),
 }
-UNPROBED, ADAPTIVE = "IDPO, no probe", "ours, adaptive"
+UNPROBED, ADAPTIVE, SIMILAR, BOTH = "IDPO, no probe", "ours, adaptive", "ours, kernel", "ours, kernel, adaptive"
+_WAVES = ("rollouts.adaptive=true", "rollouts.waves=[2,2,2,2]", "rollouts.min_chance=0.08")
 BESIDE = {
     UNPROBED: System("idpo", (), BASELINE, 0.005),
-    ADAPTIVE: System("", ("rollouts.adaptive=true", "rollouts.min_chance=0.04"), OURS),
+    ADAPTIVE: System("", _WAVES),
+    SIMILAR: System("", (KERNEL,)),
+    BOTH: System("", (KERNEL, *_WAVES)),
 }
 # Other rules than that of OURS, with equal settings of the sampler and of the training.
 RULES = {
@@ -101,7 +105,7 @@ class Plan:
 
     def best(self, pool: str, name: str) -> Training:
         """The training settings with the largest gain, mean over the tuning seeds. Raises Unfinished."""
-        choices, gains = list(self.grid), {}
+        choices, gains = [c for c in self.grid if name in SYSTEMS or c.lr <= MOST_BESIDE], {}
         for i, n in enumerate(self.keep):
             choices = sorted(choices, key=lambda c: -np.mean(gains.get(c, [0.0])))[:n]
             trials = [self.trial(pool, name, FIRST_TUNING_SEED + i, choice) for choice in choices]
@@ -123,7 +127,8 @@ class Plan:
 
     def tuning(self) -> Iterator[Trial]:
         """The systems' tuning, all that can be made now; nothing once it is complete."""
-        for pool, name in itertools.product(self.pools, SYSTEMS):
+        tuned = [*SYSTEMS, *(name for name in self.beside if not BESIDE[name].trained_as)]
+        for name, pool in itertools.product(tuned, self.pools):
             try:
                 self.best(pool, name)
             except Unfinished as unfinished:

@@ -34,6 +34,7 @@ OF_NO_EFFECT = {  # settings that change the cost of a trial, or that a trial do
     "backend", "micro_pairs", "micro_tokens", "head_tokens", "lora", "strategy", "checkpointing", "checkpoint_minutes",
 }  # fmt: skip
 POLICY = HOME / "hpc_saidpo" / "data" / "micro_llama"
+KERNEL = "clusters.kind=kernel"  # a setting of a trial
 SMOLLM2 = "SmolLM2"  # the pool and the model of `claim_smollm2`
 POOLS = {  # questions; shares of far too hard ones, of those in the policy's range, of far too easy ones
     "85/10/5": (9_600, (0.85, 0.10, 0.05)),
@@ -98,8 +99,13 @@ class Trial:
     def path(self) -> Path:
         """The trial's file."""
         known = (self.pool, self.seed, self.training, self.setup, self.clusters)
-        if self.pool == SMOLLM2:
-            known += (meaning_of((HOME / "tools" / "bench" / "claim_smollm2.py").read_text(encoding="utf-8")),)
+        more = ["tools/bench/claim_smollm2.py"] if self.pool == SMOLLM2 else []
+        more += (
+            ["tools/bench/claim_kernel.py", "hpc_saidpo/clusters/kernel.py", "hpc_saidpo/clusters/neighbours.py"]
+            if KERNEL in self.overrides
+            else []
+        )
+        known += tuple(meaning_of((HOME / path).read_text(encoding="utf-8")) for path in more)
         base = "demo" if self.pool == SMOLLM2 else "tiny"
         whole = repr((known, code_hash(), settings_text(self.experiment, self.overrides, base)))
         name = self.pool.replace("/", "-")
@@ -141,7 +147,10 @@ def compose_settings(experiment: str, overrides: Iterable[str], base: str = "tin
 def settings_text(experiment: str, overrides: tuple[str, ...], base: str = "tiny") -> str:
     """The settings that have an effect on a trial, but for those that are off."""
     whole = compose_settings(experiment, overrides, base)
-    return repr([(group, _effective(asdict(getattr(whole, group)))) for group in GROUPS])
+    values = {group: asdict(getattr(whole, group)) for group in GROUPS}
+    if values["clusters"]["kind"] == "kmeans":
+        del values["clusters"]["kind"], values["clusters"]["neighbours"]
+    return repr([(group, _effective(values[group])) for group in GROUPS])
 
 
 def _effective(values: dict) -> dict:

@@ -78,6 +78,7 @@ CHECKS = (
     Check("attention", kernels.attention),
     Check("flash_attention", kernels.flash_attention),
     Check("linear_layers", kernels.linear_layers),
+    Check("neighbours", kernels.neighbours),
     Check("log_probabilities", training.log_probabilities),
     *(Check(_name(of_micro), _micro(path)) for of_micro, path in gpu.PATHS.items()),
     Check("engine", decoding.engine),

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
+from ...clusters.neighbours import Neighbours
 from ...errors import RunError, words_of
 from ...policy import flash
 from ...rollouts.engine import kernels, linears
@@ -26,6 +28,7 @@ BACKENDS = {
 # Relative errors of a whole tensor. A number in bfloat16 is rounded by up to 2^-9 = 0.002.
 # One in TensorFloat-32 is rounded by up to 2^-11 = 0.0005, which float32 must not be.
 ROUNDED, EXACT = 0.02, 1e-5
+SMOOTHED = 1e-3  # sums over neighbours: two whose cosines are nearly equal may change places
 ROWS = (1, 8, 96, 512)  # of a decoding step
 
 
@@ -171,3 +174,17 @@ def linear_layers(bench: Bench, figures: Figures) -> None:
 
 def _short(precision: torch.dtype) -> str:
     return str(precision).removeprefix("torch.")
+
+
+def neighbours(bench: Bench, figures: Figures) -> None:
+    """The evidence of similar texts (clusters.kind=kernel), against the same on the CPU."""
+    rng = np.random.default_rng(0)
+    vector_UD = rng.normal(size=(20 * bench.sizes.attended, 64)).astype(np.float32)
+    vector_UD /= np.linalg.norm(vector_UD, axis=1, keepdims=True)
+    row_T = np.arange(0, len(vector_UD), 3)
+    value_TF = rng.random((len(row_T), 8))
+    made, exact = (
+        torch.from_numpy(Neighbours(np.arange(len(vector_UD)), vector_UD, 20, device).smooth(row_T, value_TF))
+        for device in (bench.device, torch.device("cpu"))
+    )
+    figures.add("error", relative(made, exact), most=SMOOTHED)
