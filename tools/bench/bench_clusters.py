@@ -9,6 +9,9 @@ are medians. The vectors are mixtures of two real embeddings (MATH's questions b
 noise. The fastest reference is the fastest one whose inertia is within 1 % of the best that any case found; every
 inertia is computed by the same code from each vector's nearest centre. All make their own first centres, ours too.
 
+Neighbours (clusters.kind=kernel): the sums of eight values over the 20 nearest of 5,000 of these vectors, for all of
+them; faiss finds the same neighbours by its exact index.
+
 Meaning, as adjusted mutual information (1: the same partition, 0: chance):
 `math_ami`: MATH's questions against their given subjects, as many clusters as subjects. MATH gives no knowledge points,
 and to embed the subjects would be circular: what is embedded is the text of the question.
@@ -40,8 +43,11 @@ from hpc_saidpo import settings
 from hpc_saidpo.clusters.backends import choose
 from hpc_saidpo.clusters.embed import Embedding, chunks, embed, load, texts
 from hpc_saidpo.clusters.fit import first_centres, fit
+from hpc_saidpo.clusters.neighbours import EQUAL as SAME_COSINE
+from hpc_saidpo.clusters.neighbours import Neighbours
 
 N, CLUSTERS, NOISE = 100_000, 150, 0.02
+WITH_EVIDENCE, VALUES = 5_000, 8
 CPU = torch.device("cpu")
 EQUAL = 1.01  # of the best inertia
 Case = Callable[[np.ndarray, int], np.ndarray]  # vectors, seed -> centres
@@ -147,6 +153,35 @@ def speed(vector_ND: np.ndarray, repeats: int) -> dict[str, float]:
     }
 
 
+def neighbours(vector_ND: np.ndarray, repeats: int) -> dict[str, float]:
+    """CPU time of the sums over neighbours, ours and by an exact index of faiss; both must be equal."""
+    row_T = np.arange(0, N, N // WITH_EVIDENCE)
+    value_TF = np.random.default_rng(0).random((len(row_T), VALUES)).astype(np.float32)
+    known = Neighbours(np.arange(N), vector_ND, settings.Clusters().neighbours)
+
+    def by_faiss() -> np.ndarray:
+        index = faiss.IndexFlatIP(vector_ND.shape[1])
+        index.add(vector_ND[row_T])
+        found_UF = np.empty((N, VALUES))
+        for rows in np.array_split(np.arange(N), 20):
+            near_BM, index_BM = index.search(vector_ND[rows], known.n + 1)
+            last_B1 = near_BM[:, -1:]
+            weight_BM = (near_BM - last_B1 + SAME_COSINE) / (near_BM[:, :1] - last_B1 + SAME_COSINE)
+            found_UF[rows] = np.einsum("bm,bmf->bf", weight_BM, value_TF[index_BM])
+        return found_UF
+
+    sides = {"ours": lambda: known.smooth(row_T, value_TF), "faiss IndexFlatIP": by_faiss}
+    results = common.in_turn({name: lambda _, side=side: common.cpu_s(side) for name, side in sides.items()}, repeats)
+    difference = np.abs(results["ours"][0][1] - results["faiss IndexFlatIP"][0][1]).max()
+    if difference > 0.01:  # nearly equal cosines may change places
+        raise RuntimeError(f"the sums over neighbours differ from faiss's by {difference}")
+    seconds = common.medians({name: [s for s, _ in some] for name, some in results.items()})
+    print(f"\nsums over {known.n} neighbours among {len(row_T):,}, for {N:,} vectors: CPU s")
+    for name, s in seconds.items():
+        print(f"{name:42s} {s:7.2f}")
+    return {"neighbours_s": seconds["ours"], "neighbours_vs_faiss": seconds["ours"] / seconds["faiss IndexFlatIP"]}
+
+
 def ami(text_N: list[str], embedding: Embedding, label_N: list[str]) -> float:
     """Adjusted mutual information of our clusters with labels, as many clusters as labels."""
     clustering = fit(text_N, embedding, settings.Clusters(n=len(set(label_N)), backend="cpu"))
@@ -162,7 +197,8 @@ def main() -> int:
     math = rows_of(arguments.data, "pool_math_*.jsonl")[:: 16 if arguments.quick else 1]
     questions = [row["question"] for row in math]
     embedding = embedded(questions)
-    figures = speed(mixtures(embedding.vector_UD), common.repeats_of(arguments))
+    vector_ND = mixtures(embedding.vector_UD)
+    figures = speed(vector_ND, common.repeats_of(arguments)) | neighbours(vector_ND, common.repeats_of(arguments))
     figures["math_ami"] = ami(questions, embedding, [row["subject"] for row in math])
     champ = [row for row in rows_of(arguments.data, "champ.jsonl") if row["concepts"]]
     concepts = texts([[concept["name"] or concept["text"] for concept in row["concepts"]] for row in champ])
