@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 EQUAL = 1e-3  # a smaller difference of cosines says nothing: it is the rounding of a float16 encoder
-BLOCK = 2**25  # similarities computed at once
+BLOCK = 2**23  # similarities computed at once
 
 
 @dataclass(frozen=True)

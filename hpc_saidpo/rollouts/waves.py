@@ -106,9 +106,11 @@ def in_waves(
 
     Args:
         effort: the responses to draw of a question in each wave, and when it is abandoned.
-        token_Q: the prompt of each question, as token ids.
+        token_Q: the prompt of each question, as token ids; of none: the result is empty.
         seed: (run seed, iteration, stage name).
     """
+    if not token_Q:
+        return Rollouts.concat([])
     plan = Plan(effort, token_Q, starts(token_Q, renderer.family), renderer.questions, config, seed, grader)
     world = World()
     queue = Queue(lambda _: Chunk(list(token_Q), plan), world.claims(1))

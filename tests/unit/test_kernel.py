@@ -36,7 +36,7 @@ def by_definition(neighbours: Neighbours, row_T, value_TF) -> np.ndarray:
 
 
 @pytest.mark.parametrize("n", [1, 3, 20, 100])
-@pytest.mark.parametrize("block", [1, 200, 2**25])
+@pytest.mark.parametrize("block", [1, 200, 2**23])
 def test_the_weighted_sums_are_those_of_the_formula(n, block, monkeypatch):
     monkeypatch.setattr(module, "BLOCK", block)
     rng = np.random.default_rng(0)

@@ -9,10 +9,13 @@ from support.generating import tokens
 from hpc_saidpo import settings
 from hpc_saidpo.parallel.task import Task
 from hpc_saidpo.parallel.world import World
+from hpc_saidpo.records import Rollouts
+from hpc_saidpo.rollouts.effort import Effort
 from hpc_saidpo.rollouts.engine import engine
 from hpc_saidpo.rollouts.engine.engine import stream
 from hpc_saidpo.rollouts.engine.work import Backlog, Load, Work, listed
-from hpc_saidpo.rollouts.waves import Queue
+from hpc_saidpo.rollouts.prompts import Renderer
+from hpc_saidpo.rollouts.waves import Queue, in_waves
 from hpc_saidpo.settings.rollouts import Sampling
 
 
@@ -120,3 +123,10 @@ def test_root_hears_of_chunks_as_they_end(folder, micro, monkeypatch):
     assert sorted(ended) == [0, 1, 2]
     assert sum(counts["tokens"] for counts in chunks) == table.n_tokens_R.sum()
     assert [counts["questions"] for counts in chunks] == [3, 3, 3]
+
+
+def test_no_questions_give_an_empty_table(micro, grader):
+    config = settings.Rollouts(k=4)
+    renderer = Renderer([], {}, micro, config.prompt)
+    table = in_waves(Effort((4,)), {}, renderer, config.sampling(), config, (0, 0, "explore"), grader)
+    assert len(Rollouts.concat([table, table])) == 0
