@@ -56,12 +56,19 @@ from hpc_saidpo import settings
 PARTS = ("tuning", "forms", "headlines", "rules", "clusters", "smollm2")
 NUMBERS_OF_CLUSTERS = (24, 50, 100, 150)
 QUICK = Setup(2, 3_000, 20, held_out=40, samples=1, curve_samples=1)
+# Systems in the picture of the headlines, and their names there.
+DRAWN = {
+    BASELINE: "IDPO: uniform",
+    PUBLISHED: "published form",
+    OURS: "ours (default)",
+    SIMILAR: "ours, similar questions",
+}
 _labs: list = []  # this process's
 
 
 def main() -> int:
     parser = common.parser(__doc__, "one seed, two iterations, a twentieth of the tokens", repeats=10)
-    parser.add_argument("--plot", type=Path, help="draw the curves of the headlines into this PNG")
+    parser.add_argument("--plot", type=Path, help="draw the curves of the headlines into this PNG or SVG")
     parser.add_argument("--seeds", type=int, dest="repeats", help="the same as --repeats: reporting seeds")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="parts to make and show")
     parser.add_argument("--minutes", type=float, help="begin no trial after so many minutes")
@@ -178,9 +185,8 @@ def report(plan: Plan, parts: Mapping[str, Callable[[], Iterable[Trial]]], argum
                 show(f"{name}, pool {pool}", table, base)
         if name == "headlines":
             figures |= headline_figures(tables)
-            if arguments.plot and all(tables.values()):
-                plot({pool: {n: t[n] for n in (BASELINE, UNPROBED, PUBLISHED, OURS)} for pool, t in tables.items()},
-                     arguments.plot)  # fmt: skip
+            if arguments.plot and all(set(DRAWN) <= set(table) for table in tables.values()):
+                plot({f"pool {pool}": table for pool, table in tables.items()}, arguments.plot, DRAWN)
         if name == "rules":
             figures["best_rule"] = best_rule(tables)
         if name == "smollm2":

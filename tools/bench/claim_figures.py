@@ -132,23 +132,29 @@ def spread(values: np.ndarray, digits: int = 1) -> str:
     return f"{mean:.{digits}f}" + f" ± {mean - low:.{digits}f}" * (len(values) > 1)
 
 
-def plot(tables: Mapping[str, Table], path: Path) -> None:
-    """Draw accuracy over generated tokens, mean and 95 % interval, a panel per pool."""
-    from matplotlib import colormaps
+def plot(tables: Mapping[str, Table], path: Path, labels: Mapping[str, str]) -> None:
+    """Draw accuracy over generated tokens, mean and 95 % interval, a panel per pool, into a PNG or SVG file.
+
+    Args:
+        labels: the systems to draw, and their names in the legend.
+    """
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.2 * len(tables), 4.4), layout="constrained")
-    panels = figure.subplots(1, len(tables), squeeze=False, sharey=True)[0]
-    systems = dict.fromkeys(system for table in tables.values() for system in table)
-    colour = {system: colormaps["tab10"](i) for i, system in enumerate(systems)}
-    for axes, (pool, table) in zip(panels, tables.items(), strict=True):
-        for system, row in table.items():
-            middle, low, high = np.array([interval(column) for column in row.accuracy.T]).T
-            thousands = row.tokens.mean(axis=0) / 1000
-            axes.plot(thousands, middle, color=colour[system], label=system)
-            axes.fill_between(thousands, low, high, color=colour[system], alpha=0.12, linewidth=0)
-        axes.set_title(f"pool {pool}")
-        axes.set_xlabel("tokens generated, thousands")
-    panels[0].set_ylabel("held-out accuracy, %")
-    panels[0].legend(fontsize="small")
-    figure.savefig(path, dpi=110)
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": path.stem, "font.size": 9}):
+        figure = Figure(figsize=(4.2 * len(tables), 3.4), layout="constrained")
+        panels = figure.subplots(1, len(tables), squeeze=False, sharey=True)[0]
+        for axes, (pool, table) in zip(panels, tables.items(), strict=True):
+            for colour, (system, label) in enumerate(labels.items()):
+                row = table[system]
+                middle, low, high = np.array([interval(column) for column in row.accuracy.T]).T
+                thousands = row.tokens.mean(axis=0) / 1000
+                axes.plot(thousands, middle, color=f"C{colour}", label=label, marker=".", markersize=4)
+                axes.fill_between(thousands, low, high, color=f"C{colour}", alpha=0.12, linewidth=0)
+            axes.set_title(pool, fontsize="medium")
+            axes.set_xlabel("tokens generated, thousands")
+            axes.grid(alpha=0.25)
+            axes.spines[["right", "top"]].set_visible(False)
+        panels[0].set_ylabel("held-out accuracy, %")
+        panels[-1].legend(loc="lower right", frameon=False)
+        figure.savefig(path, dpi=110, metadata={"Date": None} if path.suffix == ".svg" else None)

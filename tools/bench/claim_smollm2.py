@@ -122,7 +122,8 @@ def overrides_of(trial: Trial, name: str, band: Path) -> Iterator[str]:
         "probe.fraction": setup.probe / sum(task.n for task in tasks()), "clusters.seed": trial.seed,
         "sampler.n_questions": 100, "sampler.budget.tokens": setup.tokens, "sampler.budget.rounds": 20,
         "dpo.lr": training.lr, "dpo.epochs": training.epochs, "dpo.batch_pairs": training.batch_pairs,
-        "evaluate.samples": setup.samples, "evaluate.benchmarks": _hydra(["held_out", str(band)]),
+        "evaluate.samples": setup.samples, "evaluate.every": 1 if setup.curve_samples else setup.iterations,
+        "evaluate.benchmarks": _hydra(["held_out", str(band)]),
     }  # fmt: skip
     names = ",".join(["demo", *filter(None, [trial.experiment])])
     yield f"experiment=[{names}]"
@@ -156,7 +157,7 @@ def records_of(run: Path) -> Iterator[dict]:
             "usable": round(line["pair_yield"] * line["explored_questions"]),
             "pairs": line["pairs"],
             "distinct": len(explored),
-            **_accuracies(line["scores"]),
+            **(_accuracies(line["scores"]) if line["scores"] else {}),
         }
 
 
