@@ -163,8 +163,8 @@ def test_more_distinct_texts_make_larger_chunks_and_none_is_lost():
 def test_a_sweep_over_n_embeds_once_and_its_clusterings_stay(tmp_path):
     points = [(f"topic {i % 7}",) for i in range(40)]
     for n in (2, 3, 3):
-        cluster_N, report = cluster(points, settings.Clusters(n=n), 0.01, run_dir(tmp_path))
-        assert report["n_clusters"] == n == len(set(cluster_N)) and report["vectors"] == 7
+        found = cluster(points, settings.Clusters(n=n), 0.01, run_dir(tmp_path))
+        assert found.health["n_clusters"] == n == len(set(found.cluster_N)) and found.health["vectors"] == 7
     names = sorted(p.name.split("-")[0] for p in (tmp_path / "runs/.shared").iterdir() if not p.name.startswith("."))
     assert names == ["clusters", "clusters", "embedding"]
 
