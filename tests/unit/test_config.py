@@ -143,7 +143,8 @@ def test_the_one_line_systems():
     assert built("experiment=frontier").sampler.rule == "frontier"
     assert built("experiment=frontier_error").sampler.rule == "frontier_error"
     assert built("experiment=no_clusters").clusters.n == 1
-    assert built("experiment=kernel").clusters.kind == "kernel"
+    assert built("experiment=kernel").clusters.kind == "kernel" == built("experiment=frugal").clusters.kind
+    assert built("experiment=frugal").rollouts.adaptive
     assert [built(f"experiment={name}").sampler.rule for name in ("lilo", "sec", "knapsack", "bots")] == [
         "variance", "deviation", "infogain", "thompson",
     ]  # fmt: skip

@@ -48,7 +48,7 @@ common.start("sentence_transformers", threads=1)
 import claim_smollm2
 import claim_trials
 from claim_figures import Figures, Table, gain_of, interval, plot, show, tokens_share
-from claim_plan import ADAPTIVE, BASELINE, MAIN_POOLS, OURS, PUBLISHED, RULES, SIMILAR, UNPROBED, Plan, Unfinished
+from claim_plan import ADAPTIVE, BASELINE, BOTH, MAIN_POOLS, OURS, PUBLISHED, RULES, SIMILAR, UNPROBED, Plan, Unfinished
 from claim_trials import KERNEL, SMOLLM2, Setup, Training, Trial, missing
 
 from hpc_saidpo import settings
@@ -61,7 +61,7 @@ DRAWN = {
     BASELINE: "IDPO: uniform",
     PUBLISHED: "published form",
     OURS: "ours (default)",
-    SIMILAR: "ours, similar questions",
+    BOTH: "ours, experiment=frugal",
 }
 _labs: list = []  # this process's
 
@@ -211,9 +211,10 @@ NAMES = (
     "points_over_idpo_in_band", "points_over_idpo_in_band_low95", "tokens_to_idpo_share_in_band",
     "tokens_to_idpo_share_in_band_high95", "points_over_idpo_without_probe", "points_over_idpo_without_probe_low95",
     "points_over_published", "points_over_published_low95", "best_rule", "tokens_per_pair_ratio_adaptive",
-    "points_of_adaptive", "points_of_kernel", "points_of_kernel_low95", "points_of_kernel_in_band",
-    "points_of_kernel_in_band_low95", "smollm2_points_over_idpo", "smollm2_points_over_idpo_low95",
-    "smollm2_tokens_to_idpo_share",
+    "points_of_adaptive", "points_of_adaptive_low95", "points_of_kernel", "points_of_kernel_low95",
+    "points_of_kernel_in_band", "points_of_kernel_in_band_low95", "points_of_frugal", "points_of_frugal_low95",
+    "points_of_frugal_in_band", "points_of_frugal_in_band_low95", "tokens_per_pair_ratio_frugal",
+    "smollm2_points_over_idpo", "smollm2_points_over_idpo_low95", "smollm2_tokens_to_idpo_share",
 )  # fmt: skip
 
 
@@ -229,6 +230,7 @@ def headline_figures(tables: Mapping[str, Table]) -> dict[str, float | str | Non
     for pool, end in zip(MAIN_POOLS, ("", "_in_band"), strict=True):
         compare(f"points_over_idpo{end}", pool, OURS, BASELINE)
         compare(f"points_of_kernel{end}", pool, SIMILAR, OURS)
+        compare(f"points_of_frugal{end}", pool, BOTH, OURS)
         table = tables.get(pool, {})
         if OURS in table and BASELINE in table:
             share, _, high = tokens_share(table[OURS], table[BASELINE])
@@ -236,12 +238,11 @@ def headline_figures(tables: Mapping[str, Table]) -> dict[str, float | str | Non
     first = tables.get(MAIN_POOLS[0], {})
     compare("points_over_idpo_without_probe", MAIN_POOLS[0], OURS, UNPROBED)
     compare("points_over_published", MAIN_POOLS[0], OURS, PUBLISHED)
-    if ADAPTIVE in first and OURS in first:
-        ratio = first[ADAPTIVE].tokens_per_pair.mean() / first[OURS].tokens_per_pair.mean()
-        figures |= {
-            "tokens_per_pair_ratio_adaptive": float(ratio),
-            "points_of_adaptive": float((first[ADAPTIVE].gain - first[OURS].gain).mean()),
-        }
+    compare("points_of_adaptive", MAIN_POOLS[0], ADAPTIVE, OURS)
+    for system, name in ((ADAPTIVE, "adaptive"), (BOTH, "frugal")):
+        if system in first and OURS in first:
+            ratio = first[system].tokens_per_pair.mean() / first[OURS].tokens_per_pair.mean()
+            figures[f"tokens_per_pair_ratio_{name}"] = float(ratio)
     return figures
 
 

@@ -149,7 +149,7 @@ def plot(tables: Mapping[str, Table], path: Path, labels: Mapping[str, str]) -> 
                 row = table[system]
                 middle, low, high = np.array([interval(column) for column in row.accuracy.T]).T
                 thousands = row.tokens.mean(axis=0) / 1000
-                axes.plot(thousands, middle, color=f"C{colour}", label=label, marker=".", markersize=4)
+                axes.plot(thousands, middle, color=f"C{colour}", label=label)
                 axes.fill_between(thousands, low, high, color=f"C{colour}", alpha=0.12, linewidth=0)
             axes.set_title(pool, fontsize="medium")
             axes.set_xlabel("tokens generated, thousands")
