@@ -70,12 +70,13 @@ def main() -> int:
     parser = common.parser(__doc__, "one seed, two iterations, a twentieth of the tokens", repeats=10)
     parser.add_argument("--plot", type=Path, help="draw the curves of the headlines into this PNG or SVG")
     parser.add_argument("--seeds", type=int, dest="repeats", help="the same as --repeats: reporting seeds")
+    parser.add_argument("--first-seed", type=int, default=0, help="the first reporting seed (default %(default)s)")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="parts to make and show")
     parser.add_argument("--minutes", type=float, help="begin no trial after so many minutes")
     parser.add_argument("--processes", type=int, default=2, help="trials at a time (default %(default)s)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        plan = Plan(gain, Setup(), common.repeats_of(arguments))
+        plan = Plan(gain, Setup(), common.repeats_of(arguments), first_seed=arguments.first_seed)
         real = Plan(gain, claim_smollm2.SETUP, 3, claim_smollm2.GRID, (3,), (SMOLLM2,), ())
         if arguments.quick:
             claim_trials.RESULTS = Path(folder)
@@ -163,10 +164,12 @@ def records_of(trial: Trial) -> list[dict]:
     if trial.pool == SMOLLM2:
         return claim_smollm2.play(trial)
     import claim_kernel
-    from claim_lab import Lab
+    import claim_lab
 
     if not _labs:
-        _labs.append(Lab())
+        _labs.append(claim_lab.Lab())
+    # The suggested number of clusters depends on the number of probed questions.
+    claim_lab.CACHE = claim_trials.HOME / "runs" / "claim" / f"probe-{trial.setup.probe}"
     return claim_kernel.play(_labs[0], trial) if KERNEL in trial.overrides else _labs[0].play(trial)
 
 

@@ -84,6 +84,7 @@ class Plan:
         seeds: number of reporting seeds.
         pools: of the tuning and the headlines.
         beside: further systems of the headlines.
+        first_seed: the first reporting seed.
     """
 
     gain: Gain
@@ -93,6 +94,12 @@ class Plan:
     keep: Sequence[int] = KEEP
     pools: Sequence[str] = MAIN_POOLS
     beside: Sequence[str] = tuple(BESIDE)
+    first_seed: int = 0
+
+    @property
+    def reporting(self) -> range:
+        """The reporting seeds."""
+        return range(self.first_seed, self.first_seed + self.seeds)
 
     def trial(self, pool: str, name: str, seed: int, training: Training | None = None, n: int | None = None) -> Trial:
         """A trial of a system, by default with its best training settings. Raises Unfinished."""
@@ -143,7 +150,7 @@ class Plan:
     def headlines(self) -> list[Trial]:
         """Each system at its best on the reporting seeds. Raises Unfinished."""
         names = [*SYSTEMS, *self.beside]
-        return [self.trial(p, name, s) for s, p, name in itertools.product(range(self.seeds), self.pools, names)]
+        return [self.trial(p, name, s) for s, p, name in itertools.product(self.reporting, self.pools, names)]
 
     def rules(self) -> list[Trial]:
         """The rules beside IDPO with equal settings on three pools. Raises Unfinished."""
@@ -153,11 +160,11 @@ class Plan:
         def one(pool: str, name: str, seed: int) -> Trial:
             return self.trial(pool, name, seed, None if pool in MAIN_POOLS else middle[name == BASELINE])
 
-        return [one(p, name, s) for s, p, name in itertools.product(range(self.seeds), pools, names)]
+        return [one(p, name, s) for s, p, name in itertools.product(self.reporting, pools, names)]
 
     def clusters(self, numbers: Sequence[int]) -> list[Trial]:
         """Ours with several numbers of clusters on the first pool. Raises Unfinished."""
-        return [self.trial(MAIN_POOLS[0], OURS, s, n=n) for s, n in itertools.product(range(self.seeds), numbers)]
+        return [self.trial(MAIN_POOLS[0], OURS, s, n=n) for s, n in itertools.product(self.reporting, numbers)]
 
 
 ALL = {**SYSTEMS, **FORMS, **BESIDE, **RULES}
