@@ -1,4 +1,4 @@
-"""The sampler in which questions learn from the most similar ones that were rolled out (clusters.kind=kernel; ours)."""
+"""The sampler that estimates pass rates from the most similar questions, not from clusters (clusters.kind=kernel)."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class Neighbourhood(Columns):
 
 
 class KernelSampler(Sampler):
-    """A `Sampler` in which the evidence about a question is that of its neighbours, not that of its cluster.
+    """A `Sampler` that estimates the pass rate of a question from its neighbours, not from its cluster (ours).
 
-    No number of clusters must be chosen, and the edge of a cluster has no effect. A question stands for its
-    neighbourhood by its last counts, discounted by their age. Clusters keep their counts, for tables and figures.
+    The results of a question are its last counts, discounted by their age. Clusters keep their counts, for tables and
+    figures.
 
     Args:
         neighbours: of the same questions; None in a process that asks for no weights, priors or draws.

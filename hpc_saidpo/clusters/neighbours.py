@@ -48,9 +48,9 @@ class Neighbours:
     def smooth(self, row_T: np.ndarray, value_TF: np.ndarray) -> np.ndarray:
         """Return for each text the weighted sum of the values of its neighbours, float64 of shape (U, F).
 
-        The weight of a neighbour falls linearly with its cosine: from 1 for the nearest one to 0 for the first text
-        that is no neighbour any more. A text with a value is its own neighbour. The work is in blocks: the memory
-        beside the result does not grow with U.
+        The weight of a neighbour falls linearly with its cosine: from 1 for the nearest one to nearly 0 for the first
+        text that is no neighbour any more; 1 for all if their cosines are equal. A text with a value is its own
+        neighbour. The work is in blocks: the memory beside the result does not grow with U.
 
         Args:
             row_T: rows of the texts that have values, at least one.

@@ -26,13 +26,13 @@ from .neighbours import Neighbours
 
 @dataclass(frozen=True)
 class Clustered:
-    """The pool by knowledge points.
+    """The pool's clusters, and with clusters.kind=kernel its neighbours.
 
     Attributes:
         cluster_N: cluster of each question.
         health: of the clustering (`clusters.health`).
         kind: clusters.kind.
-        neighbours: the questions by similarity, on root, with clusters.kind=kernel; else None.
+        neighbours: on root, with clusters.kind=kernel; else None.
     """
 
     cluster_N: np.ndarray
