@@ -9,7 +9,7 @@ from .base import Count, Positive, group
 
 @group
 class Clusters:
-    """K-means clusters of the pool by knowledge points; whether the sampler uses them, or the most similar questions."""
+    """K-means clusters of the pool by knowledge points; whether the sampler uses them or the most similar questions."""
 
     n: Positive = 150
     kind: Literal["kmeans", "kernel"] = "kmeans"

@@ -1,4 +1,4 @@
-"""Trials of bench_claim with clusters.kind=kernel: pass rates are estimated from similar questions, not from clusters."""
+"""Trials of bench_claim with clusters.kind=kernel: pass rates are estimated from the most similar questions."""
 
 from __future__ import annotations
 
