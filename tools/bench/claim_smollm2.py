@@ -143,7 +143,11 @@ def _hydra(value: object) -> str:
 
 
 def records_of(run: Path) -> Iterator[dict]:
-    """The records of a finished run. Tokens count probe and exploration; accuracy is that of the benchmark `band`."""
+    """Yield the records of a finished run.
+
+    The tokens of a record are those of the probe and of the exploration together. Its accuracy is the one on the
+    held-out questions in the model's range (`band`).
+    """
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     yield {"tokens": 0, **_accuracies(lines[0]["scores_before"])}
     explored: set[int] = set()
