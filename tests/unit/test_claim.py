@@ -1,12 +1,16 @@
 """The plan, the kept trials and the figures of tools/bench/bench_claim.py, without a trial."""
 
 import importlib
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from hpc_saidpo import settings
+from hpc_saidpo.pool import generated
 
 BENCH = Path(__file__).parents[2] / "tools" / "bench"
 
@@ -109,3 +113,18 @@ def test_settings_that_are_off_leave_a_trial_what_it_is_and_a_kernel_does_not(pa
     assert trials.settings_text("", ("clusters.kind=kmeans", "clusters.neighbours=7")) == plain
     kernel = trials.settings_text("", (trials.KERNEL,))
     assert len({plain, kernel, trials.settings_text("", (trials.KERNEL, "clusters.neighbours=7"))}) == 3
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2, 100])
+def test_the_questions_of_the_band_are_in_no_pool_of_the_real_model(parts, tmp_path, seed):
+    _, trials, *_ = parts
+    smollm2 = importlib.import_module("claim_smollm2")
+    trial = trials.Trial(trials.SMOLLM2, "x", "", seed, smollm2.GRID[0], setup=smollm2.SETUP)
+    smollm2.write_band(tmp_path / "band.jsonl", trial)
+    band = [json.loads(line) for line in (tmp_path / "band.jsonl").read_text().splitlines()]
+    tasks = tuple(smollm2.tasks())
+    pool = generated.make(settings.ReasoningGym(settings=tasks, held_out=smollm2.SETUP.held_out, seed=seed)).questions
+    assert len(pool) == 4000 and len(band) == smollm2.BAND_HELD_OUT
+    asked = {generated.expression(question.text) or question.text for question in pool}
+    assert not asked & {generated.expression(row["question"]) or row["question"] for row in band}
+    sys.modules.pop("claim_smollm2")
