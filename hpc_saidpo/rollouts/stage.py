@@ -103,9 +103,9 @@ def collect_rollouts(stage: Stage, request: Request, config: settings.Rollouts, 
 def collect_in_rounds(stage: Stage, request: Request, config: settings.Rollouts, world: World) -> None:
     """Collect rollouts of the questions in their order until the request's budget is spent. Collective.
 
-    The questions are cut into `budget.rounds` rounds. A round is a stage of its own within the folder, until all are
-    merged: so a stage that resumes finds its rounds, and any number of ranks ends after the same one. Without a budget
-    all questions are one round.
+    They are collected in rounds, whose sizes follow from what the rounds before have found (`Budget.next_round`). A
+    round is a stage of its own within the folder, until all are merged: so a stage that resumes finds its rounds, and
+    any number of ranks ends after the same one. Without a budget all questions are one round.
 
     Raises:
         RunError: as `collect_rollouts`.
@@ -115,16 +115,15 @@ def collect_in_rounds(stage: Stage, request: Request, config: settings.Rollouts,
         collect_rollouts(stage, replace(request, question_Q=np.sort(request.question_Q)), config, world)
         return
     rounds: list[Stage] = []
-    n_usable = n_tokens = 0
-    for number, question_Q in enumerate(np.array_split(request.question_Q, budget.rounds)):
-        part = Stage(stage.path / f"round-{number:04}", stage.facts)
+    order, n_explored, n_usable, n_tokens = request.question_Q, 0, 0, 0
+    while (n := budget.next_round(len(order), n_explored, n_usable, n_tokens)) or not rounds:
+        part = Stage(stage.path / f"round-{len(rounds):04}", stage.facts)
         world.on_root(part.prepare)
-        collect_rollouts(part, replace(request, question_Q=np.sort(question_Q)), config, world)
+        question_Q = np.sort(order[n_explored : n_explored + n])
+        collect_rollouts(part, replace(request, question_Q=question_Q), config, world)
         world.barrier()
         usable, tokens = world.on_root(functools.partial(_found, part))
-        rounds, n_usable, n_tokens = [*rounds, part], n_usable + usable, n_tokens + tokens
-        if budget.is_spent(n_usable, n_tokens):
-            break
+        rounds, n_explored, n_usable, n_tokens = [*rounds, part], n_explored + n, n_usable + usable, n_tokens + tokens
     log.info("  budget: rounds %d, questions that yield a pair %d, tokens %d", len(rounds), n_usable, n_tokens)
     world.on_root(lambda: _merge(stage, rounds))
 

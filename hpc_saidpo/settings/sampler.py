@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 from pydantic import Field
@@ -25,6 +26,20 @@ class Budget:
     def is_spent(self, n_usable: int, n_tokens: int) -> bool:
         """Whether so many questions that yield a pair, or so many generated tokens, are enough."""
         return bool((self.pairs and n_usable >= self.pairs) or (self.tokens and n_tokens >= self.tokens))
+
+    def next_round(self, n_drawn: int, n_explored: int, n_usable: int, n_tokens: int) -> int:
+        """How many questions are explored next; 0: the budget is spent, or no drawn question is left.
+
+        First n_drawn / rounds. Then as many as the rest of the budget needs by what has been found, but at most as many
+        as have been explored, so that a first round that misleads does no harm, and at least a quarter of the first.
+        """
+        if self.is_spent(n_usable, n_tokens):
+            return 0
+        first = math.ceil(n_drawn / self.rounds)
+        found = ((self.pairs, n_usable), (self.tokens, n_tokens))
+        needed = [math.ceil(n_explored * (limit - n) / n) for limit, n in found if limit and n]
+        size = min([n_explored, *needed]) if n_explored else first
+        return min(max(size, math.ceil(first / 4)), n_drawn - n_explored)
 
 
 @group

@@ -112,12 +112,20 @@ def test_a_budget_ends_the_exploration_after_the_same_round_on_any_ranks(folder,
     everything = explored("everything")
     assert everything.question_R.tolist() == np.repeat(np.arange(9), 3).tolist()
     usable_Q, tokens_R = np.isin(order, list(effort.decided(everything))), everything.n_tokens_R
-    spent = [int(tokens_R[np.isin(everything.question_R, order[: 3 * n])].sum()) for n in (1, 2, 3)]
-    n_usable = [int(usable_Q[: 3 * n].sum()) for n in (1, 2, 3)]
-    for n_rounds in (1, 2, 3):
-        found = explored(f"tokens-{n_rounds}", tokens=spent[n_rounds - 1])
-        assert sorted(set(found.question_R)) == sorted(order[: 3 * n_rounds])
-        rows = np.isin(everything.question_R, order[: 3 * n_rounds])
+    tokens_Q = np.array([tokens_R[everything.question_R == q].sum() for q in order])
+
+    def prefix(budget):
+        """How many questions of the order a budget allows: whole rounds, until it is spent."""
+        n = 0
+        while more := budget.next_round(9, n, int(usable_Q[:n].sum()), int(tokens_Q[:n].sum())):
+            n += more
+        return n
+
+    for tokens in (1, int(tokens_Q[:3].sum()), int(tokens_Q[:5].sum()), 10**6):
+        found, n = explored(f"tokens-{tokens}", tokens=tokens), prefix(settings.Budget(rounds=3, tokens=tokens))
+        assert sorted(set(found.question_R)) == sorted(order[:n]) and tokens_Q[:n].sum() >= min(tokens, tokens_Q.sum())
+        assert found.n_tokens_R.sum() == tokens_Q[:n].sum()
+        rows = np.isin(everything.question_R, order[:n])
         assert list(found.text_R) == list(everything.take(np.flatnonzero(rows)).text_R)
-    found = explored("pairs", pairs=1)
-    assert len(set(found.question_R)) == 3 * next(i + 1 for i, n in enumerate(n_usable) if n or i == 2)
+    found, n = explored("pairs", pairs=1), prefix(settings.Budget(rounds=3, pairs=1))
+    assert sorted(set(found.question_R)) == sorted(order[:n]) and (usable_Q[:n].any() or n == 9)

@@ -116,15 +116,14 @@ def test_settings_that_are_off_leave_a_trial_what_it_is_and_a_kernel_does_not(pa
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2, 100])
-def test_the_questions_of_the_band_are_in_no_pool_of_the_real_model(parts, tmp_path, seed):
+def test_held_out_questions_of_the_real_model_are_in_no_pool_of_it(parts, tmp_path, seed):
     _, trials, *_ = parts
     smollm2 = importlib.import_module("claim_smollm2")
     trial = trials.Trial(trials.SMOLLM2, "x", "", seed, smollm2.GRID[0], setup=smollm2.SETUP)
-    smollm2.write_band(tmp_path / "band.jsonl", trial)
-    band = [json.loads(line) for line in (tmp_path / "band.jsonl").read_text().splitlines()]
-    tasks = tuple(smollm2.tasks())
-    pool = generated.make(settings.ReasoningGym(settings=tasks, held_out=smollm2.SETUP.held_out, seed=seed)).questions
-    assert len(pool) == 4000 and len(band) == smollm2.BAND_HELD_OUT
+    smollm2.write_held_out(tmp_path, trial)
+    held_out = [json.loads(line) for path in tmp_path.iterdir() for line in path.read_text().splitlines()]
+    pool = generated.make(settings.ReasoningGym(settings=tuple(smollm2.tasks()), seed=seed)).questions
     asked = {generated.expression(question.text) or question.text for question in pool}
-    assert not asked & {generated.expression(row["question"]) or row["question"] for row in band}
+    assert len(pool) == 4000 and len(held_out) == smollm2.SETUP.held_out and len({r["id"] for r in held_out}) == 200
+    assert not asked & {generated.expression(row["question"]) or row["question"] for row in held_out}
     sys.modules.pop("claim_smollm2")

@@ -264,3 +264,22 @@ def test_rates_are_shrunk_however_little_discounted_evidence_is_left():
     assert rate_C.tolist() == [0.375 / 1.25, 0.25 / 1.25]
     assert posterior_rate(np.array([0.25, 0.0]), np.array([0.5, 0.0]), 1.0).tolist() == [0.5, 0.5]
     assert np.isnan(posterior_rate(np.zeros(2), np.zeros(2), 1.0)).all()
+
+
+def test_rounds_of_a_budget_follow_from_what_was_found():
+    def sizes(of_question, n_drawn=320, **limits):
+        """Numbers of questions of the rounds; of_question: (usable, tokens) of each drawn question."""
+        budget, n, found = settings.Budget(**limits), 0, []
+        while more := budget.next_round(n_drawn, n, *np.sum(of_question[:n], axis=0, dtype=int)):
+            found, n = [*found, more], n + more
+        return found
+
+    even = np.array([(1, 50)] * 320)
+    assert sizes(even, tokens=6000) == [40, 40, 40]  # never more than before
+    assert sizes(even, tokens=5000) == [40, 40, 20]
+    assert sizes(even, tokens=4050) == [40, 40, 10]  # a quarter of the first at least
+    assert sizes(even, tokens=4050, pairs=50) == [40, 10] and sizes(even, pairs=1) == [40]
+    assert sizes(even, tokens=10**6) == [40, 40, 80, 160] and sizes(even, tokens=10**6, rounds=1) == [320]
+    rare = np.array([(i % 100 == 99, 50) for i in range(320)])
+    assert sizes(rare, pairs=2) == [40, 40, 80, 160]  # the first pair found at question 100: nothing is known before
+    assert sizes(even[:0], 0, tokens=5) == []

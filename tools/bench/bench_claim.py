@@ -21,8 +21,8 @@ Parts, in this order:
   headlines  each system at its best on the reporting seeds, with pools, held-out questions and clusters of their own
   rules      all rules with equal settings, on three pools
   clusters   our default with 24, 50, 100 and 150 clusters
-  smollm2    the same on a real language model: runs of the program with SmolLM2-135M on 2 ranks (`claim_smollm2`), the
-             learning rate chosen on seed 100, three reporting seeds; about ten minutes a run
+  smollm2    the same on a real language model: runs of the program with SmolLM2-135M (`claim_smollm2`), the learning
+             rate chosen on seed 100, three reporting seeds; about a quarter of an hour a run
 
 Shown are means over seeds with their 95 % interval (Student's t), differences from IDPO seed by seed, and the tokens
 after which a system has IDPO's final accuracy, as a share of IDPO's. Finished trials are kept in
@@ -136,9 +136,7 @@ def make(trials: Sequence[Trial], pool: concurrent.futures.Executor, processes: 
     waiting = sorted(trials, key=lambda trial: (trial.seed, trial.pool))
     going: set[concurrent.futures.Future] = set()
     while waiting or going:
-        # A run of the program has two ranks.
-        n_at_once = 1 if waiting and waiting[0].pool == SMOLLM2 else processes
-        while waiting and len(going) < n_at_once and time.monotonic() < end:
+        while waiting and len(going) < processes and time.monotonic() < end:
             going.add(pool.submit(play, waiting.pop(0), str(claim_trials.RESULTS)))
         if not going:
             return False
@@ -153,7 +151,7 @@ def play(trial: Trial, results: str) -> str:
     claim_trials.RESULTS = Path(results)
     before = sum(os.times()[:4])
     records = records_of(trial)
-    cpu_s = sum(os.times()[:4]) - before  # children too: the ranks of a run
+    cpu_s = sum(os.times()[:4]) - before  # children too: the program
     trial.keep(records, cpu_s)
     points = f"{100 * gain_of(records):+.1f} points, {cpu_s:.0f} CPU-seconds"
     return f"{trial.pool} {trial.system}, seed {trial.seed}, {trial.training}: {points}"

@@ -1,10 +1,12 @@
 """The systems of bench_claim on a real language model: runs of the program itself with SmolLM2-135M.
 
 The pool is reasoning-gym's: 4,000 questions, of which 85 % are far too hard for the model (three and four digits,
-signed sums), 10 % in its range, 5 % far too easy (`TASKS` has its pass rates). Prompts, clusters and loss are the
-demo's. Each iteration explores until its tokens are spent (sampler.budget.tokens). Two sets of held-out questions:
-`band`, of the tasks in the model's range, and `held_out`, of all tasks in the pool's proportions. No question of the
-pool asks for an expression of theirs.
+signed sums), 10 % in its range, 5 % far too easy (`TASKS` has its pass rates). Prompts with two examples; clusters and
+loss are the demo's. Behind a probe, which is the same for all, each iteration explores until its tokens are spent
+(sampler.budget.tokens).
+
+Held-out questions are of each part of the pool, apart; the accuracy on everything is the mean of the parts in the
+pool's proportions. No question of the pool asks for an expression of theirs.
 """
 
 from __future__ import annotations
@@ -21,15 +23,17 @@ from claim_trials import HOME, Setup, Training, Trial
 from hpc_saidpo import settings
 from hpc_saidpo.pool import generated
 from hpc_saidpo.records import Rollouts
-from hpc_saidpo.settings.evaluate import HELD_OUT
 from hpc_saidpo.store.stage import Stage
 
 ROOT = HOME / "runs" / "claim" / "smollm2"  # runs that are going on: a killed one is resumed
-SETUP = Setup(iterations=4, tokens=10_000, probe=120, held_out=200, samples=4, curve_samples=4)
-GRID = tuple(Training(lr, 1, 16) for lr in (1e-5, 3e-5, 1e-4))
+SETUP = Setup(iterations=4, tokens=5_000, probe=80, held_out=200, samples=4, curve_samples=4)
+GRID = tuple(Training(lr, 1, 8) for lr in (3e-5, 1e-4, 3e-4))
 QUICK = Setup(iterations=1, tokens=200, probe=20, held_out=10, samples=1, curve_samples=1)
+EXAMPLES = 2  # few-shot examples of a prompt
+DRAWN_QUESTIONS = 320  # of an iteration, at most: more than the tokens allow
 HARD, BAND, EASY = "hard", "band", "easy"
-BAND_HELD_OUT = 120  # at most: one-digit tasks have few expressions, and one in seven is held out
+# Shares of the held-out questions. One-digit tasks have few expressions, and one in seven is held out: 120 of the band.
+HELD_OUT = {HARD: 0.3, BAND: 0.6, EASY: 0.1}
 
 
 def _sums(digits: tuple[int, int], operators: str, signed: bool = False, terms: int = 2, style: str = "simple") -> dict:
@@ -85,33 +89,34 @@ def play(trial: Trial) -> list[dict]:
         SystemExit: the run failed; the message is what it printed.
     """
     name = trial.path.stem
-    ROOT.mkdir(parents=True, exist_ok=True)
-    band = ROOT / f"{name}.jsonl"
-    write_band(band, trial)
-    words = list(overrides_of(trial, name, band))
+    questions = ROOT / f"{name}-questions"
+    write_held_out(questions, trial)
+    words = list(overrides_of(trial, name, questions))
     mpiexec = Path(sys.executable).parent / "mpiexec"
-    line = [mpiexec if mpiexec.exists() else "mpiexec", "-n", "2", sys.executable, "-m", "mpi4py", "-m", "hpc_saidpo"]
+    line = [mpiexec if mpiexec.exists() else "mpiexec", "-n", "1", sys.executable, "-m", "mpi4py", "-m", "hpc_saidpo"]
     done = subprocess.run([*map(str, line), *words], cwd=HOME, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if done.returncode != 0:
         sys.exit(f"{' '.join(words)} failed:\n{done.stdout}{done.stderr}")
     records = list(records_of(ROOT / name))
     shutil.rmtree(ROOT / name)
-    band.unlink()
+    shutil.rmtree(questions)
     return records
 
 
-def write_band(path: Path, trial: Trial) -> None:
-    """Write the held-out questions of the tasks in the model's range, as JSON lines."""
-    n = min(trial.setup.held_out, BAND_HELD_OUT)
-    config = settings.ReasoningGym(settings=tuple(tasks((BAND,), 1)), held_out=n, seed=trial.seed)
-    rows = [
-        {"id": f"band-{i}", "question": q.text, "answer": q.answer, "subject": q.subject}
-        for i, q in enumerate(generated.make(config).held_out)
-    ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+def write_held_out(folder: Path, trial: Trial) -> None:
+    """Write the held-out questions of each part of the pool, as JSON lines."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for part, share in HELD_OUT.items():
+        n = round(share * trial.setup.held_out)
+        config = settings.ReasoningGym(settings=tuple(tasks((part,), 1)), held_out=n, seed=trial.seed)
+        rows = [
+            {"id": f"{part}-{i}", "question": q.text, "answer": q.answer, "subject": q.subject}
+            for i, q in enumerate(generated.make(config).held_out)
+        ]
+        (folder / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def overrides_of(trial: Trial, name: str, band: Path) -> Iterator[str]:
+def overrides_of(trial: Trial, name: str, held_out: Path) -> Iterator[str]:
     """The command line of a trial's run."""
     setup, training = trial.setup, trial.training
     pool = [
@@ -119,13 +124,14 @@ def overrides_of(trial: Trial, name: str, band: Path) -> Iterator[str]:
         for task in tasks()
     ]
     values = {
-        "run.root": ROOT, "run.name": name, "run.seed": trial.seed, "loop.iterations": setup.iterations,
-        "pool.seed": trial.seed, "pool.held_out": setup.held_out, "pool.settings": _hydra(pool),
+        "run.root": ROOT, "run.name": name, "run.seed": trial.seed, "run.threads": 1,
+        "loop.iterations": setup.iterations, "pool.examples": EXAMPLES,
+        "pool.seed": trial.seed, "pool.held_out": 0, "pool.settings": _hydra(pool),
         "probe.fraction": setup.probe / sum(task.n for task in tasks()), "clusters.seed": trial.seed,
-        "sampler.n_questions": 100, "sampler.budget.tokens": setup.tokens, "sampler.budget.rounds": 20,
+        "sampler.n_questions": DRAWN_QUESTIONS, "sampler.budget.tokens": setup.tokens,
         "dpo.lr": training.lr, "dpo.epochs": training.epochs, "dpo.batch_pairs": training.batch_pairs,
         "evaluate.samples": setup.samples, "evaluate.every": 1 if setup.curve_samples else setup.iterations,
-        "evaluate.benchmarks": _hydra(["held_out", str(band)]),
+        "evaluate.benchmarks": _hydra([str(held_out / f"{part}.jsonl") for part in HELD_OUT]),
     }  # fmt: skip
     names = ",".join(["demo", *filter(None, [trial.experiment])])
     yield f"experiment=[{names}]"
@@ -148,7 +154,7 @@ def records_of(run: Path) -> Iterator[dict]:
     """Yield the records of a finished run.
 
     The tokens of a record are those of the probe and of the exploration together. Its accuracy is the one on the
-    held-out questions in the model's range (`band`).
+    held-out questions in the model's range (`BAND`).
     """
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     yield {"tokens": 0, **_accuracies(lines[0]["scores_before"])}
@@ -168,7 +174,6 @@ def records_of(run: Path) -> Iterator[dict]:
 
 
 def _accuracies(scores: dict) -> dict[str, float]:
-    return {
-        "accuracy": next(score["accuracy"] for name, score in scores.items() if name != HELD_OUT),
-        "everything": scores[HELD_OUT]["accuracy"],
-    }
+    sizes = {part: sum(task.n for task in tasks((part,))) for part in HELD_OUT}
+    whole = sum(scores[part]["accuracy"] * size for part, size in sizes.items()) / sum(sizes.values())
+    return {"accuracy": scores[BAND]["accuracy"], "everything": whole}
