@@ -149,6 +149,8 @@ class Plan:
 
     def headlines(self) -> list[Trial]:
         """Each system at its best on the reporting seeds. Raises Unfinished."""
+        if needed := list(self.tuning()):  # of all systems, so that many can be made at a time
+            raise Unfinished(needed)
         names = [*SYSTEMS, *self.beside]
         return [self.trial(p, name, s) for s, p, name in itertools.product(self.reporting, self.pools, names)]
 

@@ -125,7 +125,7 @@ def overrides_of(trial: Trial, name: str, held_out: Path) -> Iterator[str]:
     ]
     values = {
         "run.root": ROOT, "run.name": name, "run.seed": trial.seed, "run.threads": 1,
-        "loop.iterations": setup.iterations, "pool.examples": EXAMPLES,
+        "loop.iterations": setup.iterations, "pool.examples": EXAMPLES, "rollouts.prompt.shots": EXAMPLES,
         "pool.seed": trial.seed, "pool.held_out": 0, "pool.settings": _hydra(pool),
         "probe.fraction": setup.probe / sum(task.n for task in tasks()), "clusters.seed": trial.seed,
         "sampler.n_questions": DRAWN_QUESTIONS, "sampler.budget.tokens": setup.tokens,
