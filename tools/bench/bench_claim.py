@@ -68,7 +68,9 @@ _labs: list = []  # this process's
 
 def main() -> int:
     parser = common.parser(__doc__, "one seed, two iterations, a twentieth of the tokens", repeats=10)
-    parser.add_argument("--plot", type=Path, help="draw the curves of the headlines into this PNG or SVG")
+    parser.add_argument(
+        "--plot", type=Path, help="draw the curves into this PNG or SVG: those of headlines and smollm2"
+    )
     parser.add_argument("--seeds", type=int, dest="repeats", help="the same as --repeats: reporting seeds")
     parser.add_argument("--first-seed", type=int, default=0, help="the first reporting seed (default %(default)s)")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="parts to make and show")
@@ -174,6 +176,7 @@ def records_of(trial: Trial) -> list[dict]:
 def report(plan: Plan, parts: Mapping[str, Callable[[], Iterable[Trial]]], arguments) -> None:
     """Print a table of each part whose trials exist, and write figures and curves."""
     figures: dict[str, float | str | None] = dict.fromkeys(NAMES)
+    curves: dict[str, Table] = {}
     for name in [name for name in parts if name != "tuning"]:
         try:
             trials = list(parts[name]())
@@ -186,12 +189,18 @@ def report(plan: Plan, parts: Mapping[str, Callable[[], Iterable[Trial]]], argum
                 show(f"{name}, pool {pool}", table, base)
         if name == "headlines":
             figures |= headline_figures(tables)
-            if arguments.plot and all(set(DRAWN) <= set(table) for table in tables.values()):
-                plot({f"pool {pool}": table for pool, table in tables.items()}, arguments.plot, DRAWN)
+            curves |= {f"pool {pool}": table for pool, table in tables.items() if set(DRAWN) <= set(table)}
         if name == "rules":
             figures["best_rule"] = best_rule(tables)
         if name == "smollm2":
             figures |= real_figures(tables)
+            curves |= {f"{pool}, tasks in its range": table for pool, table in tables.items()}
+            curves |= {
+                f"{pool}, all tasks": {system: row.on_all_tasks() for system, row in table.items()}
+                for pool, table in tables.items()
+            }
+    if arguments.plot and curves:
+        plot(curves, arguments.plot, DRAWN, one_scale="smollm2" not in parts)
     common.show_figures(figures)
     common.write_figures(figures, arguments)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ class Figures:
         distinct: different questions that were explored.
         accuracy: per cent, [seed, evaluation]; the first is before training.
         tokens: generated before each evaluation, [seed, evaluation].
+        everywhere: accuracy on held-out questions of all tasks, where `accuracy` is on those in the model's range.
     """
 
     gain: np.ndarray
@@ -32,7 +33,7 @@ class Figures:
     distinct: np.ndarray
     accuracy: np.ndarray
     tokens: np.ndarray
-    gain_everywhere: np.ndarray | None = None  # points on held-out questions of all tasks, where they are apart
+    everywhere: np.ndarray | None = None
 
     @classmethod
     def of(cls, runs: Sequence[list[dict]]) -> Figures:
@@ -45,14 +46,19 @@ class Figures:
             pair_yield=total["usable"] / total["explored"],
             tokens_per_pair=total["tokens"] / np.maximum(1, total["usable"]),
             distinct=np.array([r[-1]["distinct"] for r in runs]),
-            accuracy=100 * np.array([[row["accuracy"] for row in r if "accuracy" in row] for r in runs]),
+            accuracy=_curves(runs, "accuracy"),
             tokens=np.array([evaluated_at(r) for r in runs]),
-            gain_everywhere=(
-                100 * np.array([r[-1]["everything"] - r[0]["everything"] for r in runs])
-                if "everything" in runs[0][0]
-                else None
-            ),
+            everywhere=_curves(runs, "everything") if "everything" in runs[0][0] else None,
         )
+
+    def on_all_tasks(self) -> Figures:
+        """The same with the accuracy on questions of all tasks."""
+        assert self.everywhere is not None
+        return replace(self, accuracy=self.everywhere, gain=self.everywhere[:, -1] - self.everywhere[:, 0])
+
+
+def _curves(runs: Sequence[list[dict]], name: str) -> np.ndarray:
+    return 100 * np.array([[row[name] for row in r if name in row] for r in runs])
 
 
 Table = dict[str, Figures]  # by system
@@ -111,11 +117,11 @@ def show(title: str, table: Table, baseline: Figures, note: Callable[[str], str]
         note: text behind the name of a system.
     """
     print(f"\n{title}; points, ± 95 %")
-    second = "worst topic" if baseline.gain_everywhere is None else "gain, all tasks"
+    second = "worst topic" if baseline.everywhere is None else "gain, all tasks"
     heads = ("gain", "- IDPO's", "tokens to IDPO's", second, "pair yield", "tokens per pair", "distinct")
     print(f"{'system':32}" + "".join(f"{head:>18}" for head in heads))
     for system, row in table.items():
-        second = spread(row.worst_topic if row.gain_everywhere is None else row.gain_everywhere)
+        second = spread(row.worst_topic if row.everywhere is None else row.on_all_tasks().gain)
         cells = [spread(row.gain), spread(row.gain - baseline.gain), _shares(row, baseline), second]
         cells += [spread(row.pair_yield, 3), spread(row.tokens_per_pair, 0), spread(row.distinct, 0)]
         print(f"{system:32}" + "".join(f"{cell:>18}" for cell in cells) + f"  {note(system)}".rstrip())
@@ -132,21 +138,23 @@ def spread(values: np.ndarray, digits: int = 1) -> str:
     return f"{mean:.{digits}f}" + f" ± {mean - low:.{digits}f}" * (len(values) > 1)
 
 
-def plot(tables: Mapping[str, Table], path: Path, labels: Mapping[str, str]) -> None:
+def plot(tables: Mapping[str, Table], path: Path, labels: Mapping[str, str], one_scale: bool = True) -> None:
     """Draw accuracy over generated tokens, mean and 95 % interval, a panel per pool, into a PNG or SVG file.
 
     Args:
-        labels: the systems to draw, and their names in the legend.
+        labels: the systems to draw where a table has them, and their names in the legend.
+        one_scale: the panels have the same scale of accuracy.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": path.stem, "font.size": 9}):
         figure = Figure(figsize=(4.2 * len(tables), 3.4), layout="constrained")
-        panels = figure.subplots(1, len(tables), squeeze=False, sharey=True)[0]
+        panels = figure.subplots(1, len(tables), squeeze=False, sharey=one_scale)[0]
         for axes, (pool, table) in zip(panels, tables.items(), strict=True):
             for colour, (system, label) in enumerate(labels.items()):
-                row = table[system]
+                if (row := table.get(system)) is None:
+                    continue
                 middle, low, high = np.array([interval(column) for column in row.accuracy.T]).T
                 thousands = row.tokens.mean(axis=0) / 1000
                 axes.plot(thousands, middle, color=f"C{colour}", label=label)
