@@ -117,9 +117,9 @@ def test_settings_that_are_off_leave_a_trial_what_it_is_and_a_kernel_does_not(pa
 
 @pytest.mark.parametrize("seed", [0, 1, 2, 100])
 def test_held_out_questions_of_the_real_model_are_in_no_pool_of_it(parts, tmp_path, seed):
-    _, trials, *_ = parts
+    plan, trials, *_ = parts
     smollm2 = importlib.import_module("claim_smollm2")
-    trial = trials.Trial(trials.SMOLLM2, "x", "", seed, smollm2.GRID[0], setup=smollm2.SETUP)
+    trial = trials.Trial(trials.SMOLLM2, "x", "", seed, plan.REAL_GRID[0], setup=smollm2.SETUP)
     smollm2.write_held_out(tmp_path, trial)
     held_out = [json.loads(line) for path in tmp_path.iterdir() for line in path.read_text().splitlines()]
     pool = generated.make(settings.ReasoningGym(settings=tuple(smollm2.tasks()), seed=seed)).questions

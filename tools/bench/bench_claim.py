@@ -79,12 +79,12 @@ def main() -> int:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         plan = Plan(gain, Setup(), common.repeats_of(arguments), first_seed=arguments.first_seed)
-        real = Plan(gain, claim_smollm2.SETUP, 3, claim_smollm2.GRID, (3,), (SMOLLM2,), ())
+        real = Plan(gain, claim_smollm2.SETUP, 3, REAL_GRID, (3,), (SMOLLM2,), ())
         if arguments.quick:
             claim_trials.RESULTS = Path(folder)
             choices = (Training(1e-4, 1, 8), Training(3e-4, 1, 8))
             plan = Plan(gain, QUICK, 1, choices, (2, 1))
-            real = Plan(gain, claim_smollm2.QUICK, 1, claim_smollm2.GRID[:1], (1,), (SMOLLM2,), ())
+            real = Plan(gain, claim_smollm2.QUICK, 1, REAL_GRID[:1], (1,), (SMOLLM2,), ())
         parts = parts_of(plan, real, arguments.parts)
         end = time.monotonic() + 60 * (arguments.minutes or 1e6)
         is_complete = make_all(parts, arguments.processes, end)

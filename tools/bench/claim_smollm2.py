@@ -18,7 +18,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from claim_trials import HOME, Setup, Training, Trial
+from claim_trials import HOME, Setup, Trial
 
 from hpc_saidpo import settings
 from hpc_saidpo.pool import generated
@@ -27,7 +27,6 @@ from hpc_saidpo.store.stage import Stage
 
 ROOT = HOME / "runs" / "claim" / "smollm2"  # runs that are going on: a killed one is resumed
 SETUP = Setup(iterations=4, tokens=5_000, probe=80, held_out=200, samples=4, curve_samples=4)
-GRID = tuple(Training(lr, 1, 8) for lr in (3e-5, 1e-4, 3e-4))
 QUICK = Setup(iterations=1, tokens=200, probe=20, held_out=10, samples=1, curve_samples=1)
 EXAMPLES = 2  # few-shot examples of a prompt
 DRAWN_QUESTIONS = 320  # of an iteration, at most: more than the tokens allow
