@@ -48,7 +48,20 @@ common.start("sentence_transformers", threads=1)
 import claim_smollm2
 import claim_trials
 from claim_figures import Figures, Table, gain_of, interval, plot, show, tokens_share
-from claim_plan import ADAPTIVE, BASELINE, BOTH, MAIN_POOLS, OURS, PUBLISHED, RULES, SIMILAR, UNPROBED, Plan, Unfinished
+from claim_plan import (
+    ADAPTIVE,
+    BASELINE,
+    BOTH,
+    MAIN_POOLS,
+    OURS,
+    PUBLISHED,
+    REAL_GRID,
+    RULES,
+    SIMILAR,
+    UNPROBED,
+    Plan,
+    Unfinished,
+)
 from claim_trials import KERNEL, SMOLLM2, Setup, Training, Trial, missing
 
 from hpc_saidpo import settings
