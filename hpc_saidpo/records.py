@@ -241,10 +241,14 @@ class Draw(Columns):
     weight_Q: np.ndarray = column(np.float64, "W of its cluster at the draw: relative probability")
     cluster_Q: np.ndarray = column(np.int64, "cluster of the question")
 
-    def up_to(self, question_Q: np.ndarray) -> Draw:
-        """Return the draw up to the last of these questions; without any, the whole."""
-        last = np.flatnonzero(np.isin(self.question_Q, question_Q)).max(initial=-1)
-        return self.take(np.arange(1 + last)) if last >= 0 else self
+    def explored(self, fresh_R: np.ndarray, probed_R: np.ndarray) -> Draw:
+        """Return the draw without the questions that were left because a budget was spent (sampler.budget).
+
+        Args:
+            fresh_R, probed_R: questions with rollouts of the exploration and of the probe, in any number.
+        """
+        left = np.flatnonzero(~np.isin(self.question_Q, np.concatenate([fresh_R, probed_R])))
+        return self.take(np.arange(left[0])) if len(left) else self
 
 
 @dataclass(frozen=True)

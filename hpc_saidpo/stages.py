@@ -27,7 +27,9 @@ from .progress import log
 from .records import Draw, Explored, Outcome, Pairs, Prompts, Question, Rollouts, pick, seeded
 from .rollouts.chunks import expected_tokens
 from .rollouts.prompts import Renderer
-from .rollouts.stage import Request, collect_in_rounds, load_rollouts
+from .rollouts.request import Request, load_rollouts
+from .rollouts.rounds import collect_in_rounds
+from .rollouts.stage import collect_rollouts
 from .sampler import Sampler
 from .sampler.probe import choose
 from .sampler.stage import load_draw
@@ -136,10 +138,11 @@ class Stages:
     ) -> Rollouts:
         def compute(stage: Stage) -> None:
             run, needed, config = self.settings.run, pick(questions, question_Q), self.settings.rollouts
+            world = self.run.world
             seed = (run.seed, -1 if isinstance(self.t, str) else self.t, name)
             renderer = Renderer(needed, self.pool.examples, self._policy(), config.prompt, self.run.started())
             request = Request(renderer, question_Q, k, sampling, seed, drained=run.deterministic, **known)
-            collect_in_rounds(stage, request, config, self.run.world)
+            collect_in_rounds(stage, request, lambda *what: collect_rollouts(*what, config, world), world)
 
         return self._stage(name, compute, load_rollouts, uses_policy=True)
 
@@ -198,7 +201,7 @@ class Iteration(Stages):
         new_Q = drawn.question_Q[~np.isin(drawn.question_Q, probed.question_R)]
         fresh = self._pool_rollouts("explore", new_Q, sampler)
         self._stop_after("explore")
-        drawn = drawn.up_to(fresh.question_R) if self.settings.sampler.budget.is_set else drawn
+        drawn = drawn.explored(fresh.question_R, probed.question_R)
         sampler.note_drawn(drawn.question_Q)
         if self.settings.rollouts.adaptive:
             log.info("  %s", iteration.describe_savings(fresh, self.settings.rollouts.k))
@@ -280,7 +283,7 @@ class Iteration(Stages):
         known: dict[str, Any] = {"expected_Q": expected_tokens(tokens_N, self.job.clustered.cluster_N, question_Q)}
         if name == "explore":
             prior_Q = self.run.world.on_root(lambda: sampler.priors(question_Q) if config.adaptive else {})
-            known |= {"prior_Q": prior_Q, "budget": self.settings.sampler.budget}
+            known |= {"prior_Q": prior_Q, "budget": self.settings.sampler.budget, "band": self.settings.difficulty}
         return self._rollouts(name, self.pool.questions, question_Q, config.k, config.sampling(), **known)
 
     def _choose_probed(self, allowed: np.ndarray) -> np.ndarray:

@@ -11,7 +11,9 @@ from hpc_saidpo.parallel.world import World
 from hpc_saidpo.records import Rollouts
 from hpc_saidpo.rollouts import effort
 from hpc_saidpo.rollouts.prompts import Renderer
-from hpc_saidpo.rollouts.stage import Request, collect_in_rounds, load_rollouts
+from hpc_saidpo.rollouts.request import Request, load_rollouts
+from hpc_saidpo.rollouts.rounds import collect_in_rounds
+from hpc_saidpo.rollouts.stage import collect_rollouts
 from hpc_saidpo.store.stage import Stage
 
 pytestmark = pytest.mark.mpi
@@ -100,11 +102,12 @@ def test_a_budget_ends_the_exploration_after_the_same_round_on_any_ranks(folder,
         stage = Stage(folder / name)
         world.on_root(stage.prepare)
         request = replace(whole, budget=settings.Budget(rounds=3, **budget))
-        collect_in_rounds(stage, request, plan, world)
+        collect_in_rounds(stage, request, lambda *what: collect_rollouts(*what, plan, world), world)
         world.barrier()
         assert sorted(path.name for path in stage.path.iterdir()) == [
             "prompts.h5",
             "questions.h5",
+            *(["rounds.json"] if budget else []),
             next(stage.path.glob("s*")).name,
         ]
         return load_rollouts(stage)
@@ -129,3 +132,40 @@ def test_a_budget_ends_the_exploration_after_the_same_round_on_any_ranks(folder,
         assert list(found.text_R) == list(everything.take(np.flatnonzero(rows)).text_R)
     found, n = explored("pairs", pairs=1), prefix(settings.Budget(rounds=3, pairs=1))
     assert sorted(set(found.question_R)) == sorted(order[:n]) and (usable_Q[:n].any() or n == 9)
+
+
+def test_a_merge_that_was_interrupted_or_damaged_makes_only_what_is_missing(folder, world, micro, monkeypatch):
+    plan, order = settings.Rollouts(chunk_questions=2, prompt=BARE), np.array([7, 2, 0, 8, 5, 1, 3, 6, 4])
+    budget = settings.Budget(rounds=3, tokens=10**6)
+    request = Request(Renderer(QUESTIONS, {}, micro, BARE), order, 3, SAMPLING, (0, 0, "explore"), budget=budget)
+    stage = Stage(folder / "stage")
+    world.on_root(stage.prepare)
+    remove, made = Stage.remove, []
+
+    def killed(stage, name):
+        if name == "round-0001":
+            raise OSError("killed here")
+        remove(stage, name)
+
+    def collected(part, asked):
+        made.append(part.path.name)
+        collect_rollouts(part, asked, plan, world)
+
+    def collect_again():
+        made.clear()
+        collect_in_rounds(stage, request, collected, world)
+        world.barrier()
+        assert not list(stage.path.glob("round-*"))
+        return load_rollouts(stage)
+
+    monkeypatch.setattr(Stage, "remove", killed)
+    with pytest.raises((OSError, RuntimeError), match="killed here"):
+        collect_again()
+    monkeypatch.undo()
+    whole = collect_again()
+    assert made == [] and len(whole) == 27
+    for name, rounds_made in (("prompts.h5", 0), (next(stage.path.glob("shard-*")).name, 3)):
+        world.on_root((stage.path / name).unlink)
+        world.barrier()
+        again = collect_again()
+        assert len(made) == rounds_made and list(again.text_R) == list(whole.text_R) and stage.has("prompts")

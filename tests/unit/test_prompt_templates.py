@@ -19,7 +19,8 @@ from hpc_saidpo.parallel.world import World
 from hpc_saidpo.policy.model import Policy
 from hpc_saidpo.records import Prompts, Question
 from hpc_saidpo.rollouts.prompts import Renderer
-from hpc_saidpo.rollouts.stage import Request, collect_rollouts, load_rollouts
+from hpc_saidpo.rollouts.request import Request, load_rollouts
+from hpc_saidpo.rollouts.stage import collect_rollouts
 from hpc_saidpo.store.stage import Stage
 
 QUESTION = Question(id="q", text=" 2 + 2 = ? ", answer="4")
