@@ -25,6 +25,7 @@ from .records import Question, pick
 from .rollouts.engine.machine import check_machine
 from .rollouts.stage import find_too_long
 from .sampler.history import check_enough
+from .sampler.rules import find_rule
 from .settings.evaluate import HELD_OUT
 from .settings.pool import compared_benchmarks
 from .settings.rollouts import Rollouts
@@ -79,12 +80,30 @@ def prepare_run(settings: Settings, run: RunDir) -> Prepared:
     clustered = cluster(points, settings.clusters, settings.probe.fraction, run)
     health = clustered.health
     log.info("pool: %d questions, %d held out; %s", len(pool.questions), len(pool.held_out), describe(health))
-    early = changed_by_early_decision(settings.pairs) if settings.rollouts.adaptive else []
-    for warning in [*health["warnings"], *early]:
+    for warning in [*health["warnings"], *early_decision_warnings(settings)]:
         log.warning("  %s", warning)
     golds = {"pool": pool.questions, **{b.name: b.questions for b in evaluated}}
     check_golds(golds, world, shared_grader(settings.rollouts.grader))
     return Prepared(pool, evaluated, clustered)
+
+
+def early_decision_warnings(settings: Settings) -> list[str]:
+    """Warnings about settings that lead to other pairs or draws when questions stop early (rollouts.adaptive)."""
+    if not settings.rollouts.adaptive:
+        return []
+    sampler, band = settings.sampler, (settings.difficulty.too_hard, settings.difficulty.too_easy)
+    rule = find_rule(sampler.rule)
+    warnings = {
+        f"difficulty.too_hard={band[0]:g} and too_easy={band[1]:g} compare pass rates, which lean to one half: other "
+        "pairs than of k responses": band != (0, 1),
+        f"sampler.rule={sampler.rule} compares shares of questions in the band, which the first "
+        f"{settings.rollouts.waves[0]} responses find less often than the k of the probe: explored clusters weigh too "
+        "little; set sampler.history=0, or a rule that fits pass rates (frontier_error)": (
+            not rule.is_uniform and rule.expected is None and sampler.history > 0
+        ),
+    }
+    found = [f"with rollouts.adaptive, {text}" for text, applies in warnings.items() if applies]
+    return changed_by_early_decision(settings.pairs) + found
 
 
 def prepare_evaluation(settings: Evaluation, run: RunDir) -> Prepared:

@@ -115,7 +115,7 @@ def warnings(frozen: Frozen, options: Options) -> list[str]:
             f"{', '.join(unseen)}: evaluated, but the pool is not compared with them. Give the runs "
             f"'pool.benchmarks=[{','.join(unseen)}]', with the evaluation's evaluate.folder"
         )
-    questions = config.sampler.n_questions
+    questions = config.sampler.explored_at_once
     found.append(too_many_ranks(options.n_ranks("run"), questions, config.rollouts, "explore"))
     both = (*inputs.list_inputs(config), *inputs.list_inputs(evaluated))
     seen = (f for settings in (config, evaluated) for f in foresight.foresee(settings) if f.remedy)

@@ -70,7 +70,7 @@ def prompt_tokens(questions: Sequence[Question], shots: int) -> int:
 
 
 def chunk_s(model: Model, config: settings.Rollouts, rates: Rates, n_bytes: int) -> float:
-    """Estimate the seconds of a large chunk of rollouts.
+    """Estimate the seconds of a large chunk of rollouts with K responses to each question.
 
     A decoding step reads the weights once and multiplies them with every row; the slower of both counts.
     """
@@ -183,9 +183,9 @@ def check(world: World, config: Settings, model: Model) -> list[Finding]:
             return [judge("stage times", "not estimated", failure=str(error))]
         n_bytes = precision.itemsize
         times = stage_times(model, config, sizes, rates, world.size, n_bytes)
-        one = chunk_s(model, config.rollouts, rates, n_bytes)
+        longest = chunk_s(model, config.rollouts, rates, n_bytes) * config.rollouts.most / config.rollouts.k
         needed = _needed_bytes(model, config, sizes.prompt_tokens, world.size, n_bytes)
-        found = [_memory(model, *needed, usable_bytes), *_times(config, times, one, time_left_s())]
+        found = [_memory(model, *needed, usable_bytes), *_times(config, times, longest, time_left_s())]
         return [*found, judge_chunks(config, sizes.pool_questions, world.size), _golds(sizes.golds)]
 
     return world.on_root(on_root)
@@ -204,7 +204,7 @@ def judge_chunks(config: Settings, n_pool: int, n_ranks: int) -> Finding:
     Args:
         n_pool: number of questions in the pool.
     """
-    questions = {"probe": max(1, round(config.probe.fraction * n_pool)), "explore": config.sampler.n_questions}
+    questions = {"probe": max(1, round(config.probe.fraction * n_pool)), "explore": config.sampler.explored_at_once}
     counts = {stage: count(n, *config.rollouts.chunk_bounds(stage)) for stage, n in questions.items()}
     text = ", ".join(f"{stage} {n}" for stage, n in counts.items())
     stage = "explore"  # most of the work of an iteration; the probe is short

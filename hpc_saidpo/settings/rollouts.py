@@ -175,10 +175,17 @@ class Rollouts:
     def __post_init__(self):
         if self.adaptive and sum(self.waves) != self.k:
             raise ValueError(f"waves {list(self.waves)} are {sum(self.waves)} responses, not k={self.k}")
-        if not self.adaptive and (self.min_chance or self.k_max):
-            raise ValueError("min_chance and k_max need adaptive=true")
+        if not self.adaptive and (self.min_chance or self.k_max or self.adaptive_probe):
+            raise ValueError("min_chance, k_max and adaptive_probe need adaptive=true")
         if self.k_max is not None and self.k_max < self.k:
             raise ValueError(f"k_max={self.k_max} is below k={self.k}")
+        largest = max(self.waves_of("explore")[1:], default=0)
+        if self.min_chance * largest >= 1:
+            raise ValueError(
+                f"min_chance={self.min_chance:g} for each response of a wave of {largest} is a chance of "
+                f"{self.min_chance * largest:g}: no question would get this wave. Set it below 1/{largest}, or make "
+                "waves smaller"
+            )
 
     def waves_of(self, stage: str) -> tuple[int, ...]:
         """Return the number of responses to a question in each wave; () for a stage that draws all K at once.
@@ -191,6 +198,11 @@ class Rollouts:
         n_more = (self.k_max or self.k) - self.k if stage == "explore" else 0
         whole, rest = divmod(n_more, self.waves[-1])
         return self.waves + (self.waves[-1],) * whole + (rest,) * bool(rest)
+
+    @property
+    def most(self) -> int:
+        """Responses to a question in `explore`, at most."""
+        return (self.k_max or self.k) if self.adaptive else self.k
 
     def n_fixed(self, stage: str) -> int:
         """Return the responses that every question of a stage receives, whatever they are."""

@@ -55,3 +55,8 @@ class Sampler:
     n_questions: Positive = 1000
     budget: Budget = Field(default_factory=Budget)
     exclude_iterations: Count = 0
+
+    @property
+    def explored_at_once(self) -> int:
+        """Drawn questions between which no rank waits: all M, or with a budget those of its first round."""
+        return self.budget.next_round(self.n_questions, 0, 0, 0) if self.budget.is_set else self.n_questions

@@ -17,6 +17,7 @@ from hpc_saidpo import records, settings
 from hpc_saidpo.cli import compose, program
 from hpc_saidpo.errors import RunError
 from hpc_saidpo.names import fault_of
+from hpc_saidpo.prepare import early_decision_warnings
 from hpc_saidpo.settings import whole
 from hpc_saidpo.settings.keys import conf_folder
 
@@ -437,3 +438,20 @@ def test_an_interpolation_without_a_value_is_explained(override, says):
 def test_an_interpolation_can_be_written_as_text():
     config = compose.from_overrides(["experiment=tiny", r"rollouts.prompt.system='Solve \${x}'"])
     assert config.rollouts.prompt.system == "Solve ${x}"
+
+
+@pytest.mark.parametrize(
+    ("changed", "found"),
+    [
+        ([], []),
+        (["rollouts.adaptive=true"], []),
+        (["difficulty.too_hard=0.2", "sampler.rule=error"], []),
+        (["rollouts.adaptive=true", "difficulty.too_hard=0.2"], ["too_hard=0.2 and too_easy=1 compare pass rates"]),
+        (["rollouts.adaptive=true", "sampler.rule=error"], ["sampler.rule=error compares shares"]),
+        (["rollouts.adaptive=true", "sampler.rule=error", "sampler.history=0"], []),
+        (["rollouts.adaptive=true", "sampler.rule=uniform", "pairs.budget=9"], ["pairs.budget=9 cuts by pass rates"]),
+    ],
+)
+def test_a_run_says_what_early_decision_changes(changed, found):
+    warnings = early_decision_warnings(built(*changed))
+    assert len(warnings) == len(found) and all(part in text for part, text in zip(found, warnings, strict=True))

@@ -96,6 +96,9 @@ def test_ranks_are_compared_with_chunks():
     config = built("experiment=tiny", "sampler.n_questions=300", "rollouts.chunk_questions=64")
     assert plan.judge_chunks(config, 2400, 5) == judge("chunks", "probe 4, explore 5")
     assert "at most 5 ranks have work" in plan.judge_chunks(config, 2400, 6).remedy
+    rounds = ("sampler.n_questions=1000", "sampler.budget.pairs=99", "rollouts.chunk_questions=8")
+    in_rounds = built("experiment=tiny", *rounds)
+    assert "explore has 16 chunks of rollouts (125 questions)" in plan.judge_chunks(in_rounds, 2400, 24).remedy
 
 
 def test_rates_are_of_this_machine():

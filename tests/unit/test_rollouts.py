@@ -103,8 +103,12 @@ def test_waves_go_on_to_k_max_in_the_exploration_only():
     assert (config.n_fixed("explore"), config.n_fixed("probe")) == (2, 8)
     with pytest.raises(ValueError, match="k_max=7 is below k=8"):
         settings.Rollouts(adaptive=True, k_max=7)
-    with pytest.raises(ValueError, match="need adaptive=true"):
-        settings.Rollouts(min_chance=0.1)
+    for alone in ({"min_chance": 0.1}, {"k_max": 16}, {"adaptive_probe": True}):
+        with pytest.raises(ValueError, match="need adaptive=true"):
+            settings.Rollouts(**alone)
+    with pytest.raises(ValueError, match="of a wave of 4 is a chance of"):
+        settings.Rollouts(adaptive=True, min_chance=0.3)
+    assert settings.Rollouts(adaptive=True, min_chance=0.3, waves=(4, 2, 2)).min_chance == 0.3
 
 
 @pytest.mark.parametrize(("a", "b", "n", "s"), [(0.3, 0.5, 2, 0), (0.3, 0.5, 2, 2), (2, 1, 8, 0), (0.05, 4, 4, 0)])
