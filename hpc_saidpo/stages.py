@@ -97,7 +97,8 @@ class Job:
 
     def iteration(self, t: int, policy_path: str) -> Iteration:
         """Return the stages of iteration t."""
-        facts, self.unfinished = {"t": t, "before": self.drawn}, {"iteration": t}
+        facts = {"t": t, "before": self.drawn, "clusters_kind": self.clustered.kind}
+        self.unfinished = {"iteration": t}
         return Iteration(self.settings, self.run, self.pool, self.benchmarks, t, policy_path, self, facts)
 
     def outcome(self, ended: Ended | None = None) -> Outcome:
@@ -137,9 +138,8 @@ class Stages:
         self, name: str, questions: Sequence[Question], question_Q: np.ndarray, k: int, sampling: Sampling, **known: Any
     ) -> Rollouts:
         def compute(stage: Stage) -> None:
-            run, needed, config = self.settings.run, pick(questions, question_Q), self.settings.rollouts
-            world = self.run.world
-            seed = (run.seed, -1 if isinstance(self.t, str) else self.t, name)
+            run, config, world = self.settings.run, self.settings.rollouts, self.run.world
+            seed, needed = (run.seed, -1 if isinstance(self.t, str) else self.t, name), pick(questions, question_Q)
             renderer = Renderer(needed, self.pool.examples, self._policy(), config.prompt, self.run.started())
             request = Request(renderer, question_Q, k, sampling, seed, drained=run.deterministic, **known)
             collect_in_rounds(stage, request, lambda *what: collect_rollouts(*what, config, world), world)

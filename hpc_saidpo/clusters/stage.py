@@ -70,6 +70,8 @@ def cluster(points: Sequence[Sequence[str]], config: settings.Clusters, probed: 
         if config.kind == "kernel":
             neighbours = world.kept_on_root(lambda: _neighbours(text_N, embedding, config, world.device))
     described = world.on_root(lambda: health(cluster_N, points, config.n, probed, facts))
+    if config.kind == "kernel":  # the clusters are for tables only: nothing is drawn by them
+        described = {**described, "warnings": []}
     return Clustered(cluster_N, described, config.kind, neighbours)
 
 

@@ -156,6 +156,7 @@ class IterationFacts:
     scores: Mapping[str, dict]
     scores_before: Mapping[str, dict]
     best: Mapping[str, dict]
+    clusters_kind: str = "kmeans"
 
 
 def describe_iteration(
@@ -174,6 +175,7 @@ def describe_iteration(
     record = {
         "iteration": done.t,
         "sampler_rule": sampler.rule,
+        "clusters_kind": done.clusters_kind,
         **describe_probe(seen, in_band(seen, band)),
         **describe_draw(done.counts, done.weight_C, sampler, cluster_N, done.draw, done.before),
         "entropy_share": done.entropy_share,

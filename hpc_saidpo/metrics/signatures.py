@@ -34,7 +34,7 @@ def find_signatures(now: Mapping, best: Mapping | None) -> list[str]:
     """
     messages = [_depletion(now) or _truncation(now), _trivial(now), _one_cluster(now), _ungradable(now)]
     if not find_rule(now["sampler_rule"]).is_uniform and len(now["cluster_weight"]) > 1:
-        messages += [_uniform(now), _little_evidence(now) or _noise(now)]
+        messages += [_uniform(now), "" if _is_by_kernel(now) else _little_evidence(now) or _noise(now)]
     messages += [_fall(name, score, (best or {}).get(name)) for name, score in now["scores"].items()]
     return [text for text in messages if text]
 
@@ -149,17 +149,23 @@ def _one_cluster(now: Mapping) -> str:
     if len(drawn) < 2 or share - of_pool <= ONE_CLUSTER * (1 - of_pool):
         return ""
     return (
-        f"collapse: one cluster takes {share:.0%} of the draws, with {of_pool:.0%} of the pool; lower sampler.alpha or "
-        "raise clusters.n"
+        f"collapse: one cluster takes {share:.0%} of the draws, with {of_pool:.0%} of the pool; lower sampler.alpha"
+        + ("" if _is_by_kernel(now) else " or raise clusters.n")
     )
+
+
+def _is_by_kernel(now: Mapping) -> bool:
+    """Whether questions learned from their neighbours: then clusters are for tables only, and do not decide a draw."""
+    return now.get("clusters_kind") == "kernel"
 
 
 def _uniform(now: Mapping) -> str:
     if now["entropy_share"] <= NEAR_UNIFORM:
         return ""
+    size = "clusters.neighbours" if _is_by_kernel(now) else "clusters.n"
     return (
-        "stagnation: the cluster weights are nearly uniform; raise sampler.alpha or probe.fraction, or lower "
-        "sampler.kappa or clusters.n"
+        "stagnation: the weights are nearly uniform; raise sampler.alpha or probe.fraction, or lower sampler.kappa or "
+        f"{size}"
     )
 
 

@@ -41,6 +41,9 @@ def test_each_signature_is_named():
     assert shown(cluster_questions=[2.0, 1.0]) == ["stagnation"]
     assert shown(cluster_difference_p=0.4) == ["stagnation"] and shown(cluster_difference_p=None) == []
     assert shown(cluster_difference_p=signatures.CHANCE) == []
+    assert shown(cluster_difference_p=0.4, cluster_questions=[1.0, 0.0], clusters_kind="kernel") == []
+    told = signatures.find_signatures({**GOOD, "entropy_share": 1.0, "clusters_kind": "kernel"}, BEFORE)
+    assert len(told) == 1 and "clusters.neighbours" in told[0] and not told[0].endswith("clusters.n")
     assert shown(cluster_drawn=[95, 5]) == ["collapse"]
     assert shown(cluster_drawn=[95, 5], cluster_size=[850, 150]) == []  # it is most of the pool
     assert shown(cluster_drawn=[99, 1], cluster_size=[850, 150]) == ["collapse"]
@@ -146,7 +149,7 @@ def test_the_record_names_the_rule_and_judges_the_draw_by_it(rule):
     assert (record["iteration"], record["sampler_rule"]) == (3, rule)
     assert record["probe_questions"] == record["explored_questions"] == 8 and record["pair_yield"] == 1
     assert record["scores_before"] == {"x": {"accuracy": 0.5}} and record["dpo/loss"] == 0.5
-    uniform_weights = [text for text in record["signatures"] if "the cluster weights are nearly uniform" in text]
+    uniform_weights = [text for text in record["signatures"] if "the weights are nearly uniform" in text]
     assert len(uniform_weights) == (rule != "uniform")  # IDPO means to be uniform
 
 
