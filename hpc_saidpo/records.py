@@ -241,13 +241,13 @@ class Draw(Columns):
     weight_Q: np.ndarray = column(np.float64, "W of its cluster at the draw: relative probability")
     cluster_Q: np.ndarray = column(np.int64, "cluster of the question")
 
-    def explored(self, fresh_R: np.ndarray, probed_R: np.ndarray) -> Draw:
+    def explored(self, question_R: np.ndarray) -> Draw:
         """Return the draw without the questions that were left because a budget was spent (sampler.budget).
 
         Args:
-            fresh_R, probed_R: questions with rollouts of the exploration and of the probe, in any number.
+            question_R: questions of all rollouts of the exploration and of the probe.
         """
-        left = np.flatnonzero(~np.isin(self.question_Q, np.concatenate([fresh_R, probed_R])))
+        left = np.flatnonzero(~np.isin(self.question_Q, question_R))
         return self.take(np.arange(left[0])) if len(left) else self
 
 

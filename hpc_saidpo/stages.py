@@ -201,7 +201,7 @@ class Iteration(Stages):
         new_Q = drawn.question_Q[~np.isin(drawn.question_Q, probed.question_R)]
         fresh = self._pool_rollouts("explore", new_Q, sampler)
         self._stop_after("explore")
-        drawn = drawn.explored(fresh.question_R, probed.question_R)
+        drawn = drawn.explored(np.concatenate([fresh.question_R, probed.question_R]))
         sampler.note_drawn(drawn.question_Q)
         if self.settings.rollouts.adaptive:
             log.info("  %s", iteration.describe_savings(fresh, self.settings.rollouts.k))

@@ -84,13 +84,18 @@ class Iteration:
         return self.table("draw", Draw)
 
     @cached_property
+    def explored(self) -> Draw:
+        """The drawn questions that were explored: all of them, unless sampler.budget ended the exploration."""
+        return self.draw.explored(self.rollouts.question_R) if self.stage("explore").done else self.draw
+
+    @cached_property
     def questions(self) -> QuestionEvidence:
         return self.table("history", QuestionEvidence)
 
     @property
     def is_by_kernel(self) -> bool:
-        """Whether questions learned from their neighbours, not from their clusters (clusters.kind)."""
-        return self.settings.get("clusters", {}).get("kind") == "kernel"
+        """Whether questions learned from their neighbours, not from their clusters (clusters.kind at the draw)."""
+        return "neighbourhoods.h5" in self.stage("draw").manifest()
 
     @cached_property
     def neighbourhoods(self) -> Neighbourhood:
@@ -145,7 +150,7 @@ def explain(run: Path, t: int, question_id: str, imports: bool = True) -> list[t
         *_of_cluster(iteration, cluster, imports),
         *_of_weight(iteration, question, cluster, seen, drawn),
         *_of_rollouts(iteration, question, rollouts),
-        ("pair", _outcome(iteration, question, rollouts, len(drawn) > 0)),
+        ("pair", _outcome(iteration, question, rollouts)),
     ]
 
 
@@ -228,7 +233,9 @@ def _of_weight(
         f"add up to {n:,}; exact up to about {1 / n:.1g} of it",
     )
     if len(drawn):
-        yield "draw", f"drawn as number {drawn[0] + 1:,} of {n:,}"
+        n_explored = len(iteration.explored)
+        left = f", not explored: sampler.budget was spent after number {n_explored:,}" if drawn[0] >= n_explored else ""
+        yield "draw", f"drawn as number {drawn[0] + 1:,} of {n:,}{left}"
     elif evidence.drawn_at_Q[0] >= max(0, since):
         yield "draw", f"not drawn: excluded by sampler.exclude_iterations={config['exclude_iterations']}"
     else:
@@ -265,7 +272,7 @@ def _of_rollouts(iteration: Iteration, question: int, rollouts: Rollouts) -> Ite
 
 def _hardness(iteration: Iteration, question: int) -> tuple[int, int]:
     """Rank of a question among the explored ones, hardest first, from 1, and their number; (0, 0) if not explored."""
-    explored = np.isin(iteration.rollouts.question_R, iteration.draw.question_Q)
+    explored = np.isin(iteration.rollouts.question_R, iteration.explored.question_Q)
     hard = difficulty.measure(iteration.rollouts.take(np.flatnonzero(explored)))
     rng = seeded(iteration.settings["run"]["seed"], iteration.t, "order")
     order = difficulty.hardest_first(hard, settings.Difficulty(**iteration.settings["difficulty"]), rng)
@@ -273,9 +280,9 @@ def _hardness(iteration: Iteration, question: int) -> tuple[int, int]:
     return (int(place[0]) + 1, len(hard)) if len(place) else (0, 0)
 
 
-def _outcome(iteration: Iteration, question: int, rollouts: Rollouts, drawn: bool) -> str:
+def _outcome(iteration: Iteration, question: int, rollouts: Rollouts) -> str:
     """The pairs of a question, or the reason why it has none."""
-    if not drawn:
+    if question not in iteration.explored.question_Q:
         return "none: it was probed, not explored"
     if not iteration.stage("pairs").done:
         return "not made yet"

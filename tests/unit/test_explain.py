@@ -104,6 +104,18 @@ def test_what_came_of_a_question(run, question, why):
     assert explained(run, question)["pair"].startswith(why)
 
 
+def test_questions_behind_a_spent_budget_were_drawn_and_not_explored(run, tmp_path):
+    shutil.copytree(run[0], tmp_path / "run")
+    draw = Stage(tmp_path / "run" / "iter-001" / "draw", {"iteration": 1, "stage": "draw"})
+    question_Q = np.array([*DRAWN, 11, 9])  # nobody rolled out 11; the probe rolled out 9
+    (draw.path / "DONE").unlink()
+    write(draw, draw=Draw(question_Q, run[1][question_Q], CLUSTER[question_Q]))
+    about = dict(explain(tmp_path / "run", 1, "q9"))
+    assert about["draw"] == "drawn as number 9 of 9, not explored: sampler.budget was spent after number 7"
+    assert about["pair"] == "none: it was probed, not explored" and "explored, hardest" not in about["difficulty"]
+    assert dict(explain(tmp_path / "run", 1, "q8"))["pair"] == explained(run, 8)["pair"]
+
+
 def test_the_draw_is_explained(run):
     assert (
         explained(run, 8)["draw"] == "drawn as number 1 of 7" and explained(run, 1)["draw"] == "drawn as number 3 of 7"
