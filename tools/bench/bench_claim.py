@@ -92,7 +92,7 @@ def main() -> int:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         plan = Plan(gain, Setup(), common.repeats_of(arguments), first_seed=arguments.first_seed)
-        real = Plan(gain, claim_smollm2.SETUP, 3, REAL_GRID, (3,), (SMOLLM2,), ())
+        real = Plan(gain, claim_smollm2.SETUP, 3, REAL_GRID, (len(REAL_GRID),), (SMOLLM2,), ())
         if arguments.quick:
             claim_trials.RESULTS = Path(folder)
             choices = (Training(1e-4, 1, 8), Training(3e-4, 1, 8))

@@ -14,7 +14,7 @@ import numpy as np
 from claim_trials import KERNEL, Setup, Training, Trial
 
 GRID = [Training(*values) for values in itertools.product((3e-5, 1e-4, 3e-4), (1, 4), (8, 32))]
-REAL_GRID = tuple(Training(lr, 1, 8) for lr in (3e-6, 1e-5, 3e-5))  # of the real language model
+REAL_GRID = tuple(Training(lr, 1, 8) for lr in (3e-6, 1e-5, 3e-5, 1e-4))  # of the real language model
 KEEP = (12, 4, 2)  # choices that are tried on the first, second and third tuning seed
 MOST_BESIDE = 1e-4  # learning rate of the systems in BESIDE: a larger one destroyed the policy of the others
 FIRST_TUNING_SEED = 100
