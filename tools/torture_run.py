@@ -41,7 +41,8 @@ from torture_start import Start
 from hpc_saidpo.records import Rollouts
 from hpc_saidpo.store.check import check
 from hpc_saidpo.store.compare import compare
-from hpc_saidpo.store.stage import stages_of, unfinished
+from hpc_saidpo.store.contents import unfinished
+from hpc_saidpo.store.stage import stages_of
 
 # `tiny` with many files to write and little to compute.
 OVERRIDES = (

@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> int:
     options.add_argument("--import-rule", action="store_true", help="import the module of a rule of your own")
     values = options.parse_args(arguments)
     from ..report.explain import explain  # imports scipy, which help does not need
-    from ..store.stage import lacking
+    from ..store.contents import lacking
 
     try:
         for topic, text in explain(values.run, values.iteration, values.question, values.import_rule):

@@ -21,7 +21,7 @@ from pathlib import Path
 from ..errors import RunError, shown
 from ..report.export import COLUMNS, WRITERS, export
 from ..report.scalars import WRITERS as SCALARS
-from ..store.stage import lacking
+from ..store.contents import lacking
 from ..terminal import complain
 from .help import parser
 

@@ -37,11 +37,13 @@ class Units:
         name: what they are, in the plural.
         total: their number in all items of the stage.
         of_item: their number in each item that is left.
+        is_part: how many items the stage will have in all is not known yet; these are the present ones.
     """
 
     name: str
     total: int
     of_item: Sequence[int]
+    is_part: bool = False
 
 
 class Task:

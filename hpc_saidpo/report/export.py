@@ -31,9 +31,10 @@ import numpy as np
 
 from ..errors import RunError, shown
 from ..records import VERDICTS, Pairs, Rollouts
+from ..store.contents import lacking
 from ..store.files import make_folder, replace
 from ..store.layout import folder_of
-from ..store.stage import Stage, lacking, stages_of
+from ..store.stage import Stage, stages_of
 from .responses import ABOUT, Responses, about, has_rollouts, rollout_name
 
 BATCH = 4096  # rows in memory at a time

@@ -50,7 +50,7 @@ class Responses:
     """The graded rollouts of one stage with their questions.
 
     Attributes:
-        stage: their stage; it may be in progress, then they are the rollouts so far.
+        stage: their stage; it may be in progress, then they are the rollouts so far, also of rounds.
         rollouts: sorted by question and sample. Texts stay on disk until they are used.
     """
 
@@ -66,7 +66,7 @@ class Responses:
         """
         if stage.done:
             stage.check_complete()
-        return cls(stage, stage.read_chunks(Rollouts).sorted())
+        return cls(stage, Rollouts.concat(part.read_chunks(Rollouts) for part in parts_of(stage)).sorted())
 
     @property
     def name(self) -> str:
@@ -76,10 +76,12 @@ class Responses:
     @cached_property
     def questions(self) -> dict[int, Question]:
         """The questions by their index; empty in a run of an earlier version, which did not store them."""
-        if not self.stage.has("questions"):
-            return {}
-        index_Q = self.stage.read("prompts", Prompts).question_Q.tolist()
-        return dict(zip(index_Q, self.stage.read("questions", Questions), strict=True))
+        known: dict[int, Question] = {}
+        for part in parts_of(self.stage):
+            if part.has("questions"):
+                index_Q = part.read("prompts", Prompts).question_Q.tolist()
+                known |= dict(zip(index_Q, part.read("questions", Questions), strict=True))
+        return known
 
     @cached_property
     def clusters(self) -> dict[int, int]:
@@ -183,10 +185,15 @@ def with_rollouts(run: Path) -> list[Stage]:
     """
     if not (run / "config.yaml").is_file():
         raise RunError(f"{shown(run)} is no run folder (it has no config.yaml): name a folder like runs/demo")
-    stages = [s for s in stages_of(run) if has_rollouts(s.facts["stage"]) and s.finished_chunks()]
+    stages = [s for s in stages_of(run) if has_rollouts(s.facts["stage"]) and parts_of(s)]
     if not stages:
         raise RunError(f"{shown(run)} has no rollouts yet: wait for its first chunk, or name another run")
     return stages
+
+
+def parts_of(stage: Stage) -> list[Stage]:
+    """Return the stage, and the rounds that it is made in while it is in progress; those of them that have rollouts."""
+    return [part for part in (stage, *stage.rounds()) if part.finished_chunks()]
 
 
 def has_rollouts(name: str) -> bool:

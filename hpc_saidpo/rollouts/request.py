@@ -27,6 +27,7 @@ class Request:
         prior_Q: what is known of pass rates, by question (`effort.Effort`).
         budget: what ends the exploration before all questions are explored, in their order (`rounds`).
         band: of the pass rates of questions that yield a pair; the budget counts them.
+        round: number of the round of an exploration with a budget; None: these are all questions of the stage.
         drained: begin no chunk on a rank before the one before it is complete. Batches, and so their rounding, then do
             not depend on the ranks.
     """
@@ -40,6 +41,7 @@ class Request:
     prior_Q: Mapping[int, tuple[float, float]] = field(default_factory=dict)
     budget: settings.Budget = field(default_factory=settings.Budget)
     band: settings.Difficulty = field(default_factory=settings.Difficulty)
+    round: int | None = None
     drained: bool = False
 
 

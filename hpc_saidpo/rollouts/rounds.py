@@ -40,7 +40,7 @@ def collect_in_rounds(stage: Stage, request: Request, collect: Collect, world: W
     if sizes:
         for number, part in enumerate(_cut(request, sizes)):
             if number not in finished:
-                _collect(_round(stage, number), part, collect, world)
+                _collect(stage, number, part, collect, world)
     else:
         sizes = _explore(stage, request, collect, world)
     world.on_root(lambda: _merge(stage, request, sizes))
@@ -54,9 +54,9 @@ def _explore(stage: Stage, request: Request, collect: Collect, world: World) -> 
     """Collect rounds until the budget is spent. Returns their numbers of questions."""
     order, sizes, n_usable, n_tokens = request.question_Q, list[int](), 0, 0
     while (n := request.budget.next_round(len(order), sum(sizes), n_usable, n_tokens)) or not sizes:
-        part, start = _round(stage, len(sizes)), sum(sizes)
-        _collect(part, replace(request, question_Q=order[start : start + n]), collect, world)
-        explored, usable, tokens = world.on_root(functools.partial(_found, part, request))
+        number, start = len(sizes), sum(sizes)
+        _collect(stage, number, replace(request, question_Q=order[start : start + n]), collect, world)
+        explored, usable, tokens = world.on_root(functools.partial(_found, stage.round(number), request))
         # A round of an earlier start may have another size, if the budget was changed since.
         sizes, n_usable, n_tokens = [*sizes, explored], n_usable + usable, n_tokens + tokens
         if not explored:
@@ -66,18 +66,15 @@ def _explore(stage: Stage, request: Request, collect: Collect, world: World) -> 
     return sizes
 
 
-def _round(stage: Stage, number: int) -> Stage:
-    return Stage(stage.path / f"round-{number:04}", stage.facts)
-
-
 def _cut(request: Request, sizes: Sequence[int]) -> list[Request]:
     bounds = np.cumsum([0, *sizes])
     return [replace(request, question_Q=request.question_Q[a:b]) for a, b in pairwise(bounds)]
 
 
-def _collect(part: Stage, request: Request, collect: Collect, world: World) -> None:
+def _collect(stage: Stage, number: int, request: Request, collect: Collect, world: World) -> None:
+    part = stage.round(number)
     world.on_root(part.prepare)
-    collect(part, replace(request, question_Q=np.sort(request.question_Q)))
+    collect(part, replace(request, question_Q=np.sort(request.question_Q), round=number))
     world.barrier()
 
 
@@ -97,7 +94,7 @@ def _merge(stage: Stage, request: Request, sizes: Sequence[int]) -> None:
     write_prompts(stage, replace(request, question_Q=np.sort(request.question_Q[: sum(sizes)])))
     finished = stage.finished_chunks()
     for number in set(range(len(sizes))) - finished:
-        stage.write_chunk(number, load_rollouts(_round(stage, number)))
+        stage.write_chunk(number, load_rollouts(stage.round(number)))
     for chunks in stage.shards([n * request.k for n in sizes]):
         stage.seal(chunks, Rollouts)
     for path in stage.path.glob("round-*"):

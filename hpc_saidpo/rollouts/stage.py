@@ -53,8 +53,9 @@ def collect_rollouts(stage: Stage, request: Request, config: settings.Rollouts, 
     todo = [i for i in longest_first(chunks, token_Q, request.expected_Q) if i not in finished]
     renderer.policy.model.eval()
     drained = bool(todo) and (request.drained or depends_on_batch(renderer.policy, config.generate))
-    label = f"{name}: {len(request.question_Q)} questions × {request.k}"
-    units = Units("questions", len(request.question_Q), [len(chunks[i]) for i in todo])
+    place = name if request.round is None else f"{name}, round {request.round + 1}"
+    label = f"{place}: {len(request.question_Q)} questions × {request.k}"
+    units = Units("questions", len(request.question_Q), [len(chunks[i]) for i in todo], request.round is not None)
     with progress.show(label, len(chunks), world.is_root, len(chunks) - len(todo), todo, units) as task:
         claims = world.claims(len(todo), task)
         queue = Queue(lambda item: Chunk(chunks[todo[item]], plan), claims, drained)

@@ -13,9 +13,10 @@ from ..errors import RunError, shown, words_of
 from ..reading import parse_json, parse_yaml, read_text
 from ..records import Rollouts
 from . import files, tables
+from .contents import unfinished
 from .layout import iterations_of
 from .lock import Lock
-from .stage import Stage, stages_of, unfinished
+from .stage import Stage, stages_of
 from .tables import Damaged
 
 REMEDY = "set it aside (--repair) and start the run again: {} computed again, and nothing else"

@@ -148,8 +148,9 @@ class Life:
         place, begun = places[0] if places else ("", now)
         facts: dict[str, Any] = {"iterations": self._iterations, "place": place, "place_s": now - begun}
         facts |= {"done": None, "total": None, "done_before": None, "task_s": None}
-        if task is not None:
+        if task is not None and not task.units.is_part:
             facts |= {"done": task.n_done, "total": task.total, "done_before": task.n_before}
+        if task is not None:
             facts |= {"task_s": now - task.started}
         return {**facts, "spent_s": dict(self._spent_s)}
 

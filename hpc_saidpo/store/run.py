@@ -12,11 +12,12 @@ from typing import Any, Literal, TypeVar
 from .. import settings
 from ..parallel.world import World
 from . import agreement, disk, files, restarts, retention, run_facts, shared, temporaries
+from .contents import unfinished
 from .hashes import Hashes
 from .layout import folder_of, iterations_of
 from .life import Life, Work
 from .lock import Lock
-from .stage import Stage, unfinished
+from .stage import Stage
 from .tables import SCHEMA_VERSION
 
 T = TypeVar("T")

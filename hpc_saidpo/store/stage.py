@@ -20,12 +20,12 @@ from ..table import Columns
 from . import disk, files, stored, tables, temporaries
 from .layout import folder_of, iterations_of
 from .manifest import DONE, Facts, read_manifest, text_of
-from .ragged import WITH_TOKENS
 from .tables import C, Damaged
 
 SHARD_ROWS = 32_768
 _CHUNK, _SHARD = "chunk-{:06d}", "shard-{:06d}-{:06d}"
 _DISCARDED = "DISCARDED"  # lists the files and folders that were removed after the stage was finished
+_ROUND = "round-"
 _PIECE = re.compile(r"(?:chunk|shard)-([0-9]{6,15})(?:-([0-9]{6,15}))?")
 
 
@@ -208,6 +208,16 @@ class Stage:
         sealed = {i for first, last, path in pieces if path.stem.startswith("shard") for i in range(first, last + 1)}
         return sorted(p for p in pieces if p[2].stem.startswith("shard") or p[0] not in sealed)
 
+    def round(self, number: int) -> Stage:
+        """Return one round of a stage that is made in rounds, each a folder until all are merged."""
+        return Stage(self.path / f"{_ROUND}{number:04}", self.facts)
+
+    def rounds(self) -> list[Stage]:
+        """Return the rounds that are there and not merged yet."""
+        names = [] if self.done else [name for name in disk.names_in(self.path) if name.startswith(_ROUND)]
+        merged = self.finished_chunks() if names else set()
+        return [self.round(n) for n in sorted(int(name.removeprefix(_ROUND)) for name in names) if n not in merged]
+
     def write_json(self, name: str, value: Any) -> None:
         """Write a value as <name>.json."""
         files.write_text(self.path / f"{name}.json", json.dumps(value, indent=1))
@@ -277,23 +287,3 @@ def stages_of(run: Path) -> list[Stage]:
         for t, path in places
         if path.is_dir() and not temporaries.is_temporary(path)
     ]
-
-
-def unfinished(run: Path) -> list[Path]:
-    """Return the temporary files and folders of killed processes in a run folder: only in the folders of its layout."""
-    places = [run, *(folder for _, folder in iterations_of(run)), *(stage.path for stage in stages_of(run))]
-    return temporaries.in_folders(places)
-
-
-def lacking(run: Path) -> str:
-    """A message about what a run lacks because an earlier version made it; "" if it lacks nothing."""
-
-    def layout(stage: Stage) -> int:
-        try:
-            return stage.layout
-        except Damaged:  # reported by whoever reads the stage
-            return WITH_TOKENS
-
-    if all(layout(stage) >= WITH_TOKENS for stage in stages_of(run) if stage.done):
-        return ""
-    return f"{run} was made by an earlier version: it has the texts of prompts and responses, but not their token ids"

@@ -14,9 +14,10 @@ N = 12
 QUESTIONS = [Question(f"q{i}", f"What is {i} + 1?", str(i + 1)) for i in range(N)]
 
 
-def put(run, place, t, name, rows, stored=True, done=True):
-    """A stage with rollouts (question, sample, verdict, finished, text)."""
+def put(run, place, t, name, rows, stored=True, done=True, round=None):
+    """A stage, or one round of it, with rollouts (question, sample, verdict, finished, text)."""
     stage = Stage(run / place / name, {"iteration": t, "stage": name})
+    stage = stage if round is None else stage.round(round)
     stage.prepare()
     index = sorted({row[0] for row in rows})
     if stored:
@@ -139,3 +140,15 @@ def test_a_stage_in_progress_and_one_of_an_earlier_version(run, tmp_path, capsys
     text = capsys.readouterr().out
     assert text.startswith("iter-000/probe, in progress: 1 responses, 0 right, 1 wrong")
     assert "\nquestion  not stored by the version that made the run\n" in text and "\nverdict   wrong\n" in text
+
+
+def test_the_rounds_of_an_exploration_in_progress_are_shown(tmp_path, capsys):
+    (tmp_path / "config.yaml").touch()
+    for round, question in ((0, 2), (1, 5)):
+        put(tmp_path, "iter-000", 0, "explore", [(question, 0, WRONG, True, "so 7")], done=False, round=round)
+    assert main([str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("iter-000/explore, in progress: 2 responses, 0 right, 2 wrong")
+    assert "What is 2 + 1?" in text and "What is 5 + 1?" in text
+    put(tmp_path, "iter-000", 0, "explore", [(2, 0, WRONG, True, "so 7")], done=False)  # round 0 is merged, not removed
+    assert main([str(tmp_path)]) == 0 and "in progress: 2 responses" in capsys.readouterr().out

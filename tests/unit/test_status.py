@@ -12,6 +12,7 @@ from hpc_saidpo import progress, settings
 from hpc_saidpo.cli import status as program
 from hpc_saidpo.errors import RunError
 from hpc_saidpo.parallel.stop import Stopped
+from hpc_saidpo.parallel.task import Units
 from hpc_saidpo.parallel.world import World
 from hpc_saidpo.report.status import duration, read_states, table, time_left
 from hpc_saidpo.store import life
@@ -154,6 +155,16 @@ def test_the_time_left_is_that_of_the_items_and_of_later_stages():
     assert time_left(record("iter-001/explore", **busy)) == (10 + 28 + 69, False)
     assert time_left(record("iter-002/explore", place_s=25.0)) == (5 + 28, False)
     assert time_left(record("iter-002/evaluate/x", place_s=2.0)) == (5, False)
+
+
+def test_the_end_of_a_stage_in_rounds_is_not_known(tmp_path):
+    with open_run(tmp_path) as run:
+        for is_part, done in ((False, 1), (True, None)):
+            with progress.show("explore", 2, True, units=Units("questions", 2, [1, 1], is_part)) as task:
+                task.begin(0, 0)
+                task.end(0, 0)
+                timing = run._life._timing(task)
+                assert timing["done"] == done and timing["total"] == (done and 2) and timing["task_s"] is not None
 
 
 def test_a_time_left_without_measurements_is_a_bound_from_below():

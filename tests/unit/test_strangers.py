@@ -21,12 +21,13 @@ from hpc_saidpo.errors import RunError
 from hpc_saidpo.parallel.world import World
 from hpc_saidpo.records import Draw
 from hpc_saidpo.store import files, life, shared, tables, temporaries
+from hpc_saidpo.store.contents import unfinished
 from hpc_saidpo.store.hashes import Hashes
 from hpc_saidpo.store.lock import Lock
 from hpc_saidpo.store.manifest import text_of
 from hpc_saidpo.store.owner import this_process
 from hpc_saidpo.store.run import RunDir
-from hpc_saidpo.store.stage import Stage, unfinished
+from hpc_saidpo.store.stage import Stage
 from hpc_saidpo.store.tables import Damaged
 
 TABLE = Draw(np.arange(3), np.ones(3), np.zeros(3, dtype=np.int64))
