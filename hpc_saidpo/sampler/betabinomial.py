@@ -19,6 +19,7 @@ from .counts import ClusterCounts
 LEAST, MOST = 1e-2, 1e4
 EDGE = 1e-6  # distance of a mean pass rate from 0 and 1
 NEAR_HALF = (0.25, 0.75)  # pass rates near the target 1/2
+RARE = 1e-12  # least chance of such a rate: a narrow fit far from it would make it 0, and all clusters alike
 PASSED = 0.5  # share of the questions that a gate lets pass, where they would give no pair
 Values = float | np.ndarray  # a scalar, or an array of one shape
 
@@ -104,11 +105,14 @@ def infogain(k: int, a: Values, b: Values) -> np.ndarray:
 
 
 def near_half(k: int, a: Values, b: Values) -> np.ndarray:
-    """P(1/4 < p < 3/4): a pass rate that is drawn from the posterior (Thompson sampling) is near the target 1/2."""
+    """P(1/4 < p < 3/4): a pass rate that is drawn from the posterior (Thompson sampling) is near the target 1/2.
+
+    At least `RARE`, so that no cluster is excluded.
+    """
     from scipy.special import betainc
 
     low, high = NEAR_HALF
-    return betainc(a, b, high) - betainc(a, b, low)
+    return np.maximum(betainc(a, b, high) - betainc(a, b, low), RARE)
 
 
 def gate(k: int, a: Values, b: Values) -> np.ndarray:

@@ -127,3 +127,21 @@ def test_held_out_questions_of_the_real_model_are_in_no_pool_of_it(parts, tmp_pa
     assert len(pool) == 4000 and len(held_out) == smollm2.SETUP.held_out and len({r["id"] for r in held_out}) == 200
     assert not asked & {generated.expression(row["question"]) or row["question"] for row in held_out}
     sys.modules.pop("claim_smollm2")
+
+
+def test_trials_of_every_system_are_made_again_and_compared(parts, monkeypatch, tmp_path):
+    _, trials, *_ = parts
+    again = importlib.import_module("claim_again")
+    monkeypatch.setattr(again, "records_of", lambda trial: [{"accuracy": 0.5}, {"accuracy": 0.123456, "tokens": 7}])
+    monkeypatch.setattr(trials, "RESULTS", tmp_path)
+    some = [
+        trials.Trial("85/10/5", system, "", seed, trials.Training(1e-4, 1, 8), trials.Setup())
+        for system in ("a", "b")
+        for seed in range(5)
+    ]
+    assert {trial.system for trial in again.choose(some, 2)} == {"a", "b"} and len(again.choose(some, 99)) == 10
+    some[0].keep([{"accuracy": 0.5}, {"accuracy": 0.12346, "tokens": 7}], 1.0)
+    some[1].keep([{"accuracy": 0.5}, {"accuracy": 0.12347, "tokens": 7}], 1.0)
+    assert [again.difference(trial) for trial in some[:3]] == ["", "differs in accuracy", "2 records, kept are 0"]
+    for name in ("claim_again", "bench_claim"):
+        sys.modules.pop(name, None)

@@ -12,6 +12,7 @@ from hpc_saidpo.errors import RunError
 from hpc_saidpo.records import Difficulty, seed_of
 from hpc_saidpo.sampler.draw import draw
 from hpc_saidpo.sampler.history import History, excluded
+from hpc_saidpo.sampler.rules import RULES
 from hpc_saidpo.sampler.sampler import Sampler
 from hpc_saidpo.sampler.weights import Plan, log_weights, shown
 
@@ -183,3 +184,12 @@ def test_pass_rates_before_a_stage_are_those_of_the_cluster_and_of_the_question(
     (a, b), new = prior[0], prior[2]
     assert (a - new[0], b - new[1]) == (pytest.approx(0.5 * 2), pytest.approx(0.5 * 6))
     assert set(prior) == {0, 2, 3}
+
+
+@pytest.mark.parametrize("rule", [name for name, rule in RULES.items() if rule.expected])
+@pytest.mark.parametrize("n_correct", [[0] * 24, [8] * 24, [1] + [0] * 23, [7] + [8] * 23, [1] * 24, [7] * 24])
+def test_a_pool_far_too_hard_or_easy_can_be_drawn_from_by_every_rule(rule, n_correct):
+    sampler = Sampler(np.arange(2400) % 12, settings.Sampler(rule=rule, alpha=1.0, n_questions=2000), k=8)
+    sampler.begin(0)
+    sampler.update(range(24), n_correct, [8] * 24, is_probe=True)
+    assert len(set(sampler.choose().tolist())) == 2000
