@@ -3,9 +3,12 @@
 
     tools/bench/claim_again.py --parts headlines rules --trials 12
 
+Another kind of CPU rounds otherwise: then some responses differ, and the points that are shown tell by how much.
+
 Kept trials belong to a hash of the code that decides a result (`claim_trials.code_hash`). When that code changes and
 results do not (a fault on other inputs is mended, a function moves), make one trial of each system again with the new
-code. If all are the same, name the new hash in `claim_trials.SAME`: the trials stay valid.
+code, and those that differ with the old code on the same machine. If the two are the same, name the new hash in
+`claim_trials.SAME`: the trials stay valid.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 from bench_claim import gain, parts_of, records_of
+from claim_figures import gain_of
 from claim_plan import Plan, Unfinished
 from claim_trials import Setup, Trial, rounded
 
@@ -72,7 +76,8 @@ def difference(trial: Trial) -> str:
     left = {"clusters"} if trial.experiment == "idpo" else set()
     pairs = zip(kept, made, strict=True)
     names = [name for one, other in pairs for name in one if name not in left and one[name] != other.get(name)]
-    return f"differs in {', '.join(dict.fromkeys(names))}" if names else ""
+    points = f"{100 * gain_of(kept):+.2f} points kept, {100 * gain_of(made):+.2f} made now"
+    return f"differs in {', '.join(dict.fromkeys(names))}; {points}" if names else ""
 
 
 if __name__ == "__main__":
