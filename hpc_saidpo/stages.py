@@ -142,7 +142,7 @@ class Stages:
             seed, needed = (run.seed, -1 if isinstance(self.t, str) else self.t, name), pick(questions, question_Q)
             renderer = Renderer(needed, self.pool.examples, self._policy(), config.prompt, self.run.started())
             request = Request(renderer, question_Q, k, sampling, seed, drained=run.deterministic, **known)
-            collect_in_rounds(stage, request, lambda *what: collect_rollouts(*what, config, world), world)
+            collect_in_rounds(stage, request, lambda part, of: collect_rollouts(part, of, config, world), world)
 
         return self._stage(name, compute, load_rollouts, uses_policy=True)
 
