@@ -183,7 +183,7 @@ def check(world: World, config: Settings, model: Model) -> list[Finding]:
             return [judge("stage times", "not estimated", failure=str(error))]
         n_bytes = precision.itemsize
         times = stage_times(model, config, sizes, rates, world.size, n_bytes)
-        longest = chunk_s(model, config.rollouts, rates, n_bytes) * config.rollouts.most / config.rollouts.k
+        longest = chunk_s(model, config.rollouts, rates, n_bytes) * config.rollouts.max_responses / config.rollouts.k
         needed = _needed_bytes(model, config, sizes.prompt_tokens, world.size, n_bytes)
         found = [_memory(model, *needed, usable_bytes), *_times(config, times, longest, time_left_s())]
         return [*found, judge_chunks(config, sizes.pool_questions, world.size), _golds(sizes.golds)]

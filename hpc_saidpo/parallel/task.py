@@ -37,7 +37,7 @@ class Units:
         name: what they are, in the plural.
         total: their number in all items of the stage.
         of_item: their number in each item that is left.
-        is_part: how many items the stage will have in all is not known yet; these are the present ones.
+        is_part: more items will follow, and it is not known yet how many.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What a stage of rollouts is asked for, and the tables that it writes beside them."""
+"""A request for rollouts, the tables of its prompts and questions, and the stored rollouts."""
 
 from __future__ import annotations
 

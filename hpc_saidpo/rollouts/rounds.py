@@ -1,4 +1,4 @@
-"""An exploration with a budget: rollouts of the drawn questions in rounds, until enough is found or spent."""
+"""Rollouts of drawn questions, round by round, until a budget is spent (sampler.budget)."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ ROUNDS = "rounds"  # JSON file: the numbers of questions of the rounds, once the
 def collect_in_rounds(stage: Stage, request: Request, collect: Collect, world: World) -> None:
     """Collect rollouts of the questions in their order until the request's budget is spent. Collective.
 
-    They are collected in rounds, whose sizes follow from what the rounds before have found (`Budget.next_round`). A
-    round is a stage of its own within the folder, until all are merged: so a stage that resumes finds its rounds, and
-    any number of ranks ends after the same one. A stage whose rounds are known makes only those that it lacks. Without
-    a budget all questions are one round.
+    The size of a round follows from what the earlier ones found (`Budget.next_round`). So any number of ranks ends
+    after the same round. Each round is a stage in a folder of its own; at the end all are merged. A stage that resumes
+    uses the rounds that it finds. Once the numbers of questions of all rounds are stored, it makes only missing rounds.
+    Without a budget all questions are one round.
 
     Args:
         collect: writes the rollouts of a request into a stage (`stage.collect_rollouts`). Collective.
@@ -38,9 +38,9 @@ def collect_in_rounds(stage: Stage, request: Request, collect: Collect, world: W
         return
     sizes, finished = world.on_root(lambda: (_known_sizes(stage), stage.finished_chunks()))
     if sizes:
-        for number, part in enumerate(_cut(request, sizes)):
+        for number, (start, end) in enumerate(pairwise(np.cumsum([0, *sizes]))):
             if number not in finished:
-                _collect(stage, number, part, collect, world)
+                _collect(stage, number, replace(request, question_Q=request.question_Q[start:end]), collect, world)
     else:
         sizes = _explore(stage, request, collect, world)
     world.on_root(lambda: _merge(stage, request, sizes))
@@ -66,11 +66,6 @@ def _explore(stage: Stage, request: Request, collect: Collect, world: World) -> 
     return sizes
 
 
-def _cut(request: Request, sizes: Sequence[int]) -> list[Request]:
-    bounds = np.cumsum([0, *sizes])
-    return [replace(request, question_Q=request.question_Q[a:b]) for a, b in pairwise(bounds)]
-
-
 def _collect(stage: Stage, number: int, request: Request, collect: Collect, world: World) -> None:
     part = stage.round(number)
     world.on_root(part.prepare)
@@ -79,7 +74,7 @@ def _collect(stage: Stage, number: int, request: Request, collect: Collect, worl
 
 
 def _found(part: Stage, request: Request) -> tuple[int, int, int]:
-    """(questions, those that yield a pair, generated tokens) of a round."""
+    """Return the number of questions of a round, of those that yield a pair, and of generated tokens."""
     table = load_rollouts(part)
     measured = measure(table)
     usable = decided(table) & set(measured.question_Q[in_band(measured, request.band)].tolist())

@@ -19,7 +19,7 @@ from .counts import ClusterCounts
 LEAST, MOST = 1e-2, 1e4
 EDGE = 1e-6  # distance of a mean pass rate from 0 and 1
 NEAR_HALF = (0.25, 0.75)  # pass rates near the target 1/2
-RARE = 1e-12  # least chance of such a rate: a narrow fit far from it would make it 0, and all clusters alike
+RARE = 1e-12  # least chance of such a rate: if it were 0 for all clusters, nothing could be drawn
 PASSED = 0.5  # share of the questions that a gate lets pass, where they would give no pair
 Values = float | np.ndarray  # a scalar, or an array of one shape
 

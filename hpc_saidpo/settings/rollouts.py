@@ -200,7 +200,7 @@ class Rollouts:
         return self.waves + (self.waves[-1],) * whole + (rest,) * bool(rest)
 
     @property
-    def most(self) -> int:
+    def max_responses(self) -> int:
         """Responses to a question in `explore`, at most."""
         return (self.k_max or self.k) if self.adaptive else self.k
 

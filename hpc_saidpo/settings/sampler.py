@@ -58,5 +58,5 @@ class Sampler:
 
     @property
     def explored_at_once(self) -> int:
-        """Drawn questions between which no rank waits: all M, or with a budget those of its first round."""
+        """Questions explored before the ranks first wait for each other: all M, or a budget's first round."""
         return self.budget.next_round(self.n_questions, 0, 0, 0) if self.budget.is_set else self.n_questions

@@ -281,5 +281,5 @@ def test_rounds_of_a_budget_follow_from_what_was_found():
     assert sizes(even, tokens=4050, pairs=50) == [40, 10] and sizes(even, pairs=1) == [40]
     assert sizes(even, tokens=10**6) == [40, 40, 80, 160] and sizes(even, tokens=10**6, rounds=1) == [320]
     rare = np.array([(i % 100 == 99, 50) for i in range(320)])
-    assert sizes(rare, pairs=2) == [40, 40, 80, 160]  # the first pair found at question 100: nothing is known before
+    assert sizes(rare, pairs=2) == [40, 40, 80, 160]  # question 100 yields the first pair
     assert sizes(even[:0], 0, tokens=5) == []
