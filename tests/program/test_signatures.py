@@ -50,7 +50,7 @@ def test_a_run_as_it_should_be_shows_none(root):
         ("trivial", (EASY, "sampler.rule=uniform", "sampler.n_questions=100"), "collapse: the explored", "harder pool"),
         ("one_cluster", ("sampler.alpha=30", "sampler.n_questions=12"), "collapse: one cluster takes", "sampler.alpha"),
         ("fall", ("evaluate.benchmarks=[held_out]", "dpo.lr=0.1"), "collapse: held_out fell", "dpo.lr"),
-        ("uniform", ("sampler.rule=error", "sampler.kappa=1e6"), "stagnation: the cluster weights", "sampler.alpha"),
+        ("uniform", ("sampler.rule=error", "sampler.kappa=1e6"), "stagnation: the weights are", "sampler.alpha"),
         ("small_probe", ("probe.fraction=0.02",), "stagnation: 5.0 questions tried", "probe.fraction"),
         ("noisy_probe", (EASY,), "stagnation: the clusters' error rates differ no more", "rollouts.k"),
         ("too_hard", (HARD, "sampler.rule=uniform", "sampler.n_questions=160"), "depletion: 2.", "easier pool"),
@@ -67,7 +67,7 @@ def test_a_run_stops_at_one_and_continues_on_request(root):
     for _ in range(2):  # started again, it stops again, and does nothing anew
         outcome = run(root, "stops", *again)
         assert len(outcome.iterations) == 1 and "after iteration 0, which is complete" in outcome.stopped
-        assert "stagnation: the cluster weights" in outcome.stopped and "loop.on_signature=warn" in outcome.stopped
+        assert "stagnation: the weights are" in outcome.stopped and "loop.on_signature=warn" in outcome.stopped
         assert outcome.policy_path == str(root / "stops" / "iter-000" / "policy" / "model")
         assert len(lines.read_text().splitlines()) == 1 and not (root / "stops" / "iter-001").exists()
     changed = (*again, "sampler.kappa=4", "run.accept_changes=true")
