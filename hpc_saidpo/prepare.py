@@ -1,4 +1,4 @@
-"""The preparation of a run or an evaluation: the pool, its benchmarks, its clusters (method, steps 1 and 2)."""
+"""The preparation of a run or an evaluation: the pool, its benchmarks, its clusters (method, step 0)."""
 
 from __future__ import annotations
 
@@ -94,8 +94,8 @@ def early_decision_warnings(settings: Settings) -> list[str]:
     sampler, band = settings.sampler, (settings.difficulty.too_hard, settings.difficulty.too_easy)
     rule = find_rule(sampler.rule)
     warnings = {
-        f"difficulty.too_hard={band[0]:g} and too_easy={band[1]:g} compare pass rates, which lean to one half: other "
-        "pairs than of k responses": band != (0, 1),
+        f"difficulty.too_hard={band[0]:g} and too_easy={band[1]:g} compare pass rates, which lean to one half: so "
+        "other pairs arise than from k responses": band != (0, 1),
         f"sampler.rule={sampler.rule} compares shares of questions in the band, which the first "
         f"{settings.rollouts.waves[0]} responses find less often than the k of the probe: explored clusters weigh too "
         "little; set sampler.history=0, or a rule that fits pass rates (frontier_error)": (

@@ -137,9 +137,10 @@ def _benchmarks(config: Settings | Evaluation) -> list[Finding]:
 
 def _steps(config: Settings) -> Finding:
     """The optimizer steps of a round, of as many pairs as can be expected."""
-    drawn = config.sampler.n_questions * config.pairs.share * config.pairs.per_question
-    found = (config.sampler.budget.pairs or drawn) * config.pairs.share * config.pairs.per_question
-    pairs = min(EXPECTED_YIELD * drawn, config.pairs.budget or drawn, found)
+    usable = EXPECTED_YIELD * config.sampler.n_questions
+    usable = min(usable, config.sampler.budget.pairs or usable)
+    pairs = usable * config.pairs.share * config.pairs.per_question
+    pairs = min(pairs, config.pairs.budget or pairs)
     steps = pairs * config.dpo.epochs / config.dpo.batch_pairs
     text = (
         f"about {pairs:,.0f} pairs of {config.sampler.n_questions:,} questions in batches of "

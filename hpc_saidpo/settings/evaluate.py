@@ -66,7 +66,7 @@ class BenchmarkLimits(Limits):
 class Evaluate:
     """The benchmarks on which a policy is evaluated, and the sampling of its responses."""
 
-    benchmarks: tuple[Name, ...] = (HELD_OUT,)
+    benchmarks: tuple[Name, ...] = ()
     folder: Name = "benchmarks"
     columns: Columns | None = None
     limit: Positive | None = None

@@ -56,9 +56,9 @@ class Arithmetic:
     """Generated step-by-step arithmetic: topics × ranges of numbers. `shares` sets the share of each range."""
 
     kind: Literal["arithmetic"] = "arithmetic"
-    n: Positive = 2000
-    shares: dict[str, float] = Field(default_factory=lambda: {"hard": 0.7, "trained": 0.15, "small": 0.15})
-    held_out: Count = 200
+    n: Positive = 2400
+    shares: dict[str, float] = Field(default_factory=lambda: {"hard": 0.6, "trained": 0.25, "small": 0.15})
+    held_out: Count = 320
     seed: Count = 0
 
 

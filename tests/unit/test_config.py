@@ -197,7 +197,8 @@ def test_yaml_keys_inside_groups_are_the_fields():
 
 def test_the_default_values_of_the_settings_are_those_of_conf():
     """Code that needs only some settings, such as a test or a tool, works with the values of conf/."""
-    composed_values = built("evaluate.benchmarks=[held_out]")
+    composed_values = compose.from_overrides(["policy.path=m", "pool=arithmetic"])
+    assert composed_values.pool == settings.Arithmetic()
     for group in set(GROUPS) - {"pool", "policy", "rollouts", "evaluate"}:
         assert getattr(composed_values, group) == getattr(settings, group.capitalize())(), group
     assert dataclasses.replace(composed_values.evaluate, known={}) == settings.Evaluate()

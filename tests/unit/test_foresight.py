@@ -64,6 +64,12 @@ def test_more_pairs_in_a_batch_than_there_will_be():
     assert steps.state == "warning" and "dpo.batch_pairs=2" in steps.remedy and "about 20 pairs" in steps.text
 
 
+def test_the_pairs_that_can_be_expected():
+    assert "about 5 pairs" in found("sampler.n_questions=40", "pairs.share=0.25")["optimizer steps"].text
+    limited = found("sampler.n_questions=40", "sampler.budget.pairs=8", "pairs.per_question=2")
+    assert "about 16 pairs" in limited["optimizer steps"].text
+
+
 def test_a_start_is_refused_with_every_failure_and_its_remedy(policy, caplog):
     bad = from_overrides([
         "experiment=tiny", f"policy.path={policy}", "rollouts.max_new_tokens=600", "rollouts.prompt.chat=true",
