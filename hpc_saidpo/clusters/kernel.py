@@ -36,7 +36,8 @@ class Neighbourhood(Columns):
 class KernelSampler(Sampler):
     """A `Sampler` that estimates the pass rate of a question from its neighbours, not from its cluster (ours).
 
-    The results of a question are its last counts, discounted by their age. Clusters keep their counts, for tables and
+    The results of a question are its last counts, discounted by their age; with rollouts.adaptive those of the first
+    wave, because later waves depend on what it showed. Its own pass rate has all its counts. Clusters keep their counts, for tables and
     figures.
 
     Args:
@@ -86,7 +87,7 @@ class KernelSampler(Sampler):
     def _by_text(self) -> History:
         """The history with the smoothed evidence of each text in place of the clusters'."""
         history = self._history
-        evidence = (history.seen_at_N, history.n_tried_N, history.n_correct_N)  # a draw changes none of them
+        evidence = (history.seen_at_N, history.fixed_tried_N, history.fixed_correct_N)  # a draw changes none of them
         key = (self._iteration, *map(id, evidence))
         if self._smoothed is None or self._smoothed[0] != key:
             self._smoothed = key, evidence, self._smooth(history)  # with the arrays, so that their ids stay theirs
@@ -96,7 +97,7 @@ class KernelSampler(Sampler):
         """The evidence of each text: counts of rolled-out questions, discounted by age, summed over its neighbours."""
         n_texts = len(self._neighbours.vector_UD)
         age_N = self._iteration - history.seen_at_N
-        is_evidence_N = (history.seen_at_N > NEVER) & (history.n_tried_N > 0)
+        is_evidence_N = (history.seen_at_N > NEVER) & (history.fixed_tried_N > 0)
         if self.config.history == 0:
             is_evidence_N &= age_N == 0
         seen_Q = np.flatnonzero(is_evidence_N)
@@ -107,7 +108,7 @@ class KernelSampler(Sampler):
         for age in np.unique(age_N[seen_Q]).tolist():
             of_age = np.flatnonzero(age_N[seen_Q] == age)
             q, unknown = seen_Q[of_age], np.full(len(of_age), np.nan)
-            k_Q, s_Q = history.n_tried_N[q].astype(np.int64), history.n_correct_N[q].astype(np.int64)
+            k_Q, s_Q = (column[q].astype(np.int64) for column in (history.fixed_tried_N, history.fixed_correct_N))
             seen = Difficulty(q, k_Q, s_Q, unknown, unknown, unknown)
             counts += count(seen, text_Q[of_age], len(row_T), self.band) * self.config.history**age
         columns = [getattr(counts, f.name) for f in fields(ClusterCounts)]

@@ -48,7 +48,7 @@ def too_many_ranks(n_ranks: int, n_questions: int, config: Rollouts, stage: str)
         return ""
     return (
         f"{n_ranks} ranks, but {stage} has {n_chunks} chunks of rollouts ({n_questions} questions): at most {n_chunks} "
-        "ranks have work. Start fewer ranks, or lower rollouts.min_chunk_questions (rollouts.chunk_questions, if it is set)"
+        "ranks have work. Start fewer ranks, or lower rollouts.min_chunk_questions (or rollouts.chunk_questions)"
     )
 
 

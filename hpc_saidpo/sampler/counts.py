@@ -23,6 +23,12 @@ class Seen(Columns):
     )
     n_tried_Q: np.ndarray = column(np.int32, "K: gradable rollouts of that occasion; 0: none could be graded")
     n_correct_Q: np.ndarray = column(np.int32, "s: correct ones among them")
+    fixed_tried_Q: np.ndarray = column(
+        np.int32,
+        "of them those whose number was fixed before (with rollouts.adaptive: the first wave)",
+        earlier="n_tried",
+    )
+    fixed_correct_Q: np.ndarray = column(np.int32, "correct ones among these", earlier="n_correct")
     tokens_Q: np.ndarray = column(np.float32, "mean response length of that occasion; NaN: unknown", "tokens")
     drawn_at_Q: np.ndarray = column(np.int32, "last iteration it was drawn in; -1: never")
 

@@ -27,6 +27,8 @@ class History:
         counted_at_N: the last iteration in which its rollouts became evidence of its cluster; -1 for never.
         counted_N: how many times they did, each discounted by its age.
         n_tried_N, n_correct_N: K and s of the iteration `seen_at_N`; K = 0 if no response could be graded.
+        fixed_tried_N, fixed_correct_N: the same of the responses whose number was fixed before: all, or with
+            rollouts.adaptive those of the first wave. Other questions can learn from these: they do not lean.
         tokens_N: mean response length in that iteration, in tokens; NaN for never, or unknown.
         drawn_at_N: the last iteration that drew the question; -1 for never.
     """
@@ -37,6 +39,8 @@ class History:
     counted_N: np.ndarray
     n_tried_N: np.ndarray
     n_correct_N: np.ndarray
+    fixed_tried_N: np.ndarray
+    fixed_correct_N: np.ndarray
     tokens_N: np.ndarray
     drawn_at_N: np.ndarray
 
@@ -45,7 +49,7 @@ class History:
         """The history of a new run."""
         never, none = np.full(n_questions, NEVER, np.int32), np.zeros(n_questions, np.int32)
         zero_N, tokens_N = np.zeros(n_questions, np.float32), np.full(n_questions, np.nan, np.float32)
-        return cls(ClusterCounts.zero(n_clusters), never, never, zero_N, none, none, tokens_N, never)
+        return cls(ClusterCounts.zero(n_clusters), never, never, zero_N, none, none, none, none, tokens_N, never)
 
     @classmethod
     def restore(cls, counts: ClusterCounts, seen: Seen, n_questions: int) -> History:
@@ -57,6 +61,8 @@ class History:
             counted_N=seen.counted_Q,
             n_tried_N=seen.n_tried_Q,
             n_correct_N=seen.n_correct_Q,
+            fixed_tried_N=seen.fixed_tried_Q,
+            fixed_correct_N=seen.fixed_correct_Q,
             tokens_N=seen.tokens_Q,
             drawn_at_N=seen.drawn_at_Q,
         )
@@ -66,8 +72,8 @@ class History:
         """The questions that were ever rolled out or drawn, one row each, ascending."""
         question_Q = np.flatnonzero((self.seen_at_N > NEVER) | (self.drawn_at_N > NEVER))
         columns = (
-            self.seen_at_N, self.counted_at_N, self.counted_N, self.n_tried_N, self.n_correct_N, self.tokens_N,
-            self.drawn_at_N,
+            self.seen_at_N, self.counted_at_N, self.counted_N, self.n_tried_N, self.n_correct_N, self.fixed_tried_N,
+            self.fixed_correct_N, self.tokens_N, self.drawn_at_N,
         )  # fmt: skip
         return Seen(question_Q, *(column[question_Q] for column in columns))
 
@@ -93,7 +99,7 @@ class History:
         Args:
             band: bounds of the pass rate between which errors count.
             is_probe: these questions are a random sample of the pool.
-            first_wave: what clusters learn from, where the number of responses depends on what they are
+            first_wave: what other questions learn from, where the number of responses depends on what they are
                 (rollouts.adaptive): the same questions, not yet seen in this iteration, by a number of responses that
                 was fixed before. None: `seen`.
         """
@@ -103,7 +109,14 @@ class History:
         if first_wave is not None:  # of some questions no response of the first wave could be graded
             now_Q &= np.isin(q, first_wave.question_Q)
         before_N = self.counted_N - (self.counted_at_N == iteration)
-        tried_Q, correct_Q = (np.where(again_Q, column[q], 0) for column in (self.n_tried_N, self.n_correct_N))
+        tried_Q, correct_Q, fixed_tried_Q, fixed_correct_Q = (
+            np.where(again_Q, column[q], 0)
+            for column in (self.n_tried_N, self.n_correct_N, self.fixed_tried_N, self.fixed_correct_N)
+        )
+        fixed = seen if first_wave is None else first_wave
+        place_F = np.searchsorted(q, fixed.question_Q)
+        fixed_tried_Q[place_F] += fixed.n_tried_Q
+        fixed_correct_Q[place_F] += fixed.n_correct_Q
         whole = replace(seen, n_tried_Q=seen.n_tried_Q + tried_Q, n_correct_Q=seen.n_correct_Q + correct_Q)
         history = self._with(
             q,
@@ -112,6 +125,8 @@ class History:
             counted_N=before_N[q] + now_Q,
             n_tried_N=whole.n_tried_Q,
             n_correct_N=whole.n_correct_Q,
+            fixed_tried_N=fixed_tried_Q,
+            fixed_correct_N=fixed_correct_Q,
             tokens_N=seen.tokens_Q,
         )
         # What was counted in this iteration gives way to the sum: so parts of an update are the same as the whole.
@@ -126,7 +141,8 @@ class History:
 
     def note_ungradable(self, iteration: int, question_Q: np.ndarray) -> History:
         """Note questions of whose responses in this iteration none could be graded. They are not drawn again."""
-        return self._with(question_Q, seen_at_N=iteration, n_tried_N=0, n_correct_N=0)
+        none = dict.fromkeys(("n_tried_N", "n_correct_N", "fixed_tried_N", "fixed_correct_N"), 0)
+        return self._with(question_Q, seen_at_N=iteration, **none)
 
     def note_drawn(self, iteration: int, question_Q: np.ndarray) -> History:
         """Note the questions drawn in this iteration, for `excluded`."""

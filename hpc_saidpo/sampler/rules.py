@@ -83,7 +83,9 @@ class Rule:
 
     def distinguishes(self, counts: ClusterCounts) -> bool:
         """Whether there is evidence by which clusters can have different weights."""
-        return self.events is not None and self.events(counts).sum() > 0
+        if self.events is None or (self.expected is not None and counts.several_C.sum() == 0):
+            return False  # single rollouts do not tell how pass rates differ
+        return bool(self.events(counts).sum() > 0)
 
 
 # Published rules for the choice of prompts in online reinforcement learning: the expectation of their utility under the
@@ -96,7 +98,7 @@ class Rule:
 #   thompson       MoPPS (Qu et al. 2025, arXiv:2507.04632), BOTS (Shen et al. 2025, arXiv:2510.26374): they take the
 #                  questions whose drawn pass rates are nearest to 1/2
 #   zero_variance  GRESO (Zheng et al. 2025, arXiv:2506.02177): after z occasions without a pair a question is
-#                  explored with probability PASSED^z
+#                  explored with probability PASSED^z; here from its last occasion alone, at most a factor of 2
 RULES: dict[str, Rule] = {
     "error": Rule("error rate of the cluster, questions in the band only", errors_in_band),
     "error_all": Rule("error rate of the cluster, all questions (ablation)", all_errors, errors=all_errors),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -127,7 +127,7 @@ class Sampler:
         index_R = self._indices(question_Q)
         s_R, k_R = _whole_numbers("n_correct_Q", n_correct_Q), _whole_numbers("n_tried_Q", n_tried_Q)
         if not len(index_R) == len(s_R) == len(k_R) or (s_R < 0).any() or (s_R > k_R).any():
-            raise ValueError("update needs, for each question, 0 <= n_correct <= n_tried")
+            raise ValueError("update needs lists of equal length, and 0 <= n_correct <= n_tried for each question")
         index_Q, inverse_R = np.unique(index_R[k_R > 0], return_inverse=True)
         k_Q, s_Q = (
             np.bincount(inverse_R, weights=x[k_R > 0], minlength=len(index_Q)).astype(np.int64) for x in (k_R, s_R)
@@ -190,8 +190,8 @@ class Sampler:
         return draw(self._log_weights(), n, self._seed("draw"), self._excluded())
 
     def _plan(self) -> Plan:
-        useful = useful_share(self.counts, self._size_C, self.config.kappa) if self.config.temper else 0.0
-        return Plan(self.config, self.k, self.band, self._seed("thompson"), useful)
+        plan = Plan(self.config, self.k, self.band, self._seed("thompson"))
+        return replace(plan, useful=useful_share(self.counts, self._size_C, plan)) if self.config.temper else plan
 
     def _log_weights(self) -> np.ndarray:
         return log_weights(self._history, self.cluster_N, self._iteration, self._plan())

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .. import settings
-from .betabinomial import EDGE, Beta, fit
+from .betabinomial import EDGE, Beta, fit, usable
 from .counts import ClusterCounts
 from .history import NEVER, History
 from .rules import find_rule
@@ -49,14 +49,17 @@ class Plan:
         return self.config.alpha * (1 - self.useful) if self.config.temper else self.config.alpha
 
 
-def useful_share(counts: ClusterCounts, size_C: np.ndarray, kappa: float) -> float:
-    """Share of the pool's questions that are expected to be in the band; 0 without evidence.
+def useful_share(counts: ClusterCounts, size_C: np.ndarray, plan: Plan) -> float:
+    """Share of the pool's questions of which k rollouts are expected to be in the band; 0 without evidence.
 
     Clusters count by their number of questions, not by how often they were drawn.
     """
-    if counts.n_C.sum() == 0:
+    if counts.several_C.sum() == 0:
         return 0.0
-    return float(np.average(posterior_rate(counts.usable_C, counts.n_C, kappa), weights=size_C))
+    beta_C, pool = fit(counts, plan.config.kappa)
+    useful_C = usable(plan.k, beta_C.a, beta_C.b, plan.band)
+    useful_C = np.where(counts.n_C > 0, useful_C, usable(plan.k, pool.a, pool.b, plan.band))
+    return float(np.average(useful_C, weights=size_C))
 
 
 def log_cluster_weights(counts: ClusterCounts, plan: Plan) -> np.ndarray:
@@ -158,7 +161,9 @@ def _drawn_rate(mean_C: np.ndarray, counts: ClusterCounts, config: settings.Samp
 
 
 def entropy_share(log_weight_N: np.ndarray) -> float:
-    """Entropy of the first draw, divided by that of the uniform distribution over the pool: 1 is random sampling.
+    """Entropy of the first draw, divided by that of the uniform distribution over the questions that may be drawn.
+
+    1 is random sampling.
 
     Args:
         log_weight_N: of every question; -inf for those that may not be drawn.
@@ -166,4 +171,5 @@ def entropy_share(log_weight_N: np.ndarray) -> float:
     p_N = np.exp(log_weight_N - log_weight_N.max())
     p_N /= p_N.sum()
     entropy = -(p_N * np.log(np.where(p_N > 0, p_N, 1.0))).sum()
-    return float(entropy / np.log(len(p_N))) if len(p_N) > 1 else 1.0
+    n_allowed = int(np.isfinite(log_weight_N).sum())
+    return float(entropy / np.log(n_allowed)) if n_allowed > 1 else 1.0

@@ -41,7 +41,7 @@ def test_tuning_halves_the_choices_and_looks_at_no_reporting_seed(parts):
             plan.headlines()
         sizes.append(len(todo))
         made |= {trial: gain_of(trial) for trial in todo}
-    assert sizes == [6 * (12 + 8), 12 * 4, 12 * 2]  # three systems on two pools, and three with fewer learning rates
+    assert sizes == [2 * (3 * 12 + 4 * 8), 14 * 4, 14 * 2]  # three systems on two pools, four with fewer learning rates
     assert {trial.seed for trial in made} == {100, 101, 102}
     best = trials.Training(3e-4, 4, 32)
     assert plan.best("85/10/5", "ours") == best == plan.best("10/50/40", "published")
@@ -111,6 +111,8 @@ def test_settings_that_are_off_leave_a_trial_what_it_is_and_a_kernel_does_not(pa
     _, trials, *_ = parts
     plain = trials.settings_text("", ())
     assert trials.settings_text("", ("clusters.kind=kmeans", "clusters.neighbours=7")) == plain
+    for used in ("sampler.exclude_iterations=3", "dpo.lora.rank=8", "rollouts.generate.linears=bfloat16"):
+        assert trials.settings_text("", (used,)) != plain
     kernel = trials.settings_text("", (trials.KERNEL,))
     assert len({plain, kernel, trials.settings_text("", (trials.KERNEL, "clusters.neighbours=7"))}) == 3
 
@@ -134,15 +136,26 @@ def test_trials_of_every_system_are_made_again_and_compared(parts, monkeypatch, 
     again = importlib.import_module("claim_again")
     monkeypatch.setattr(again, "records_of", lambda trial: [{"accuracy": 0.5}, {"accuracy": 0.123456, "tokens": 7}])
     monkeypatch.setattr(trials, "RESULTS", tmp_path)
-    some = [
-        trials.Trial("85/10/5", system, "", seed, trials.Training(1e-4, 1, 8), trials.Setup())
-        for system in ("a", "b")
+    made = [
+        trials.Trial("85/10/5", system, experiment, seed, trials.Training(1e-4, 1, 8), trials.Setup())
+        for system, experiment in (("a", ""), ("b", "saidpo"))
         for seed in range(5)
     ]
-    assert {trial.system for trial in again.choose(some, 2)} == {"a", "b"} and len(again.choose(some, 99)) == 10
-    some[0].keep([{"accuracy": 0.5}, {"accuracy": 0.12346, "tokens": 7}], 1.0)
-    some[1].keep([{"accuracy": 0.5}, {"accuracy": 0.12347, "tokens": 7}], 1.0)
-    differs = "differs in accuracy; -37.65 points kept, -37.65 made now"
-    assert [again.difference(trial) for trial in some[:3]] == ["", differs, "2 records, kept are 0"]
+    for i, trial in enumerate(made):
+        trial.keep([{"accuracy": 0.5}, {"accuracy": 0.12346 + (i >= 5) / 1e5, "tokens": 7}][: 2 - (i == 9)], 1.0)
+    kept = again.read_all()
+    assert sorted(kept, key=lambda one: made.index(one.trial))[3].trial == made[3]
+    assert {one.trial.system for one in again.choose(kept, 2)} == {"a", "b"} and len(again.choose(kept, 99)) == 10
+    differs = {one.trial: again.difference(one) for one in kept}
+    assert [differs[trial] for trial in (made[0], made[5], made[9])] == [
+        "", "differs in accuracy; -37.65 points kept, -37.65 made now", "2 records, kept are 1",
+    ]  # fmt: skip
+    # Under other code, the trials of the system of which nothing differs get new names.
+    monkeypatch.setattr(trials, "code_hash", lambda: "other code")
+    monkeypatch.setattr(again, "code_hash", trials.code_hash)
+    assert trials.missing(made) == made
+    again.adopt(kept, {"a": [], "b": ["differs"]})
+    assert trials.missing(made) == made[5:] and len(list(tmp_path.iterdir())) == 10
+    assert {one.code for one in again.read_all() if one.trial.system == "a"} == {"other code"}
     for name in ("claim_again", "bench_claim"):
         sys.modules.pop(name, None)

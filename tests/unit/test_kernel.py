@@ -9,6 +9,7 @@ from hpc_saidpo.clusters.embed import Embedding
 from hpc_saidpo.clusters.fit import fit
 from hpc_saidpo.clusters.kernel import KernelSampler
 from hpc_saidpo.clusters.neighbours import EQUAL, Neighbours
+from hpc_saidpo.records import Difficulty
 from hpc_saidpo.sampler import Sampler
 from hpc_saidpo.sampler.inclusion import inclusion
 
@@ -172,6 +173,29 @@ def test_more_useful_questions_are_drawn_than_by_clusters_that_are_too_wide():
         for make in (lambda s: sampler_of(neighbours, s), lambda s: Sampler(cluster_N, settings.Sampler(), s))
     )
     assert by_kernel > 0.8 > by_clusters + 0.2, (by_kernel, by_clusters)
+
+
+def test_what_questions_learn_from_each_other_does_not_depend_on_when_questions_were_decided():
+    """Responses in waves of 2 until a question has both kinds: the fitted distribution is that of the first waves."""
+    rng, neighbours = np.random.default_rng(0), neighbours_of(np.ones((4000, 1)), n=1, text_N=np.zeros(4000, int))
+    rate_N = rng.beta(1.0, 2.0, 4000)
+    correct_NK = rng.random((4000, 8)) < rate_N[:, None]
+    both_NK = np.cumsum(correct_NK, axis=1) % (np.arange(8) + 1) > 0
+    n_tried_N = np.where(both_NK[:, 1::2].any(axis=1), 2 * both_NK[:, 1::2].argmax(axis=1) + 2, 8)
+    n_correct_N = np.where(np.arange(8) < n_tried_N[:, None], correct_NK, False).sum(axis=1)
+    whole, first = (
+        Difficulty(np.arange(3999), k_N[:3999], s_N[:3999], *np.ones((3, 3999)))
+        for k_N, s_N in ((n_tried_N, n_correct_N), (np.full(4000, 2), correct_NK[:, :2].sum(axis=1)))
+    )
+    sampler = sampler_of(neighbours)
+    sampler.observe(whole, first_wave=first)
+    prior_Q = sampler.priors(np.array([0, 3999]))
+    assert prior_Q[3999] == pytest.approx((1.0, 2.0), abs=0.2)  # never rolled out
+    own = int(n_correct_N[0]), int(n_tried_N[0] - n_correct_N[0])
+    assert np.subtract(prior_Q[0], prior_Q[3999]) == pytest.approx(own)
+    sampler = sampler_of(neighbours)
+    sampler.observe(whole)
+    assert sum(sampler.priors(np.array([3999]))[3999]) > 10  # as if all counts had been fixed before
 
 
 def test_a_run_without_knowledge_points_has_no_neighbours():

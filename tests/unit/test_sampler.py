@@ -6,7 +6,7 @@ from scipy import stats
 
 from hpc_saidpo import settings
 from hpc_saidpo.records import Difficulty
-from hpc_saidpo.sampler import betabinomial
+from hpc_saidpo.sampler import Sampler, betabinomial
 from hpc_saidpo.sampler.counts import ClusterCounts
 from hpc_saidpo.sampler.draw import draw
 from hpc_saidpo.sampler.evidence import chances, describe_clusters, describe_questions
@@ -206,7 +206,19 @@ def test_questions_drawn_since_then_and_ungradable_ones_have_no_chance():
 def test_entropy_share():
     assert entropy_share(np.full(10, 700.0)) == pytest.approx(1.0)
     log_N = np.repeat([0.0, -1000.0, -np.inf], [4, 6, 6])
-    assert entropy_share(log_N) == pytest.approx(np.log(4) / np.log(16), abs=1e-6)
+    assert entropy_share(log_N) == pytest.approx(np.log(4) / np.log(10), abs=1e-6)
+
+
+def test_a_uniform_draw_has_the_whole_entropy_whatever_is_excluded():
+    sampler = Sampler(
+        np.zeros(50, int), settings.Sampler(rule="uniform", n_questions=10, exclude_iterations=2), never_Q=[3]
+    )
+    for t in range(3):
+        sampler.begin(t)
+        assert sampler.entropy_share() == pytest.approx(1)
+        sampler.draw()
+    only = np.where(np.arange(5) == 2, 0.0, -np.inf)
+    assert entropy_share(only) == 1
 
 
 def test_a_question_that_is_drawn_again_tells_its_cluster_nothing_new():
@@ -225,8 +237,12 @@ def test_clusters_learn_from_responses_whose_number_was_fixed_before():
     history = History.empty(1, 1).observe(0, decided, cluster_N, BAND, first_wave=first)
     assert history.counts.passed_C[0] == 0.5 and history.counts.differ_C[0] == 1
     assert (history.n_correct_N[0], history.n_tried_N[0]) == (3, 4)
+    assert (history.fixed_correct_N[0], history.fixed_tried_N[0]) == (1, 2)
+    restored = History.restore(history.counts, history.seen(), 1)
+    assert (restored.fixed_correct_N[0], restored.fixed_tried_N[0]) == (1, 2)
     nothing = History.empty(1, 1).observe(0, decided, cluster_N, BAND, first_wave=first.take([]))
     assert nothing.counts.n_C[0] == nothing.counted_N[0] == 0 and nothing.n_tried_N[0] == 4
+    assert nothing.fixed_tried_N[0] == 0
 
 
 def test_an_ungradable_question_is_not_drawn_again():

@@ -10,11 +10,12 @@ import pytest
 from hpc_saidpo import settings
 from hpc_saidpo.errors import RunError
 from hpc_saidpo.records import Difficulty, seed_of
+from hpc_saidpo.sampler import betabinomial
 from hpc_saidpo.sampler.draw import draw
 from hpc_saidpo.sampler.history import History, excluded
-from hpc_saidpo.sampler.rules import RULES
+from hpc_saidpo.sampler.rules import RULES, Rule, all_errors
 from hpc_saidpo.sampler.sampler import Sampler
-from hpc_saidpo.sampler.weights import Plan, log_weights, shown
+from hpc_saidpo.sampler.weights import Plan, log_weights, shown, useful_share
 
 CLUSTER = np.arange(300) % 3
 RATE = np.array([0.02, 0.5, 0.99])  # of a question of each cluster
@@ -142,7 +143,7 @@ def test_its_state_goes_through_json():
     "call, says",
     [
         (lambda it: it.update([0], [5], [4]), "0 <= n_correct <= n_tried"),
-        (lambda it: it.update([0, 1], [1], [4]), "0 <= n_correct <= n_tried"),
+        (lambda it: it.update([0, 1], [1], [4]), "lists of equal length"),
         (lambda it: it.update([300], [1], [4]), "questions are 0 .. 299"),
         (lambda it: Sampler(CLUSTER, ids=["a"]), "as many as the questions"),
         (lambda it: Sampler([0, 1], ids=["a", "b"]).update(["c"], [1], [2]), "no question has the id 'c'"),
@@ -170,9 +171,32 @@ def test_a_tempered_alpha_shrinks_with_the_useful_share_of_the_pool():
     plain = Sampler(cluster_N, settings.Sampler(rule="frontier", alpha=3.0, kappa=1e-6))
     for one in (sampler, plain):
         one.update([0, 1, 2, 3, *range(900, 930)], [0, 0, 0, 4, *[4] * 30], [8] * 34)
-    useful = 0.9 * 0.25 + 0.1
+    few = betabinomial.fit(sampler.counts, 1e-6)[0]
+    useful_C = betabinomial.usable(8, few.a, few.b, settings.Difficulty())
+    assert useful_C == pytest.approx([0.25, 1], abs=0.15)
     ratio = np.log(sampler.cluster_weights()) / np.log(plain.cluster_weights())
-    assert ratio == pytest.approx([1 - useful] * 2)
+    assert ratio == pytest.approx([1 - useful_C @ [0.9, 0.1]] * 2)
+
+
+def test_the_useful_share_is_that_of_k_rollouts_however_many_were_made_first():
+    rng = np.random.default_rng(0)
+    rate_N = rng.random(4000)
+    share = settings.Sampler(rule="frontier", temper=True)
+    found = []
+    for k in (8, 2):
+        sampler = Sampler(np.zeros(4000, int), share, k=8)
+        sampler.update(range(4000), rng.binomial(k, rate_N), [k] * 4000)
+        found.append(useful_share(sampler.counts, np.array([4000]), Plan(share, 8)))
+    assert found == pytest.approx([7 / 9] * 2, abs=0.03)  # P(0 < s < 8) = 7/9 for a uniform pass rate
+
+
+def test_single_rollouts_give_all_questions_the_same_weight_under_a_rule_with_a_model_of_pass_rates():
+    rule = Rule("mine", all_errors, RULES["frontier"].expected, takes_band=True)
+    counts = History.empty(3, 3).observe(
+        0, Difficulty(np.arange(3), np.ones(3, int), np.array([0, 1, 0]), *np.ones((3, 3))), np.arange(3),
+        settings.Difficulty(),
+    ).counts  # fmt: skip
+    assert not rule.distinguishes(counts) and RULES["error_all"].distinguishes(counts)
 
 
 def test_pass_rates_before_a_stage_are_those_of_the_cluster_and_of_the_question():

@@ -52,6 +52,7 @@ from claim_plan import (
     ADAPTIVE,
     BASELINE,
     BOTH,
+    FIRST_TUNING_SEED,
     MAIN_POOLS,
     OURS,
     PUBLISHED,
@@ -90,6 +91,8 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, help="begin no trial after so many minutes")
     parser.add_argument("--processes", type=int, default=2, help="trials at a time (default %(default)s)")
     arguments = parser.parse_args()
+    if arguments.first_seed + common.repeats_of(arguments) > FIRST_TUNING_SEED:
+        parser.error(f"reporting seeds must be below {FIRST_TUNING_SEED}: systems are tuned on those")
     with tempfile.TemporaryDirectory() as folder:
         plan = Plan(gain, Setup(), common.repeats_of(arguments), first_seed=arguments.first_seed)
         real = Plan(gain, claim_smollm2.SETUP, 3, REAL_GRID, (len(REAL_GRID),), (SMOLLM2,), ())
@@ -181,8 +184,6 @@ def records_of(trial: Trial) -> list[dict]:
 
     if not _labs:
         _labs.append(claim_lab.Lab())
-    # The suggested number of clusters depends on the number of probed questions.
-    claim_lab.CACHE = claim_trials.HOME / "runs" / "claim" / f"probe-{trial.setup.probe}"
     return claim_kernel.play(_labs[0], trial) if KERNEL in trial.overrides else _labs[0].play(trial)
 
 
@@ -197,9 +198,9 @@ def report(plan: Plan, parts: Mapping[str, Callable[[], Iterable[Trial]]], argum
             continue
         tables = {pool: table_of(trials, pool) for pool in dict.fromkeys(trial.pool for trial in trials)}
         for pool, table in tables.items():
-            base = table.get(BASELINE) or table.get(OURS)
-            if base is not None and name != "tuning":
-                show(f"{name}, pool {pool}", table, base)
+            if table:
+                baselines = [system for system in (BASELINE, UNPROBED) if system in table]
+                show(f"{name}, pool {pool}", table, baselines or [next(iter(table))])
         if name == "headlines":
             figures |= headline_figures(tables)
             curves |= {f"pool {pool}": table for pool, table in tables.items() if set(DRAWN) <= set(table)}

@@ -1,14 +1,16 @@
 #!/usr/bin/env python
 """Are the kept trials of bench_claim those of this code? Make some of them again and compare all that they recorded.
 
-    tools/bench/claim_again.py --parts headlines rules --trials 12
+    tools/bench/claim_again.py --trials 12      # of the trials that are kept under this code
+    tools/bench/claim_again.py --adopt          # of those that are kept under other code
+
+The name of a kept trial has a hash of the code that decides a result (`claim_trials`). When that code changes and
+results do not (a fault on other inputs is mended, a function moves), --adopt makes one trial of each system again, and
+gives the trials of every system for which nothing differs the names of this code. Runs of the real language model are
+not made again: they follow the same system on the micro model.
 
 Another kind of CPU rounds otherwise: then some responses differ, and the points that are shown tell by how much.
-
-Kept trials belong to a hash of the code that decides a result (`claim_trials.code_hash`). When that code changes and
-results do not (a fault on other inputs is mended, a function moves), make one trial of each system again with the new
-code, and those that differ with the old code on the same machine. If the two are the same, name the new hash in
-`claim_trials.SAME`: the trials stay valid.
+Compare on the kind of machine that made the trials.
 """
 
 from __future__ import annotations
@@ -18,66 +20,102 @@ import concurrent.futures
 import json
 import multiprocessing
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import claim_trials
 import numpy as np
-from bench_claim import gain, parts_of, records_of
+from bench_claim import records_of
 from claim_figures import gain_of
-from claim_plan import Plan, Unfinished
-from claim_trials import Setup, Trial, rounded
+from claim_trials import SMOLLM2, Trial, code_hash, rounded, trial_of
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A kept trial: its file, the hash of the code that made it, its records."""
+
+    path: Path
+    trial: Trial
+    code: str
+    records: list[dict]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = ("forms", "headlines", "rules", "clusters")
-    parser.add_argument("--parts", nargs="+", choices=parts, default=parts, help="parts to choose from")
-    parser.add_argument("--trials", type=int, default=12, help="number of trials (default %(default)s)")
+    parser.add_argument(
+        "--adopt", action="store_true", help="compare the trials of other code; rename if nothing differs"
+    )
+    parser.add_argument("--systems", nargs="+", help="only these systems")
+    parser.add_argument("--trials", type=int, help="number of trials (default: one of each system)")
     parser.add_argument("--processes", type=int, default=2, help="trials at a time (default %(default)s)")
     arguments = parser.parse_args()
-    plan = Plan(gain, Setup(), 10)
-    trials: dict[Path, Trial] = {}
-    for trials_of in parts_of(plan, plan, arguments.parts).values():
-        try:
-            trials |= {trial.path: trial for trial in trials_of() if trial.path.exists()}
-        except Unfinished:
-            continue
-    chosen = choose(list(trials.values()), arguments.trials)
-    with concurrent.futures.ProcessPoolExecutor(
-        arguments.processes, mp_context=multiprocessing.get_context("spawn")
-    ) as pool:
-        found = list(pool.map(difference, chosen))
-    for trial, text in zip(chosen, found, strict=True):
-        print(f"{trial.pool} {trial.system}, seed {trial.seed}: {text or 'the same'}")
-    print(f"{found.count('')} of {len(found)} are the same")
-    return int(any(found))
+    kept = [k for k in read_all() if (k.code == code_hash()) != arguments.adopt]
+    kept = [k for k in kept if not arguments.systems or k.trial.system in arguments.systems]
+    again = [k for k in kept if k.trial.pool != SMOLLM2]
+    chosen = choose(again, arguments.trials or len({k.trial.system for k in again}))
+    found = compare(chosen, arguments.processes)
+    if arguments.adopt:
+        adopt(kept, found)
+    return int(any(found.values()))
 
 
-def choose(trials: Sequence[Trial], n: int) -> list[Trial]:
+def read_all() -> list[Kept]:
+    """All kept trials."""
+    paths = sorted(claim_trials.RESULTS.glob("*.json"))
+    read = [(path, json.loads(path.read_text(encoding="utf-8"))) for path in paths]
+    return [Kept(path, trial_of(whole), whole["code"], whole["records"]) for path, whole in read]
+
+
+def choose(kept: Sequence[Kept], n: int) -> list[Kept]:
     """At most n of the trials: of each system in turn one, at random but always the same."""
-    order = np.random.default_rng(0).permutation(len(trials))
+    order = np.random.default_rng(0).permutation(len(kept))
     turns: dict[str, int] = {}
     placed = []
     for i in order:
-        trial = trials[i]
-        turns[trial.system] = turn = turns.get(trial.system, 0) + 1
-        placed.append((turn, trial.system, trial))
-    return [trial for *_, trial in sorted(placed, key=lambda place: place[:2])][:n]
+        system = kept[i].trial.system
+        turns[system] = turn = turns.get(system, 0) + 1
+        placed.append((turn, system, kept[i]))
+    return [one for *_, one in sorted(placed, key=lambda place: place[:2])][:n]
 
 
-def difference(trial: Trial) -> str:
+def compare(chosen: Sequence[Kept], processes: int) -> dict[str, list[str]]:
+    """Make trials again, and print what differs. Returns what differs of each system: an empty list if nothing does."""
+    found: dict[str, list[str]] = {one.trial.system: [] for one in chosen}
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(processes, mp_context=context) as pool:
+        for one, text in zip(chosen, pool.map(difference, chosen), strict=True):
+            trial = one.trial
+            print(f"{trial.pool} {trial.system}, seed {trial.seed}: {text or 'the same'}", flush=True)
+            found[trial.system] += [text] * bool(text)
+    print(f"of {sum(not texts for texts in found.values())} of {len(found)} systems all trials are the same")
+    return found
+
+
+def difference(kept: Kept) -> str:
     """What differs between a kept trial and the same one made now; "" if nothing does.
 
     The number of clusters of IDPO is not compared: it draws by none.
     """
-    kept, made = trial.load(), json.loads(json.dumps(rounded(records_of(trial))))
-    if kept is None or len(kept) != len(made):
-        return f"{len(made)} records, kept are {len(kept or [])}"
-    left = {"clusters"} if trial.experiment == "idpo" else set()
-    pairs = zip(kept, made, strict=True)
+    made = json.loads(json.dumps(rounded(records_of(kept.trial))))
+    if len(kept.records) != len(made):
+        return f"{len(made)} records, kept are {len(kept.records)}"
+    left = {"clusters"} if kept.trial.experiment == "idpo" else set()
+    pairs = zip(kept.records, made, strict=True)
     names = [name for one, other in pairs for name in one if name not in left and one[name] != other.get(name)]
-    points = f"{100 * gain_of(kept):+.2f} points kept, {100 * gain_of(made):+.2f} made now"
+    points = f"{100 * gain_of(kept.records):+.2f} points kept, {100 * gain_of(made):+.2f} made now"
     return f"differs in {', '.join(dict.fromkeys(names))}; {points}" if names else ""
+
+
+def adopt(kept: Sequence[Kept], found: Mapping[str, Sequence[str]]) -> None:
+    """Give the trials of systems of which nothing differs the names of this code."""
+    of_same = [one for one in kept if found.get(one.trial.system) == []]
+    for one in of_same:
+        if not one.trial.path.exists():
+            whole = json.loads(one.path.read_text(encoding="utf-8"))
+            claim_trials.write(one.trial.path, {**whole, "code": code_hash()})
+        one.path.unlink()
+    print(f"{len(of_same)} of {len(kept)} trials have the names of this code now")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -110,21 +110,26 @@ def _share_of(system: Figures, baseline: Figures, seeds: np.ndarray) -> float:
     return float(tokens[i - 1] + np.clip(part, 0, 1) * (tokens[i] - tokens[i - 1])) / whole
 
 
-def show(title: str, table: Table, baseline: Figures, note: Callable[[str], str] = lambda name: "") -> None:
-    """Print one table.
+def show(title: str, table: Table, baselines: Sequence[str]) -> None:
+    """Print one table, in Markdown.
 
     Args:
-        note: text behind the name of a system.
+        baselines: names of systems in it. Gains are compared with each of them, tokens with the first.
     """
-    print(f"\n{title}; points, ± 95 %")
-    second = "worst topic" if baseline.everywhere is None else "gain, all tasks"
-    heads = ("gain", "- IDPO's", "tokens to IDPO's", second, "pair yield", "tokens per pair", "distinct")
-    print(f"{'system':32}" + "".join(f"{head:>18}" for head in heads))
+    first = table[baselines[0]]
+    second = "worst topic" if first.everywhere is None else "gain, all tasks"
+    heads = ["system", "gain", *(f"minus {name}" for name in baselines), f"tokens to {baselines[0]}'s", second]
+    rows = [[*heads, "pair yield", "tokens per pair", "questions"]]
     for system, row in table.items():
-        second = spread(row.worst_topic if row.everywhere is None else row.on_all_tasks().gain)
-        cells = [spread(row.gain), spread(row.gain - baseline.gain), _shares(row, baseline), second]
-        cells += [spread(row.pair_yield, 3), spread(row.tokens_per_pair, 0), spread(row.distinct, 0)]
-        print(f"{system:32}" + "".join(f"{cell:>18}" for cell in cells) + f"  {note(system)}".rstrip())
+        others = [spread(row.gain - table[name].gain) if system != name else "" for name in baselines]
+        values = row.worst_topic if row.everywhere is None else row.on_all_tasks().gain
+        cells = [spread(row.gain), *others, _shares(row, first), spread(values), spread(row.pair_yield, 2)]
+        rows.append([system, *cells, spread(row.tokens_per_pair, 0), spread(row.distinct, 0)])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    rows.insert(1, ["-" * width for width in widths])
+    print(f"\n{title}; means ± 95 %\n")
+    for cells in rows:
+        print("| " + " | ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)) + " |")
 
 
 def _shares(row: Figures, baseline: Figures) -> str:

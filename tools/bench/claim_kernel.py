@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from claim_lab import CACHE, Lab, Run, Step, settings_of
-from claim_trials import Trial
+from claim_trials import CLUSTERING, Trial, meaning_hash
 from claim_words import knowledge_points
 
 from hpc_saidpo import loop, settings
@@ -39,7 +39,8 @@ def play(lab: Lab, trial: Trial) -> list[dict]:
 def embedding_of(text_N: Sequence[str], config: settings.Clusters) -> Embedding:
     """The vectors of the distinct texts; from CACHE where they are there."""
     distinct = sorted(set(text_N))
-    path = CACHE / f"vectors-{hashlib.sha256(repr((distinct, config.encoder)).encode()).hexdigest()[:16]}.npy"
+    key = hashlib.sha256(repr((distinct, config.encoder, meaning_hash(CLUSTERING))).encode()).hexdigest()
+    path = CACHE / f"vectors-{key[:16]}.npy"
     if not path.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         new = path.with_suffix(f".{time.time_ns()}.npy")

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from claim_trials import HOME, POLICY, POOLS, Trial, compose_settings
+from claim_trials import CLUSTERING, HOME, POLICY, POOLS, Trial, compose_settings, meaning_hash
 from claim_words import SPAN, knowledge_points
 
 from hpc_saidpo import difficulty, loop, progress, settings
@@ -79,7 +79,9 @@ class Lab:
         if config.n == 1:  # an experiment without clusters
             return np.zeros(POOLS[trial.pool][0], dtype=np.int64)
         text_N = texts(knowledge_points(self.pool(trial.pool, trial.seed, trial.setup.held_out).questions, trial.seed))
-        key = hashlib.sha256(repr((text_N, config.encoder, config.seed, NUMBERS_OF_CLUSTERS)).encode()).hexdigest()
+        made_by = meaning_hash((*CLUSTERING, "tools/bench/claim_lab.py"))
+        known = (text_N, config.encoder, config.seed, NUMBERS_OF_CLUSTERS, trial.setup.probe, made_by)
+        key = hashlib.sha256(repr(known).encode()).hexdigest()
         path = CACHE / f"clusters-{key[:16]}.npz"
         if not path.exists():
             CACHE.mkdir(parents=True, exist_ok=True)

@@ -46,10 +46,12 @@ FORMS = {
     "frontier, tempered": System("", ("sampler.rule=frontier", "sampler.temper=true"), OURS),
     "ours, a quarter of the probe": System("", (), OURS, 0.25),
 }
-UNPROBED, ADAPTIVE, SIMILAR, BOTH = "IDPO, no probe", "ours, adaptive", "ours, kernel", "ours, kernel, adaptive"
+UNPROBED, UNIFORM_ADAPTIVE = "IDPO, no probe", "IDPO, adaptive"
+ADAPTIVE, SIMILAR, BOTH = "ours, adaptive", "ours, kernel", "ours, kernel, adaptive"
 _WAVES = ("rollouts.adaptive=true", "rollouts.waves=[2,2,2,2]", "rollouts.min_chance=0.08")
 BESIDE = {
     UNPROBED: System("idpo", (), BASELINE, 0.005),
+    UNIFORM_ADAPTIVE: System("idpo", _WAVES, "", 0.005),
     ADAPTIVE: System("", _WAVES),
     SIMILAR: System("", (KERNEL,)),
     BOTH: System("", (KERNEL, *_WAVES)),

@@ -4,7 +4,8 @@ A finished trial is a small JSON file in tools/bench/results/claim/. Its name en
 the settings that it uses, the code that decides what is drawn, paired and learned, and the first policy. So a
 comparison can be made in several sittings, and a trial of other code is never taken for one of this code. Comments,
 docstrings and layout do not matter, nor do settings that are off, the name of the system, the engine, the store and the
-ranks; the last three change a result by rounding only (tests hold them to that).
+ranks; the last three change a result by rounding only (tests hold them to that). After a change of that code which
+changes no result, `claim_again.py --adopt` compares trials and renames the files.
 """
 
 from __future__ import annotations
@@ -23,16 +24,21 @@ from hpc_saidpo.settings.whole import Settings
 HOME = Path(__file__).resolve().parents[2]
 RESULTS = HOME / "tools" / "bench" / "results" / "claim"
 CODE = (
-    "hpc_saidpo/sampler/*.py", "hpc_saidpo/difficulty.py", "hpc_saidpo/loop.py", "hpc_saidpo/rollouts/effort.py",
-    "hpc_saidpo/rollouts/prompt.py", "hpc_saidpo/dpo/pairs.py", "hpc_saidpo/dpo/loss.py", "hpc_saidpo/dpo/schedule.py",
-    "hpc_saidpo/dpo/optimizer.py", "hpc_saidpo/pool/arithmetic.py", "hpc_saidpo/clusters/fit.py",
-    "hpc_saidpo/clusters/suggest.py", "tools/bench/claim_lab.py", "tools/bench/claim_words.py",
+    "hpc_saidpo/sampler/*.py", "hpc_saidpo/difficulty.py", "hpc_saidpo/loop.py", "hpc_saidpo/records.py",
+    "hpc_saidpo/rollouts/effort.py", "hpc_saidpo/rollouts/waves.py", "hpc_saidpo/rollouts/prompt.py",
+    "hpc_saidpo/dpo/pairs.py", "hpc_saidpo/dpo/examples.py", "hpc_saidpo/dpo/loss.py", "hpc_saidpo/dpo/schedule.py",
+    "hpc_saidpo/dpo/optimizer.py", "hpc_saidpo/dpo/train.py", "hpc_saidpo/grader/answers/extract.py",
+    "hpc_saidpo/grader/answers/fast.py", "hpc_saidpo/pool/arithmetic.py", "hpc_saidpo/pool/generated.py",
+    "tools/bench/claim_lab.py",
 )  # fmt: skip
-# Hash of later code that gave the same records when `claim_again.py` made trials of every system again -> hash under
-# which the trials are kept.
-SAME = {"2b81c0b6daf5": "b0474b8636c6"}
+CLUSTERING = (
+    "hpc_saidpo/clusters/embed.py", "hpc_saidpo/clusters/fit.py", "hpc_saidpo/clusters/health.py",
+    "hpc_saidpo/clusters/suggest.py", "tools/bench/claim_words.py",
+)  # fmt: skip
+OF_KERNEL = ("tools/bench/claim_kernel.py", "hpc_saidpo/clusters/kernel.py", "hpc_saidpo/clusters/neighbours.py")
+OF_SMOLLM2 = ("tools/bench/claim_smollm2.py", "hpc_saidpo/rollouts/rounds.py", "hpc_saidpo/settings/sampler.py")
 GROUPS = ("sampler", "difficulty", "pairs", "rollouts", "clusters", "dpo")  # of the settings of a trial
-OF_NO_EFFECT = {  # settings that change the cost of a trial, or that a trial does not use
+OF_NO_EFFECT = {  # settings that all trials have alike, change the cost of a trial, or are not used by it
     "n_questions", "exclude_iterations", "generate", "grader", "chunk_questions", "min_chunk_questions", "batch",
     "backend", "micro_pairs", "micro_tokens", "head_tokens", "lora", "strategy", "checkpointing", "checkpoint_minutes",
 }  # fmt: skip
@@ -102,15 +108,9 @@ class Trial:
     def path(self) -> Path:
         """The trial's file."""
         known = (self.pool, self.seed, self.training, self.setup, self.clusters)
-        more = ["tools/bench/claim_smollm2.py"] if self.pool == SMOLLM2 else []
-        more += (
-            ["tools/bench/claim_kernel.py", "hpc_saidpo/clusters/kernel.py", "hpc_saidpo/clusters/neighbours.py"]
-            if KERNEL in self.overrides
-            else []
-        )
-        known += tuple(meaning_of((HOME / path).read_text(encoding="utf-8")) for path in more)
+        more = OF_SMOLLM2 * (self.pool == SMOLLM2) + OF_KERNEL * (KERNEL in self.overrides)
         base = "demo" if self.pool == SMOLLM2 else "tiny"
-        whole = repr((known, code_hash(), settings_text(self.experiment, self.overrides, base)))
+        whole = repr((known, code_hash(), meaning_hash(more), settings_text(self.experiment, self.overrides, base)))
         name = self.pool.replace("/", "-")
         return RESULTS / f"{name}-{self.seed}-{hashlib.sha256(whole.encode()).hexdigest()[:16]}.json"
 
@@ -123,11 +123,16 @@ class Trial:
 
     def keep(self, records: list[dict], cpu_s: float) -> None:
         """Write its records, whole or not at all."""
-        RESULTS.mkdir(parents=True, exist_ok=True)
-        new = self.path.with_suffix(".new")
         kept = {"trial": asdict(self), "code": code_hash(), "cpu_s": round(cpu_s, 1), "records": rounded(records)}
-        new.write_text(json.dumps(kept, separators=(",", ":")) + "\n", encoding="utf-8")
-        new.replace(self.path)
+        write(self.path, kept)
+
+
+def write(path: Path, kept: dict) -> None:
+    """Write the file of a trial, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps(kept, separators=(",", ":")) + "\n", encoding="utf-8")
+    new.replace(path)
 
 
 def rounded(records: list[dict]) -> list[dict]:
@@ -137,12 +142,18 @@ def rounded(records: list[dict]) -> list[dict]:
 
 @functools.cache
 def code_hash() -> str:
-    """A hash of the code that a result depends on, and of the first policy; one of `SAME` stands for another."""
-    digest = hashlib.sha256((POLICY / "model.safetensors").read_bytes())
-    for path in sorted(path for pattern in CODE for path in HOME.glob(pattern) if path.name != "stage.py"):
+    """A hash of the code that every result depends on, and of the first policy."""
+    policy = hashlib.sha256((POLICY / "model.safetensors").read_bytes()).hexdigest()
+    return hashlib.sha256((policy + meaning_hash(CODE + CLUSTERING)).encode()).hexdigest()[:12]
+
+
+@functools.cache
+def meaning_hash(patterns: tuple[str, ...]) -> str:
+    """A hash of what programs mean (`meaning_of`): those of these names or patterns, below the checkout."""
+    digest = hashlib.sha256()
+    for path in sorted(path for pattern in patterns for path in HOME.glob(pattern) if path.name != "stage.py"):
         digest.update(path.name.encode() + meaning_of(path.read_text(encoding="utf-8")).encode())
-    found = digest.hexdigest()[:12]
-    return SAME.get(found, found)
+    return digest.hexdigest()
 
 
 def compose_settings(experiment: str, overrides: Iterable[str], base: str = "tiny") -> Settings:
@@ -154,17 +165,18 @@ def compose_settings(experiment: str, overrides: Iterable[str], base: str = "tin
 @functools.cache
 def settings_text(experiment: str, overrides: tuple[str, ...], base: str = "tiny") -> str:
     """The settings that have an effect on a trial, but for those that are off."""
-    whole = compose_settings(experiment, overrides, base)
+    whole, usual = compose_settings(experiment, overrides, base), compose_settings("", (), base)
     values = {group: asdict(getattr(whole, group)) for group in GROUPS}
     if values["clusters"]["kind"] == "kmeans":
         del values["clusters"]["kind"], values["clusters"]["neighbours"]
-    return repr([(group, _effective(values[group])) for group in GROUPS])
+    return repr([(group, _effective(values[group], asdict(getattr(usual, group)))) for group in GROUPS])
 
 
-def _effective(values: dict) -> dict:
-    kept = {name: value for name, value in sorted(values.items()) if name not in OF_NO_EFFECT}
-    kept = {name: _effective(value) if isinstance(value, dict) else value for name, value in kept.items()}
-    return {name: value for name, value in kept.items() if value not in (None, False, 0, (), {}, "")}
+def _effective(values: dict, usual: dict) -> dict:
+    """Without what is off, and without what is `OF_NO_EFFECT` as long as it is as usual."""
+    kept = {k: v for k, v in sorted(values.items()) if k not in OF_NO_EFFECT or v != usual.get(k)}
+    kept = {k: _effective(v, usual.get(k) or {}) if isinstance(v, dict) else v for k, v in kept.items()}
+    return {k: v for k, v in kept.items() if v not in (None, False, 0, (), {}, "")}
 
 
 def meaning_of(source: str) -> str:
@@ -176,6 +188,13 @@ def meaning_of(source: str) -> str:
             if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
                 node.body = node.body[1:]
     return ast.dump(tree)
+
+
+def trial_of(kept: dict) -> Trial:
+    """The trial whose file holds this object."""
+    values = kept["trial"]
+    nested = {"training": Training(**values["training"]), "setup": Setup(**values["setup"])}
+    return Trial(**{**values, **nested, "overrides": tuple(values["overrides"])})
 
 
 def missing(trials: Iterable[Trial]) -> list[Trial]:
