@@ -148,8 +148,16 @@ def test_trials_of_every_system_are_made_again_and_compared(parts, monkeypatch, 
     assert {one.trial.system for one in again.choose(kept, 2)} == {"a", "b"} and len(again.choose(kept, 99)) == 10
     differs = {one.trial: again.difference(one) for one in kept}
     assert [differs[trial] for trial in (made[0], made[5], made[9])] == [
-        "", "differs in accuracy; -37.65 points kept, -37.65 made now", "2 records, kept are 1",
+        "", "differs in accuracy; -37.65 points then, -37.65 now", "2 records, there were 1",
     ]  # fmt: skip
+    # The code of a checkout made another trial: that is what counts, not the kept one.
+    other = next(one for one in kept if one.trial == made[5])
+    (tmp_path / "bench_claim.py").write_text(
+        "def records_of(t): return [{'accuracy': 0.5}, {'accuracy': t.seed, 'tokens': 7}]"
+    )
+    monkeypatch.setattr(again, "MAKE", f"import sys; sys.path.insert(0, {str(tmp_path)!r})" + again.MAKE)
+    assert "-50.00 points then, -37.65 now" in again.difference(other, BENCH.parents[1])
+    (tmp_path / "bench_claim.py").unlink()
     # Under other code, the trials of the system of which nothing differs get new names.
     monkeypatch.setattr(trials, "code_hash", lambda: "other code")
     monkeypatch.setattr(again, "code_hash", trials.code_hash)

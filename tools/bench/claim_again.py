@@ -3,22 +3,26 @@
 
     tools/bench/claim_again.py --trials 12      # of the trials that are kept under this code
     tools/bench/claim_again.py --adopt          # of those that are kept under other code
+    git worktree add ../before COMMIT; tools/bench/claim_again.py --adopt --before ../before
 
 The name of a kept trial has a hash of the code that decides a result (`claim_trials`). When that code changes and
 results do not (a fault on other inputs is mended, a function moves), --adopt makes one trial of each system again, and
 gives the trials of every system for which nothing differs the names of this code. Runs of the real language model are
 not made again: they follow the same system on the micro model.
 
-Another kind of CPU rounds otherwise: then some responses differ, and the points that are shown tell by how much.
-Compare on the kind of machine that made the trials.
+Another kind of CPU rounds otherwise: then some responses differ, and the points that are shown tell by how much. So
+trials that differ from the kept ones are made by the code of --before too, and compared with those.
 """
 
 from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import itertools
 import json
 import multiprocessing
+import os
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +33,15 @@ import numpy as np
 from bench_claim import records_of
 from claim_figures import gain_of
 from claim_trials import SMOLLM2, Trial, code_hash, rounded, trial_of
+
+MAKE = """
+import json, sys
+from bench_claim import records_of
+from claim_trials import Setup, Training, Trial, rounded
+t = json.load(open(sys.argv[1]))["trial"]
+training, setup, overrides = Training(**t["training"]), Setup(**t["setup"]), tuple(t["overrides"])
+print(json.dumps(rounded(records_of(Trial(**{**t, "training": training, "setup": setup, "overrides": overrides})))))
+"""
 
 
 @dataclass(frozen=True)
@@ -46,6 +59,7 @@ def main() -> int:
     parser.add_argument(
         "--adopt", action="store_true", help="compare the trials of other code; rename if nothing differs"
     )
+    parser.add_argument("--before", type=Path, help="a checkout with the code that made the trials")
     parser.add_argument("--systems", nargs="+", help="only these systems")
     parser.add_argument("--trials", type=int, help="number of trials (default: one of each system)")
     parser.add_argument("--processes", type=int, default=2, help="trials at a time (default %(default)s)")
@@ -54,7 +68,7 @@ def main() -> int:
     kept = [k for k in kept if not arguments.systems or k.trial.system in arguments.systems]
     again = [k for k in kept if k.trial.pool != SMOLLM2]
     chosen = choose(again, arguments.trials or len({k.trial.system for k in again}))
-    found = compare(chosen, arguments.processes)
+    found = compare(chosen, arguments.processes, arguments.before)
     if arguments.adopt:
         adopt(kept, found)
     return int(any(found.values()))
@@ -79,12 +93,12 @@ def choose(kept: Sequence[Kept], n: int) -> list[Kept]:
     return [one for *_, one in sorted(placed, key=lambda place: place[:2])][:n]
 
 
-def compare(chosen: Sequence[Kept], processes: int) -> dict[str, list[str]]:
+def compare(chosen: Sequence[Kept], processes: int, before: Path | None) -> dict[str, list[str]]:
     """Make trials again, and print what differs. Returns what differs of each system: an empty list if nothing does."""
     found: dict[str, list[str]] = {one.trial.system: [] for one in chosen}
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(processes, mp_context=context) as pool:
-        for one, text in zip(chosen, pool.map(difference, chosen), strict=True):
+        for one, text in zip(chosen, pool.map(difference, chosen, itertools.repeat(before)), strict=True):
             trial = one.trial
             print(f"{trial.pool} {trial.system}, seed {trial.seed}: {text or 'the same'}", flush=True)
             found[trial.system] += [text] * bool(text)
@@ -92,19 +106,35 @@ def compare(chosen: Sequence[Kept], processes: int) -> dict[str, list[str]]:
     return found
 
 
-def difference(kept: Kept) -> str:
+def difference(kept: Kept, before: Path | None = None) -> str:
     """What differs between a kept trial and the same one made now; "" if nothing does.
 
     The number of clusters of IDPO is not compared: it draws by none.
+
+    Args:
+        before: a checkout. If something differs, the trial is made by its code too and takes the place of the kept one.
     """
     made = json.loads(json.dumps(rounded(records_of(kept.trial))))
-    if len(kept.records) != len(made):
-        return f"{len(made)} records, kept are {len(kept.records)}"
-    left = {"clusters"} if kept.trial.experiment == "idpo" else set()
-    pairs = zip(kept.records, made, strict=True)
+    found = _difference(kept.trial, kept.records, made)
+    return _difference(kept.trial, _made_by(before, kept.path), made) if found and before else found
+
+
+def _difference(trial: Trial, earlier: list[dict], made: list[dict]) -> str:
+    if len(earlier) != len(made):
+        return f"{len(made)} records, there were {len(earlier)}"
+    left = {"clusters"} if trial.experiment == "idpo" else set()
+    pairs = zip(earlier, made, strict=True)
     names = [name for one, other in pairs for name in one if name not in left and one[name] != other.get(name)]
-    points = f"{100 * gain_of(kept.records):+.2f} points kept, {100 * gain_of(made):+.2f} made now"
+    points = f"{100 * gain_of(earlier):+.2f} points then, {100 * gain_of(made):+.2f} now"
     return f"differs in {', '.join(dict.fromkeys(names))}; {points}" if names else ""
+
+
+def _made_by(folder: Path, path: Path) -> list[dict]:
+    """The records of a kept trial, made by the code of a checkout."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (folder, folder / "tools" / "bench")))}
+    command = [sys.executable, "-c", MAKE, path.resolve()]
+    done = subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def adopt(kept: Sequence[Kept], found: Mapping[str, Sequence[str]]) -> None:
