@@ -133,7 +133,7 @@ def _last_line(line: Iterable[object], environment: Mapping[str, str]) -> str:
     return done.stdout.splitlines()[-1]
 
 
-def show_figures(figures: Mapping[str, float | str | None], width: int = 34) -> None:
+def show_figures(figures: Mapping[str, float | str | None], width: int = 38) -> None:
     """Print every figure by its name."""
     print()
     for name, value in figures.items():
