@@ -37,8 +37,8 @@ class KernelSampler(Sampler):
     """A `Sampler` that estimates the pass rate of a question from its neighbours, not from its cluster (ours).
 
     The results of a question are its last counts, discounted by their age; with rollouts.adaptive those of the first
-    wave, because later waves depend on what it showed. Its own pass rate has all its counts. Clusters keep their counts, for tables and
-    figures.
+    wave, because later waves depend on what it showed. Its own pass rate has all its counts. Clusters keep their
+    counts, for tables and figures.
 
     Args:
         neighbours: of the same questions; None in a process that asks for no weights, priors or draws.
