@@ -84,7 +84,7 @@ class Rule:
     def distinguishes(self, counts: ClusterCounts) -> bool:
         """Whether there is evidence by which clusters can have different weights."""
         if self.events is None or (self.expected is not None and counts.several_C.sum() == 0):
-            return False  # single rollouts do not tell how pass rates differ
+            return False  # the fit of pass rates needs questions with two rollouts or more
         return bool(self.events(counts).sum() > 0)
 
 

@@ -161,9 +161,9 @@ def _drawn_rate(mean_C: np.ndarray, counts: ClusterCounts, config: settings.Samp
 
 
 def entropy_share(log_weight_N: np.ndarray) -> float:
-    """Entropy of the first draw, divided by that of the uniform distribution over the questions that may be drawn.
+    """Entropy of the distribution of the first drawn question, as a share of the largest possible one.
 
-    1 is random sampling.
+    The largest possible one is ln(number of questions that may be drawn); a share of 1 means uniform draws.
 
     Args:
         log_weight_N: of every question; -inf for those that may not be drawn.

@@ -176,7 +176,7 @@ def test_more_useful_questions_are_drawn_than_by_clusters_that_are_too_wide():
 
 
 def test_what_questions_learn_from_each_other_does_not_depend_on_when_questions_were_decided():
-    """Responses in waves of 2 until a question has both kinds: the fitted distribution is that of the first waves."""
+    """A question gets waves of 2 responses until one is correct and one is wrong. Only first waves are fitted."""
     rng, neighbours = np.random.default_rng(0), neighbours_of(np.ones((4000, 1)), n=1, text_N=np.zeros(4000, int))
     rate_N = rng.beta(1.0, 2.0, 4000)
     correct_NK = rng.random((4000, 8)) < rate_N[:, None]

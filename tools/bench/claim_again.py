@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Are the kept trials of bench_claim those of this code? Make some of them again and compare all that they recorded.
 
-    tools/bench/claim_again.py --trials 12      # of the trials that are kept under this code
-    tools/bench/claim_again.py --adopt          # of those that are kept under other code
+    tools/bench/claim_again.py --trials 12      # checks trials that this version of the code made
+    tools/bench/claim_again.py --adopt          # checks trials that other versions made, and renames them
     git worktree add ../before COMMIT; tools/bench/claim_again.py --adopt --before ../before
 
 The name of a kept trial has a hash of the code that decides a result (`claim_trials`). When that code changes and
