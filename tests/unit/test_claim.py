@@ -96,6 +96,24 @@ def test_the_share_of_tokens_is_read_off_the_mean_curves(parts):
     assert (mean, high - mean) == (4.0, pytest.approx(12.706, abs=0.001))
 
 
+def test_a_table_compares_gains_seed_by_seed_with_each_baseline(parts, capsys):
+    *_, figures, _ = parts
+
+    def runs(*gains):
+        return figures.Figures.of([
+            [{"accuracy": value, "worst_topic": 0.0, "tokens": 100 * i, "usable": 1, "explored": 2, "distinct": 2}
+             for i, value in enumerate((0.3, 0.3 + gain))] for gain in gains])  # fmt: skip
+
+    table = {"IDPO": runs(0.02, 0.04), "IDPO, no probe": runs(0.03, 0.03), "ours": runs(0.05, 0.07)}
+    figures.show("pool x", table, ["IDPO", "IDPO, no probe"])
+    title, _, heads, _, idpo, _, ours = capsys.readouterr().out.strip().splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in (heads, idpo, ours)]
+    assert title.startswith("pool x") and cells[0][:4] == ["system", "gain", "minus IDPO", "minus IDPO, no probe"]
+    assert cells[1][2:4] == ["", "0.0 ± 12.7"] and cells[2][1:4] == ["6.0 ± 12.7", "3.0 ± 0.0", "3.0 ± 12.7"]
+    figures.show("clusters", {"ours, 24 clusters": runs(0.02), "ours, 50 clusters": runs(0.03)}, ["ours, 24 clusters"])
+    assert "minus ours, 24 clusters" in capsys.readouterr().out
+
+
 def test_most_texts_of_knowledge_points_are_distinct(parts):
     words = parts[3]
     assert set(words.SPAN) == {"hard", "trained", "small"} and len(words.TOPIC) == 8

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from hpc_saidpo.cli import compose
 from hpc_saidpo.settings.whole import Settings
+from hpc_saidpo.store import files
 
 HOME = Path(__file__).resolve().parents[2]
 RESULTS = HOME / "tools" / "bench" / "results" / "claim"
@@ -130,9 +131,7 @@ class Trial:
 def write(path: Path, kept: dict) -> None:
     """Write the file of a trial, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(".new")
-    new.write_text(json.dumps(kept, separators=(",", ":")) + "\n", encoding="utf-8")
-    new.replace(path)
+    files.write_text(path, json.dumps(kept, separators=(",", ":")) + "\n")
 
 
 def rounded(records: list[dict]) -> list[dict]:
