@@ -1,5 +1,6 @@
 """The plan, the kept trials and the figures of tools/bench/bench_claim.py, without a trial."""
 
+import argparse
 import importlib
 import json
 import sys
@@ -51,6 +52,16 @@ def test_tuning_halves_the_choices_and_looks_at_no_reporting_seed(parts):
     assert all(trial.training == best for trial in reported if trial.system in ("ours", "published", *plan_.RULES))
     assert plan.best("85/10/5", plan_.SIMILAR) == trials.Training(3e-5, 4, 32)  # 1e-4 is as good, 3e-4 not tried
     assert {trial.seed for trial in plan.forms()} == {100, 101, 102}
+
+
+def test_a_plan_with_one_choice_needs_no_tuning_and_rules_are_tuned_on_the_first_pool(parts):
+    plan_, trials, *_ = parts
+    one, pools = trials.Training(1e-4, 1, 8), ("85/10/5 small", "10/50/40 small")
+    plan = plan_.Plan({}.__getitem__, trials.Setup(), 1, (one,), (1,), pools, "70/15/15 small", beside=())
+    assert list(plan.tuning()) == [] and {trial.seed for trial in plan.headlines()} == {0}
+    rules = plan.rules()
+    assert {trial.pool for trial in rules} == {*pools, "70/15/15 small"} and len(rules) == 3 * (2 + len(plan_.RULES))
+    assert {trial.training for trial in rules} == {one} and {trial.pool for trial in plan.clusters((24,))} == {pools[0]}
 
 
 def test_a_trial_of_other_code_or_settings_has_another_file(parts, monkeypatch, tmp_path):
@@ -112,6 +123,20 @@ def test_a_table_compares_gains_seed_by_seed_with_each_baseline(parts, capsys):
     assert cells[1][2:4] == ["", "0.0 ± 12.7"] and cells[2][1:4] == ["6.0 ± 12.7", "3.0 ± 0.0", "3.0 ± 12.7"]
     figures.show("clusters", {"ours, 24 clusters": runs(0.02), "ours, 50 clusters": runs(0.03)}, ["ours, 24 clusters"])
     assert "minus ours, 24 clusters" in capsys.readouterr().out
+
+
+def test_figures_for_which_json_has_no_word_are_written_as_null(tmp_path, monkeypatch):
+    def no_constants(name):
+        raise AssertionError(name)
+
+    monkeypatch.syspath_prepend(str(BENCH))
+    common = importlib.import_module("common")
+    arguments = argparse.Namespace(quick=True, record=False, json=tmp_path / "figures.json")
+    common.write_figures({"share": float("inf"), "low95": float("nan"), "points": 2.5, "rule": "error"}, arguments)
+    written = json.loads(arguments.json.read_text(), parse_constant=no_constants)
+    assert written == {"share": None, "low95": None, "points": 2.5, "rule": "error"}
+    for name in ("common", "kept"):
+        sys.modules.pop(name)
 
 
 def test_most_texts_of_knowledge_points_are_distinct(parts):

@@ -27,7 +27,8 @@ Parts, in this order:
 Shown are means over seeds with their 95 % interval (Student's t), differences from IDPO seed by seed, and the tokens
 after which a system has IDPO's final accuracy, as a share of IDPO's. Finished trials are kept in
 tools/bench/results/claim/ (`claim_trials`); figures of which trials are missing are null. It needs the extra `demo`.
---quick: one seed, two iterations, a twentieth of the tokens, two choices to tune: it shows that all runs.
+--quick: one seed, two iterations, small pools, a twentieth of the tokens, two choices to tune, fewer systems: it shows
+that all runs.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ from hpc_saidpo import settings
 
 PARTS = ("tuning", "forms", "headlines", "rules", "clusters", "smollm2")
 NUMBERS_OF_CLUSTERS = (24, 50, 100, 150)
-QUICK = Setup(2, 3_000, 20, held_out=40, samples=1, curve_samples=1)
+QUICK = Setup(2, 1_500, 10, held_out=24, samples=1, curve_samples=1)
 # Systems in the picture of the headlines, and their names there.
 DRAWN = {
     BASELINE: "IDPO: uniform",
@@ -81,28 +82,31 @@ _labs: list = []  # this process's
 
 
 def main() -> int:
-    parser = common.parser(__doc__, "one seed, two iterations, a twentieth of the tokens", repeats=10)
+    parser = common.parser(__doc__, "one seed, two iterations, small pools", repeats=10)
     parser.add_argument(
         "--plot", type=Path, help="draw the curves into this PNG or SVG: those of headlines and smollm2"
     )
     parser.add_argument("--seeds", type=int, dest="repeats", help="the same as --repeats: reporting seeds")
     parser.add_argument("--first-seed", type=int, default=0, help="the first reporting seed (default %(default)s)")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="parts to make and show")
-    parser.add_argument("--minutes", type=float, help="begin no trial after so many minutes")
+    parser.add_argument(
+        "--minutes", type=float, default=float("inf"), help="begin no trial after so many minutes; 0: show what is kept"
+    )
     parser.add_argument("--processes", type=int, default=2, help="trials at a time (default %(default)s)")
     arguments = parser.parse_args()
     if arguments.first_seed + common.repeats_of(arguments) > FIRST_TUNING_SEED:
         parser.error(f"reporting seeds must be below {FIRST_TUNING_SEED}: systems are tuned on those")
     with tempfile.TemporaryDirectory() as folder:
         plan = Plan(gain, Setup(), common.repeats_of(arguments), first_seed=arguments.first_seed)
-        real = Plan(gain, claim_smollm2.SETUP, 3, REAL_GRID, (len(REAL_GRID),), (SMOLLM2,), ())
+        real = Plan(gain, claim_smollm2.SETUP, 3, REAL_GRID, (len(REAL_GRID),), (SMOLLM2,), beside=())
         if arguments.quick:
             claim_trials.RESULTS = Path(folder)
             choices = (Training(1e-4, 1, 8), Training(3e-4, 1, 8))
-            plan = Plan(gain, QUICK, 1, choices, (2, 1))
-            real = Plan(gain, claim_smollm2.QUICK, 1, REAL_GRID[:1], (1,), (SMOLLM2,), ())
+            small, third = [f"{pool} small" for pool in MAIN_POOLS], "70/15/15 small"
+            plan = Plan(gain, QUICK, 1, choices, (2,), small, third, (UNPROBED, BOTH))
+            real = Plan(gain, claim_smollm2.QUICK, 1, REAL_GRID[:1], (1,), (SMOLLM2,), beside=())
         parts = parts_of(plan, real, arguments.parts)
-        end = time.monotonic() + 60 * (arguments.minutes or 1e6)
+        end = time.monotonic() + 60 * arguments.minutes
         is_complete = make_all(parts, arguments.processes, end)
         report(plan, parts, arguments)
     if not is_complete:
@@ -202,7 +206,7 @@ def report(plan: Plan, parts: Mapping[str, Callable[[], Iterable[Trial]]], argum
                 baselines = [system for system in (BASELINE, UNPROBED) if system in table]
                 show(f"{name}, pool {pool}", table, baselines or [next(iter(table))])
         if name == "headlines":
-            figures |= headline_figures(tables)
+            figures |= headline_figures([tables.get(pool, {}) for pool in plan.pools])
             curves |= {f"pool {pool}": table for pool, table in tables.items() if set(DRAWN) <= set(table)}
         if name == "rules":
             figures["best_rule"] = best_rule(tables)
@@ -242,27 +246,25 @@ NAMES = (
 )  # fmt: skip
 
 
-def headline_figures(tables: Mapping[str, Table]) -> dict[str, float | str | None]:
-    """The figures by name of the systems that are there; in_band: on the pool that is mostly of use."""
+def headline_figures(tables: Sequence[Table]) -> dict[str, float | str | None]:
+    """The figures by name of the systems that are there, of `Plan.pools`; in_band: on the second pool."""
     figures: dict[str, float | str | None] = {}
 
-    def compare(name: str, pool: str, one: str, other: str) -> None:
-        table = tables.get(pool, {})
+    def compare(name: str, table: Table, one: str, other: str) -> None:
         if one in table and other in table:
             figures[name], figures[f"{name}_low95"], _ = interval(table[one].gain - table[other].gain)
 
-    for pool, end in zip(MAIN_POOLS, ("", "_in_band"), strict=True):
-        compare(f"points_over_idpo{end}", pool, OURS, BASELINE)
-        compare(f"points_of_kernel{end}", pool, SIMILAR, OURS)
-        compare(f"points_of_frugal{end}", pool, BOTH, OURS)
-        table = tables.get(pool, {})
+    for table, end in zip(tables, ("", "_in_band"), strict=True):
+        compare(f"points_over_idpo{end}", table, OURS, BASELINE)
+        compare(f"points_of_kernel{end}", table, SIMILAR, OURS)
+        compare(f"points_of_frugal{end}", table, BOTH, OURS)
         if OURS in table and BASELINE in table:
             share, _, high = tokens_share(table[OURS], table[BASELINE])
             figures |= {f"tokens_to_idpo_share{end}": share, f"tokens_to_idpo_share{end}_high95": high}
-    first = tables.get(MAIN_POOLS[0], {})
-    compare("points_over_idpo_without_probe", MAIN_POOLS[0], OURS, UNPROBED)
-    compare("points_over_published", MAIN_POOLS[0], OURS, PUBLISHED)
-    compare("points_of_adaptive", MAIN_POOLS[0], ADAPTIVE, OURS)
+    first = tables[0]
+    compare("points_over_idpo_without_probe", first, OURS, UNPROBED)
+    compare("points_over_published", first, OURS, PUBLISHED)
+    compare("points_of_adaptive", first, ADAPTIVE, OURS)
     for system, name in ((ADAPTIVE, "adaptive"), (BOTH, "frugal")):
         if system in first and OURS in first:
             ratio = first[system].tokens_per_pair.mean() / first[OURS].tokens_per_pair.mean()

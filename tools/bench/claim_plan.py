@@ -18,8 +18,7 @@ REAL_GRID = tuple(Training(lr, 1, 8) for lr in (3e-6, 1e-5, 3e-5, 1e-4))  # of t
 KEEP = (12, 4, 2)  # choices that are tried on the first, second and third tuning seed
 MOST_BESIDE = 1e-4  # learning rate of the systems in BESIDE: a larger one destroyed the policy of the others
 FIRST_TUNING_SEED = 100
-IN_REACH = "10/50/40"
-MAIN_POOLS = ("85/10/5", IN_REACH)  # of the headlines; the rules are compared on a third one, too
+MAIN_POOLS = ("85/10/5", "10/50/40")  # of the headlines; the rules are compared on a third one, too
 BASELINE, PUBLISHED, OURS = "IDPO", "published", "ours"
 
 
@@ -85,7 +84,8 @@ class Plan:
     Attributes:
         gain: points that a trial gained; KeyError if it has not been made.
         seeds: number of reporting seeds.
-        pools: of the tuning and the headlines.
+        pools: of the tuning and the headlines; the first is mostly too hard, the second mostly of use.
+        third: a further pool, of the comparison of rules.
         beside: further systems of the headlines.
         first_seed: the first reporting seed.
     """
@@ -96,6 +96,7 @@ class Plan:
     grid: Sequence[Training] = tuple(GRID)
     keep: Sequence[int] = KEEP
     pools: Sequence[str] = MAIN_POOLS
+    third: str = "70/15/15"
     beside: Sequence[str] = tuple(BESIDE)
     first_seed: int = 0
 
@@ -116,6 +117,8 @@ class Plan:
     def best(self, pool: str, name: str) -> Training:
         """The training settings with the largest gain, mean over the tuning seeds. Raises Unfinished."""
         choices, gains = [c for c in self.grid if name in SYSTEMS or c.lr <= MOST_BESIDE], {}
+        if len(choices) == 1:
+            return choices[0]
         for i, n in enumerate(self.keep):
             choices = sorted(choices, key=lambda c: -np.mean(gains.get(c, [0.0])))[:n]
             trials = [self.trial(pool, name, FIRST_TUNING_SEED + i, choice) for choice in choices]
@@ -148,7 +151,7 @@ class Plan:
         """Other forms of ours on the tuning seeds. Raises Unfinished."""
         seeds = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + len(self.keep))
         names = [OURS, "frontier", *FORMS]
-        return [self.trial(p, name, s) for s, p, name in itertools.product(seeds, MAIN_POOLS, names)]
+        return [self.trial(p, name, s) for s, p, name in itertools.product(seeds, self.pools, names)]
 
     def headlines(self) -> list[Trial]:
         """Each system at its best on the reporting seeds. Raises Unfinished."""
@@ -159,17 +162,18 @@ class Plan:
 
     def rules(self) -> list[Trial]:
         """The rules beside IDPO with equal settings on three pools. Raises Unfinished."""
-        middle = self.best(MAIN_POOLS[0], OURS), self.best(MAIN_POOLS[0], BASELINE)
-        pools, names = (*MAIN_POOLS, "70/15/15"), [BASELINE, OURS, *RULES]
+        of_third = {name: self.best(self.pools[0], name) for name in (BASELINE, OURS)}
+        pools, names = (*self.pools, self.third), [BASELINE, OURS, *RULES]
 
         def one(pool: str, name: str, seed: int) -> Trial:
-            return self.trial(pool, name, seed, None if pool in MAIN_POOLS else middle[name == BASELINE])
+            training = of_third[BASELINE if name == BASELINE else OURS] if pool == self.third else None
+            return self.trial(pool, name, seed, training)
 
         return [one(p, name, s) for s, p, name in itertools.product(self.reporting, pools, names)]
 
     def clusters(self, numbers: Sequence[int]) -> list[Trial]:
         """Ours with several numbers of clusters on the first pool. Raises Unfinished."""
-        return [self.trial(MAIN_POOLS[0], OURS, s, n=n) for s, n in itertools.product(self.reporting, numbers)]
+        return [self.trial(self.pools[0], OURS, s, n=n) for s, n in itertools.product(self.reporting, numbers)]
 
 
 ALL = {**SYSTEMS, **FORMS, **BESIDE, **RULES}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -141,13 +142,13 @@ def show_figures(figures: Mapping[str, float | str | None], width: int = 38) -> 
 
 
 def write_figures(figures: Mapping[str, float | str | None], arguments: argparse.Namespace, name: str = "") -> None:
-    """Compare the figures with the kept ones, and write them where the arguments say so; not-a-number becomes null.
+    """Compare the figures with the kept ones, and write them where the arguments say so; those not finite become null.
 
     Args:
         arguments: of `parser`.
         name: of the kept file; empty: the benchmark's.
     """
-    plain = {figure: None if value != value else value for figure, value in figures.items()}
+    plain = {figure: value if is_finite(value) else None for figure, value in figures.items()}
     name = name or Path(sys.argv[0]).stem
     if not arguments.quick:
         kept.show_moved(name, plain)
@@ -155,3 +156,8 @@ def write_figures(figures: Mapping[str, float | str | None], arguments: argparse
             kept.record(name, plain)
     if arguments.json:
         arguments.json.write_text(json.dumps(plain, indent=1) + "\n")
+
+
+def is_finite(value: float | str | None) -> bool:
+    """Whether JSON has a word for the value: it has none for infinity and not-a-number."""
+    return not isinstance(value, float) or math.isfinite(value)
