@@ -1,4 +1,4 @@
-#!/usr/bin/env python
+#!/usr/bin/env python3
 """Are the kept trials of bench_claim those of this code? Make some of them again and compare all that they recorded.
 
     tools/bench/claim_again.py --trials 12      # checks trials that this version of the code made
@@ -8,10 +8,10 @@
 The name of a kept trial has a hash of the code that decides a result (`claim_trials`). When that code changes and
 results do not (a fault on other inputs is mended, a function moves), --adopt makes one trial of each system again, and
 gives the trials of every system for which nothing differs the names of this code. Runs of the real language model are
-not made again: they follow the same system on the micro model.
+not made again: they follow the same system on the micro model, and keep their names if code of theirs alone changed.
 
-Another kind of CPU rounds otherwise: then some responses differ, and the points that are shown tell by how much. So
-trials that differ from the kept ones are made by the code of --before too, and compared with those.
+Another kind of CPU rounds differently: some responses differ, and the points that are shown tell by how much. So
+give --before a checkout of the earlier code: trials that differ from the kept ones are made by both on this machine.
 """
 
 from __future__ import annotations
@@ -28,11 +28,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import common
+
+common.start("sentence_transformers", threads=1)
+
 import claim_trials
 import numpy as np
 from bench_claim import records_of
 from claim_figures import gain_of
-from claim_trials import SMOLLM2, Trial, code_hash, rounded, trial_of
+from claim_trials import SMOLLM2, Trial, code_of, rounded, trial_of
 
 MAKE = """
 import json, sys
@@ -46,12 +50,17 @@ print(json.dumps(rounded(records_of(Trial(**{**t, "training": training, "setup":
 
 @dataclass(frozen=True)
 class Kept:
-    """A kept trial: its file, the hash of the code that made it, its records."""
+    """A kept trial: its file, the hash of the code that only a part of the trials uses, its records."""
 
     path: Path
     trial: Trial
-    code: str
+    more: str
     records: list[dict]
+
+    @property
+    def is_current(self) -> bool:
+        """Whether it has the name of this code."""
+        return self.path == self.trial.path
 
 
 def main() -> int:
@@ -61,12 +70,15 @@ def main() -> int:
     )
     parser.add_argument("--before", type=Path, help="a checkout with the code that made the trials")
     parser.add_argument("--systems", nargs="+", help="only these systems")
-    parser.add_argument("--trials", type=int, help="number of trials (default: one of each system)")
-    parser.add_argument("--processes", type=int, default=2, help="trials at a time (default %(default)s)")
+    parser.add_argument("--trials", type=common.positive, help="number of trials (default: one of each system)")
+    parser.add_argument("--processes", type=common.positive, default=2, help="trials at a time (default %(default)s)")
     arguments = parser.parse_args()
-    kept = [k for k in read_all() if (k.code == code_hash()) != arguments.adopt]
+    kept = [k for k in read_all() if k.is_current != arguments.adopt]
     kept = [k for k in kept if not arguments.systems or k.trial.system in arguments.systems]
     again = [k for k in kept if k.trial.pool != SMOLLM2]
+    if not again:
+        print("there is no such trial")
+        return 0
     chosen = choose(again, arguments.trials or len({k.trial.system for k in again}))
     found = compare(chosen, arguments.processes, arguments.before)
     if arguments.adopt:
@@ -75,10 +87,9 @@ def main() -> int:
 
 
 def read_all() -> list[Kept]:
-    """All kept trials."""
-    paths = sorted(claim_trials.RESULTS.glob("*.json"))
-    read = [(path, json.loads(path.read_text(encoding="utf-8"))) for path in paths]
-    return [Kept(path, trial_of(whole), whole["code"], whole["records"]) for path, whole in read]
+    """All kept trials. Raises: as `claim_trials.read`."""
+    read = [(path, claim_trials.read(path)) for path in sorted(claim_trials.RESULTS.glob("*.json"))]
+    return [Kept(path, trial_of(whole), whole["more"], whole["records"]) for path, whole in read]
 
 
 def choose(kept: Sequence[Kept], n: int) -> list[Kept]:
@@ -102,7 +113,7 @@ def compare(chosen: Sequence[Kept], processes: int, before: Path | None) -> dict
             trial = one.trial
             print(f"{trial.pool} {trial.system}, seed {trial.seed}: {text or 'the same'}", flush=True)
             found[trial.system] += [text] * bool(text)
-    print(f"of {sum(not texts for texts in found.values())} of {len(found)} systems all trials are the same")
+    print(f"{sum(not texts for texts in found.values())} of {len(found)} systems: all trials are the same")
     return found
 
 
@@ -138,12 +149,19 @@ def _made_by(folder: Path, path: Path) -> list[dict]:
 
 
 def adopt(kept: Sequence[Kept], found: Mapping[str, Sequence[str]]) -> None:
-    """Give the trials of systems of which nothing differs the names of this code."""
+    """Give the trials of systems of which nothing differs the names of this code.
+
+    Those of the real language model are left where code changed that only they use.
+    """
     of_same = [one for one in kept if found.get(one.trial.system) == []]
+    of_same = [one for one in of_same if one.trial.pool != SMOLLM2 or one.more == one.trial.more_hash]
     for one in of_same:
         if not one.trial.path.exists():
-            whole = json.loads(one.path.read_text(encoding="utf-8"))
-            claim_trials.write(one.trial.path, {**whole, "code": code_hash()})
+            whole = claim_trials.read(one.path)
+            claim_trials.write(one.trial.path, {**whole, **code_of(one.trial)})
+        elif claim_trials.read(one.trial.path)["records"] != one.records:
+            print(f"{one.path} is left: {one.trial.path.name}, the same trial, has other records")
+            continue
         one.path.unlink()
     print(f"{len(of_same)} of {len(kept)} trials have the names of this code now")
 

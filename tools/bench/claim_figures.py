@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +12,13 @@ from scipy import stats
 N_RESAMPLED = 2_000  # draws of seeds for the interval of a share of tokens
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Figures:
     """Figures of one system on one pool: an array each, ordered by seed.
 
     Attributes:
-        gain, worst_topic: points of accuracy.
+        gain: points of accuracy between the first policy and the last one.
+        worst_topic: accuracy of the last policy on the topic where it is lowest, per cent.
         pair_yield: share of the explored questions that are usable.
         tokens_per_pair: tokens generated per usable question, probes included.
         distinct: different questions that were explored.
@@ -56,6 +57,12 @@ class Figures:
         assert self.everywhere is not None
         return replace(self, accuracy=self.everywhere, gain=self.everywhere[:, -1] - self.everywhere[:, 0])
 
+    @classmethod
+    def mean_of(cls, pools: Sequence[Figures]) -> Figures:
+        """The mean over pools, seed by seed. Not of `everywhere`."""
+        names = [field.name for field in fields(cls) if field.name != "everywhere"]
+        return cls(*(np.mean([getattr(pool, name) for pool in pools], axis=0) for name in names))
+
 
 def _curves(runs: Sequence[list[dict]], name: str) -> np.ndarray:
     return 100 * np.array([[row[name] for row in r if name in row] for r in runs])
@@ -87,20 +94,25 @@ def interval(values: np.ndarray) -> tuple[float, float, float]:
 def tokens_share(system: Figures, baseline: Figures) -> tuple[float, float, float]:
     """Tokens after which a system has the baseline's final accuracy, as a share of the baseline's; with 95 %.
 
-    Of the mean curves, linear between evaluations: one seed's curve is too noisy. The interval is by resampling seeds,
-    the same for both. Infinite where the mean curve ends below.
+    Of the mean curves, because one seed's curve is too noisy, and linear between evaluations. A policy changes only at
+    the end of an iteration: in whole iterations the share is up to one iteration larger. Infinite where the mean curve
+    ends below.
+
+    The interval: percentiles over resampled seeds, the same for both systems, and expanded for the small number of
+    seeds (Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician 69, 2015).
     """
     rng, n = np.random.default_rng(0), len(system.gain)
     share = _share_of(system, baseline, np.arange(n))
     if n < 2:
         return share, float("nan"), float("nan")
     resampled = [_share_of(system, baseline, rng.integers(n, size=n)) for _ in range(N_RESAMPLED)]
-    low, high = np.quantile(resampled, [0.025, 0.975], method="nearest")
+    tail = stats.norm.cdf(stats.t.ppf(0.025, n - 1) * np.sqrt(n / (n - 1)))
+    low, high = np.quantile(resampled, [tail, 1 - tail], method="nearest")
     return share, float(low), float(high)
 
 
 def _share_of(system: Figures, baseline: Figures, seeds: np.ndarray) -> float:
-    goal, whole = baseline.accuracy[seeds, -1].mean(), baseline.tokens[seeds, -1].mean()
+    goal, whole = baseline.accuracy[seeds].mean(axis=0)[-1], baseline.tokens[seeds, -1].mean()
     curve, tokens = system.accuracy[seeds].mean(axis=0), system.tokens[seeds].mean(axis=0)
     reached = np.flatnonzero(curve >= goal)
     if len(reached) == 0:
@@ -110,18 +122,20 @@ def _share_of(system: Figures, baseline: Figures, seeds: np.ndarray) -> float:
     return float(tokens[i - 1] + np.clip(part, 0, 1) * (tokens[i] - tokens[i - 1])) / whole
 
 
-def show(title: str, table: Table, baselines: Sequence[str]) -> None:
+def show(title: str, table: Table, baselines: Sequence[str] = ()) -> None:
     """Print one table, in Markdown.
 
     Args:
-        baselines: names of systems in it. Gains are compared with each of them, tokens with the first.
+        baselines: names of systems in it. Gains are compared with each of them, tokens with the first; none: with the
+            system in the first row.
     """
-    first = table[baselines[0]]
-    second = "worst topic" if first.everywhere is None else "gain, all tasks"
-    heads = ["system", "gain", *(f"minus {name}" for name in baselines), f"tokens to {baselines[0]}'s", second]
+    names = {table[name]: name for name in baselines} or {next(iter(table.values())): "the first row"}
+    first, name = next(iter(names.items()))
+    second = "worst topic, %" if first.everywhere is None else "gain, all tasks"
+    heads = ["system", "gain", *(f"minus {name}" for name in names.values()), f"tokens to that of {name}", second]
     rows = [[*heads, "pair yield", "tokens per pair", "questions"]]
     for system, row in table.items():
-        others = [spread(row.gain - table[name].gain) if system != name else "" for name in baselines]
+        others = [spread(row.gain - other.gain) if row is not other else "" for other in names]
         values = row.worst_topic if row.everywhere is None else row.on_all_tasks().gain
         cells = [spread(row.gain), *others, _shares(row, first), spread(values), spread(row.pair_yield, 2)]
         rows.append([system, *cells, spread(row.tokens_per_pair, 0), spread(row.distinct, 0)])
@@ -133,6 +147,8 @@ def show(title: str, table: Table, baselines: Sequence[str]) -> None:
 
 
 def _shares(row: Figures, baseline: Figures) -> str:
+    if row is baseline:
+        return "1"
     share, low, high = tokens_share(row, baseline)
     return f"{share:.2f} [{low:.2f}, {high:.2f}]" if len(row.gain) > 1 else f"{share:.2f}"
 
@@ -169,5 +185,6 @@ def plot(tables: Mapping[str, Table], path: Path, labels: Mapping[str, str], one
             axes.grid(alpha=0.25)
             axes.spines[["right", "top"]].set_visible(False)
         panels[0].set_ylabel("held-out accuracy, %")
-        panels[-1].legend(loc="lower right", frameon=False)
+        fullest = max(panels, key=lambda axes: len(axes.lines))
+        fullest.legend(loc="lower right", frameon=False)
         figure.savefig(path, dpi=110, metadata={"Date": None} if path.suffix == ".svg" else None)

@@ -1,7 +1,7 @@
 """The trials that bench_claim needs, in the order of their use: tuning by halving, then reporting.
 
 Tuning chooses each system's learning rate, epochs and pairs per step on each pool, on seeds of its own: all 12 choices
-on the first seed, the best 4 of them on a second, the best 2 on a third. Reporting seeds are never looked at before.
+on the first seed, the best 4 of them on a second, the best 2 on a third. Tuning uses no reporting seed.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from claim_trials import KERNEL, Setup, Training, Trial
 GRID = [Training(*values) for values in itertools.product((3e-5, 1e-4, 3e-4), (1, 4), (8, 32))]
 REAL_GRID = tuple(Training(lr, 1, 8) for lr in (3e-6, 1e-5, 3e-5, 1e-4))  # of the real language model
 KEEP = (12, 4, 2)  # choices that are tried on the first, second and third tuning seed
+# Two steps beyond the choices that were best, and these: has the comparison each system at its best?
+BEYOND = [Training(lr, epochs, pairs) for lr, epochs in ((1e-5, 4), (3e-5, 4), (3e-5, 8)) for pairs in (8, 32)]
 MOST_BESIDE = 1e-4  # learning rate of the systems in BESIDE: a larger one destroyed the policy of the others
 FIRST_TUNING_SEED = 100
 MAIN_POOLS = ("85/10/5", "10/50/40")  # of the headlines; the rules are compared on a third one, too
@@ -84,10 +86,11 @@ class Plan:
     Attributes:
         gain: points that a trial gained; KeyError if it has not been made.
         seeds: number of reporting seeds.
-        pools: of the tuning and the headlines; the first is mostly too hard, the second mostly of use.
+        pools: of the tuning and the headlines; of the first most is too hard, of the second half is of use.
         third: a further pool, of the comparison of rules.
         beside: further systems of the headlines.
         first_seed: the first reporting seed.
+        more: the choices of `beyond`.
     """
 
     gain: Gain
@@ -99,6 +102,7 @@ class Plan:
     third: str = "70/15/15"
     beside: Sequence[str] = tuple(BESIDE)
     first_seed: int = 0
+    more: Sequence[Training] = tuple(BEYOND)
 
     @property
     def reporting(self) -> range:
@@ -152,6 +156,11 @@ class Plan:
         seeds = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + len(self.keep))
         names = [OURS, "frontier", *FORMS]
         return [self.trial(p, name, s) for s, p, name in itertools.product(seeds, self.pools, names)]
+
+    def beyond(self) -> list[Trial]:
+        """The main systems with fewer and more steps than the choices of the tuning, on its first seed."""
+        places = itertools.product(self.pools, SYSTEMS, self.more)
+        return [self.trial(pool, name, FIRST_TUNING_SEED, training) for pool, name, training in places]
 
     def headlines(self) -> list[Trial]:
         """Each system at its best on the reporting seeds. Raises Unfinished."""

@@ -3,9 +3,9 @@
 A finished trial is a small JSON file in tools/bench/results/claim/. Its name ends with a hash of the pool, the seed,
 the settings that it uses, the code that decides what is drawn, paired and learned, and the first policy. So a
 comparison can be made in several sittings, and a trial of other code is never taken for one of this code. Comments,
-docstrings and layout do not matter, nor do settings that are off, the name of the system, the engine, the store and the
-ranks; the last three change a result by rounding only (tests hold them to that). After a change of that code which
-changes no result, `claim_again.py --adopt` compares trials and renames the files.
+docstrings and layout do not matter, nor do the version of Python, settings that are off, the name of the system, the
+engine, the store and the ranks; the last three change a result by rounding only (tests hold them to that). After a
+change of that code which changes no result, `claim_again.py --adopt` compares trials and renames the files.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import ast
 import functools
 import hashlib
 import json
+import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,9 +28,11 @@ RESULTS = HOME / "tools" / "bench" / "results" / "claim"
 CODE = (
     "hpc_saidpo/sampler/*.py", "hpc_saidpo/difficulty.py", "hpc_saidpo/loop.py", "hpc_saidpo/records.py",
     "hpc_saidpo/rollouts/effort.py", "hpc_saidpo/rollouts/waves.py", "hpc_saidpo/rollouts/prompt.py",
-    "hpc_saidpo/dpo/pairs.py", "hpc_saidpo/dpo/examples.py", "hpc_saidpo/dpo/loss.py", "hpc_saidpo/dpo/schedule.py",
-    "hpc_saidpo/dpo/optimizer.py", "hpc_saidpo/dpo/train.py", "hpc_saidpo/grader/answers/extract.py",
-    "hpc_saidpo/grader/answers/fast.py", "hpc_saidpo/pool/arithmetic.py", "hpc_saidpo/pool/generated.py",
+    "hpc_saidpo/rollouts/prompts.py", "hpc_saidpo/rollouts/steps.py", "hpc_saidpo/dpo/pairs.py",
+    "hpc_saidpo/dpo/examples.py", "hpc_saidpo/dpo/loss.py", "hpc_saidpo/dpo/logps.py", "hpc_saidpo/dpo/rows.py",
+    "hpc_saidpo/dpo/schedule.py", "hpc_saidpo/dpo/optimizer.py", "hpc_saidpo/dpo/train.py",
+    "hpc_saidpo/grader/grader.py", "hpc_saidpo/grader/answers/extract.py", "hpc_saidpo/grader/answers/fast.py",
+    "hpc_saidpo/pool/arithmetic.py", "hpc_saidpo/pool/expressions.py", "hpc_saidpo/pool/generated.py",
     "tools/bench/claim_lab.py",
 )  # fmt: skip
 CLUSTERING = (
@@ -112,23 +115,48 @@ class Trial:
     def path(self) -> Path:
         """The trial's file."""
         known = (self.pool, self.seed, self.training, self.setup, self.clusters)
-        more = OF_SMOLLM2 * (self.pool == SMOLLM2) + OF_KERNEL * (KERNEL in self.overrides)
         base = "demo" if self.pool == SMOLLM2 else "tiny"
-        whole = repr((known, code_hash(), meaning_hash(more), settings_text(self.experiment, self.overrides, base)))
+        whole = repr((known, code_hash(), self.more_hash, settings_text(self.experiment, self.overrides, base)))
         name = self.pool.replace("/", "-")
         return RESULTS / f"{name}-{self.seed}-{hashlib.sha256(whole.encode()).hexdigest()[:16]}.json"
 
+    @property
+    def more_hash(self) -> str:
+        """A hash of the code that matters for a part of the trials only."""
+        return meaning_hash(OF_SMOLLM2 * (self.pool == SMOLLM2) + OF_KERNEL * (KERNEL in self.overrides))
+
     def load(self) -> list[dict] | None:
-        """Its records; None if it has not been made with this code."""
-        try:
-            return json.loads(self.path.read_text(encoding="utf-8"))["records"]
-        except FileNotFoundError:
-            return None
+        """Its records; None if it has not been made with this code. Raises: as `read`."""
+        return read(self.path)["records"] if self.path.exists() else None
 
     def keep(self, records: list[dict], cpu_s: float) -> None:
         """Write its records, whole or not at all."""
-        kept = {"trial": asdict(self), "code": code_hash(), "cpu_s": round(cpu_s, 1), "records": rounded(records)}
-        write(self.path, kept)
+        write(
+            self.path, {"trial": asdict(self), **code_of(self), "cpu_s": round(cpu_s, 1), "records": rounded(records)}
+        )
+
+
+def code_of(trial: Trial) -> dict[str, str]:
+    """The hashes of the present code that a trial's file holds."""
+    return {"code": code_hash(), "more": trial.more_hash}
+
+
+def read(path: Path) -> dict:
+    """The object in a trial's file.
+
+    Raises:
+        SystemExit: it is damaged.
+    """
+    try:
+        whole = json.loads(path.read_text(encoding="utf-8"))
+        trial_of(whole)
+        if not all("accuracy" in whole["records"][place] for place in (0, -1)):
+            raise ValueError("no accuracy at the end")
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        sys.exit(
+            f"{path} is damaged ({error}): restore it (`git checkout -- FILE`), or delete it: the trial is made again"
+        )
+    return whole
 
 
 def write(path: Path, kept: dict) -> None:
@@ -182,14 +210,26 @@ def _effective(values: dict, usual: dict) -> dict:
 
 
 def meaning_of(source: str) -> str:
-    """A program without comments, docstrings and layout."""
+    """A program without comments, docstrings and layout, the same under every version of Python."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[0] if node.body else None
             if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
                 node.body = node.body[1:]
-    return ast.dump(tree)
+        if isinstance(node, ast.JoinedStr):  # Python 3.12.1 adds empty parts
+            node.values = [part for part in node.values if not isinstance(part, ast.Constant) or part.value != ""]
+    return _text_of(tree)
+
+
+def _text_of(node: object) -> str:
+    """A syntax tree as text. Empty fields are left out: newer versions of Python add some."""
+    if isinstance(node, list):
+        return f"[{','.join(map(_text_of, node))}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = [f"{name}={_text_of(value)}" for name, value in ast.iter_fields(node) if value not in (None, [])]
+    return f"{type(node).__name__}({','.join(fields)})"
 
 
 def trial_of(kept: dict) -> Trial:

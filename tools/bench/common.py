@@ -57,10 +57,17 @@ def parser(
     made.add_argument("--record", action="store_true", help="keep the figures in tools/bench/results/, for comparison")
     if repeats is not None:
         made.add_argument(
-            "--repeats", type=int, help=f"medians are of so many (default: {repeats}, with --quick {quick_repeats})"
+            "--repeats", type=positive, help=f"of each case (default: {repeats}, with --quick {quick_repeats})"
         )
         made.set_defaults(default_repeats=(repeats, quick_repeats))
     return made
+
+
+def positive(word: str) -> int:
+    """A number of things of which at least one is needed, from the command line."""
+    if not word.isdecimal() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"{word!r} is not a whole number above 0")
+    return int(word)
 
 
 def repeats_of(arguments: argparse.Namespace) -> int:
