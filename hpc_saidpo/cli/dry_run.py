@@ -12,6 +12,7 @@ from ..doctor import disk, foresight, inputs, memory, plan, room
 from ..doctor.finding import FAILURE, Finding, judge, table
 from ..errors import shown
 from ..grader.grader import shared_grader
+from ..parallel.launch import connect
 from ..parallel.world import World
 from ..policy.locate import is_gguf, locate
 from ..pool.stage import load_pool
@@ -30,33 +31,48 @@ SMALL = 500_000_000  # parameters of a model of which one rollout is shown
 
 
 def main(overrides: Sequence[str]) -> int:
-    """Print the checks, the plan, the first prompt and, of a small model, one rollout. Returns the exit code."""
+    """Print the checks, the plan, the first prompt and, of a small model, one rollout. Returns the exit code.
+
+    Under a launcher the plan is that of its ranks, and the first of them prints. Collective.
+    """
     with failures_end_the_job(None):
+        world = connect()
+    with failures_end_the_job(world):
         config = from_overrides(overrides)
-        missing = [i for i in inputs.list_inputs(config) if i.problem]
+        missing = world.on_root(lambda: [i for i in inputs.list_inputs(config) if i.problem])
         found = [judge("inputs", f"{i.key}={i.value}", failure=i.problem) for i in missing]
-        found += foresight.foresee(config)
+        found += world.on_root(lambda: foresight.foresee(config))
         if not missing:
-            found += _planned(config)
-        print(table(found, output_width()), flush=True)
-        is_possible = not any(finding.state == FAILURE for finding in found)
-        if is_possible:
-            for text in _shown(config):
-                print(f"\n{text}", flush=True)
-        end = "the run can start" if is_possible else "the run cannot start like this: see the lines marked failure"
-        print(f"\n{end}")
+            found += _planned(config, world)
+        return world.on_root(lambda: _print(config, found))
+
+
+def _print(config: Settings, found: Sequence[Finding]) -> int:
+    """Print the findings, and what a run that is possible shows. Returns the exit code."""
+    print(table(found, output_width()), flush=True)
+    is_possible = not any(finding.state == FAILURE for finding in found)
+    if is_possible:
+        for text in _shown(config):
+            print(f"\n{text}", flush=True)
+    end = "the run can start" if is_possible else "the run cannot start like this: see the lines marked failure"
+    print(f"\n{end}", flush=True)
     return 0 if is_possible else EXIT_USER
 
 
-def _planned(config: Settings) -> list[Finding]:
-    """Disk, memory and times of the run on one rank of this machine."""
-    world = World()
+def _planned(config: Settings, world: World) -> list[Finding]:
+    """Disk, memory and times of the run on these ranks. Collective."""
     world.use_device(config.run.device)
-    try:
-        model = memory.model_at(config.policy.path)
-    except (OSError, ValueError, KeyError) as error:
-        return [judge("memory", "not estimated", failure=f"policy.path={shown(config.policy.path)}: {error}")]
-    needed = room.needed([config], room.Weights(model.n_parameters, "F32"))
+
+    def read() -> memory.Model | Finding:
+        try:
+            return memory.model_at(config.policy.path)
+        except (OSError, ValueError, KeyError) as error:
+            return judge("memory", "not estimated", failure=f"policy.path={shown(config.policy.path)}: {error}")
+
+    model = world.on_root(read)
+    if isinstance(model, Finding):
+        return [model]
+    needed = world.on_root(lambda: room.needed([config], room.Weights(model.n_parameters, "F32")))
     return [*disk.check(world, config, needed), *plan.check(world, config, model)]
 
 

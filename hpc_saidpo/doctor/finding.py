@@ -47,7 +47,8 @@ def table(findings: Sequence[Finding], width: int = 0) -> str:
         lines.append(paragraph(shown(f.text, SHOWN_CHARS), width, f"{f.state:>7}  {f.name:<{widest}}  "))
         if f.remedy:
             lines.append(paragraph(shown(f.remedy, SHOWN_CHARS), width, f"{'':>7}  {'':<{widest}}  → "))
-    counts = [f"{sum(f.state == state for f in findings)} {state}" for state in (OK, WARNING, FAILURE)]
+    n_of = {state: sum(f.state == state for f in findings) for state in (OK, WARNING, FAILURE)}
+    counts = [f"{n} {state}" + "s" * (n != 1 and state != OK) for state, n in n_of.items()]
     return "\n".join([*lines, "", ", ".join(counts)])
 
 

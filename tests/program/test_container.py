@@ -57,5 +57,5 @@ def test_the_images_own_test_passes_on_this_installation(tmp_path):
         ["sh", "-eu", "-c", lines], env=user_environment(), capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "0 failure" in done.stdout and "stopped after probe of iteration 0" in done.stdout
+    assert "0 failures" in done.stdout and "stopped after probe of iteration 0" in done.stdout
     assert not (tmp_path / "runs").exists()

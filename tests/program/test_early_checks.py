@@ -84,6 +84,10 @@ def test_a_dry_run_shows_the_plan_and_keeps_nothing(tmp_path):
     refused = start("--dry-run", *words, "rollouts.max_new_tokens=256", "evaluate.benchmarks=[]")
     assert refused.returncode == 2 and "lower rollouts.max_new_tokens below 256" in refused.stdout
     assert "accuracy stays unknown" in refused.stdout and "the run cannot start like this" in refused.stdout
+    beside = start("--dry-run", *words, ranks=2)
+    assert beside.returncode == 0, beside.stdout + beside.stderr
+    for says in ("stage times", "the first prompt", "one rollout: ", "the run can start"):
+        assert beside.stdout.count(says) == 1  # one rank prints; the plan is that of both
 
 
 def test_a_pool_whose_gold_answers_can_never_be_right_is_refused(tmp_path):
