@@ -62,14 +62,7 @@ def _print(config: Settings, found: Sequence[Finding]) -> int:
 def _planned(config: Settings, world: World) -> list[Finding]:
     """Disk, memory and times of the run on these ranks. Collective."""
     world.use_device(config.run.device)
-
-    def read() -> memory.Model | Finding:
-        try:
-            return memory.model_at(config.policy.path)
-        except (OSError, ValueError, KeyError) as error:
-            return judge("memory", "not estimated", failure=f"policy.path={shown(config.policy.path)}: {error}")
-
-    model = world.on_root(read)
+    model = memory.model_on_root(config, world)
     if isinstance(model, Finding):
         return [model]
     needed = world.on_root(lambda: room.needed([config], room.Weights(model.n_parameters, "F32")))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ..errors import shown
 from ..parallel.world import World
 from ..settings.whole import Settings
 from . import disk, foresight, gpu, inputs, memory, plan, ranks, room, software, tryout
@@ -33,12 +32,9 @@ def examine(world: World, config: Settings, n_runs: int = 1) -> list[Finding]:
 def _model(config: Settings, world: World) -> memory.Model | Finding:
     """The sizes of policy.path, or a finding when it cannot be read."""
 
-    def read() -> memory.Model | Finding:
-        if any(i.problem for i in inputs.list_inputs(config) if i.key in ("policy.path", "pool.path")):
-            return judge("memory", "not estimated: an input is missing, see above")
-        try:
-            return memory.model_at(config.policy.path)
-        except (OSError, ValueError, KeyError) as error:
-            return judge("memory", "not estimated", failure=f"policy.path={shown(config.policy.path)}: {error}")
+    def lacks_inputs() -> bool:
+        return any(i.problem for i in inputs.list_inputs(config) if i.key in ("policy.path", "pool.path"))
 
-    return world.on_root(read)
+    if world.on_root(lacks_inputs):
+        return judge("memory", "not estimated: an input is missing, see above")
+    return memory.model_on_root(config, world)

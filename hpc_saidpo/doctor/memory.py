@@ -10,8 +10,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from .. import settings
 from ..dpo.adapters import linear_layers
+from ..errors import shown
+from ..parallel.world import World
 from ..policy import locate
 from ..rollouts.engine.memory import CPU_ROWS
+from ..settings.whole import Settings
+from .finding import Finding, judge
 
 GIB = 2**30
 MOMENTS = {"adamw": 8.0, "adamw_8bit": 2.03, "paged_adamw_8bit": 2.03}  # bytes per parameter; a scale for 256 numbers
@@ -68,6 +72,18 @@ def model_at(path: str) -> Model:
     if locate.is_gguf(str(located)):
         return model_of(AutoConfig.from_pretrained(located.parent, gguf_file=located.name, trust_remote_code=False))
     return model_of(AutoConfig.from_pretrained(located, trust_remote_code=False))
+
+
+def model_on_root(config: Settings, world: World) -> Model | Finding:
+    """The sizes of policy.path as the first rank reads them, or a finding that says why it cannot. Collective."""
+
+    def read() -> Model | Finding:
+        try:
+            return model_at(config.policy.path)
+        except (OSError, ValueError, KeyError) as error:
+            return judge("memory", "not estimated", failure=f"policy.path={shown(config.policy.path)}: {error}")
+
+    return world.on_root(read)
 
 
 def model_of(config: PretrainedConfig) -> Model:

@@ -84,10 +84,10 @@ def test_a_dry_run_shows_the_plan_and_keeps_nothing(tmp_path):
     refused = start("--dry-run", *words, "rollouts.max_new_tokens=256", "evaluate.benchmarks=[]")
     assert refused.returncode == 2 and "lower rollouts.max_new_tokens below 256" in refused.stdout
     assert "accuracy stays unknown" in refused.stdout and "the run cannot start like this" in refused.stdout
-    beside = start("--dry-run", *words, ranks=2)
-    assert beside.returncode == 0, beside.stdout + beside.stderr
+    on_two = start("--dry-run", *words, ranks=2)  # only the first rank prints
+    assert on_two.returncode == 0, on_two.stdout + on_two.stderr
     for says in ("stage times", "the first prompt", "one rollout: ", "the run can start"):
-        assert beside.stdout.count(says) == 1  # one rank prints; the plan is that of both
+        assert on_two.stdout.count(says) == 1
 
 
 def test_a_pool_whose_gold_answers_can_never_be_right_is_refused(tmp_path):

@@ -54,14 +54,31 @@ def test_tuning_halves_the_choices_and_looks_at_no_reporting_seed(parts):
     assert {trial.seed for trial in plan.forms()} == {100, 101, 102}
 
 
-def test_a_plan_with_one_choice_needs_no_tuning_and_rules_are_tuned_on_the_first_pool(parts):
+def test_a_plan_with_one_choice_needs_no_tuning(parts):
     plan_, trials, *_ = parts
     one, pools = trials.Training(1e-4, 1, 8), ("85/10/5 small", "10/50/40 small")
     plan = plan_.Plan({}.__getitem__, trials.Setup(), 1, (one,), (1,), pools, "70/15/15 small", beside=())
     assert list(plan.tuning()) == [] and {trial.seed for trial in plan.headlines()} == {0}
+    assert {trial.pool for trial in plan.clusters((24,))} == {pools[0]}
+
+
+def test_on_the_third_pool_rules_have_the_training_settings_of_the_first(parts):
+    plan_, trials, *_ = parts
+    low, high = trials.Training(3e-5, 1, 8), trials.Training(1e-4, 1, 8)
+
+    def gain(trial):  # high is best for IDPO on the first pool, and for the others on the second
+        return float((trial.training == high) == ((trial.system == "IDPO") == (trial.pool == "85/10/5")))
+
+    plan = plan_.Plan(gain, trials.Setup(), 1, (low, high), (2,))
     rules = plan.rules()
-    assert {trial.pool for trial in rules} == {*pools, "70/15/15 small"} and len(rules) == 3 * (2 + len(plan_.RULES))
-    assert {trial.training for trial in rules} == {one} and {trial.pool for trial in plan.clusters((24,))} == {pools[0]}
+    assert len(rules) == 3 * (2 + len(plan_.RULES))
+    of = {(trial.pool, trial.system == "IDPO"): set() for trial in rules}
+    for trial in rules:
+        of[trial.pool, trial.system == "IDPO"].add(trial.training)
+    assert of == {
+        ("85/10/5", True): {high}, ("85/10/5", False): {low}, ("10/50/40", True): {low},
+        ("10/50/40", False): {high}, ("70/15/15", True): {high}, ("70/15/15", False): {low},
+    }  # fmt: skip
 
 
 def test_a_trial_of_other_code_or_settings_has_another_file(parts, monkeypatch, tmp_path):
@@ -86,7 +103,7 @@ def test_comments_and_docstrings_do_not_change_the_hash_of_code(parts):
     assert trials.meaning_of(one) == trials.meaning_of("# Other words.\ndef f(x):\n    return (x + 1)\n")
     assert trials.meaning_of(one) != trials.meaning_of(one.replace("x + 1", "x + 2"))
     assert trials.meaning_of('X = """not a docstring"""') != trials.meaning_of('X = ""')
-    # Kept trials are found under every version of Python, so this text is the same in all.
+    # File names depend on this text. It must not change with the version of Python.
     assert trials.meaning_of("def f(x):\n    return f'{x:{3}}'") == (
         "Module(body=[FunctionDef(name='f',args=arguments(args=[arg(arg='x')]),body=[Return(value=JoinedStr(values=["
         "FormattedValue(value=Name(id='x',ctx=Load()),conversion=-1,format_spec=JoinedStr(values=[FormattedValue("

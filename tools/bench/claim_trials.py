@@ -203,7 +203,7 @@ def settings_text(experiment: str, overrides: tuple[str, ...], base: str = "tiny
 
 
 def _effective(values: dict, usual: dict) -> dict:
-    """The values that count: those that are on. A key of `OF_NO_EFFECT` counts only with another value than `usual`."""
+    """The values that are on. A key of `OF_NO_EFFECT` is left out where its value is the usual one."""
     kept = {k: v for k, v in sorted(values.items()) if k not in OF_NO_EFFECT or v != usual.get(k)}
     kept = {k: _effective(v, usual.get(k) or {}) if isinstance(v, dict) else v for k, v in kept.items()}
     return {k: v for k, v in kept.items() if v not in (None, False, 0, (), {}, "")}
