@@ -161,6 +161,12 @@ def test_a_table_compares_gains_seed_by_seed_with_each_baseline(parts, capsys):
     *_, heads, _, one, other = capsys.readouterr().out.strip().splitlines()
     assert "minus the first row" in heads and "tokens to that of the first row" in heads
     assert [line.split("|")[3].strip() for line in (one, other)] == ["", "1.0"]
+    figures.show_pairs("x", table, [("ours", "IDPO"), ("ours", "gone")])
+    *_, pair = capsys.readouterr().out.strip().splitlines()
+    assert [cell.strip() for cell in pair.strip("|").split("|")] == ["ours − IDPO", "3.0 (3.0 to 3.0)", "", "1.00"]
+    figures.show_spent("x", table, "IDPO", 200)  # 100 tokens were generated
+    *_, idpo, _, ours = capsys.readouterr().out.strip().splitlines()
+    assert [line.split("|")[2:4] for line in (idpo, ours)] == [[f" 1.00{' ' * 37}", " 50 %        "]] * 2
     mean = figures.Figures.mean_of([runs(0.02, 0.04), runs(0.06, 0.02)])
     assert mean.gain == pytest.approx([4.0, 3.0]) and mean.accuracy.shape == (2, 2) and mean.everywhere is None
 

@@ -53,9 +53,10 @@ common.start("sentence_transformers", threads=1)
 
 import claim_smollm2
 import claim_trials
-from claim_figures import Figures, Table, gain_of, plot, show
+from claim_figures import Figures, Table, gain_of, plot, show, show_pairs, show_spent
 from claim_named import NAMES, headline_figures, real_figures, rule_figures
 from claim_plan import (
+    ADAPTIVE,
     BASELINE,
     BEYOND,
     BOTH,
@@ -64,6 +65,8 @@ from claim_plan import (
     OURS,
     PUBLISHED,
     REAL_GRID,
+    SIMILAR,
+    UNIFORM_ADAPTIVE,
     UNPROBED,
     Plan,
     Unfinished,
@@ -80,6 +83,11 @@ DRAWN = {
     OURS: "ours (default)",
     BOTH: "ours, experiment=frugal",
 }
+# What early decision adds to each way of drawing, then what each way adds to others.
+COMPARED = [
+    (UNIFORM_ADAPTIVE, UNPROBED), (ADAPTIVE, OURS), (BOTH, SIMILAR), (ADAPTIVE, UNIFORM_ADAPTIVE),
+    (BOTH, UNIFORM_ADAPTIVE), (SIMILAR, OURS), (PUBLISHED, UNPROBED), (PUBLISHED, OURS),
+]  # fmt: skip
 _labs: list = []  # this process's
 
 
@@ -236,13 +244,16 @@ def report(plan: Plan, parts: Mapping[str, Callable[[], Iterable[Trial]]], argum
         first, last = min(trial.seed for trial in trials), max(trial.seed for trial in trials)
         seeds = f"seed {first}" if first == last else f"seeds {first} to {last}"
         tables = {pool: table_of(trials, pool) for pool in dict.fromkeys(trial.pool for trial in trials)}
-        if name == "rules" and (common_ones := set.intersection(*map(set, tables.values()))):
+        if name in ("rules", "forms") and (common_ones := set.intersection(*map(set, tables.values()))):
             of_all = [system for system in next(iter(tables.values())) if system in common_ones]
             tables["mean of the pools"] = {s: Figures.mean_of([t[s] for t in tables.values()]) for s in of_all}
         for pool, table in tables.items():
             baselines = [system for system in (BASELINE, OURS if name == "rules" else UNPROBED) if system in table]
             if table:
                 show(f"{name}, pool {pool}, {seeds}", table, baselines)
+                show_pairs(f"{name}, pool {pool}", table, COMPARED if name in ("headlines", "smollm2") else ())
+            if name == "headlines" and BASELINE in table:
+                show_spent(f"{name}, pool {pool}", table, BASELINE, plan.setup.tokens * plan.setup.iterations)
         if name == "headlines":
             figures |= headline_figures([tables.get(pool, {}) for pool in plan.pools])
             curves |= {f"pool {pool}": table for pool, table in tables.items() if set(DRAWN) <= set(table)}

@@ -139,10 +139,55 @@ def show(title: str, table: Table, baselines: Sequence[str] = ()) -> None:
         values = row.worst_topic if row.everywhere is None else row.on_all_tasks().gain
         cells = [spread(row.gain), *others, _shares(row, first), spread(values), spread(row.pair_yield, 2)]
         rows.append([system, *cells, spread(row.tokens_per_pair, 0), spread(row.distinct, 0)])
+    before = f"{first.accuracy[:, 0].mean():.1f} % before training"
+    if first.everywhere is not None:
+        before += f", {first.everywhere[:, 0].mean():.1f} % on all tasks"
+    _print(f"{title}; means ± 95 %; {before}", rows)
+
+
+def show_pairs(title: str, table: Table, pairs: Sequence[tuple[str, str]]) -> None:
+    """Print how systems differ, in Markdown: points gained, seed by seed, and the ratio of their tokens per pair.
+
+    Args:
+        pairs: of systems; those of which one is not in the table are left out.
+    """
+    rows = [["systems", "difference of gains", "all tasks", "ratio of tokens per pair"]]
+    for one, other in pairs:
+        if one in table and other in table:
+            a, b = table[one], table[other]
+            of_all = "" if a.everywhere is None else _range(a.on_all_tasks().gain - b.on_all_tasks().gain)
+            ratio = a.tokens_per_pair.mean() / b.tokens_per_pair.mean()
+            rows.append([f"{one} − {other}", _range(a.gain - b.gain), of_all, f"{ratio:.2f}"])
+    if len(rows) > 1:
+        _print(f"{title}: pairs of systems; mean (95 % interval)", rows)
+
+
+def show_spent(title: str, table: Table, baseline: str, budget: int) -> None:
+    """Print the tokens that systems left, and their tokens to the baseline's final accuracy in whole iterations.
+
+    Args:
+        budget: tokens of a run.
+    """
+    first = table[baseline]
+    goal, whole = first.accuracy.mean(axis=0)[-1], first.tokens[:, -1].mean()
+    rows = [["system", f"tokens to that of {baseline}, whole iterations", "tokens left"]]
+    for system, row in table.items():
+        tokens = row.tokens.mean(axis=0)[row.accuracy.mean(axis=0) >= goal]
+        share = f"{tokens[0] / whole:.2f}" if len(tokens) else "never"
+        rows.append([system, share, f"{max(0, 100 - 100 * row.tokens[:, -1].mean() / budget):.0f} %"])
+    _print(title, rows)
+
+
+def _range(values: np.ndarray) -> str:
+    mean, low, high = interval(values)
+    return f"{mean:.1f} ({low:.1f} to {high:.1f})"
+
+
+def _print(title: str, rows: list[list[str]]) -> None:
+    """Print a table in Markdown; the first row has the headings."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    rows.insert(1, ["-" * width for width in widths])
-    print(f"\n{title}; means ± 95 %\n")
-    for cells in rows:
+    print(f"\n{title}\n")
+    for cells in (rows[0], ["-" * width for width in widths], *rows[1:]):
         print("| " + " | ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)) + " |")
 
 
